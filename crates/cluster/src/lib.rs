@@ -1,0 +1,1 @@
+//! The replicated state machine of a cluster CA: pure, the same bytes on every replica

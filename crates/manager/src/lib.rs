@@ -1,0 +1,1 @@
+//! The cluster CA: gRPC services, issuance pipeline, the leader's work
