@@ -1,0 +1,1 @@
+//! Messages to domain types and back, one message a file.

@@ -1,0 +1,22 @@
+//! Sizes and times that both sides of the protocol hold to. Source: wire.md 1, 5, 6.
+
+use std::time::Duration;
+
+/// The port that carries every service.
+pub const PORT: u16 = 2377;
+/// The largest message that a manager takes, in bytes.
+pub const MANAGER_MESSAGE_BYTES_MAX: usize = 4 * 1024 * 1024;
+/// The largest message that a bootstrap connection takes, in bytes.
+pub const BOOTSTRAP_MESSAGE_BYTES_MAX: usize = 4 * 1024 * 1024;
+/// The largest message that a node takes on its session, in bytes. Ours: engines take up to 2^31 - 1.
+pub const SESSION_MESSAGE_BYTES_MAX: usize = 16 * 1024 * 1024;
+/// The largest description of a node that is kept, in bytes. Ours.
+pub const DESCRIPTION_BYTES_MAX: usize = 64 * 1024;
+/// The deadline of each call of a join, and of a heartbeat.
+pub const CALL_DEADLINE: Duration = Duration::from_secs(5);
+/// The time in which the first message of a session must come.
+pub const SESSION_START_DEADLINE: Duration = Duration::from_secs(5);
+/// The weight of a manager in the list of a session.
+pub const MANAGER_WEIGHT: i64 = 10;
+/// The service whose health says whether a manager may be talked to as one.
+pub const HEALTH_RAFT: &str = "Raft";

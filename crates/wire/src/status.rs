@@ -1,0 +1,1 @@
+//! Refusals as typed values, to gRPC statuses and back.
