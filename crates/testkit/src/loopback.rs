@@ -22,10 +22,16 @@ impl Loopback {
         let count = 100 * 250;
         for n in 0..count {
             let place = (start + n) % count;
-            let network = [u8::try_from(100 + place / 250).expect("below 200"), u8::try_from(1 + place % 250).expect("below 251")];
+            let network = [
+                u8::try_from(100 + place / 250).expect("below 200"),
+                u8::try_from(1 + place % 250).expect("below 251"),
+            ];
             let address = Ipv4Addr::new(127, network[0], network[1], 254);
             if let Ok(claim) = TcpListener::bind((address, CLAIM_PORT)) {
-                return Self { network, _claim: claim };
+                return Self {
+                    network,
+                    _claim: claim,
+                };
             }
         }
         panic!("no free loopback network")
@@ -50,7 +56,9 @@ impl Loopback {
     /// # Panics
     /// If there is none.
     pub fn free_port(&self, n: u8) -> SocketAddr {
-        TcpListener::bind((self.host(n), 0)).and_then(|listener| listener.local_addr()).expect("a free port")
+        TcpListener::bind((self.host(n), 0))
+            .and_then(|listener| listener.local_addr())
+            .expect("a free port")
     }
 }
 
@@ -69,7 +77,10 @@ mod tests {
     #[test]
     fn a_dropped_claim_can_be_taken_again() {
         let one = Loopback::claim();
-        let address = (Ipv4Addr::new(127, one.network[0], one.network[1], 254), CLAIM_PORT);
+        let address = (
+            Ipv4Addr::new(127, one.network[0], one.network[1], 254),
+            CLAIM_PORT,
+        );
         assert!(TcpListener::bind(address).is_err());
         drop(one);
         assert!(TcpListener::bind(address).is_ok());
