@@ -1,1 +1,106 @@
-fn main() {}
+//! The `swarmpki` command: a daemon, and the verbs that talk to it.
+//!
+//! Verbs are one file each in [`verb`]; they talk to the daemon through [`client`] and print through [`output`]. Only
+//! `main` ends the process. To add a verb: a file in `verb/`, a line in [`args::Command`], a line in `dispatch`.
+
+mod api;
+mod args;
+mod client;
+mod failure;
+mod go_duration;
+mod host;
+mod logging;
+mod output;
+mod span;
+mod spec;
+mod table;
+mod usage;
+mod verb;
+
+use std::process::ExitCode;
+
+use clap::{CommandFactory, Parser};
+
+use args::{Cli, Command};
+use failure::Failure;
+use output::{Output, complain};
+use verb::Context;
+
+fn main() -> ExitCode {
+    let cli = match Cli::try_parse() {
+        Ok(cli) => cli,
+        Err(error) => return refuse(&error),
+    };
+    match dispatch(&cli) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(failure) => {
+            if !failure.is_quiet() {
+                complain(&failure);
+            }
+            ExitCode::from(failure.code())
+        }
+    }
+}
+
+fn refuse(error: &clap::Error) -> ExitCode {
+    let refusal = usage::refusal(error);
+    let text = refusal.text.trim_end();
+    if refusal.asked {
+        // A reader that went away has seen enough of the help.
+        let _ = Output::new(false).line(text);
+    } else {
+        complain(text);
+    }
+    ExitCode::from(refusal.code)
+}
+
+fn dispatch(cli: &Cli) -> Result<(), Failure> {
+    let mut out = Output::new(cli.global.json);
+    match &cli.command {
+        Command::Completion(args) => verb::completion::run(args, &mut out),
+        Command::Man(args) => verb::man::run(args, &mut out),
+        Command::Update(args) if args.is_empty() => out.text(help_of("update")),
+        command => {
+            logging::start(&cli.global)?;
+            let mut context = Context {
+                host: cli.global.host()?,
+                out,
+            };
+            on_one_thread(ask(command, &mut context))
+        }
+    }
+}
+
+/// The verbs that ask a daemon.
+async fn ask(command: &Command, context: &mut Context) -> Result<(), Failure> {
+    match command {
+        Command::Ca(args) => verb::ca::run(args, context).await,
+        Command::Info => verb::info::run(context).await,
+        Command::Init(args) => verb::init::run(args, context).await,
+        Command::Join(args) => verb::join::run(args, context).await,
+        Command::JoinToken(args) => verb::join_token::run(args, context).await,
+        Command::Leave(args) => verb::leave::run(args, context).await,
+        Command::Node(command) => verb::node::run(command, context).await,
+        Command::Update(args) => verb::update::run(args, context).await,
+        Command::Version => verb::version::run(context).await,
+        Command::Completion(args) => verb::completion::run(args, &mut context.out),
+        Command::Man(args) => verb::man::run(args, &mut context.out),
+    }
+}
+
+fn on_one_thread(work: impl Future<Output = Result<(), Failure>>) -> Result<(), Failure> {
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .map_err(|error| Failure::new(format!("cannot start: {error}")))?;
+    runtime.block_on(work)
+}
+
+/// The help text of a verb, as `--help` prints it.
+fn help_of(verb: &str) -> String {
+    let mut cli = Cli::command();
+    cli.build();
+    cli.find_subcommand_mut(verb)
+        .map(|verb| verb.render_help().to_string())
+        .unwrap_or_default()
+}

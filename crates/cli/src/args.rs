@@ -1,0 +1,106 @@
+//! The command line: verbs, and the flags that all of them take.
+
+use clap::{ArgAction, Args, Parser, Subcommand, ValueEnum};
+
+use crate::failure::Failure;
+use crate::host::{Host, HostError};
+use crate::verb;
+
+/// Names the daemon to talk to, as `-H` does.
+const HOST_VARIABLE: &str = "SWARMPKI_HOST";
+
+/// Docker swarm mode's cluster CA as a program of its own: mutual TLS for a fleet, one command a machine
+#[derive(Parser, Debug)]
+#[command(
+    name = "swarmpki",
+    version,
+    propagate_version = false,
+    arg_required_else_help = true
+)]
+#[command(
+    disable_help_subcommand = true,
+    max_term_width = 100,
+    subcommand_value_name = "COMMAND"
+)]
+pub(crate) struct Cli {
+    #[command(flatten)]
+    pub(crate) global: Global,
+    #[command(subcommand)]
+    pub(crate) command: Command,
+}
+
+/// Flags of all verbs.
+#[derive(Args, Clone, Debug)]
+#[command(next_help_heading = "Global options")]
+pub(crate) struct Global {
+    /// Daemon's address, unix://PATH or tcp://HOST:PORT [env: SWARMPKI_HOST]; the daemon listens there, may be repeated
+    #[arg(short = 'H', long = "host", value_name = "HOST", global = true, action = ArgAction::Append)]
+    pub(crate) hosts: Vec<Host>,
+    /// Print JSON
+    #[arg(long, global = true)]
+    pub(crate) json: bool,
+    /// Log lines on standard error: text or json
+    #[arg(long, value_name = "FORMAT", global = true, value_enum, default_value_t = LogFormat::Text, hide_possible_values = true)]
+    pub(crate) log_format: LogFormat,
+    /// What to log: error, warn, info, debug, trace, or filters such as info,manager=debug
+    #[arg(long, value_name = "LEVEL", global = true, default_value = "info")]
+    pub(crate) log_level: String,
+}
+
+/// How log lines look.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(crate) enum LogFormat {
+    /// A line for people.
+    Text,
+    /// A JSON object a line.
+    Json,
+}
+
+/// The verbs.
+#[derive(Subcommand, Debug)]
+pub(crate) enum Command {
+    Ca(verb::ca::CaArgs),
+    Completion(verb::completion::CompletionArgs),
+    /// Show what this machine is in its swarm, and its certificate
+    Info,
+    Init(verb::init::InitArgs),
+    Join(verb::join::JoinArgs),
+    JoinToken(verb::join_token::JoinTokenArgs),
+    Leave(verb::leave::LeaveArgs),
+    Man(verb::man::ManArgs),
+    /// Manage nodes
+    #[command(
+        subcommand,
+        arg_required_else_help = true,
+        subcommand_value_name = "COMMAND"
+    )]
+    Node(verb::node::NodeCommand),
+    Update(verb::update::UpdateArgs),
+    /// Show the versions of this command and of the daemon
+    Version,
+}
+
+impl Global {
+    /// The addresses given, by flag or environment; empty: none was.
+    pub(crate) fn hosts(&self) -> Result<Vec<Host>, Failure> {
+        if !self.hosts.is_empty() {
+            return Ok(self.hosts.clone());
+        }
+        match std::env::var(HOST_VARIABLE) {
+            Ok(text) if !text.is_empty() => text
+                .parse()
+                .map(|host| vec![host])
+                .map_err(|error: HostError| Failure::flag(HOST_VARIABLE, &text, error)),
+            _ => Ok(Vec::new()),
+        }
+    }
+
+    /// The one daemon to talk to.
+    pub(crate) fn host(&self) -> Result<Host, Failure> {
+        match self.hosts()?.as_slice() {
+            [] => Ok(Host::standard()),
+            [host] => Ok(host.clone()),
+            _ => Err(Failure::new("Specify only one -H")),
+        }
+    }
+}

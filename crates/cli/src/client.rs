@@ -1,0 +1,312 @@
+//! A small client of the Engine API and of our own JSON endpoints, over a unix socket or TCP.
+//!
+//! The first request is a ping that settles the API version, as docker's command does it (engine-api.md 1.3). The
+//! connection is kept and made again if the daemon closed it in between.
+
+use std::io;
+
+use http::header::{CONTENT_TYPE, HOST, USER_AGENT};
+use http::{HeaderMap, Method, Request, StatusCode};
+use http_body_util::{BodyExt, Full, Limited};
+use hyper::body::Bytes;
+use hyper::client::conn::http1::{SendRequest, handshake};
+use hyper_util::rt::TokioIo;
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+use serde_json::Value;
+use tokio::net::{TcpStream, UnixStream};
+
+use crate::failure::Failure;
+use crate::host::Host;
+
+/// The newest API version that this client speaks. Source: engine-api.md 1.1, docker's command 28.2.2.
+pub(crate) const API_VERSION: ApiVersion = ApiVersion(1, 50);
+/// Longest answer taken from a daemon.
+const ANSWER_BYTES_MAX: usize = 256 * 1024 * 1024;
+
+/// `1.50`: compared by number, not as text.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) struct ApiVersion(u32, u32);
+
+impl ApiVersion {
+    fn parse(text: &str) -> Option<Self> {
+        let (major, minor) = text.split_once('.')?;
+        Some(Self(major.parse().ok()?, minor.parse().ok()?))
+    }
+}
+
+impl std::fmt::Display for ApiVersion {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{}.{}", self.0, self.1)
+    }
+}
+
+/// A connection to a daemon.
+pub(crate) struct Client {
+    host: Host,
+    version: ApiVersion,
+    sender: SendRequest<Full<Bytes>>,
+}
+
+/// The daemon's answer: status and body.
+struct Answer {
+    status: StatusCode,
+    headers: HeaderMap,
+    body: Bytes,
+}
+
+impl Client {
+    /// Connects and pings.
+    pub(crate) async fn connect(host: &Host) -> Result<Self, Failure> {
+        let sender = dial(host).await?;
+        let mut client = Self {
+            host: host.clone(),
+            version: API_VERSION,
+            sender,
+        };
+        let mut pong = client.send(&Method::HEAD, "/_ping", None).await?;
+        if pong.status != StatusCode::OK {
+            pong = client.send(&Method::GET, "/_ping", None).await?;
+        }
+        let told = pong
+            .headers
+            .get("api-version")
+            .and_then(|value| value.to_str().ok())
+            .and_then(ApiVersion::parse);
+        if let Some(told) = told {
+            client.version = told.min(API_VERSION);
+        }
+        Ok(client)
+    }
+
+    /// The API version in use.
+    pub(crate) fn version(&self) -> ApiVersion {
+        self.version
+    }
+
+    /// Reads a resource of the Engine API.
+    pub(crate) async fn get<T: DeserializeOwned>(&mut self, path: &str) -> Result<T, Failure> {
+        let path = self.engine(path);
+        decode(&self.call(&Method::GET, &path, None).await?)
+    }
+
+    /// Posts to the Engine API; returns the answer's JSON, or null when it is empty.
+    pub(crate) async fn post<B: Serialize>(
+        &mut self,
+        path: &str,
+        body: Option<&B>,
+    ) -> Result<Value, Failure> {
+        let path = self.engine(path);
+        let body = body.map(encode).transpose()?;
+        let answer = self.call(&Method::POST, &path, body).await?;
+        if answer.is_empty() {
+            Ok(Value::Null)
+        } else {
+            decode(&answer)
+        }
+    }
+
+    /// Deletes a resource of the Engine API.
+    pub(crate) async fn delete(&mut self, path: &str) -> Result<(), Failure> {
+        let path = self.engine(path);
+        self.call(&Method::DELETE, &path, None).await.map(drop)
+    }
+
+    /// Reads one of our own endpoints, `None` if the daemon has no such thing (a Docker Engine).
+    pub(crate) async fn own<T: DeserializeOwned>(
+        &mut self,
+        path: &str,
+    ) -> Result<Option<T>, Failure> {
+        let path = format!("/swarmpki/v1{path}");
+        let answer = self.send(&Method::GET, &path, None).await?;
+        if answer.status == StatusCode::NOT_FOUND {
+            return Ok(None);
+        }
+        decode(&accepted(&path, answer)?).map(Some)
+    }
+
+    fn engine(&self, path: &str) -> String {
+        format!("/v{}{path}", self.version)
+    }
+
+    async fn call(
+        &mut self,
+        method: &Method,
+        path: &str,
+        body: Option<Bytes>,
+    ) -> Result<Bytes, Failure> {
+        let answer = self.send(method, path, body).await?;
+        accepted(path, answer)
+    }
+
+    async fn send(
+        &mut self,
+        method: &Method,
+        path: &str,
+        body: Option<Bytes>,
+    ) -> Result<Answer, Failure> {
+        if self.sender.ready().await.is_err() {
+            self.sender = dial(&self.host).await?;
+        }
+        let host = match &self.host {
+            Host::Unix(_) => "swarmpki.localhost",
+            Host::Tcp(address) => address.as_str(),
+        };
+        let mut request = Request::builder()
+            .method(method)
+            .uri(path)
+            .header(HOST, host)
+            .header(USER_AGENT, concat!("swarmpki/", env!("CARGO_PKG_VERSION")));
+        if body.is_some() {
+            request = request.header(CONTENT_TYPE, "application/json");
+        }
+        let request = request
+            .body(Full::new(body.unwrap_or_default()))
+            .map_err(|error| Failure::new(format!("cannot ask for {path}: {error}")))?;
+        let answer = self
+            .sender
+            .send_request(request)
+            .await
+            .map_err(|error| self.broken(&error))?;
+        let (head, body) = answer.into_parts();
+        let body = Limited::new(body, ANSWER_BYTES_MAX)
+            .collect()
+            .await
+            .map_err(|error| self.broken(error.as_ref()))?;
+        Ok(Answer {
+            status: head.status,
+            headers: head.headers,
+            body: body.to_bytes(),
+        })
+    }
+
+    fn broken(&self, error: &dyn std::error::Error) -> Failure {
+        let mut text = format!(
+            "the connection to the swarmpki daemon at {} broke: {error}",
+            self.host
+        );
+        let mut source = error.source();
+        while let Some(cause) = source {
+            text.push_str(&format!(": {cause}"));
+            source = cause.source();
+        }
+        Failure::new(text)
+            .hint("Whether the request was carried out is not known: look with swarmpki info.")
+    }
+}
+
+/// Percent-encodes a value of a path or a query.
+pub(crate) fn escape(text: &str) -> String {
+    let mut escaped = String::with_capacity(text.len());
+    for byte in text.bytes() {
+        match byte {
+            b'A'..=b'Z' | b'a'..=b'z' | b'0'..=b'9' | b'-' | b'_' | b'.' | b'~' => {
+                escaped.push(char::from(byte))
+            }
+            _ => escaped.push_str(&format!("%{byte:02X}")),
+        }
+    }
+    escaped
+}
+
+async fn dial(host: &Host) -> Result<SendRequest<Full<Bytes>>, Failure> {
+    let result = match host {
+        Host::Unix(path) => match UnixStream::connect(path).await {
+            Ok(stream) => shake(stream).await,
+            Err(error) => Err(error),
+        },
+        Host::Tcp(address) => match TcpStream::connect(address).await {
+            Ok(stream) => shake(stream).await,
+            Err(error) => Err(error),
+        },
+    };
+    result.map_err(|error| unreachable_daemon(host, &error))
+}
+
+async fn shake<S>(stream: S) -> io::Result<SendRequest<Full<Bytes>>>
+where
+    S: tokio::io::AsyncRead + tokio::io::AsyncWrite + Unpin + Send + 'static,
+{
+    let (sender, connection) = handshake(TokioIo::new(stream))
+        .await
+        .map_err(io::Error::other)?;
+    tokio::spawn(async move {
+        // An error here also ends the request that waits for it, which reports it.
+        let _ = connection.await;
+    });
+    Ok(sender)
+}
+
+fn unreachable_daemon(host: &Host, error: &io::Error) -> Failure {
+    match error.kind() {
+        io::ErrorKind::NotFound | io::ErrorKind::ConnectionRefused => Failure::new(format!(
+            "Cannot connect to the swarmpki daemon at {host}. Is it running? Start it with: swarmpki daemon"
+        )),
+        io::ErrorKind::PermissionDenied => {
+            Failure::new(format!("Permission denied while connecting to the swarmpki daemon at {host}"))
+                .hint("Run the command as the daemon's user, or name another socket with -H or SWARMPKI_HOST.")
+        }
+        _ => Failure::new(format!("Cannot connect to the swarmpki daemon at {host}: {error}")),
+    }
+}
+
+/// The body of a successful answer, or the daemon's refusal in docker's words (engine-api.md 2).
+fn accepted(path: &str, answer: Answer) -> Result<Bytes, Failure> {
+    if answer.status.is_success() {
+        return Ok(answer.body);
+    }
+    let json = answer
+        .headers
+        .get(CONTENT_TYPE)
+        .is_some_and(|kind| kind.as_bytes().starts_with(b"application/json"));
+    let text = if json {
+        serde_json::from_slice::<Value>(&answer.body)
+            .ok()
+            .and_then(|body| {
+                body.get("message")
+                    .and_then(Value::as_str)
+                    .map(|text| text.trim().to_owned())
+            })
+            .unwrap_or_default()
+    } else {
+        String::from_utf8_lossy(&answer.body).trim().to_owned()
+    };
+    if text.is_empty() {
+        return Err(Failure::new(format!(
+            "Error response from daemon: {path} answered {} without a reason",
+            answer.status
+        )));
+    }
+    Err(Failure::new(format!("Error response from daemon: {text}")))
+}
+
+fn decode<T: DeserializeOwned>(body: &[u8]) -> Result<T, Failure> {
+    serde_json::from_slice(body).map_err(|error| {
+        Failure::new(format!("cannot read the daemon's answer: {error}"))
+            .hint("Are this command and the daemon of the same version? See: swarmpki version")
+    })
+}
+
+fn encode<B: Serialize>(body: &B) -> Result<Bytes, Failure> {
+    serde_json::to_vec(body)
+        .map(Bytes::from)
+        .map_err(|error| Failure::new(format!("cannot write the request as JSON: {error}")))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn versions_are_numbers() {
+        assert!(ApiVersion::parse("1.9") < ApiVersion::parse("1.50"));
+        assert_eq!(ApiVersion::parse("1.50"), Some(API_VERSION));
+        assert_eq!(ApiVersion::parse("1"), None);
+    }
+
+    #[test]
+    fn escapes_what_a_path_cannot_hold() {
+        assert_eq!(escape("a b/c?{\"x\"}"), "a%20b%2Fc%3F%7B%22x%22%7D");
+        assert_eq!(escape("node-1.example_x~"), "node-1.example_x~");
+    }
+}

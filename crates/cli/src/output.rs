@@ -1,0 +1,75 @@
+//! Standard output and standard error: the only place that writes to them.
+//!
+//! Standard output is locked for the life of the command and flushed at the end of each line that a person waits for.
+//! A reader that goes away (`| head -1`) ends the command quietly.
+
+use std::fmt::Display;
+use std::io::{self, BufWriter, IsTerminal, StdoutLock, Write};
+
+use serde::Serialize;
+
+use crate::failure::Failure;
+
+/// Where a command prints its results.
+pub(crate) struct Output {
+    to: BufWriter<StdoutLock<'static>>,
+    json: bool,
+    terminal: bool,
+}
+
+impl Output {
+    /// Takes standard output; with `json` the commands print one JSON document instead of text.
+    pub(crate) fn new(json: bool) -> Self {
+        let stdout = io::stdout();
+        let terminal = stdout.is_terminal();
+        Self {
+            to: BufWriter::new(stdout.lock()),
+            json,
+            terminal,
+        }
+    }
+
+    /// Whether JSON was asked for.
+    pub(crate) fn json(&self) -> bool {
+        self.json
+    }
+
+    /// Whether a person is likely to be looking: colours and redrawing are in order.
+    pub(crate) fn terminal(&self) -> bool {
+        self.terminal && !self.json && std::env::var_os("NO_COLOR").is_none()
+    }
+
+    /// Prints one line at once.
+    pub(crate) fn line(&mut self, line: impl Display) -> Result<(), Failure> {
+        told(writeln!(self.to, "{line}").and_then(|()| self.to.flush()))
+    }
+
+    /// Prints text as it is.
+    pub(crate) fn text(&mut self, text: impl Display) -> Result<(), Failure> {
+        told(write!(self.to, "{text}").and_then(|()| self.to.flush()))
+    }
+
+    /// Writes bytes as they are.
+    pub(crate) fn bytes(&mut self, bytes: &[u8]) -> Result<(), Failure> {
+        told(self.to.write_all(bytes).and_then(|()| self.to.flush()))
+    }
+
+    /// Prints a JSON document, indented by two for people.
+    pub(crate) fn document(&mut self, document: &impl Serialize) -> Result<(), Failure> {
+        let text = serde_json::to_string_pretty(document)
+            .map_err(|error| Failure::new(format!("cannot write the answer as JSON: {error}")))?;
+        self.line(text)
+    }
+}
+
+/// Prints to standard error; if that is gone too there is nobody to tell.
+pub(crate) fn complain(text: impl Display) {
+    let _ = writeln!(io::stderr().lock(), "{text}");
+}
+
+fn told(result: io::Result<()>) -> Result<(), Failure> {
+    result.map_err(|error| match error.kind() {
+        io::ErrorKind::BrokenPipe => Failure::quiet(),
+        _ => Failure::new(format!("cannot write to standard output: {error}")),
+    })
+}

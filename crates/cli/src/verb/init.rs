@@ -1,0 +1,127 @@
+//! `swarmpki init`: makes this machine the first manager of a new cluster.
+
+use clap::Args;
+use serde_json::{Value, json};
+
+use super::Context;
+use super::join_token;
+use crate::api::{InitRequest, Node, Swarm};
+use crate::client::{Client, escape};
+use crate::failure::Failure;
+use crate::spec::{self, SpecFlags};
+
+/// Initialize a swarm: make this machine its first manager
+#[derive(Args, Clone, Debug)]
+pub(crate) struct InitArgs {
+    /// Address that other nodes reach this one at, <ip|interface>[:port]; found out if the machine has only one
+    #[arg(long, value_name = "STRING")]
+    pub(crate) advertise_addr: Option<String>,
+    /// Address to listen on for nodes, <ip|interface>[:port]
+    #[arg(long, value_name = "NODE-ADDR", default_value = "0.0.0.0:2377")]
+    pub(crate) listen_addr: String,
+    /// Availability of the node: active, pause or drain
+    #[arg(long, value_name = "STRING")]
+    pub(crate) availability: Option<String>,
+    /// Lock managers: an unlock key is needed to start a stopped manager
+    #[arg(long)]
+    pub(crate) autolock: bool,
+    /// Start a new cluster from this manager's present state
+    #[arg(long)]
+    pub(crate) force_new_cluster: bool,
+    /// Address or interface for data path traffic; kept for docker's sake
+    #[arg(long, value_name = "STRING", hide = true, default_value = "")]
+    pub(crate) data_path_addr: String,
+    /// Port for data path traffic; kept for docker's sake
+    #[arg(long, value_name = "UINT32", hide = true, default_value_t = 0)]
+    pub(crate) data_path_port: u32,
+    /// Default address pool, CIDR; kept for docker's sake
+    #[arg(long, value_name = "CIDR", hide = true, value_delimiter = ',')]
+    pub(crate) default_addr_pool: Vec<String>,
+    /// Subnet mask length of the default address pool; kept for docker's sake
+    #[arg(long, value_name = "UINT32", hide = true, default_value_t = 24)]
+    pub(crate) default_addr_pool_mask_length: u32,
+    #[command(flatten)]
+    pub(crate) spec: SpecFlags,
+}
+
+/// Initializes and prints how others join.
+pub(crate) async fn run(args: &InitArgs, context: &mut Context) -> Result<(), Failure> {
+    let availability = spec::check_availability(args.availability.as_deref())?;
+    let mut client = context.client().await?;
+    let node = request(args, availability, &mut client).await?;
+    report(&node, &mut client, context).await
+}
+
+/// Asks the daemon to initialize; returns the new node's id.
+pub(crate) async fn request(
+    args: &InitArgs,
+    availability: String,
+    client: &mut Client,
+) -> Result<String, Failure> {
+    let mut spec = spec::empty();
+    args.spec.put_into(&mut spec, "");
+    if args.autolock {
+        spec::put(
+            &mut spec,
+            "EncryptionConfig",
+            "AutoLockManagers",
+            json!(true),
+        );
+    }
+    let request = InitRequest {
+        listen_addr: args.listen_addr.clone(),
+        advertise_addr: args.advertise_addr.clone().unwrap_or_default(),
+        data_path_addr: args.data_path_addr.clone(),
+        data_path_port: args.data_path_port,
+        force_new_cluster: args.force_new_cluster,
+        spec,
+        auto_lock_managers: args.autolock,
+        availability,
+        default_addr_pool: args.default_addr_pool.clone(),
+        subnet_size: args.default_addr_pool_mask_length,
+    };
+    let answer = client
+        .post("/swarm/init", Some(&request))
+        .await
+        .map_err(|failure| {
+            let text = failure.text();
+            let which = text.contains("could not choose an IP address to advertise")
+                || text.contains("could not find the system's IP address");
+            if which {
+                Failure::new(format!("{text} - specify one with --advertise-addr"))
+            } else {
+                failure
+            }
+        })?;
+    Ok(answer.as_str().unwrap_or_default().to_owned())
+}
+
+async fn report(node: &str, client: &mut Client, context: &mut Context) -> Result<(), Failure> {
+    let this: Node = client.get(&format!("/nodes/{}", escape(node))).await?;
+    let swarm: Swarm = client.get("/swarm").await?;
+    let addr = this
+        .manager_status
+        .map(|status| status.addr)
+        .unwrap_or_default();
+    if context.out.json() {
+        return context.out.document(&json!({
+            "NodeID": node, "ClusterID": swarm.id, "Addr": addr,
+            "JoinTokens": {"Worker": swarm.join_tokens.worker, "Manager": swarm.join_tokens.manager},
+        }));
+    }
+    context.out.line(format!(
+        "Swarm initialized: current node ({node}) is now a manager.\n"
+    ))?;
+    context.out.text(join_token::how_to_join(
+        "worker",
+        &swarm.join_tokens.worker,
+        &addr,
+    ))?;
+    context.out.line(
+        "To add a manager to this swarm, run 'swarmpki join-token manager' and follow the instructions.",
+    )?;
+    if Value::Bool(true) == swarm.spec["EncryptionConfig"]["AutoLockManagers"] {
+        context.out.line("\nManagers are locked: write down the unlock key that 'docker swarm unlock-key' shows.")?;
+    }
+    Ok(())
+}

@@ -1,0 +1,33 @@
+//! The verbs, one a file.
+
+pub(crate) mod ca;
+pub(crate) mod completion;
+pub(crate) mod info;
+pub(crate) mod init;
+pub(crate) mod join;
+pub(crate) mod join_token;
+pub(crate) mod leave;
+pub(crate) mod man;
+pub(crate) mod node;
+pub(crate) mod update;
+pub(crate) mod version;
+
+use crate::client::Client;
+use crate::failure::Failure;
+use crate::host::Host;
+use crate::output::Output;
+
+/// What every verb is given: where the daemon is, and where to print.
+pub(crate) struct Context {
+    /// The daemon to talk to.
+    pub(crate) host: Host,
+    /// Where results go.
+    pub(crate) out: Output,
+}
+
+impl Context {
+    /// Connects to the daemon.
+    pub(crate) async fn client(&self) -> Result<Client, Failure> {
+        Client::connect(&self.host).await
+    }
+}
