@@ -33,8 +33,9 @@ pub mod proto {
 pub mod client {
     pub use crate::generated::swarmkit::{
         ca_client::CaClient, control_client::ControlClient, dispatcher_client::DispatcherClient,
-        health_client::HealthClient, log_broker_client::LogBrokerClient, node_ca_client::NodeCaClient,
-        raft_membership_client::RaftMembershipClient, resource_allocator_client::ResourceAllocatorClient,
+        health_client::HealthClient, log_broker_client::LogBrokerClient,
+        node_ca_client::NodeCaClient, raft_membership_client::RaftMembershipClient,
+        resource_allocator_client::ResourceAllocatorClient,
     };
 }
 

@@ -1,1 +1,0 @@
-//! Refusals as typed values, to gRPC statuses and back.
