@@ -14,7 +14,7 @@ const FILES: [&str; 2] = ["swarmkit.proto", "swarmpki/v1/node.proto"];
 /// # Errors
 /// When a `.proto` file does not compile, a file cannot be read or written, or, with `check`, when the code that is
 /// checked in is not what the `.proto` files say.
-pub fn run(check: bool) -> anyhow::Result<()> {
+pub(crate) fn run(check: bool) -> anyhow::Result<()> {
     let root = root()?;
     let kept = root.join("crates/wire/src/gen");
     let fresh = root.join("target/codegen");
@@ -35,7 +35,8 @@ pub fn run(check: bool) -> anyhow::Result<()> {
             stale.push(target.display().to_string());
             if !check {
                 fs::create_dir_all(&kept)?;
-                fs::write(&target, &wanted).with_context(|| format!("write {}", target.display()))?;
+                fs::write(&target, &wanted)
+                    .with_context(|| format!("write {}", target.display()))?;
             }
         }
         names.push(name);
@@ -52,7 +53,10 @@ pub fn run(check: bool) -> anyhow::Result<()> {
         }
     }
     if check && !stale.is_empty() {
-        bail!("generated code is not in step with proto/: {}; run `cargo xtask codegen`", stale.join(", "));
+        bail!(
+            "generated code is not in step with proto/: {}; run `cargo xtask codegen`",
+            stale.join(", ")
+        );
     }
     Ok(())
 }
@@ -78,5 +82,8 @@ fn generate(proto: &Path, out: &Path) -> anyhow::Result<()> {
 /// The workspace's root: the parent of the folder of this package.
 fn root() -> anyhow::Result<PathBuf> {
     let here = Path::new(env!("CARGO_MANIFEST_DIR"));
-    Ok(here.parent().context("xtask has no parent folder")?.to_path_buf())
+    Ok(here
+        .parent()
+        .context("xtask has no parent folder")?
+        .to_path_buf())
 }
