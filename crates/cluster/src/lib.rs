@@ -1,1 +1,40 @@
-//! The replicated state machine of a cluster CA: pure, the same bytes on every replica
+//! The replicated state machine of a cluster CA: pure, and the same bytes on every replica.
+//!
+//! A [`State`] is a value. The leader stamps a [`Batch`] of [`Command`]s with the time; [`State::apply`] judges each
+//! command by its premises against the state it meets and says what came of it in an [`Outcome`]. Nothing here reads a
+//! clock, draws a random number, signs, or touches a disk; what those yield arrives inside the commands.
+//!
+//! - [`command`] all that can be asked, [`outcome`] all that can come of it;
+//! - [`state`] the parts: [`node`]s, [`roots`], [`tokens`], [`members`], [`settings`], the issuance [`log`];
+//! - [`apply`](State::apply) in one file a part: `admission`, `issuance`, `presence`, `removal`, `tokens`, `settings`;
+//! - [`authorize`] who may call what;
+//! - [`format`](mod@format) what all of it looks like on disk, format 1;
+//! - [`invariant`] what must hold after every step.
+
+pub mod authorize;
+pub mod command;
+pub mod format;
+pub mod invariant;
+pub mod issuance;
+pub mod log;
+pub mod members;
+pub mod node;
+pub mod outcome;
+pub mod removal;
+pub mod roots;
+pub mod settings;
+pub mod state;
+pub mod tokens;
+
+mod admission;
+mod apply;
+
+mod presence;
+mod update;
+
+pub use apply::Applied;
+pub use command::{Batch, Command};
+pub use format::DecodeError;
+pub use log::LogEntry;
+pub use outcome::{Outcome, Rejection};
+pub use state::State;

@@ -1,0 +1,189 @@
+//! One entry of the log, applied: each command judged by itself, against the state it meets.
+
+use pki::time::Time;
+
+use crate::command::{Batch, Bootstrap, Command};
+use crate::log::LogEntry;
+use crate::members::Member;
+use crate::node::{Node, Registered};
+use crate::outcome::{Outcome, Rejection};
+use crate::roots::Roots;
+use crate::state::{ClusterFacts, State};
+use crate::tokens::{TokenRow, Tokens};
+use crate::{format, node};
+use pki::identity::Role;
+use std::sync::Arc;
+
+/// What came of a batch.
+#[derive(Debug, Default)]
+pub struct Applied {
+    /// One outcome a command, in order.
+    pub outcomes: Vec<Outcome>,
+    /// Entries of the issuance log that it added.
+    pub issued: Vec<LogEntry>,
+}
+
+/// What every command of an entry shares.
+pub(crate) struct Entry<'a> {
+    /// The entry's log index: the version of what it changes.
+    pub(crate) index: u64,
+    /// The cluster's time with this entry.
+    pub(crate) now: Time,
+    /// Where issuances are noted.
+    pub(crate) issued: &'a mut Vec<LogEntry>,
+}
+
+impl State {
+    /// Applies the entry at `index`. Deterministic: the same entry on the same state is the same state on every replica.
+    pub fn apply(&mut self, index: u64, batch: &Batch) -> Applied {
+        self.time = self.time.max(batch.time);
+        self.index = index;
+        let mut applied = Applied { outcomes: Vec::with_capacity(batch.commands.len()), issued: Vec::new() };
+        for command in &batch.commands {
+            let mut entry = Entry { index, now: self.time, issued: &mut applied.issued };
+            let outcome = self.judge(&mut entry, command).unwrap_or_else(Outcome::Rejected);
+            applied.outcomes.push(outcome);
+        }
+        applied
+    }
+
+    fn judge(&mut self, entry: &mut Entry<'_>, command: &Command) -> Result<Outcome, Rejection> {
+        if let Command::Bootstrap(bootstrap) = command {
+            return self.bootstrap(entry, bootstrap);
+        }
+        if self.cluster.is_none() {
+            return Err(Rejection::NoCluster);
+        }
+        match command {
+            Command::Bootstrap(_) => Err(Rejection::Exists),
+            Command::Admit(admit) => self.admit(entry, admit),
+            Command::Renew(renew) => self.renew(entry, renew),
+            Command::Confirm { node, serial } => self.confirm(entry, node, serial),
+            Command::Report(reported) => self.report(reported),
+            Command::Presence { node, down, seen } => self.presence(node, *down, *seen),
+            Command::UpdateNode { node, version, spec } => self.update_node(entry, node, *version, spec),
+            Command::RemoveNode { node, force, ready } => self.remove_node(entry, node, *force, *ready),
+            Command::UpdateCluster(update) => self.update_cluster(entry, update),
+            Command::Collect { nodes } => Ok(self.collect(entry, nodes)),
+        }
+    }
+
+    fn bootstrap(&mut self, entry: &mut Entry<'_>, first: &Bootstrap) -> Result<Outcome, Rejection> {
+        if self.cluster.is_some() {
+            return Err(Rejection::Exists);
+        }
+        self.cluster = Some(Arc::new(ClusterFacts { id: first.cluster.clone(), fips: first.fips, created: entry.now }));
+        self.roots = Roots::Stable { root: Arc::clone(&first.root), stragglers: Vec::new() };
+        let row = |role, secret: &crate::command::SecretBox| TokenRow {
+            role,
+            secret: Arc::clone(&secret.0),
+            generation: 0,
+            created: entry.now,
+            unfinished: 0,
+        };
+        self.tokens = Arc::new(Tokens {
+            rows: vec![row(Role::Worker, &first.worker_secret), row(Role::Manager, &first.manager_secret)],
+        });
+        self.settings = Arc::new(first.settings.clone());
+        self.cluster_version = entry.index;
+        self.cluster_updated = entry.now;
+        self.members.rows.insert(first.node.clone(), Member { raft_id: 1, addr: first.addr.clone() });
+        self.members.key_holders.insert(first.node.clone());
+        for certificate in &first.logged {
+            let bytes = format::log_record_ca(entry.now, certificate);
+            let seq = self.log.append(&bytes);
+            entry.issued.push(LogEntry { seq, bytes });
+        }
+        let bytes = format::log_record_leaf(entry.now, &first.node, &first.letter);
+        let seq = self.log.append(&bytes);
+        entry.issued.push(LogEntry { seq, bytes });
+        let node = Node {
+            id: first.node.clone(),
+            role: Role::Manager,
+            spec: first.spec.clone(),
+            created: entry.now,
+            updated: entry.now,
+            version: entry.index,
+            cut: 0,
+            ours: true,
+            unfinished: None,
+            current: Some(first.letter.leaf.clone()),
+            offered: Vec::new(),
+            previous: Vec::new(),
+            mailbox: Vec::new(),
+            report: None,
+            down: false,
+            last_seen: None,
+            issuances: (entry.now, 0),
+        };
+        self.nodes.insert(first.node.clone(), Arc::new(node));
+        Ok(Outcome::Done { version: entry.index })
+    }
+
+    /// What has outlived its time in the nodes named. Each is judged here again: naming a node collects nothing by itself.
+    fn collect(&mut self, entry: &Entry<'_>, ids: &[pki::identity::NodeId]) -> Outcome {
+        let now = entry.now;
+        let mut gone = Vec::new();
+        for id in ids {
+            let Some(node) = self.nodes.get(id) else { continue };
+            if node.unfinished.is_some() && now.since(node.created) >= node::UNFINISHED_LIFE {
+                self.forget_join(id);
+                gone.push(id.clone());
+                continue;
+            }
+            let old_letter = node.mailbox.iter().any(|letter| now.since(letter.issued) >= node::LETTER_LIFE);
+            let old_leaf = node.previous.iter().any(|(_, until)| *until <= now);
+            let ended = node.unfinished.is_none() && node.offered.iter().any(|leaf| leaf.not_after < now);
+            if !(old_letter || old_leaf || ended) {
+                continue;
+            }
+            self.change(id, |node| {
+                node.mailbox.retain(|letter| now.since(letter.issued) < node::LETTER_LIFE);
+                node.previous.retain(|(_, until)| *until > now);
+                if node.unfinished.is_none() {
+                    node.offered.retain(|leaf| leaf.not_after >= now);
+                    node.mailbox.retain(|letter| letter.leaf.not_after >= now);
+                }
+            });
+        }
+        let over: Vec<_> =
+            self.removals.iter().filter(|(_, removal)| removal.until <= now).map(|(id, _)| id.clone()).collect();
+        for id in over {
+            self.removals.remove(&id);
+        }
+        if gone.is_empty() { Outcome::Unchanged } else { Outcome::Collected(gone) }
+    }
+
+    /// Nodes in which [`Command::Collect`] would find something at `now`.
+    pub fn collectable(&self, now: Time) -> Vec<pki::identity::NodeId> {
+        let due = |node: &&Arc<Node>| {
+            (node.unfinished.is_some() && now.since(node.created) >= node::UNFINISHED_LIFE)
+                || node.mailbox.iter().any(|letter| now.since(letter.issued) >= node::LETTER_LIFE)
+                || node.previous.iter().any(|(_, until)| *until <= now)
+                || (node.unfinished.is_none() && node.offered.iter().any(|leaf| leaf.not_after < now))
+        };
+        self.nodes.values().filter(due).map(|node| node.id.clone()).collect()
+    }
+
+    /// Changes a node's record in place.
+    pub(crate) fn change<R>(&mut self, id: &pki::identity::NodeId, edit: impl FnOnce(&mut Node) -> R) -> Option<R> {
+        self.nodes.get_mut(id).map(|node| edit(Arc::make_mut(node)))
+    }
+
+    /// A record for reading, or why there is none.
+    pub(crate) fn known(&self, id: &pki::identity::NodeId) -> Result<&Arc<Node>, Rejection> {
+        self.nodes
+            .get(id)
+            .ok_or_else(|| if self.removals.contains_key(id) { Rejection::Removed } else { Rejection::UnknownNode })
+    }
+}
+
+impl Registered {
+    /// Whether the leaf lets its holder in as a full member, apart from its end.
+    pub fn is_present(self) -> bool {
+        match self {
+            Self::Current | Self::Offered => true,
+            Self::Previous => false,
+        }
+    }
+}

@@ -1,0 +1,300 @@
+//! Who may call what: admitted, quarantined, refused. One decision when a connection is accepted ([`State::standing`]) and
+//! one for each call ([`State::authorize`]); both are functions of the replicated state. Default: refused.
+
+use pki::identity::{ClusterId, NodeId, Role};
+use pki::key::SpkiHash;
+use pki::serial::Serial;
+use pki::time::Time;
+
+use crate::node::{IssuerHash, Registered};
+use crate::state::State;
+
+/// Everything that port 2377 answers to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Method {
+    /// `CA/GetRootCACertificate`
+    GetRootCaCertificate,
+    /// `CA/GetUnlockKey`
+    GetUnlockKey,
+    /// `NodeCA/IssueNodeCertificate`
+    IssueNodeCertificate,
+    /// `NodeCA/NodeCertificateStatus`
+    NodeCertificateStatus,
+    /// `Dispatcher/Session`
+    Session,
+    /// `Dispatcher/Heartbeat`
+    Heartbeat,
+    /// `Dispatcher/Assignments`
+    Assignments,
+    /// `Dispatcher/Tasks`
+    Tasks,
+    /// `Dispatcher/UpdateTaskStatus`
+    UpdateTaskStatus,
+    /// `Dispatcher/UpdateVolumeStatus`
+    UpdateVolumeStatus,
+    /// `LogBroker/ListenSubscriptions`
+    ListenSubscriptions,
+    /// `LogBroker/PublishLogs`
+    PublishLogs,
+    /// `ResourceAllocator/AttachNetwork`
+    AttachNetwork,
+    /// `ResourceAllocator/DetachNetwork`
+    DetachNetwork,
+    /// `Health/Check`
+    HealthCheck,
+    /// `RaftMembership/Join`
+    RaftJoin,
+    /// `RaftMembership/Leave`
+    RaftLeave,
+    /// `Raft/*`
+    Raft,
+    /// `Control/*`
+    Control,
+    /// `swarmpki.v1.Node/Clock`
+    Clock,
+}
+
+/// Who may call a method.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Audience {
+    /// Anybody, also without a certificate.
+    Anybody,
+    /// Any node of the cluster, quarantined ones too.
+    Returning,
+    /// Any node of the cluster.
+    Nodes,
+    /// Managers.
+    Managers,
+}
+
+impl Method {
+    /// All methods, for tests that go over each of them.
+    pub const ALL: [Self; 20] = [
+        Self::GetRootCaCertificate,
+        Self::GetUnlockKey,
+        Self::IssueNodeCertificate,
+        Self::NodeCertificateStatus,
+        Self::Session,
+        Self::Heartbeat,
+        Self::Assignments,
+        Self::Tasks,
+        Self::UpdateTaskStatus,
+        Self::UpdateVolumeStatus,
+        Self::ListenSubscriptions,
+        Self::PublishLogs,
+        Self::AttachNetwork,
+        Self::DetachNetwork,
+        Self::HealthCheck,
+        Self::RaftJoin,
+        Self::RaftLeave,
+        Self::Raft,
+        Self::Control,
+        Self::Clock,
+    ];
+
+    fn audience(self) -> Audience {
+        match self {
+            Self::GetRootCaCertificate | Self::IssueNodeCertificate | Self::NodeCertificateStatus | Self::Clock => {
+                Audience::Anybody
+            }
+            Self::Session
+            | Self::Heartbeat
+            | Self::Assignments
+            | Self::Tasks
+            | Self::ListenSubscriptions
+            | Self::UpdateTaskStatus => Audience::Returning,
+            Self::UpdateVolumeStatus | Self::PublishLogs | Self::AttachNetwork | Self::DetachNetwork => Audience::Nodes,
+            Self::GetUnlockKey | Self::HealthCheck | Self::RaftJoin | Self::RaftLeave | Self::Raft | Self::Control => {
+                Audience::Managers
+            }
+        }
+    }
+}
+
+/// A verified certificate as its connection presented it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Presented {
+    /// O.
+    pub cluster: ClusterId,
+    /// OU.
+    pub role: Role,
+    /// CN.
+    pub node: NodeId,
+    /// Its serial.
+    pub serial: Serial,
+    /// SHA-256 of its public key.
+    pub spki: SpkiHash,
+    /// Who issued it.
+    pub issuer: IssuerHash,
+    /// When it ends.
+    pub not_after: Time,
+}
+
+/// What a connection is to the cluster, decided once, when it is accepted.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Standing {
+    /// A node of the cluster.
+    Admitted {
+        /// Its `cut` then.
+        cut: u32,
+        /// Whether this is the first time that the leaf is seen: it has to be confirmed.
+        unproven: bool,
+    },
+    /// A node of the cluster that may only come back: session and renewal, nothing else.
+    Quarantined {
+        /// Its `cut` then.
+        cut: u32,
+        /// Why.
+        reason: Quarantine,
+    },
+    /// The certificate is good, but of another organization.
+    Foreign,
+    /// The node was removed.
+    Removed,
+    /// The chain is good, yet nobody registered the leaf: it was made with the CA's key by somebody else, or belongs to a
+    /// node that is forgotten. Raises an alarm.
+    Unregistered,
+}
+
+/// Why a node is quarantined.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Quarantine {
+    /// Its leaf was replaced, and it came with the old one.
+    Replaced,
+    /// Its leaf has ended not long ago.
+    Expired,
+    /// Its leaf is of a root that was replaced.
+    RetiredIssuer,
+}
+
+/// Who is calling: nobody in particular, or a certificate with its standing.
+#[derive(Clone, Copy, Debug)]
+pub enum Caller<'a> {
+    /// No certificate was presented.
+    Anonymous,
+    /// A verified certificate.
+    Identified(&'a Presented, &'a Standing),
+}
+
+/// Proof that a call was authorized, and as what.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Grant {
+    /// As anybody.
+    Anybody,
+    /// As a node, in this role: the lesser of its certificate's and its record's.
+    Node(Role),
+    /// As a node that comes back.
+    Returning(Role),
+}
+
+/// Why a call is refused.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Denial {
+    /// No certificate.
+    NoCertificate,
+    /// The certificate's role, or the record's, is not among those allowed.
+    Role {
+        /// Whether workers would have been allowed.
+        workers_too: bool,
+    },
+    /// The node was removed.
+    Removed(NodeId),
+    /// Another organization.
+    Organization(ClusterId),
+    /// Nobody registered the leaf.
+    Unregistered(NodeId),
+    /// The connection was cut: the node's standing changed since.
+    Cut(NodeId),
+    /// The leaf ended while the connection was open.
+    Expired(NodeId),
+    /// The node may only come back.
+    Quarantined(NodeId, Quarantine),
+}
+
+impl State {
+    /// What a connection that presents this verified certificate is to the cluster.
+    pub fn standing(&self, leaf: &Presented, now: Time) -> Standing {
+        if self.cluster_id() != Some(&leaf.cluster) {
+            return Standing::Foreign;
+        }
+        let Some(node) = self.nodes.get(&leaf.node) else {
+            let removed = self.removals.contains_key(&leaf.node);
+            return if removed { Standing::Removed } else { Standing::Unregistered };
+        };
+        let Some((registered, known)) = node.registered(&leaf.serial, &leaf.spki, now) else {
+            return Standing::Unregistered;
+        };
+        if known.role != leaf.role || known.issuer != leaf.issuer {
+            return Standing::Unregistered;
+        }
+        let cut = node.cut;
+        let quarantined = |reason| Standing::Quarantined { cut, reason };
+        if known.not_after < now {
+            let life = known.not_after.since(known.not_before);
+            let forgiven = registered == Registered::Current && now < known.not_after.saturating_add(life);
+            return if forgiven { quarantined(Quarantine::Expired) } else { Standing::Unregistered };
+        }
+        if registered == Registered::Previous {
+            return quarantined(Quarantine::Replaced);
+        }
+        if !self.roots.is_signing(&known.issuer) {
+            return quarantined(Quarantine::RetiredIssuer);
+        }
+        Standing::Admitted { cut, unproven: registered == Registered::Offered }
+    }
+
+    /// Whether `caller` may call `method` now.
+    ///
+    /// # Errors
+    /// The refusal, in the order of wire.md 4: no certificate, role, removed, organization, then ours.
+    pub fn authorize(&self, caller: Caller<'_>, method: Method, now: Time) -> Result<Grant, Denial> {
+        let audience = method.audience();
+        let (leaf, standing) = match caller {
+            Caller::Identified(leaf, standing) => (leaf, standing),
+            Caller::Anonymous if audience == Audience::Anybody => return Ok(Grant::Anybody),
+            Caller::Anonymous => return Err(Denial::NoCertificate),
+        };
+        let known = self.known_caller(leaf, standing, now);
+        match (audience, known) {
+            (Audience::Anybody, Ok(grant)) => Ok(grant),
+            (Audience::Anybody, Err(_)) => Ok(Grant::Anybody),
+            (Audience::Managers, _) if leaf.role != Role::Manager => Err(Denial::Role { workers_too: false }),
+            (_, Err(denial)) => Err(denial),
+            (Audience::Managers, Ok(Grant::Node(Role::Manager))) => Ok(Grant::Node(Role::Manager)),
+            (Audience::Managers, Ok(Grant::Node(Role::Worker))) => Err(Denial::Role { workers_too: false }),
+            (Audience::Returning, Ok(grant)) => Ok(grant),
+            (Audience::Nodes, Ok(grant @ Grant::Node(_))) => Ok(grant),
+            (Audience::Nodes | Audience::Managers, Ok(Grant::Returning(_) | Grant::Anybody)) => match standing {
+                Standing::Quarantined { reason, .. } => Err(Denial::Quarantined(leaf.node.clone(), *reason)),
+                _ => Err(Denial::Unregistered(leaf.node.clone())),
+            },
+        }
+    }
+
+    fn known_caller(&self, leaf: &Presented, standing: &Standing, now: Time) -> Result<Grant, Denial> {
+        let id = || leaf.node.clone();
+        let Some(node) = self.nodes.get(&leaf.node).filter(|_| *standing != Standing::Foreign) else {
+            return Err(match standing {
+                Standing::Foreign => Denial::Organization(self.cluster_id().unwrap_or(&leaf.cluster).clone()),
+                Standing::Unregistered => Denial::Unregistered(id()),
+                _ if self.removals.contains_key(&leaf.node) => Denial::Removed(id()),
+                Standing::Removed => Denial::Removed(id()),
+                Standing::Admitted { .. } | Standing::Quarantined { .. } => Denial::Cut(id()),
+            });
+        };
+        let role = if leaf.role == Role::Manager && node.role == Role::Manager { Role::Manager } else { Role::Worker };
+        match standing {
+            Standing::Admitted { cut, .. } if *cut == node.cut => {
+                if leaf.not_after < now {
+                    Err(Denial::Expired(id()))
+                } else {
+                    Ok(Grant::Node(role))
+                }
+            }
+            Standing::Quarantined { cut, .. } if *cut == node.cut => Ok(Grant::Returning(role)),
+            Standing::Admitted { .. } | Standing::Quarantined { .. } => Err(Denial::Cut(id())),
+            Standing::Removed => Err(Denial::Removed(id())),
+            Standing::Foreign | Standing::Unregistered => Err(Denial::Unregistered(id())),
+        }
+    }
+}

@@ -1,0 +1,178 @@
+//! All that can be asked of the replicated state. Whatever needs a clock, chance or a key was done before: ids, secrets
+//! and signatures come inside.
+
+use std::sync::Arc;
+
+use pki::identity::{ClusterId, NodeId};
+use pki::join_token::JoinSecret;
+use pki::serial::Serial;
+use pki::time::Time;
+
+use crate::node::{BlobDigest, IssuerHash, Letter, Report, Spec, TokenUse};
+use crate::roots::Root;
+use crate::settings::Settings;
+
+/// Commands that go through the log as one entry, with the time the leader stamped.
+#[derive(Clone, Debug, Default)]
+pub struct Batch {
+    /// The leader's time; the cluster's time never goes back, whatever is stamped here.
+    pub time: Time,
+    /// Judged one by one, in order.
+    pub commands: Vec<Command>,
+}
+
+/// One thing asked of the cluster.
+#[derive(Clone, Debug)]
+pub enum Command {
+    /// The first entry: the cluster comes to be.
+    Bootstrap(Box<Bootstrap>),
+    /// A new node with its first leaf, by a join token.
+    Admit(Box<Admit>),
+    /// Another leaf for a node that has one.
+    Renew(Box<Renew>),
+    /// A leaf was seen in use on a connection.
+    Confirm {
+        /// Whose.
+        node: NodeId,
+        /// Which.
+        serial: Serial,
+    },
+    /// What a node says of itself has changed.
+    Report(Box<Reported>),
+    /// A node's heartbeats stopped, or it came back.
+    Presence {
+        /// Which node.
+        node: NodeId,
+        /// Whether it is gone.
+        down: bool,
+        /// When it was last heard of.
+        seen: Time,
+    },
+    /// The operator's wish for a node, replacing the last.
+    UpdateNode {
+        /// Which node.
+        node: NodeId,
+        /// The version the wish was based on.
+        version: u64,
+        /// The wish.
+        spec: Box<Spec>,
+    },
+    /// The node is no longer of this cluster.
+    RemoveNode {
+        /// Which node.
+        node: NodeId,
+        /// Also while it is in session.
+        force: bool,
+        /// Whether it is in session, as its manager sees it.
+        ready: bool,
+    },
+    /// The operator's settings, replacing the last, and fresh token secrets.
+    UpdateCluster(Box<UpdateCluster>),
+    /// What has outlived its time: joins never finished, letters, replaced leaves, removals.
+    Collect {
+        /// Nodes to look at.
+        nodes: Vec<NodeId>,
+    },
+}
+
+/// The cluster's beginning.
+#[derive(Clone, Debug)]
+pub struct Bootstrap {
+    /// O of every certificate.
+    pub cluster: ClusterId,
+    /// Whether members must run FIPS.
+    pub fips: bool,
+    /// The root.
+    pub root: Arc<Root>,
+    /// The root's own certificate goes into the issuance log when we made it, DER.
+    pub logged: Vec<Vec<u8>>,
+    /// The first manager.
+    pub node: NodeId,
+    /// Its spec.
+    pub spec: Spec,
+    /// Its advertised `host:port`.
+    pub addr: String,
+    /// Its first leaf, already in its hands.
+    pub letter: Letter,
+    /// Secrets of the two standing tokens.
+    pub worker_secret: SecretBox,
+    /// The manager's.
+    pub manager_secret: SecretBox,
+    /// The settings.
+    pub settings: Settings,
+}
+
+/// What a signed leaf was based on: judged again when it is committed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Premises {
+    /// Who signed.
+    pub issuer: IssuerHash,
+    /// In which epoch.
+    pub epoch: u64,
+    /// When, by the signer's clock.
+    pub signed: Time,
+}
+
+/// A join.
+#[derive(Clone, Debug)]
+pub struct Admit {
+    /// The id drawn for the node.
+    pub node: NodeId,
+    /// Role and availability.
+    pub spec: Spec,
+    /// Whether the joiner told us that it runs swarmpki.
+    pub ours: bool,
+    /// By which token.
+    pub token: TokenUse,
+    /// CSR and leaf.
+    pub letter: Arc<Letter>,
+    /// What the leaf was based on.
+    pub premises: Premises,
+}
+
+/// A renewal.
+#[derive(Clone, Debug)]
+pub struct Renew {
+    /// Whose.
+    pub node: NodeId,
+    /// The node's `cut` when the caller was let in.
+    pub cut: u32,
+    /// CSR and leaf; the leaf's role must be the node's.
+    pub letter: Arc<Letter>,
+    /// What the leaf was based on.
+    pub premises: Premises,
+}
+
+/// A node's report with the blobs it refers to; blobs already stored may be left out.
+#[derive(Clone, Debug)]
+pub struct Reported {
+    /// Whose.
+    pub node: NodeId,
+    /// The report.
+    pub report: Report,
+    /// Blobs, each checked against its digest.
+    pub blobs: Vec<(BlobDigest, Arc<[u8]>)>,
+}
+
+/// New settings.
+#[derive(Clone, Debug)]
+pub struct UpdateCluster {
+    /// The version they are based on.
+    pub version: u64,
+    /// The settings; none: only secrets change.
+    pub settings: Option<Settings>,
+    /// A fresh secret for the worker's token.
+    pub worker_secret: Option<SecretBox>,
+    /// A fresh secret for the manager's token.
+    pub manager_secret: Option<SecretBox>,
+}
+
+/// A join token's secret on its way through the log; shows nothing of itself.
+#[derive(Clone)]
+pub struct SecretBox(pub Arc<JoinSecret>);
+
+impl std::fmt::Debug for SecretBox {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("SecretBox")
+    }
+}

@@ -1,0 +1,113 @@
+//! Storage format 1: what commands, state and issuance log look like on disk and between managers.
+//!
+//! Protobuf by hand: field numbers are never used again, fields are only added, and a change needs a sample in
+//! `testdata/`. Decoding checks everything; encoding a value and decoding it gives the value back.
+
+mod command;
+mod record;
+mod snapshot;
+
+use pki::identity::NodeId;
+use pki::time::Time;
+use prost::Message;
+
+use crate::command::{Batch, Command};
+use crate::node::Letter;
+use crate::state::State;
+
+/// The format that this build writes.
+pub const FORMAT: u32 = 1;
+
+/// Bytes that are not what they should be.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum DecodeError {
+    /// Not protobuf, or cut off.
+    #[error("not a record of this kind: {0}")]
+    Malformed(String),
+    /// Written by a later version.
+    #[error("format {0} was written by a later version; install that version to read it")]
+    Later(u32),
+    /// A field that must be there is not, or holds what it cannot.
+    #[error("field {0} is missing or wrong")]
+    Field(&'static str),
+}
+
+impl From<prost::DecodeError> for DecodeError {
+    fn from(error: prost::DecodeError) -> Self {
+        Self::Malformed(error.to_string())
+    }
+}
+
+impl Batch {
+    /// The batch as it stands in the log.
+    pub fn encode(&self) -> Vec<u8> {
+        command::Batch::from(self).encode_to_vec()
+    }
+
+    /// A batch of the log.
+    ///
+    /// # Errors
+    /// If the bytes are not a batch of a known format.
+    pub fn decode(bytes: &[u8]) -> Result<Self, DecodeError> {
+        command::Batch::decode(bytes)?.try_into()
+    }
+}
+
+impl Command {
+    /// Its length in the log, in bytes.
+    pub fn encoded_len(&self) -> usize {
+        command::Command::from(self).encoded_len()
+    }
+}
+
+impl State {
+    /// The whole state, to be sealed.
+    pub fn encode_snapshot(&self) -> Vec<u8> {
+        snapshot::State::from(self).encode_to_vec()
+    }
+
+    /// A state that [`encode_snapshot`](Self::encode_snapshot) wrote.
+    ///
+    /// # Errors
+    /// If the bytes are not a state of a known format.
+    pub fn decode_snapshot(bytes: &[u8]) -> Result<Self, DecodeError> {
+        snapshot::State::decode(bytes)?.try_into()
+    }
+}
+
+/// An entry of the issuance log, read back.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct LogRecord {
+    /// The cluster's time when it was committed.
+    pub time: Time,
+    /// For whom; none for a CA certificate.
+    pub node: Option<NodeId>,
+    /// The certificate, DER.
+    pub certificate: Vec<u8>,
+}
+
+impl LogRecord {
+    /// An entry of the issuance log.
+    ///
+    /// # Errors
+    /// If the bytes are not such an entry.
+    pub fn decode(bytes: &[u8]) -> Result<Self, DecodeError> {
+        let record = record::LogRecord::decode(bytes)?;
+        let node = if record.node.is_empty() { None } else { Some(record::node_id(&record.node)?) };
+        Ok(Self { time: Time::from_unix_millis(record.time), node, certificate: record.certificate })
+    }
+}
+
+pub(crate) fn log_record_leaf(now: Time, node: &NodeId, letter: &Letter) -> Vec<u8> {
+    let node = node.as_str().to_owned();
+    record::LogRecord { time: now.unix_millis(), node, certificate: letter.certificate.clone() }.encode_to_vec()
+}
+
+pub(crate) fn log_record_ca(now: Time, certificate: &[u8]) -> Vec<u8> {
+    record::LogRecord { time: now.unix_millis(), node: String::new(), certificate: certificate.to_vec() }
+        .encode_to_vec()
+}
+
+#[cfg(test)]
+#[path = "format/tests.rs"]
+mod tests;

@@ -1,0 +1,377 @@
+//! Commands on disk.
+
+use std::sync::Arc;
+
+use pki::time::Time;
+
+use super::record::{self, Blob, Letter, Report, Root, Settings, Spec, TokenUse, required};
+use super::{DecodeError, FORMAT};
+use crate::command as domain;
+use crate::node::{BlobDigest, IssuerHash};
+
+#[derive(Clone, PartialEq, prost::Message)]
+pub(super) struct Batch {
+    #[prost(uint32, tag = "1")]
+    format: u32,
+    #[prost(int64, tag = "2")]
+    time: i64,
+    #[prost(message, repeated, tag = "3")]
+    commands: Vec<Command>,
+}
+
+#[derive(Clone, PartialEq, prost::Message)]
+pub(super) struct Command {
+    #[prost(oneof = "Kind", tags = "1, 2, 3, 4, 5, 6, 7, 8, 9, 10")]
+    kind: Option<Kind>,
+}
+
+#[derive(Clone, PartialEq, prost::Oneof)]
+enum Kind {
+    #[prost(message, tag = "1")]
+    Bootstrap(Box<Bootstrap>),
+    #[prost(message, tag = "2")]
+    Admit(Box<Admit>),
+    #[prost(message, tag = "3")]
+    Renew(Box<Renew>),
+    #[prost(message, tag = "4")]
+    Confirm(Confirm),
+    #[prost(message, tag = "5")]
+    Report(Box<Reported>),
+    #[prost(message, tag = "6")]
+    Presence(Presence),
+    #[prost(message, tag = "7")]
+    UpdateNode(Box<UpdateNode>),
+    #[prost(message, tag = "8")]
+    RemoveNode(RemoveNode),
+    #[prost(message, tag = "9")]
+    UpdateCluster(Box<UpdateCluster>),
+    #[prost(message, tag = "10")]
+    Collect(Collect),
+}
+
+#[derive(Clone, PartialEq, prost::Message)]
+#[prost(skip_debug)]
+struct Bootstrap {
+    #[prost(string, tag = "1")]
+    cluster: String,
+    #[prost(bool, tag = "2")]
+    fips: bool,
+    #[prost(message, optional, tag = "3")]
+    root: Option<Root>,
+    #[prost(bytes = "vec", repeated, tag = "4")]
+    logged: Vec<Vec<u8>>,
+    #[prost(string, tag = "5")]
+    node: String,
+    #[prost(message, optional, tag = "6")]
+    spec: Option<Spec>,
+    #[prost(string, tag = "7")]
+    addr: String,
+    #[prost(message, optional, tag = "8")]
+    letter: Option<Letter>,
+    #[prost(bytes = "vec", tag = "9")]
+    worker_secret: Vec<u8>,
+    #[prost(bytes = "vec", tag = "10")]
+    manager_secret: Vec<u8>,
+    #[prost(message, optional, tag = "11")]
+    settings: Option<Settings>,
+}
+
+#[derive(Clone, PartialEq, prost::Message)]
+struct Premises {
+    #[prost(bytes = "vec", tag = "1")]
+    issuer: Vec<u8>,
+    #[prost(uint64, tag = "2")]
+    epoch: u64,
+    #[prost(int64, tag = "3")]
+    signed: i64,
+}
+
+#[derive(Clone, PartialEq, prost::Message)]
+struct Admit {
+    #[prost(string, tag = "1")]
+    node: String,
+    #[prost(message, optional, tag = "2")]
+    spec: Option<Spec>,
+    #[prost(bool, tag = "3")]
+    ours: bool,
+    #[prost(message, optional, tag = "4")]
+    token: Option<TokenUse>,
+    #[prost(message, optional, tag = "5")]
+    letter: Option<Letter>,
+    #[prost(message, optional, tag = "6")]
+    premises: Option<Premises>,
+}
+
+#[derive(Clone, PartialEq, prost::Message)]
+struct Renew {
+    #[prost(string, tag = "1")]
+    node: String,
+    #[prost(uint32, tag = "2")]
+    cut: u32,
+    #[prost(message, optional, tag = "3")]
+    letter: Option<Letter>,
+    #[prost(message, optional, tag = "4")]
+    premises: Option<Premises>,
+}
+
+#[derive(Clone, PartialEq, prost::Message)]
+struct Confirm {
+    #[prost(string, tag = "1")]
+    node: String,
+    #[prost(bytes = "vec", tag = "2")]
+    serial: Vec<u8>,
+}
+
+#[derive(Clone, PartialEq, prost::Message)]
+struct Reported {
+    #[prost(string, tag = "1")]
+    node: String,
+    #[prost(message, optional, tag = "2")]
+    report: Option<Report>,
+    #[prost(message, repeated, tag = "3")]
+    blobs: Vec<Blob>,
+}
+
+#[derive(Clone, PartialEq, prost::Message)]
+struct Presence {
+    #[prost(string, tag = "1")]
+    node: String,
+    #[prost(bool, tag = "2")]
+    down: bool,
+    #[prost(int64, tag = "3")]
+    seen: i64,
+}
+
+#[derive(Clone, PartialEq, prost::Message)]
+struct UpdateNode {
+    #[prost(string, tag = "1")]
+    node: String,
+    #[prost(uint64, tag = "2")]
+    version: u64,
+    #[prost(message, optional, tag = "3")]
+    spec: Option<Spec>,
+}
+
+#[derive(Clone, PartialEq, prost::Message)]
+struct RemoveNode {
+    #[prost(string, tag = "1")]
+    node: String,
+    #[prost(bool, tag = "2")]
+    force: bool,
+    #[prost(bool, tag = "3")]
+    ready: bool,
+}
+
+#[derive(Clone, PartialEq, prost::Message)]
+#[prost(skip_debug)]
+struct UpdateCluster {
+    #[prost(uint64, tag = "1")]
+    version: u64,
+    #[prost(message, optional, tag = "2")]
+    settings: Option<Settings>,
+    #[prost(bytes = "vec", optional, tag = "3")]
+    worker_secret: Option<Vec<u8>>,
+    #[prost(bytes = "vec", optional, tag = "4")]
+    manager_secret: Option<Vec<u8>>,
+}
+
+#[derive(Clone, PartialEq, prost::Message)]
+struct Collect {
+    #[prost(string, repeated, tag = "1")]
+    nodes: Vec<String>,
+}
+
+impl std::fmt::Debug for Bootstrap {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Bootstrap").field("cluster", &self.cluster).finish_non_exhaustive()
+    }
+}
+
+impl std::fmt::Debug for UpdateCluster {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("UpdateCluster").field("version", &self.version).finish_non_exhaustive()
+    }
+}
+
+impl std::fmt::Debug for Root {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Root").finish_non_exhaustive()
+    }
+}
+
+impl From<&domain::Batch> for Batch {
+    fn from(batch: &domain::Batch) -> Self {
+        Self {
+            format: FORMAT,
+            time: batch.time.unix_millis(),
+            commands: batch.commands.iter().map(Command::from).collect(),
+        }
+    }
+}
+
+impl TryFrom<Batch> for domain::Batch {
+    type Error = DecodeError;
+
+    fn try_from(batch: Batch) -> Result<Self, DecodeError> {
+        if batch.format > FORMAT {
+            return Err(DecodeError::Later(batch.format));
+        }
+        if batch.format == 0 {
+            return Err(DecodeError::Field("format"));
+        }
+        let commands = batch.commands.into_iter().map(domain::Command::try_from).collect::<Result<_, _>>()?;
+        Ok(Self { time: Time::from_unix_millis(batch.time), commands })
+    }
+}
+
+impl From<&domain::Premises> for Premises {
+    fn from(premises: &domain::Premises) -> Self {
+        Self { issuer: premises.issuer.0.to_vec(), epoch: premises.epoch, signed: premises.signed.unix_millis() }
+    }
+}
+
+impl TryFrom<Premises> for domain::Premises {
+    type Error = DecodeError;
+
+    fn try_from(premises: Premises) -> Result<Self, DecodeError> {
+        Ok(Self {
+            issuer: IssuerHash(record::array("issuer", &premises.issuer)?),
+            epoch: premises.epoch,
+            signed: Time::from_unix_millis(premises.signed),
+        })
+    }
+}
+
+impl From<&domain::Command> for Command {
+    fn from(command: &domain::Command) -> Self {
+        let kind = match command {
+            domain::Command::Bootstrap(first) => Kind::Bootstrap(Box::new(Bootstrap {
+                cluster: first.cluster.to_string(),
+                fips: first.fips,
+                root: Some(first.root.as_ref().into()),
+                logged: first.logged.clone(),
+                node: first.node.to_string(),
+                spec: Some((&first.spec).into()),
+                addr: first.addr.clone(),
+                letter: Some((&first.letter).into()),
+                worker_secret: first.worker_secret.0.expose().to_vec(),
+                manager_secret: first.manager_secret.0.expose().to_vec(),
+                settings: Some((&first.settings).into()),
+            })),
+            domain::Command::Admit(admit) => Kind::Admit(Box::new(Admit {
+                node: admit.node.to_string(),
+                spec: Some((&admit.spec).into()),
+                ours: admit.ours,
+                token: Some((&admit.token).into()),
+                letter: Some(admit.letter.as_ref().into()),
+                premises: Some((&admit.premises).into()),
+            })),
+            domain::Command::Renew(renew) => Kind::Renew(Box::new(Renew {
+                node: renew.node.to_string(),
+                cut: renew.cut,
+                letter: Some(renew.letter.as_ref().into()),
+                premises: Some((&renew.premises).into()),
+            })),
+            domain::Command::Confirm { node, serial } => {
+                Kind::Confirm(Confirm { node: node.to_string(), serial: serial.as_bytes().to_vec() })
+            }
+            domain::Command::Report(reported) => Kind::Report(Box::new(Reported {
+                node: reported.node.to_string(),
+                report: Some((&reported.report).into()),
+                blobs: reported.blobs.iter().map(|(_, bytes)| Blob { bytes: bytes.to_vec(), count: 0 }).collect(),
+            })),
+            domain::Command::Presence { node, down, seen } => {
+                Kind::Presence(Presence { node: node.to_string(), down: *down, seen: seen.unix_millis() })
+            }
+            domain::Command::UpdateNode { node, version, spec } => Kind::UpdateNode(Box::new(UpdateNode {
+                node: node.to_string(),
+                version: *version,
+                spec: Some(spec.as_ref().into()),
+            })),
+            domain::Command::RemoveNode { node, force, ready } => {
+                Kind::RemoveNode(RemoveNode { node: node.to_string(), force: *force, ready: *ready })
+            }
+            domain::Command::UpdateCluster(update) => Kind::UpdateCluster(Box::new(UpdateCluster {
+                version: update.version,
+                settings: update.settings.as_ref().map(Settings::from),
+                worker_secret: update.worker_secret.as_ref().map(|secret| secret.0.expose().to_vec()),
+                manager_secret: update.manager_secret.as_ref().map(|secret| secret.0.expose().to_vec()),
+            })),
+            domain::Command::Collect { nodes } => {
+                Kind::Collect(Collect { nodes: nodes.iter().map(ToString::to_string).collect() })
+            }
+        };
+        Self { kind: Some(kind) }
+    }
+}
+
+impl TryFrom<Command> for domain::Command {
+    type Error = DecodeError;
+
+    fn try_from(command: Command) -> Result<Self, DecodeError> {
+        let secret = |bytes: &[u8]| record::secret(bytes).map(domain::SecretBox);
+        Ok(match required("command", command.kind)? {
+            Kind::Bootstrap(first) => Self::Bootstrap(Box::new(domain::Bootstrap {
+                cluster: record::cluster_id(&first.cluster)?,
+                fips: first.fips,
+                root: Arc::new(required("root", first.root)?.try_into()?),
+                logged: first.logged,
+                node: record::node_id(&first.node)?,
+                spec: required("spec", first.spec)?.try_into()?,
+                addr: first.addr,
+                letter: required("letter", first.letter)?.try_into()?,
+                worker_secret: secret(&first.worker_secret)?,
+                manager_secret: secret(&first.manager_secret)?,
+                settings: required("settings", first.settings)?.into(),
+            })),
+            Kind::Admit(admit) => Self::Admit(Box::new(domain::Admit {
+                node: record::node_id(&admit.node)?,
+                spec: required("spec", admit.spec)?.try_into()?,
+                ours: admit.ours,
+                token: required("token", admit.token)?.into(),
+                letter: Arc::new(required("letter", admit.letter)?.try_into()?),
+                premises: required("premises", admit.premises)?.try_into()?,
+            })),
+            Kind::Renew(renew) => Self::Renew(Box::new(domain::Renew {
+                node: record::node_id(&renew.node)?,
+                cut: renew.cut,
+                letter: Arc::new(required("letter", renew.letter)?.try_into()?),
+                premises: required("premises", renew.premises)?.try_into()?,
+            })),
+            Kind::Confirm(confirm) => {
+                Self::Confirm { node: record::node_id(&confirm.node)?, serial: record::serial(&confirm.serial)? }
+            }
+            Kind::Report(reported) => Self::Report(Box::new(domain::Reported {
+                node: record::node_id(&reported.node)?,
+                report: required("report", reported.report)?.try_into()?,
+                blobs: reported
+                    .blobs
+                    .into_iter()
+                    .map(|blob| (BlobDigest::of(&blob.bytes), Arc::from(blob.bytes)))
+                    .collect(),
+            })),
+            Kind::Presence(presence) => Self::Presence {
+                node: record::node_id(&presence.node)?,
+                down: presence.down,
+                seen: Time::from_unix_millis(presence.seen),
+            },
+            Kind::UpdateNode(update) => Self::UpdateNode {
+                node: record::node_id(&update.node)?,
+                version: update.version,
+                spec: Box::new(required("spec", update.spec)?.try_into()?),
+            },
+            Kind::RemoveNode(remove) => {
+                Self::RemoveNode { node: record::node_id(&remove.node)?, force: remove.force, ready: remove.ready }
+            }
+            Kind::UpdateCluster(update) => Self::UpdateCluster(Box::new(domain::UpdateCluster {
+                version: update.version,
+                settings: update.settings.map(Into::into),
+                worker_secret: update.worker_secret.as_deref().map(secret).transpose()?,
+                manager_secret: update.manager_secret.as_deref().map(secret).transpose()?,
+            })),
+            Kind::Collect(collect) => Self::Collect {
+                nodes: collect.nodes.iter().map(|node| record::node_id(node)).collect::<Result<_, _>>()?,
+            },
+        })
+    }
+}

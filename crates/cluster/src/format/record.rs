@@ -1,0 +1,382 @@
+//! Records that both commands and state are made of.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use pki::certificate::Certificate;
+use pki::identity::{ClusterId, NodeId, Role};
+use pki::join_token::JoinSecret;
+use pki::key::SpkiHash;
+use pki::secret::SecretBytes;
+use pki::serial::Serial;
+use pki::time::Time;
+use std::time::Duration;
+
+use super::DecodeError;
+use crate::node::{self, Availability, BlobDigest, IssuerHash};
+use crate::{roots, settings};
+
+#[derive(Clone, PartialEq, prost::Message)]
+pub(super) struct LogRecord {
+    #[prost(int64, tag = "1")]
+    pub(super) time: i64,
+    #[prost(string, tag = "2")]
+    pub(super) node: String,
+    #[prost(bytes = "vec", tag = "3")]
+    pub(super) certificate: Vec<u8>,
+}
+
+#[derive(Clone, PartialEq, prost::Message)]
+pub(super) struct Leaf {
+    #[prost(bytes = "vec", tag = "1")]
+    serial: Vec<u8>,
+    #[prost(bytes = "vec", tag = "2")]
+    spki: Vec<u8>,
+    #[prost(bytes = "vec", tag = "3")]
+    issuer: Vec<u8>,
+    #[prost(bool, tag = "4")]
+    manager: bool,
+    #[prost(int64, tag = "5")]
+    not_before: i64,
+    #[prost(int64, tag = "6")]
+    not_after: i64,
+}
+
+impl From<&node::Leaf> for Leaf {
+    fn from(leaf: &node::Leaf) -> Self {
+        Self {
+            serial: leaf.serial.as_bytes().to_vec(),
+            spki: leaf.spki.0.to_vec(),
+            issuer: leaf.issuer.0.to_vec(),
+            manager: leaf.role == Role::Manager,
+            not_before: leaf.not_before.unix_millis(),
+            not_after: leaf.not_after.unix_millis(),
+        }
+    }
+}
+
+impl TryFrom<Leaf> for node::Leaf {
+    type Error = DecodeError;
+
+    fn try_from(leaf: Leaf) -> Result<Self, DecodeError> {
+        Ok(Self {
+            serial: serial(&leaf.serial)?,
+            spki: SpkiHash(array("spki", &leaf.spki)?),
+            issuer: IssuerHash(array("issuer", &leaf.issuer)?),
+            role: role(leaf.manager),
+            not_before: Time::from_unix_millis(leaf.not_before),
+            not_after: Time::from_unix_millis(leaf.not_after),
+        })
+    }
+}
+
+#[derive(Clone, PartialEq, prost::Message)]
+pub(super) struct Letter {
+    #[prost(bytes = "vec", tag = "1")]
+    csr: Vec<u8>,
+    #[prost(message, optional, tag = "2")]
+    leaf: Option<Leaf>,
+    #[prost(bytes = "vec", tag = "3")]
+    certificate: Vec<u8>,
+    #[prost(bytes = "vec", repeated, tag = "4")]
+    ladder: Vec<Vec<u8>>,
+    #[prost(int64, tag = "5")]
+    issued: i64,
+}
+
+impl From<&node::Letter> for Letter {
+    fn from(letter: &node::Letter) -> Self {
+        Self {
+            csr: letter.csr.clone(),
+            leaf: Some((&letter.leaf).into()),
+            certificate: letter.certificate.clone(),
+            ladder: letter.ladder.clone(),
+            issued: letter.issued.unix_millis(),
+        }
+    }
+}
+
+impl TryFrom<Letter> for node::Letter {
+    type Error = DecodeError;
+
+    fn try_from(letter: Letter) -> Result<Self, DecodeError> {
+        Ok(Self {
+            csr: letter.csr,
+            leaf: required("leaf", letter.leaf)?.try_into()?,
+            certificate: letter.certificate,
+            ladder: letter.ladder,
+            issued: Time::from_unix_millis(letter.issued),
+        })
+    }
+}
+
+#[derive(Clone, PartialEq, prost::Message)]
+pub(super) struct Spec {
+    #[prost(string, tag = "1")]
+    name: String,
+    #[prost(btree_map = "string, string", tag = "2")]
+    labels: BTreeMap<String, String>,
+    #[prost(bool, tag = "3")]
+    manager: bool,
+    #[prost(uint32, tag = "4")]
+    availability: u32,
+}
+
+impl From<&node::Spec> for Spec {
+    fn from(spec: &node::Spec) -> Self {
+        let availability = match spec.availability {
+            Availability::Active => 0,
+            Availability::Pause => 1,
+            Availability::Drain => 2,
+        };
+        Self { name: spec.name.clone(), labels: spec.labels.clone(), manager: spec.role == Role::Manager, availability }
+    }
+}
+
+impl TryFrom<Spec> for node::Spec {
+    type Error = DecodeError;
+
+    fn try_from(spec: Spec) -> Result<Self, DecodeError> {
+        let availability = match spec.availability {
+            0 => Availability::Active,
+            1 => Availability::Pause,
+            2 => Availability::Drain,
+            _ => return Err(DecodeError::Field("availability")),
+        };
+        Ok(Self { name: spec.name, labels: spec.labels, role: role(spec.manager), availability })
+    }
+}
+
+#[derive(Clone, Copy, PartialEq, prost::Message)]
+pub(super) struct TokenUse {
+    #[prost(uint32, tag = "1")]
+    row: u32,
+    #[prost(uint64, tag = "2")]
+    generation: u64,
+}
+
+impl From<&node::TokenUse> for TokenUse {
+    fn from(token: &node::TokenUse) -> Self {
+        Self { row: token.row, generation: token.generation }
+    }
+}
+
+impl From<TokenUse> for node::TokenUse {
+    fn from(token: TokenUse) -> Self {
+        Self { row: token.row, generation: token.generation }
+    }
+}
+
+#[derive(Clone, PartialEq, prost::Message)]
+pub(super) struct Report {
+    #[prost(string, tag = "1")]
+    hostname: String,
+    #[prost(string, tag = "2")]
+    addr: String,
+    #[prost(bytes = "vec", tag = "3")]
+    issuer: Vec<u8>,
+    #[prost(bytes = "vec", tag = "4")]
+    trust: Vec<u8>,
+    #[prost(bytes = "vec", tag = "5")]
+    description: Vec<u8>,
+}
+
+impl From<&node::Report> for Report {
+    fn from(report: &node::Report) -> Self {
+        Self {
+            hostname: report.hostname.clone(),
+            addr: report.addr.clone(),
+            issuer: report.issuer.0.to_vec(),
+            trust: report.trust.0.to_vec(),
+            description: report.description.0.to_vec(),
+        }
+    }
+}
+
+impl TryFrom<Report> for node::Report {
+    type Error = DecodeError;
+
+    fn try_from(report: Report) -> Result<Self, DecodeError> {
+        Ok(Self {
+            hostname: report.hostname,
+            addr: report.addr,
+            issuer: BlobDigest(array("issuer", &report.issuer)?),
+            trust: BlobDigest(array("trust", &report.trust)?),
+            description: BlobDigest(array("description", &report.description)?),
+        })
+    }
+}
+
+#[derive(Clone, PartialEq, prost::Message)]
+pub(super) struct Blob {
+    #[prost(bytes = "vec", tag = "1")]
+    pub(super) bytes: Vec<u8>,
+    #[prost(uint64, tag = "2")]
+    pub(super) count: u64,
+}
+
+#[derive(Clone, PartialEq, prost::Message)]
+#[prost(skip_debug)]
+pub(super) struct Root {
+    #[prost(bytes = "vec", tag = "1")]
+    bundle: Vec<u8>,
+    #[prost(bytes = "vec", tag = "2")]
+    signer: Vec<u8>,
+    #[prost(bytes = "vec", tag = "3")]
+    intermediates: Vec<u8>,
+    #[prost(bytes = "vec", optional, tag = "4")]
+    key: Option<Vec<u8>>,
+}
+
+impl From<&roots::Root> for Root {
+    fn from(root: &roots::Root) -> Self {
+        Self {
+            bundle: root.bundle.clone(),
+            signer: root.signer.der().to_vec(),
+            intermediates: root.intermediates.clone(),
+            key: root.key.as_ref().map(|key| key.expose().to_vec()),
+        }
+    }
+}
+
+impl TryFrom<Root> for roots::Root {
+    type Error = DecodeError;
+
+    fn try_from(root: Root) -> Result<Self, DecodeError> {
+        let signer = certificate(&root.signer)?;
+        let key = root.key.map(|key| Arc::new(SecretBytes::new(key)));
+        Ok(Self::new(root.bundle, signer, root.intermediates, key))
+    }
+}
+
+#[derive(Clone, PartialEq, prost::Message)]
+pub(super) struct Settings {
+    #[prost(btree_map = "string, string", tag = "1")]
+    labels: BTreeMap<String, String>,
+    #[prost(int64, optional, tag = "2")]
+    task_history: Option<i64>,
+    #[prost(uint64, tag = "3")]
+    snapshot_interval: u64,
+    #[prost(uint64, optional, tag = "4")]
+    keep_old_snapshots: Option<u64>,
+    #[prost(uint64, tag = "5")]
+    slow_followers: u64,
+    #[prost(uint32, tag = "6")]
+    election_tick: u32,
+    #[prost(uint32, tag = "7")]
+    heartbeat_tick: u32,
+    #[prost(uint64, tag = "8")]
+    heartbeat_nanos: u64,
+    #[prost(uint64, tag = "9")]
+    node_cert_expiry_nanos: u64,
+    #[prost(message, repeated, tag = "10")]
+    external_cas: Vec<ExternalCa>,
+    #[prost(uint64, tag = "11")]
+    force_rotate: u64,
+    #[prost(bool, tag = "12")]
+    autolock: bool,
+    #[prost(string, repeated, tag = "13")]
+    default_addr_pool: Vec<String>,
+    #[prost(uint32, tag = "14")]
+    subnet_size: u32,
+    #[prost(uint32, tag = "15")]
+    data_path_port: u32,
+}
+
+#[derive(Clone, PartialEq, prost::Message)]
+struct ExternalCa {
+    #[prost(string, tag = "1")]
+    url: String,
+    #[prost(btree_map = "string, string", tag = "2")]
+    options: BTreeMap<String, String>,
+    #[prost(string, tag = "3")]
+    ca_cert: String,
+}
+
+impl From<&settings::Settings> for Settings {
+    fn from(settings: &settings::Settings) -> Self {
+        let external = |ca: &settings::ExternalCa| ExternalCa {
+            url: ca.url.clone(),
+            options: ca.options.clone(),
+            ca_cert: ca.ca_cert.clone(),
+        };
+        Self {
+            labels: settings.labels.clone(),
+            task_history: settings.task_history,
+            snapshot_interval: settings.raft.snapshot_interval,
+            keep_old_snapshots: settings.raft.keep_old_snapshots,
+            slow_followers: settings.raft.slow_followers,
+            election_tick: settings.raft.election_tick,
+            heartbeat_tick: settings.raft.heartbeat_tick,
+            heartbeat_nanos: nanos(settings.heartbeat),
+            node_cert_expiry_nanos: nanos(settings.node_cert_expiry),
+            external_cas: settings.external_cas.iter().map(external).collect(),
+            force_rotate: settings.force_rotate,
+            autolock: settings.autolock,
+            default_addr_pool: settings.default_addr_pool.clone(),
+            subnet_size: settings.subnet_size,
+            data_path_port: settings.data_path_port,
+        }
+    }
+}
+
+impl From<Settings> for settings::Settings {
+    fn from(settings: Settings) -> Self {
+        let external = |ca: ExternalCa| settings::ExternalCa { url: ca.url, options: ca.options, ca_cert: ca.ca_cert };
+        Self {
+            labels: settings.labels,
+            task_history: settings.task_history,
+            raft: settings::RaftSettings {
+                snapshot_interval: settings.snapshot_interval,
+                keep_old_snapshots: settings.keep_old_snapshots,
+                slow_followers: settings.slow_followers,
+                election_tick: settings.election_tick,
+                heartbeat_tick: settings.heartbeat_tick,
+            },
+            heartbeat: Duration::from_nanos(settings.heartbeat_nanos),
+            node_cert_expiry: Duration::from_nanos(settings.node_cert_expiry_nanos),
+            external_cas: settings.external_cas.into_iter().map(external).collect(),
+            force_rotate: settings.force_rotate,
+            autolock: settings.autolock,
+            default_addr_pool: settings.default_addr_pool,
+            subnet_size: settings.subnet_size,
+            data_path_port: settings.data_path_port,
+        }
+    }
+}
+
+pub(super) fn nanos(duration: Duration) -> u64 {
+    u64::try_from(duration.as_nanos()).unwrap_or(u64::MAX)
+}
+
+pub(super) fn required<T>(field: &'static str, value: Option<T>) -> Result<T, DecodeError> {
+    value.ok_or(DecodeError::Field(field))
+}
+
+pub(super) fn array<const N: usize>(field: &'static str, bytes: &[u8]) -> Result<[u8; N], DecodeError> {
+    bytes.try_into().map_err(|_| DecodeError::Field(field))
+}
+
+pub(super) fn role(manager: bool) -> Role {
+    if manager { Role::Manager } else { Role::Worker }
+}
+
+pub(super) fn node_id(text: &str) -> Result<NodeId, DecodeError> {
+    text.parse().map_err(|_| DecodeError::Field("node id"))
+}
+
+pub(super) fn cluster_id(text: &str) -> Result<ClusterId, DecodeError> {
+    text.parse().map_err(|_| DecodeError::Field("cluster id"))
+}
+
+pub(super) fn serial(bytes: &[u8]) -> Result<Serial, DecodeError> {
+    Serial::from_bytes(bytes).map_err(|_| DecodeError::Field("serial"))
+}
+
+pub(super) fn secret(bytes: &[u8]) -> Result<Arc<JoinSecret>, DecodeError> {
+    Ok(Arc::new(JoinSecret::from_bytes(array("secret", bytes)?)))
+}
+
+pub(super) fn certificate(der: &[u8]) -> Result<Certificate, DecodeError> {
+    Certificate::from_der(der).map_err(|_| DecodeError::Field("certificate"))
+}

@@ -1,0 +1,374 @@
+//! The whole state on disk.
+
+use std::sync::Arc;
+
+use pki::time::Time;
+
+use super::record::{self, Blob, Leaf, Letter, Report, Root, Settings, Spec, TokenUse, required};
+use super::{DecodeError, FORMAT};
+use crate::log::LogHead;
+use crate::members::{self, Members};
+use crate::node::{self, BlobDigest};
+use crate::removal;
+use crate::roots::Roots;
+use crate::state::{self, ClusterFacts};
+use crate::tokens;
+
+#[derive(Clone, PartialEq, prost::Message)]
+#[prost(skip_debug)]
+pub(super) struct State {
+    #[prost(uint32, tag = "1")]
+    format: u32,
+    #[prost(message, optional, tag = "2")]
+    cluster: Option<Cluster>,
+    #[prost(uint64, tag = "3")]
+    epoch: u64,
+    #[prost(int64, tag = "4")]
+    time: i64,
+    #[prost(uint64, tag = "5")]
+    index: u64,
+    #[prost(message, repeated, tag = "6")]
+    nodes: Vec<Node>,
+    #[prost(message, repeated, tag = "7")]
+    blobs: Vec<Blob>,
+    #[prost(message, optional, tag = "8")]
+    root: Option<Root>,
+    #[prost(message, repeated, tag = "9")]
+    stragglers: Vec<StragglerAnchor>,
+    #[prost(message, repeated, tag = "10")]
+    tokens: Vec<TokenRow>,
+    #[prost(message, repeated, tag = "11")]
+    members: Vec<Member>,
+    #[prost(string, repeated, tag = "12")]
+    key_holders: Vec<String>,
+    #[prost(message, optional, tag = "13")]
+    settings: Option<Settings>,
+    #[prost(uint64, tag = "14")]
+    cluster_version: u64,
+    #[prost(int64, tag = "15")]
+    cluster_updated: i64,
+    #[prost(message, repeated, tag = "16")]
+    removals: Vec<Removal>,
+    #[prost(uint64, tag = "17")]
+    log_size: u64,
+    #[prost(bytes = "vec", repeated, tag = "18")]
+    log_frontier: Vec<Vec<u8>>,
+}
+
+#[derive(Clone, PartialEq, prost::Message)]
+struct Cluster {
+    #[prost(string, tag = "1")]
+    id: String,
+    #[prost(bool, tag = "2")]
+    fips: bool,
+    #[prost(int64, tag = "3")]
+    created: i64,
+}
+
+#[derive(Clone, PartialEq, prost::Message)]
+struct Node {
+    #[prost(string, tag = "1")]
+    id: String,
+    #[prost(bool, tag = "2")]
+    manager: bool,
+    #[prost(message, optional, tag = "3")]
+    spec: Option<Spec>,
+    #[prost(int64, tag = "4")]
+    created: i64,
+    #[prost(int64, tag = "5")]
+    updated: i64,
+    #[prost(uint64, tag = "6")]
+    version: u64,
+    #[prost(uint32, tag = "7")]
+    cut: u32,
+    #[prost(bool, tag = "8")]
+    ours: bool,
+    #[prost(message, optional, tag = "9")]
+    unfinished: Option<TokenUse>,
+    #[prost(message, optional, tag = "10")]
+    current: Option<Leaf>,
+    #[prost(message, repeated, tag = "11")]
+    offered: Vec<Leaf>,
+    #[prost(message, repeated, tag = "12")]
+    previous: Vec<Previous>,
+    #[prost(message, repeated, tag = "13")]
+    mailbox: Vec<Letter>,
+    #[prost(message, optional, tag = "14")]
+    report: Option<Report>,
+    #[prost(bool, tag = "15")]
+    down: bool,
+    #[prost(int64, optional, tag = "16")]
+    last_seen: Option<i64>,
+    #[prost(int64, tag = "17")]
+    issuances_since: i64,
+    #[prost(uint32, tag = "18")]
+    issuances: u32,
+}
+
+#[derive(Clone, PartialEq, prost::Message)]
+struct Previous {
+    #[prost(message, optional, tag = "1")]
+    leaf: Option<Leaf>,
+    #[prost(int64, tag = "2")]
+    until: i64,
+}
+
+#[derive(Clone, PartialEq, prost::Message)]
+struct StragglerAnchor {
+    #[prost(bytes = "vec", tag = "1")]
+    certificate: Vec<u8>,
+    #[prost(bytes = "vec", repeated, tag = "2")]
+    ladder: Vec<Vec<u8>>,
+    #[prost(int64, tag = "3")]
+    until: i64,
+}
+
+#[derive(Clone, PartialEq, prost::Message)]
+#[prost(skip_debug)]
+struct TokenRow {
+    #[prost(bool, tag = "1")]
+    manager: bool,
+    #[prost(bytes = "vec", tag = "2")]
+    secret: Vec<u8>,
+    #[prost(uint64, tag = "3")]
+    generation: u64,
+    #[prost(int64, tag = "4")]
+    created: i64,
+}
+
+#[derive(Clone, PartialEq, prost::Message)]
+struct Member {
+    #[prost(string, tag = "1")]
+    node: String,
+    #[prost(uint64, tag = "2")]
+    raft_id: u64,
+    #[prost(string, tag = "3")]
+    addr: String,
+}
+
+#[derive(Clone, PartialEq, prost::Message)]
+struct Removal {
+    #[prost(string, tag = "1")]
+    node: String,
+    #[prost(int64, tag = "2")]
+    at: i64,
+    #[prost(int64, tag = "3")]
+    until: i64,
+}
+
+impl std::fmt::Debug for State {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("State").field("index", &self.index).finish_non_exhaustive()
+    }
+}
+
+impl std::fmt::Debug for TokenRow {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("TokenRow").field("generation", &self.generation).finish_non_exhaustive()
+    }
+}
+
+impl From<&node::Node> for Node {
+    fn from(node: &node::Node) -> Self {
+        let previous =
+            |(leaf, until): &(node::Leaf, Time)| Previous { leaf: Some(leaf.into()), until: until.unix_millis() };
+        Self {
+            id: node.id.to_string(),
+            manager: node.role == pki::identity::Role::Manager,
+            spec: Some((&node.spec).into()),
+            created: node.created.unix_millis(),
+            updated: node.updated.unix_millis(),
+            version: node.version,
+            cut: node.cut,
+            ours: node.ours,
+            unfinished: node.unfinished.as_ref().map(Into::into),
+            current: node.current.as_ref().map(Into::into),
+            offered: node.offered.iter().map(Into::into).collect(),
+            previous: node.previous.iter().map(previous).collect(),
+            mailbox: node.mailbox.iter().map(|letter| letter.as_ref().into()).collect(),
+            report: node.report.as_deref().map(Into::into),
+            down: node.down,
+            last_seen: node.last_seen.map(Time::unix_millis),
+            issuances_since: node.issuances.0.unix_millis(),
+            issuances: node.issuances.1,
+        }
+    }
+}
+
+impl TryFrom<Node> for node::Node {
+    type Error = DecodeError;
+
+    fn try_from(node: Node) -> Result<Self, DecodeError> {
+        let previous = |row: Previous| {
+            let leaf = required("leaf", row.leaf)?.try_into()?;
+            Ok::<_, DecodeError>((leaf, Time::from_unix_millis(row.until)))
+        };
+        Ok(Self {
+            id: record::node_id(&node.id)?,
+            role: record::role(node.manager),
+            spec: required("spec", node.spec)?.try_into()?,
+            created: Time::from_unix_millis(node.created),
+            updated: Time::from_unix_millis(node.updated),
+            version: node.version,
+            cut: node.cut,
+            ours: node.ours,
+            unfinished: node.unfinished.map(Into::into),
+            current: node.current.map(TryInto::try_into).transpose()?,
+            offered: node.offered.into_iter().map(TryInto::try_into).collect::<Result<_, _>>()?,
+            previous: node.previous.into_iter().map(previous).collect::<Result<_, _>>()?,
+            mailbox: node
+                .mailbox
+                .into_iter()
+                .map(|letter| node::Letter::try_from(letter).map(Arc::new))
+                .collect::<Result<_, _>>()?,
+            report: node.report.map(|report| node::Report::try_from(report).map(Arc::new)).transpose()?,
+            down: node.down,
+            last_seen: node.last_seen.map(Time::from_unix_millis),
+            issuances: (Time::from_unix_millis(node.issuances_since), node.issuances),
+        })
+    }
+}
+
+impl From<&state::State> for State {
+    fn from(state: &state::State) -> Self {
+        let cluster = |facts: &ClusterFacts| Cluster {
+            id: facts.id.to_string(),
+            fips: facts.fips,
+            created: facts.created.unix_millis(),
+        };
+        let token = |row: &tokens::TokenRow| TokenRow {
+            manager: row.role == pki::identity::Role::Manager,
+            secret: row.secret.expose().to_vec(),
+            generation: row.generation,
+            created: row.created.unix_millis(),
+        };
+        let straggler = |anchor: &crate::roots::StragglerAnchor| StragglerAnchor {
+            certificate: anchor.certificate.der().to_vec(),
+            ladder: anchor.ladder.iter().map(|step| step.der().to_vec()).collect(),
+            until: anchor.until.unix_millis(),
+        };
+        Self {
+            format: FORMAT,
+            cluster: state.cluster.as_deref().map(cluster),
+            epoch: state.epoch,
+            time: state.time.unix_millis(),
+            index: state.index,
+            nodes: state.nodes.values().map(|node| node.as_ref().into()).collect(),
+            blobs: state.blobs.values().map(|(count, bytes)| Blob { bytes: bytes.to_vec(), count: *count }).collect(),
+            root: state.roots.served().map(|root| root.as_ref().into()),
+            stragglers: state.roots.stragglers().iter().map(straggler).collect(),
+            tokens: state.tokens.rows.iter().map(token).collect(),
+            members: state
+                .members
+                .rows
+                .iter()
+                .map(|(node, member)| Member {
+                    node: node.to_string(),
+                    raft_id: member.raft_id,
+                    addr: member.addr.clone(),
+                })
+                .collect(),
+            key_holders: state.members.key_holders.iter().map(ToString::to_string).collect(),
+            settings: Some(state.settings.as_ref().into()),
+            cluster_version: state.cluster_version,
+            cluster_updated: state.cluster_updated.unix_millis(),
+            removals: state
+                .removals
+                .iter()
+                .map(|(node, removal)| Removal {
+                    node: node.to_string(),
+                    at: removal.at.unix_millis(),
+                    until: removal.until.unix_millis(),
+                })
+                .collect(),
+            log_size: state.log.size(),
+            log_frontier: state.log.frontier().iter().map(|hash| hash.to_vec()).collect(),
+        }
+    }
+}
+
+impl TryFrom<State> for state::State {
+    type Error = DecodeError;
+
+    fn try_from(state: State) -> Result<Self, DecodeError> {
+        if state.format > FORMAT {
+            return Err(DecodeError::Later(state.format));
+        }
+        if state.format == 0 {
+            return Err(DecodeError::Field("format"));
+        }
+        let cluster = |facts: Cluster| {
+            let id = record::cluster_id(&facts.id)?;
+            let facts = ClusterFacts { id, fips: facts.fips, created: Time::from_unix_millis(facts.created) };
+            Ok::<_, DecodeError>(Arc::new(facts))
+        };
+        let straggler = |anchor: StragglerAnchor| {
+            Ok::<_, DecodeError>(crate::roots::StragglerAnchor {
+                certificate: record::certificate(&anchor.certificate)?,
+                ladder: anchor.ladder.iter().map(|der| record::certificate(der)).collect::<Result<_, _>>()?,
+                until: Time::from_unix_millis(anchor.until),
+            })
+        };
+        let stragglers = state.stragglers.into_iter().map(straggler).collect::<Result<Vec<_>, _>>()?;
+        let roots = match state.root {
+            None => Roots::None,
+            Some(root) => Roots::Stable { root: Arc::new(root.try_into()?), stragglers },
+        };
+        let mut rows = Vec::with_capacity(state.tokens.len());
+        for row in state.tokens {
+            rows.push(tokens::TokenRow {
+                role: record::role(row.manager),
+                secret: record::secret(&row.secret)?,
+                generation: row.generation,
+                created: Time::from_unix_millis(row.created),
+                unfinished: 0,
+            });
+        }
+        let mut members = Members::default();
+        for member in state.members {
+            let node = record::node_id(&member.node)?;
+            members.rows.insert(node, members::Member { raft_id: member.raft_id, addr: member.addr });
+        }
+        for holder in &state.key_holders {
+            members.key_holders.insert(record::node_id(holder)?);
+        }
+        let mut removals = imbl::OrdMap::new();
+        for row in state.removals {
+            let removal =
+                removal::Removal { at: Time::from_unix_millis(row.at), until: Time::from_unix_millis(row.until) };
+            removals.insert(record::node_id(&row.node)?, removal);
+        }
+        let frontier =
+            state.log_frontier.iter().map(|hash| record::array("log frontier", hash)).collect::<Result<_, _>>()?;
+        let mut decoded = Self {
+            cluster: state.cluster.map(cluster).transpose()?,
+            epoch: state.epoch,
+            time: Time::from_unix_millis(state.time),
+            index: state.index,
+            roots,
+            members,
+            settings: Arc::new(required("settings", state.settings)?.into()),
+            cluster_version: state.cluster_version,
+            cluster_updated: Time::from_unix_millis(state.cluster_updated),
+            removals,
+            log: LogHead::from_parts(state.log_size, frontier).ok_or(DecodeError::Field("log frontier"))?,
+            ..Self::default()
+        };
+        for blob in state.blobs {
+            decoded.blobs.insert(BlobDigest::of(&blob.bytes), (blob.count, Arc::from(blob.bytes)));
+        }
+        for node in state.nodes {
+            let node = node::Node::try_from(node)?;
+            if let Some(token) = node.unfinished {
+                let row = rows.get_mut(token.row as usize).ok_or(DecodeError::Field("token"))?;
+                row.unfinished += 1;
+                for leaf in &node.offered {
+                    decoded.joins.insert(leaf.spki, node.id.clone());
+                }
+            }
+            decoded.nodes.insert(node.id.clone(), Arc::new(node));
+        }
+        decoded.tokens = Arc::new(tokens::Tokens { rows });
+        Ok(decoded)
+    }
+}

@@ -1,0 +1,175 @@
+//! What must hold of every state, one property a function, each with its source. The simulator checks all of them after
+//! every step; so do the crash tests after every restart.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use crate::node::{BlobDigest, LETTERS_MAX, OFFERED_LEAVES_MAX};
+use crate::state::State;
+
+/// A property that does not hold.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("{property}: {detail}")]
+pub struct Broken {
+    /// Which property.
+    pub property: &'static str,
+    /// What was found.
+    pub detail: String,
+}
+
+/// Checks every property of one state.
+///
+/// # Errors
+/// The first that does not hold.
+pub fn check(state: &State) -> Result<(), Broken> {
+    serials_are_unique(state)?;
+    letters_are_registered(state)?;
+    lists_are_bounded(state)?;
+    removed_nodes_are_gone(state)?;
+    unfinished_joins_are_counted(state)?;
+    finished_nodes_have_a_leaf(state)?;
+    blobs_are_counted(state)?;
+    log_fits_frontier(state)
+}
+
+/// Checks what must hold between a state and one that came from it.
+///
+/// # Errors
+/// The first property that does not hold.
+pub fn check_step(before: &State, after: &State) -> Result<(), Broken> {
+    let property = "time, epoch, index, cuts and the issuance log never go back (design 4)";
+    let broken = |detail: String| Err(Broken { property, detail });
+    if after.time < before.time || after.epoch < before.epoch || after.index < before.index {
+        return broken(format!("time {:?} after {:?}", after.time, before.time));
+    }
+    if after.log_size() < before.log_size() {
+        return broken(format!("log size {} after {}", after.log_size(), before.log_size()));
+    }
+    for (id, node) in &before.nodes {
+        match after.nodes.get(id) {
+            Some(now) if now.cut < node.cut => return broken(format!("cut of {id}")),
+            Some(now) if node.unfinished.is_none() && now.unfinished.is_some() => {
+                return broken(format!("{id} is unfinished again"));
+            }
+            None if node.unfinished.is_none()
+                && !after.removals.contains_key(id)
+                && node.last_leaf_ends() > Some(after.time) =>
+            {
+                return broken(format!("{id} vanished without a removal"));
+            }
+            _ => {}
+        }
+    }
+    for id in before.removals.keys() {
+        if after.nodes.contains_key(id) {
+            return broken(format!("{id} was removed and is back"));
+        }
+    }
+    Ok(())
+}
+
+/// RFC 5280, 4.1.2.2: a serial is unique for its issuer.
+fn serials_are_unique(state: &State) -> Result<(), Broken> {
+    let mut seen = BTreeSet::new();
+    for node in state.nodes.values() {
+        let previous = node.previous.iter().map(|(leaf, _)| leaf);
+        for leaf in node.current.iter().chain(&node.offered).chain(previous) {
+            if !seen.insert((leaf.issuer, leaf.serial.clone())) {
+                return broken("a serial is registered once", format!("{} of {}", leaf.serial, node.id));
+            }
+        }
+    }
+    Ok(())
+}
+
+/// Design 5: nothing leaves a manager that is not registered.
+fn letters_are_registered(state: &State) -> Result<(), Broken> {
+    for node in state.nodes.values() {
+        for letter in &node.mailbox {
+            if !node.offered.contains(&letter.leaf) {
+                return broken("a letter's leaf is offered", format!("{} of {}", letter.leaf.serial, node.id));
+            }
+        }
+    }
+    Ok(())
+}
+
+/// Design 4: at most four leaves offered and four letters a node.
+fn lists_are_bounded(state: &State) -> Result<(), Broken> {
+    for node in state.nodes.values() {
+        if node.offered.len() > OFFERED_LEAVES_MAX || node.mailbox.len() > LETTERS_MAX {
+            return broken("lists are bounded", node.id.to_string());
+        }
+    }
+    Ok(())
+}
+
+/// Design 4: ids are never reused; a removed node has no record.
+fn removed_nodes_are_gone(state: &State) -> Result<(), Broken> {
+    match state.removals.keys().find(|id| state.nodes.contains_key(*id)) {
+        Some(id) => broken("a removed node has no record", id.to_string()),
+        None => Ok(()),
+    }
+}
+
+/// Design 5: the bound on unfinished joins counts exactly those that are there.
+fn unfinished_joins_are_counted(state: &State) -> Result<(), Broken> {
+    let mut rows: BTreeMap<u32, u32> = BTreeMap::new();
+    let mut keys = 0;
+    for node in state.nodes.values() {
+        if let Some(token) = node.unfinished {
+            *rows.entry(token.row).or_default() += 1;
+            keys += node.offered.len();
+            if !node.offered.iter().all(|leaf| state.joins.get(&leaf.spki) == Some(&node.id)) {
+                return broken("unfinished joins are found by key", node.id.to_string());
+            }
+        }
+    }
+    for (number, row) in (0u32..).zip(&state.tokens.rows) {
+        let counted = rows.get(&number).copied().unwrap_or_default();
+        if counted != row.unfinished {
+            return broken("unfinished joins are counted", format!("row {number}: {} for {counted}", row.unfinished));
+        }
+    }
+    if keys != state.joins.len() {
+        return broken("unfinished joins are found by key", format!("{} keys for {keys}", state.joins.len()));
+    }
+    Ok(())
+}
+
+/// Design 4: `current` is the leaf proven by use, and a join is finished by that very proof.
+fn finished_nodes_have_a_leaf(state: &State) -> Result<(), Broken> {
+    match state.nodes.values().find(|node| node.unfinished.is_some() == node.current.is_some()) {
+        Some(node) => broken("a node is finished by the use of a leaf", node.id.to_string()),
+        None => Ok(()),
+    }
+}
+
+/// Design 4: bulky parts are stored once and let go with their last reader.
+fn blobs_are_counted(state: &State) -> Result<(), Broken> {
+    let mut counts: BTreeMap<BlobDigest, u64> = BTreeMap::new();
+    for report in state.nodes.values().filter_map(|node| node.report.as_ref()) {
+        for digest in report.blobs() {
+            *counts.entry(digest).or_default() += 1;
+        }
+    }
+    let stored: BTreeMap<_, _> = state.blobs.iter().map(|(digest, (count, _))| (*digest, *count)).collect();
+    if counts == stored {
+        Ok(())
+    } else {
+        broken("blobs are counted", format!("{} for {}", stored.len(), counts.len()))
+    }
+}
+
+/// RFC 6962, 2.1: one complete subtree for each bit of the size.
+fn log_fits_frontier(state: &State) -> Result<(), Broken> {
+    let subtrees = state.log.frontier().len();
+    if subtrees == state.log.size().count_ones() as usize {
+        Ok(())
+    } else {
+        broken("the log's frontier fits its size", subtrees.to_string())
+    }
+}
+
+fn broken(property: &'static str, detail: String) -> Result<(), Broken> {
+    Err(Broken { property, detail })
+}

@@ -1,0 +1,145 @@
+//! One node's certificate: renewal, what is noted of every leaf, and the moment a leaf is seen in use. Rules:
+//! - a leaf is registered before it leaves a manager;
+//! - a leaf whose premises no longer hold is refused, and nothing is noted of it;
+//! - the same key asked again, before its leaf is used, is the same leaf again.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use pki::identity::NodeId;
+use pki::serial::Serial;
+
+use crate::apply::Entry;
+use crate::command::{Premises, Renew};
+use crate::format;
+use crate::log::LogEntry;
+use crate::node::{self, Letter, Node};
+use crate::outcome::{Outcome, Rejection};
+use crate::state::State;
+
+/// How far a signer's clock may be from the leader's.
+pub const SIGNING_SKEW_MAX: Duration = Duration::from_secs(5 * 60);
+
+/// Certificates a node gets in an hour, outside a rotation's orders, before its manager raises an alarm.
+pub const ISSUANCES_PER_HOUR_ALARM: u32 = 10;
+
+/// Certificates a node gets in an hour at all: what bounds the log against a node gone wild.
+pub const ISSUANCES_PER_HOUR_MAX: u32 = 10_000;
+
+const _: () = assert!(ISSUANCES_PER_HOUR_ALARM < ISSUANCES_PER_HOUR_MAX);
+
+const HOUR: Duration = Duration::from_secs(60 * 60);
+
+impl State {
+    pub(crate) fn check_premises(
+        &self,
+        entry: &Entry<'_>,
+        premises: &Premises,
+        letter: &Letter,
+    ) -> Result<(), Rejection> {
+        if !self.roots.is_signing(&premises.issuer) || letter.leaf.issuer != premises.issuer {
+            return Err(Rejection::Issuer);
+        }
+        if premises.epoch != self.epoch {
+            return Err(Rejection::Epoch);
+        }
+        let skew = entry.now.since(premises.signed).max(premises.signed.since(entry.now));
+        if skew > SIGNING_SKEW_MAX { Err(Rejection::Skew) } else { Ok(()) }
+    }
+
+    pub(crate) fn renew(&mut self, entry: &mut Entry<'_>, renew: &Renew) -> Result<Outcome, Rejection> {
+        let node = self.known(&renew.node)?;
+        if node.cut != renew.cut {
+            return Err(Rejection::Cut);
+        }
+        if let Some(letter) = node.mailbox.iter().find(|letter| letter.csr == renew.letter.csr) {
+            return Ok(Outcome::Issued { node: renew.node.clone(), letter: Arc::clone(letter), fresh: false });
+        }
+        self.check_premises(entry, &renew.premises, &renew.letter)?;
+        if renew.letter.leaf.role != node.role {
+            return Err(Rejection::Role);
+        }
+        if node.registered(&renew.letter.leaf.serial, &renew.letter.leaf.spki, entry.now).is_some() {
+            return Err(Rejection::SerialUsed);
+        }
+        let (since, count) = node.issuances;
+        let issuances = if entry.now.since(since) >= HOUR { (entry.now, 1) } else { (since, count.saturating_add(1)) };
+        if issuances.1 > ISSUANCES_PER_HOUR_MAX {
+            return Err(Rejection::NodeBusy);
+        }
+        let now = entry.now;
+        let unfinished = node.unfinished.is_some();
+        let dropped = self.change(&renew.node, |node| {
+            node.issuances = issuances;
+            let dropped = push_bounded(&mut node.offered, renew.letter.leaf.clone(), node::OFFERED_LEAVES_MAX);
+            node.mailbox.retain(|letter| now.since(letter.issued) < node::LETTER_LIFE);
+            node.mailbox.retain(|letter| node.offered.contains(&letter.leaf));
+            push_bounded(&mut node.mailbox, Arc::clone(&renew.letter), node::LETTERS_MAX);
+            dropped
+        });
+        if unfinished {
+            if let Some(leaf) = dropped.flatten() {
+                self.joins.remove(&leaf.spki);
+            }
+            self.joins.insert(renew.letter.leaf.spki, renew.node.clone());
+        }
+        self.note(entry, &renew.node, &renew.letter);
+        Ok(Outcome::Issued { node: renew.node.clone(), letter: Arc::clone(&renew.letter), fresh: true })
+    }
+
+    /// A leaf was seen in use: it is the current one, what it replaced is known for another day, and the letters up to it
+    /// are done with. A join is finished by it.
+    pub(crate) fn confirm(
+        &mut self,
+        entry: &mut Entry<'_>,
+        id: &NodeId,
+        serial: &Serial,
+    ) -> Result<Outcome, Rejection> {
+        let node = self.known(id)?;
+        let Some(place) = node.offered.iter().position(|leaf| leaf.serial == *serial) else {
+            return Ok(Outcome::Unchanged);
+        };
+        let finished = node.unfinished;
+        let keys: Vec<_> = node.offered.iter().map(|leaf| leaf.spki).collect();
+        let now = entry.now;
+        let index = entry.index;
+        self.change(id, |node| {
+            let leaf = node.offered.remove(place);
+            let done = node.mailbox.iter().position(|letter| letter.leaf.serial == leaf.serial);
+            node.mailbox.drain(..done.map_or(0, |last| last + 1));
+            if let Some(replaced) = node.current.replace(leaf) {
+                node.previous.push((replaced, now.saturating_add(node::LETTER_LIFE)));
+            }
+            node.previous.retain(|(_, until)| *until > now);
+            node.unfinished = None;
+            node.version = index;
+            node.updated = now;
+        });
+        if let Some(token) = finished {
+            Arc::make_mut(&mut self.tokens).count_unfinished(token.row, -1);
+            for key in keys {
+                self.joins.remove(&key);
+            }
+        }
+        Ok(Outcome::Done { version: index })
+    }
+
+    /// Puts a leaf into the issuance log.
+    pub(crate) fn note(&mut self, entry: &mut Entry<'_>, id: &NodeId, letter: &Letter) {
+        let bytes = format::log_record_leaf(entry.now, id, letter);
+        let seq = self.log.append(&bytes);
+        entry.issued.push(LogEntry { seq, bytes });
+    }
+}
+
+/// Adds to a list; what had to give way, if anything.
+fn push_bounded<T>(list: &mut Vec<T>, item: T, max: usize) -> Option<T> {
+    let dropped = (list.len() >= max).then(|| list.remove(0));
+    list.push(item);
+    dropped
+}
+
+/// Whether `node` has had more certificates within the hour than is usual.
+pub fn is_alarming(node: &Node, now: pki::time::Time) -> bool {
+    now.since(node.issuances.0) < HOUR && node.issuances.1 > ISSUANCES_PER_HOUR_ALARM
+}

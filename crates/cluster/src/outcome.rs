@@ -1,0 +1,116 @@
+//! All that can come of a command. Too late is an outcome, not an error.
+
+use std::sync::Arc;
+
+use pki::identity::NodeId;
+
+use crate::node::Letter;
+
+/// What came of one command.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Outcome {
+    /// A leaf is registered: the only outcome after which its certificate may leave the manager.
+    Issued {
+        /// For whom.
+        node: NodeId,
+        /// What the node is to get: the one proposed, or the one issued before for the same key.
+        letter: Arc<Letter>,
+        /// False when it is the answer given before.
+        fresh: bool,
+    },
+    /// Done; the object's version since then.
+    Done {
+        /// Log index of the change.
+        version: u64,
+    },
+    /// There was nothing to do.
+    Unchanged,
+    /// Nodes that were collected.
+    Collected(Vec<NodeId>),
+    /// Refused, and nothing has changed.
+    Rejected(Rejection),
+}
+
+/// Why a command was refused.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum Rejection {
+    /// There is a cluster already.
+    #[error("the cluster exists already")]
+    Exists,
+    /// There is no cluster yet.
+    #[error("there is no cluster yet")]
+    NoCluster,
+    /// Signed by a key that signs no longer, or never did.
+    #[error("signed by an issuer that is not the present one")]
+    Issuer,
+    /// Signed in another epoch.
+    #[error("signed in another epoch")]
+    Epoch,
+    /// Signed too long before or after the leader's time.
+    #[error("signed more than five minutes from the leader's time")]
+    Skew,
+    /// The token was replaced meanwhile.
+    #[error("the join token was replaced")]
+    Token,
+    /// Too many joins by this token are not finished.
+    #[error("too many unfinished joins by this token")]
+    TokenBusy,
+    /// The id drawn is in use, or was.
+    #[error("the node id is taken")]
+    IdTaken,
+    /// The serial is already this node's.
+    #[error("the serial was used before")]
+    SerialUsed,
+    /// No such node.
+    #[error("no such node")]
+    UnknownNode,
+    /// The node was removed.
+    #[error("the node was removed")]
+    Removed,
+    /// The caller was let in before the node's connections were cut.
+    #[error("the caller's connection was cut")]
+    Cut,
+    /// The leaf names another role than the node's.
+    #[error("the role changed")]
+    Role,
+    /// More issuances than a node may have in an hour.
+    #[error("too many certificates for this node within an hour")]
+    NodeBusy,
+    /// The update is based on another version.
+    #[error("update out of sequence")]
+    OutOfSequence,
+    /// The node is in session.
+    #[error("the node is not down")]
+    Ready,
+    /// The node is a manager in the raft group.
+    #[error("the node is a manager")]
+    Manager,
+    /// A manager cannot be made yet, or not be unmade.
+    #[error("the role cannot be changed")]
+    RoleFixed,
+    /// A blob does not have its digest.
+    #[error("a blob does not have its digest")]
+    Blob,
+}
+
+impl Rejection {
+    /// Whether signing again on fresh state may help.
+    pub fn is_stale(&self) -> bool {
+        match self {
+            Self::Issuer | Self::Epoch | Self::Skew | Self::IdTaken | Self::SerialUsed | Self::Role => true,
+            Self::Exists
+            | Self::NoCluster
+            | Self::Token
+            | Self::TokenBusy
+            | Self::UnknownNode
+            | Self::Removed
+            | Self::Cut
+            | Self::NodeBusy
+            | Self::OutOfSequence
+            | Self::Ready
+            | Self::Manager
+            | Self::RoleFixed
+            | Self::Blob => false,
+        }
+    }
+}

@@ -1,0 +1,79 @@
+//! What nodes say of themselves, and whether they are there. Written when it changes, never for a heartbeat.
+
+use std::sync::Arc;
+
+use pki::identity::NodeId;
+use pki::time::Time;
+
+use crate::command::Reported;
+use crate::node::BlobDigest;
+use crate::outcome::{Outcome, Rejection};
+use crate::state::State;
+
+impl State {
+    pub(crate) fn report(&mut self, reported: &Reported) -> Result<Outcome, Rejection> {
+        let node = self.known(&reported.node)?;
+        let before = node.report.clone();
+        if before.as_deref() == Some(&reported.report) && !node.down {
+            return Ok(Outcome::Unchanged);
+        }
+        for (digest, bytes) in &reported.blobs {
+            if BlobDigest::of(bytes) != *digest {
+                return Err(Rejection::Blob);
+            }
+        }
+        let given =
+            |digest: &BlobDigest| reported.blobs.iter().find(|(known, _)| known == digest).map(|(_, bytes)| bytes);
+        if reported.report.blobs().iter().any(|digest| !self.blobs.contains_key(digest) && given(digest).is_none()) {
+            return Err(Rejection::Blob);
+        }
+        for digest in reported.report.blobs() {
+            match self.blobs.get_mut(&digest) {
+                Some((count, _)) => *count += 1,
+                None => {
+                    if let Some(bytes) = given(&digest) {
+                        self.blobs.insert(digest, (1, Arc::clone(bytes)));
+                    }
+                }
+            }
+        }
+        if let Some(before) = before {
+            self.release_blobs(before.blobs());
+        }
+        let index = self.index;
+        let now = self.time;
+        self.change(&reported.node, |node| {
+            node.report = Some(Arc::new(reported.report.clone()));
+            node.down = false;
+            node.version = index;
+            node.updated = now;
+        });
+        Ok(Outcome::Done { version: index })
+    }
+
+    pub(crate) fn presence(&mut self, id: &NodeId, down: bool, seen: Time) -> Result<Outcome, Rejection> {
+        let node = self.known(id)?;
+        if node.down == down {
+            return Ok(Outcome::Unchanged);
+        }
+        let index = self.index;
+        let now = self.time;
+        self.change(id, |node| {
+            node.down = down;
+            node.last_seen = Some(seen.min(now));
+            node.version = index;
+            node.updated = now;
+        });
+        Ok(Outcome::Done { version: index })
+    }
+
+    pub(crate) fn release_blobs(&mut self, digests: [BlobDigest; 3]) {
+        for digest in digests {
+            let Some((count, _)) = self.blobs.get_mut(&digest) else { continue };
+            *count -= 1;
+            if *count == 0 {
+                self.blobs.remove(&digest);
+            }
+        }
+    }
+}

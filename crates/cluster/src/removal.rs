@@ -1,0 +1,42 @@
+//! Removal of a node. The record goes, so nothing that names it is registered any more; the row that stays gives callers a
+//! clear text until the last leaf that the node may hold has ended. Refusal does not depend on it.
+
+use pki::identity::NodeId;
+use pki::time::Time;
+
+use crate::apply::Entry;
+use crate::outcome::{Outcome, Rejection};
+use crate::state::State;
+
+/// A node that was removed.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Removal {
+    /// When.
+    pub at: Time,
+    /// When its last leaf ends.
+    pub until: Time,
+}
+
+impl State {
+    pub(crate) fn remove_node(
+        &mut self,
+        entry: &mut Entry<'_>,
+        id: &NodeId,
+        force: bool,
+        ready: bool,
+    ) -> Result<Outcome, Rejection> {
+        let node = self.known(id)?;
+        if self.members.rows.contains_key(id) {
+            return Err(Rejection::Manager);
+        }
+        if ready && !force {
+            return Err(Rejection::Ready);
+        }
+        let until = node.last_leaf_ends().unwrap_or(entry.now);
+        let node = std::sync::Arc::clone(node);
+        self.nodes.remove(id);
+        self.release(&node);
+        self.removals.insert(id.clone(), Removal { at: entry.now, until });
+        Ok(Outcome::Done { version: entry.index })
+    }
+}
