@@ -1,0 +1,453 @@
+//! A node's key, certificate, root and managers on disk: names, formats and modes of a Docker Engine (pki.md 9).
+//!
+//! - A pair is written so that a power cut at any moment leaves a pair that loads, the old one or the new one: certificate to
+//!   `.swarm-node.crt`, key to `swarm-node.key`, certificate into place. Each file is synced before it gets its name, and the
+//!   directory after.
+//! - Reading mends what a cut left behind.
+//! - A worker's key is never sealed and its file has no headers of a manager.
+//! - Headers of the key file are kept over every rewrite; the daemon keeps its data key there.
+
+mod disk;
+mod error;
+#[cfg(test)]
+mod tests;
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use pki::certificate::Certificate;
+use pki::identity::Role;
+use pki::key::{PrivateKey, Signer};
+use pki::key_file::KeyFile;
+use pki::secret::SecretBytes;
+use pki::time::Time;
+
+pub use error::KeystoreError;
+
+use crate::plan::Peer;
+use disk::{Disk, RealDisk};
+
+/// The directory of certificates inside the state directory.
+pub const CERTIFICATES_DIR: &str = "certificates";
+/// The trust bundle.
+pub const ROOT_FILE: &str = "swarm-root-ca.crt";
+/// Leaf and intermediates.
+pub const CERTIFICATE_FILE: &str = "swarm-node.crt";
+/// The key, with headers.
+pub const KEY_FILE: &str = "swarm-node.key";
+/// The certificate while a pair is being written.
+const NEXT_CERTIFICATE_FILE: &str = ".swarm-node.crt";
+/// The key of a write by a very old engine.
+const LEGACY_KEY_FILE: &str = ".swarm-node.key";
+/// The managers, in the state directory.
+pub const MANAGERS_FILE: &str = "state.json";
+/// What only our nodes keep, in the state directory: the time floor.
+pub const NODE_FILE: &str = "swarmpki-node.json";
+/// What temporary files begin with.
+const TEMPORARY: &str = ".tmp-";
+
+const PUBLIC: u32 = 0o644;
+const PRIVATE: u32 = 0o600;
+
+/// A certificate and its key, as they lie on disk.
+pub struct Pair {
+    /// Leaf and intermediates, PEM.
+    pub chain_pem: Vec<u8>,
+    /// The same, parsed.
+    pub chain: Vec<Certificate>,
+    /// The key file.
+    pub key: KeyFile,
+    /// When the certificate was written.
+    pub received: Time,
+}
+
+/// The key that seals a manager's key file, and the version of the cluster object it was read at.
+struct Kek {
+    key: Option<Arc<SecretBytes>>,
+    version: u64,
+}
+
+/// The files of one node. Share it by `Arc`: its writes exclude each other.
+pub struct Keystore {
+    state_dir: PathBuf,
+    certificates: PathBuf,
+    disk: Arc<dyn Disk>,
+    kek: Mutex<Kek>,
+    writing: Mutex<()>,
+}
+
+impl Keystore {
+    /// The keystore in `state_dir`. Nothing is read or made yet.
+    #[must_use]
+    pub fn new(state_dir: impl Into<PathBuf>) -> Self {
+        Self::on(state_dir.into(), Arc::new(RealDisk))
+    }
+
+    fn on(state_dir: PathBuf, disk: Arc<dyn Disk>) -> Self {
+        Keystore {
+            certificates: state_dir.join(CERTIFICATES_DIR),
+            state_dir,
+            disk,
+            kek: Mutex::new(Kek { key: None, version: 0 }),
+            writing: Mutex::new(()),
+        }
+    }
+
+    /// The state directory.
+    #[must_use]
+    pub fn state_dir(&self) -> &Path {
+        &self.state_dir
+    }
+
+    /// The certificate file, for programs that read it.
+    #[must_use]
+    pub fn certificate_path(&self) -> PathBuf {
+        self.certificates.join(CERTIFICATE_FILE)
+    }
+
+    /// The key file.
+    #[must_use]
+    pub fn key_path(&self) -> PathBuf {
+        self.certificates.join(KEY_FILE)
+    }
+
+    /// The trust bundle's file.
+    #[must_use]
+    pub fn root_path(&self) -> PathBuf {
+        self.certificates.join(ROOT_FILE)
+    }
+
+    /// Sets the key by which a manager's key file is read and written from now on; the file itself is not touched.
+    pub fn set_kek(&self, key: Option<Arc<SecretBytes>>, version: u64) {
+        *lock(&self.kek) = Kek { key, version };
+    }
+
+    /// The same for a key that a manager handed out: taken only if it was read later than the present one.
+    pub fn offer_kek(&self, key: Option<Arc<SecretBytes>>, version: u64) {
+        let mut kek = lock(&self.kek);
+        if version > kek.version {
+            *kek = Kek { key, version };
+        }
+    }
+
+    /// Whether a key file exists and cannot be read without another unlock key.
+    pub fn is_locked(&self) -> Result<bool, KeystoreError> {
+        match self.read_key() {
+            Err(KeystoreError::Locked { .. }) => Ok(true),
+            Err(error) => Err(error),
+            Ok(_) => Ok(false),
+        }
+    }
+
+    /// Seals the key file under another key, or opens it for good, in one rewrite (pki.md 10.2).
+    pub fn rekey(&self, key: Option<Arc<SecretBytes>>, version: u64) -> Result<(), KeystoreError> {
+        let _writing = lock(&self.writing);
+        let file = self.read_key()?;
+        *lock(&self.kek) = Kek { key, version };
+        match file {
+            Some(mut file) => {
+                file.kek_version = version;
+                self.write_key(&file, true)
+            }
+            None => Ok(()),
+        }
+    }
+
+    /// The trust bundle's bytes, if the file is there.
+    pub fn load_trust(&self) -> Result<Option<Vec<u8>>, KeystoreError> {
+        self.read(&self.root_path())
+    }
+
+    /// Writes the trust bundle, byte for byte.
+    pub fn save_trust(&self, pem: &[u8]) -> Result<(), KeystoreError> {
+        let _writing = lock(&self.writing);
+        self.replace(&self.root_path(), pem, PUBLIC)
+    }
+
+    /// The pair, if there is one; what a power cut left behind is put in order.
+    pub fn load_pair(&self) -> Result<Option<Pair>, KeystoreError> {
+        let _writing = lock(&self.writing);
+        self.sweep()?;
+        self.adopt_legacy_key()?;
+        let Some(key) = self.read_key()? else {
+            return Ok(None);
+        };
+        let place = self.certificate_path();
+        let next = self.certificates.join(NEXT_CERTIFICATE_FILE);
+        let first = match self.read_matching(&place, &key)? {
+            Ok(pair) => return self.pair(pair, key, &place).map(Some),
+            Err(problem) => problem,
+        };
+        match self.read_matching(&next, &key)? {
+            Ok(pair) => {
+                self.rename(&next, &place)?;
+                self.pair(pair, key, &place).map(Some)
+            }
+            Err(KeystoreError::Missing { .. }) if matches!(first, KeystoreError::Missing { .. }) => Ok(None),
+            Err(KeystoreError::Missing { .. }) => Err(first),
+            Err(_) => {
+                self.remove(&next)?;
+                Err(first)
+            }
+        }
+    }
+
+    /// Writes a pair. A manager's key is sealed if there is a key for that, and keeps its headers; a worker's is not and does not.
+    pub fn save_pair(&self, chain: &[Certificate], key: &PrivateKey, role: Role) -> Result<(), KeystoreError> {
+        let _writing = lock(&self.writing);
+        let manager = role == Role::Manager;
+        let before = if manager { self.read_key().ok().flatten() } else { None };
+        let file = KeyFile {
+            kek_version: if manager { lock(&self.kek).version } else { 0 },
+            headers: before.map(|file| file.headers).unwrap_or_default(),
+            key: key.duplicate(),
+        };
+        let next = self.certificates.join(NEXT_CERTIFICATE_FILE);
+        self.replace(&next, pki::certificate::encode_pem(chain).as_bytes(), PUBLIC)?;
+        self.write_key(&file, manager)?;
+        self.rename(&next, &self.certificate_path())
+    }
+
+    /// The headers of the key file other than `kek-version`; none if there is no file.
+    pub fn headers(&self) -> Result<BTreeMap<String, String>, KeystoreError> {
+        Ok(self.read_key()?.map(|file| file.headers).unwrap_or_default())
+    }
+
+    /// Changes headers of the key file in one atomic rewrite; the key stays. The file must exist.
+    pub fn update_headers(&self, change: impl FnOnce(&mut BTreeMap<String, String>)) -> Result<(), KeystoreError> {
+        let _writing = lock(&self.writing);
+        let mut file = self.read_key()?.ok_or_else(|| KeystoreError::Missing { path: self.key_path() })?;
+        change(&mut file.headers);
+        self.write_key(&file, true)
+    }
+
+    /// The managers that the last session told; none if the file is not there or not readable as such.
+    pub fn load_managers(&self) -> Result<Vec<Peer>, KeystoreError> {
+        let path = self.state_dir.join(MANAGERS_FILE);
+        let Some(bytes) = self.read(&path)? else {
+            return Ok(Vec::new());
+        };
+        serde_json::from_slice(&bytes).map_err(|error| KeystoreError::Unreadable {
+            path,
+            text: error.to_string(),
+        })
+    }
+
+    /// Writes the list of managers, sorted by node id.
+    pub fn save_managers(&self, managers: &[Peer]) -> Result<(), KeystoreError> {
+        let _writing = lock(&self.writing);
+        let mut managers = managers.to_vec();
+        managers.sort();
+        let path = self.state_dir.join(MANAGERS_FILE);
+        let bytes = serde_json::to_vec(&managers).map_err(|error| KeystoreError::Unreadable {
+            path: path.clone(),
+            text: error.to_string(),
+        })?;
+        self.replace(&path, &bytes, PRIVATE)
+    }
+
+    /// The time that is proven to have passed; the epoch if none is kept.
+    pub fn load_floor(&self) -> Result<Time, KeystoreError> {
+        let path = self.state_dir.join(NODE_FILE);
+        let Some(bytes) = self.read(&path)? else {
+            return Ok(Time::default());
+        };
+        serde_json::from_slice(&bytes)
+            .map(|facts: NodeFacts| Time::from_unix_millis(facts.time_floor_ms))
+            .map_err(|error| KeystoreError::Unreadable {
+                path,
+                text: error.to_string(),
+            })
+    }
+
+    /// Writes the time that is proven to have passed.
+    pub fn save_floor(&self, floor: Time) -> Result<(), KeystoreError> {
+        let _writing = lock(&self.writing);
+        let facts = NodeFacts {
+            time_floor_ms: floor.unix_millis(),
+        };
+        let path = self.state_dir.join(NODE_FILE);
+        let bytes = serde_json::to_vec(&facts).map_err(|error| KeystoreError::Unreadable {
+            path: path.clone(),
+            text: error.to_string(),
+        })?;
+        self.replace(&path, &bytes, PRIVATE)
+    }
+
+    /// Forgets the node: key first, then certificate, root, managers, time floor.
+    pub fn wipe(&self) -> Result<(), KeystoreError> {
+        let _writing = lock(&self.writing);
+        self.sweep()?;
+        for name in [KEY_FILE, LEGACY_KEY_FILE, CERTIFICATE_FILE, NEXT_CERTIFICATE_FILE, ROOT_FILE] {
+            self.remove(&self.certificates.join(name))?;
+        }
+        for name in [MANAGERS_FILE, NODE_FILE] {
+            self.remove(&self.state_dir.join(name))?;
+        }
+        Ok(())
+    }
+
+    fn pair(
+        &self,
+        (chain_pem, chain): (Vec<u8>, Vec<Certificate>),
+        key: KeyFile,
+        place: &Path,
+    ) -> Result<Pair, KeystoreError> {
+        let received = self
+            .disk
+            .modified(place)
+            .map_err(|source| KeystoreError::io(place, "look at", source))?;
+        Ok(Pair {
+            chain_pem,
+            chain,
+            key,
+            received,
+        })
+    }
+
+    /// Reads a certificate file and compares its leaf with the key. The inner error is about the content.
+    #[allow(clippy::type_complexity)]
+    fn read_matching(
+        &self,
+        path: &Path,
+        key: &KeyFile,
+    ) -> Result<Result<(Vec<u8>, Vec<Certificate>), KeystoreError>, KeystoreError> {
+        let Some(pem) = self.read(path)? else {
+            return Ok(Err(KeystoreError::Missing { path: path.to_owned() }));
+        };
+        let chain = match Certificate::parse_pem_bundle(&pem) {
+            Ok(chain) => chain,
+            Err(error) => {
+                return Ok(Err(KeystoreError::Unreadable {
+                    path: path.to_owned(),
+                    text: error.to_string(),
+                }));
+            }
+        };
+        let matches = chain
+            .first()
+            .is_some_and(|leaf| leaf.spki_der() == key.key.public().spki_der());
+        if !matches {
+            return Ok(Err(KeystoreError::Mismatch { path: path.to_owned() }));
+        }
+        Ok(Ok((pem, chain)))
+    }
+
+    /// A key that a very old engine left under another name is taken if it belongs to the certificate, else removed.
+    fn adopt_legacy_key(&self) -> Result<(), KeystoreError> {
+        let legacy = self.certificates.join(LEGACY_KEY_FILE);
+        let Some(bytes) = self.read(&legacy)? else {
+            return Ok(());
+        };
+        let kek = lock(&self.kek).key.clone();
+        let matches = match KeyFile::parse(&bytes, kek.as_deref()) {
+            Ok(key) => self.read_matching(&self.certificate_path(), &key)?.is_ok(),
+            Err(_) => false,
+        };
+        if matches {
+            self.rename(&legacy, &self.key_path())
+        } else {
+            self.remove(&legacy)
+        }
+    }
+
+    fn read_key(&self) -> Result<Option<KeyFile>, KeystoreError> {
+        let path = self.key_path();
+        let Some(bytes) = self.read(&path)? else {
+            return Ok(None);
+        };
+        let bytes = SecretBytes::new(bytes);
+        let kek = lock(&self.kek).key.clone();
+        KeyFile::parse(bytes.expose(), kek.as_deref())
+            .map(Some)
+            .map_err(|error| KeystoreError::key(path, error))
+    }
+
+    fn write_key(&self, file: &KeyFile, seal: bool) -> Result<(), KeystoreError> {
+        let path = self.key_path();
+        let kek = if seal { lock(&self.kek).key.clone() } else { None };
+        let (mut salt, mut iv) = ([0; 8], [0; 16]);
+        crate::connect::fill_random(&mut salt);
+        crate::connect::fill_random(&mut iv);
+        let bytes = file
+            .encode(kek.as_deref().map(|key| (key, salt, iv)))
+            .map_err(|error| KeystoreError::key(path.clone(), error))?;
+        self.replace(&path, bytes.expose(), PRIVATE)
+    }
+
+    fn read(&self, path: &Path) -> Result<Option<Vec<u8>>, KeystoreError> {
+        self.disk
+            .read(path)
+            .map_err(|source| KeystoreError::io(path, "read", source))
+    }
+
+    fn remove(&self, path: &Path) -> Result<(), KeystoreError> {
+        self.disk
+            .remove(path)
+            .map_err(|source| KeystoreError::io(path, "remove", source))
+    }
+
+    fn rename(&self, from: &Path, to: &Path) -> Result<(), KeystoreError> {
+        self.disk
+            .rename(from, to)
+            .map_err(|source| KeystoreError::io(to, "move into place", source))?;
+        self.sync_dir(to)
+    }
+
+    fn sync_dir(&self, of: &Path) -> Result<(), KeystoreError> {
+        match of.parent() {
+            Some(dir) => self
+                .disk
+                .sync_dir(dir)
+                .map_err(|source| KeystoreError::io(dir, "sync", source)),
+            None => Ok(()),
+        }
+    }
+
+    /// Writes a file whole: under another name, synced, then renamed, then the directory synced.
+    fn replace(&self, path: &Path, bytes: &[u8], mode: u32) -> Result<(), KeystoreError> {
+        for (dir, mode) in [(&self.state_dir, 0o700), (&self.certificates, 0o755)] {
+            self.disk
+                .create_dir(dir, mode)
+                .map_err(|source| KeystoreError::io(dir, "make", source))?;
+        }
+        let mut random = [0; 8];
+        crate::connect::fill_random(&mut random);
+        let name = path.file_name().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default();
+        let name = format!("{TEMPORARY}{name}{}", u64::from_le_bytes(random));
+        let temporary = path.with_file_name(name);
+        let written = self.disk.write_new(&temporary, bytes, mode);
+        if let Err(source) = written {
+            // The disk may be full: do not leave the torn file there too.
+            let _ = self.disk.remove(&temporary);
+            return Err(KeystoreError::io(path, "write", source));
+        }
+        self.rename(&temporary, path)
+    }
+
+    /// Removes temporary files that a power cut left behind; they may hold a key.
+    fn sweep(&self) -> Result<(), KeystoreError> {
+        for dir in [&self.certificates, &self.state_dir] {
+            let names = self
+                .disk
+                .names(dir)
+                .map_err(|source| KeystoreError::io(dir, "list", source))?;
+            for name in names.iter().filter(|name| name.starts_with(TEMPORARY)) {
+                self.remove(&dir.join(name))?;
+            }
+        }
+        Ok(())
+    }
+}
+
+/// Stored since format 1.
+#[derive(serde::Serialize, serde::Deserialize)]
+struct NodeFacts {
+    time_floor_ms: i64,
+}
+
+/// A lock whose holder panicked guards plain values here: they are whole.
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}

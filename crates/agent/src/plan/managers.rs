@@ -1,0 +1,187 @@
+//! The managers a node knows and which one it takes next (wire.md 6.6).
+//!
+//! - A peer's weight after an observation w is ceil(0.5·clip(w) + 0.5·old), clip to ±256; ours are ±10.
+//! - Choice is at random by weight; negative weights count as 0, and each peer has 0.001 besides, so none is impossible.
+//! - A list from a manager replaces what is known. An empty list is ignored: obeying it would cut the node off for ever.
+
+use std::collections::BTreeMap;
+
+use super::Peer;
+use super::chance::Chance;
+
+/// What is observed when a manager served us.
+pub(crate) const GOOD: i64 = 10;
+/// What is observed when it failed us.
+pub(crate) const BAD: i64 = -10;
+
+const WEIGHT_MAX: i64 = 256;
+
+#[derive(Debug, Clone)]
+struct Known {
+    peer: Peer,
+    weight: i64,
+}
+
+/// Managers by address, and the addresses to fall back to.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Managers {
+    known: BTreeMap<String, Known>,
+    seeds: Vec<String>,
+}
+
+impl Managers {
+    pub(crate) fn new(known: impl IntoIterator<Item = Peer>, seeds: Vec<String>) -> Self {
+        let known = known
+            .into_iter()
+            .filter(|peer| !peer.addr.is_empty())
+            .map(|peer| (peer.addr.clone(), Known { peer, weight: GOOD }))
+            .collect();
+        Managers { known, seeds }
+    }
+
+    /// What a session told. Says whether the set of peers has changed.
+    pub(crate) fn learn(&mut self, told: impl IntoIterator<Item = (Peer, i64)>) -> bool {
+        let mut next = BTreeMap::new();
+        let mut changed = false;
+        for (peer, weight) in told {
+            if peer.addr.is_empty() {
+                continue;
+            }
+            let entry = match self.known.get(&peer.addr) {
+                Some(old) => {
+                    changed |= old.peer != peer;
+                    Known {
+                        weight: observed(weight, old.weight),
+                        peer: peer.clone(),
+                    }
+                }
+                None => {
+                    changed = true;
+                    Known {
+                        weight: weight.clamp(-WEIGHT_MAX, WEIGHT_MAX),
+                        peer: peer.clone(),
+                    }
+                }
+            };
+            next.insert(peer.addr, entry);
+        }
+        if next.is_empty() {
+            return false;
+        }
+        changed |= next.len() != self.known.len();
+        self.known = next;
+        changed
+    }
+
+    pub(crate) fn observe(&mut self, addr: &str, weight: i64) {
+        if let Some(known) = self.known.get_mut(addr) {
+            known.weight = observed(weight, known.weight);
+        }
+    }
+
+    /// The peers by node id.
+    pub(crate) fn list(&self) -> Vec<Peer> {
+        let mut list: Vec<Peer> = self.known.values().map(|known| known.peer.clone()).collect();
+        list.sort();
+        list
+    }
+
+    /// A manager to try. The fallback addresses take part once nothing is known, or all that is known failed lately.
+    pub(crate) fn pick(&self, chance: &mut Chance) -> Option<Peer> {
+        let mut candidates: Vec<(Peer, u64)> = self
+            .known
+            .values()
+            .map(|known| (known.peer.clone(), thousandths(known.weight)))
+            .collect();
+        if self.known.values().all(|known| known.weight < 0) {
+            let fresh = self.seeds.iter().filter(|seed| !self.known.contains_key(*seed));
+            candidates.extend(fresh.map(|seed| (Peer::at(seed.clone()), thousandths(1))));
+        }
+        let total = candidates.iter().map(|(_, weight)| weight).sum();
+        let mut drawn = chance.below(total);
+        for (peer, weight) in candidates {
+            if drawn < weight {
+                return Some(peer);
+            }
+            drawn -= weight;
+        }
+        None
+    }
+
+    /// Another manager than the one at `addr`, if there is one.
+    pub(crate) fn pick_other(&self, addr: &str, chance: &mut Chance) -> Option<Peer> {
+        let mut others = self.clone();
+        others.known.remove(addr);
+        others.seeds.retain(|seed| seed != addr);
+        others.pick(chance).or_else(|| self.pick(chance))
+    }
+}
+
+fn observed(weight: i64, old: i64) -> i64 {
+    let sum = weight.clamp(-WEIGHT_MAX, WEIGHT_MAX) + old;
+    // The ceiling of half the sum, also below zero.
+    sum.div_euclid(2) + sum.rem_euclid(2)
+}
+
+fn thousandths(weight: i64) -> u64 {
+    u64::try_from(weight).unwrap_or(0) * 1000 + 1
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+
+    fn peer(id: &str, addr: &str) -> Peer {
+        Peer {
+            node: id.to_owned(),
+            addr: addr.to_owned(),
+        }
+    }
+
+    #[test]
+    fn weights_follow_the_formula() {
+        let check = |weight, old, expected| assert_eq!(observed(weight, old), expected, "{weight} after {old}");
+        check(10, 10, 10);
+        check(-10, 10, 0);
+        check(-10, 0, -5);
+        check(-10, -5, -7);
+        check(10, -7, 2);
+        check(1000, 0, 128);
+    }
+
+    #[test]
+    fn a_list_replaces_what_is_known_and_an_empty_one_does_not() {
+        let mut managers = Managers::new([peer("a", "a:1"), peer("b", "b:1")], vec![]);
+        assert!(!managers.learn([]));
+        assert_eq!(managers.list().len(), 2);
+        assert!(!managers.learn([(peer("a", "a:1"), 10), (peer("b", "b:1"), 10)]));
+        assert!(managers.learn([(peer("c", "c:1"), 10)]));
+        assert_eq!(managers.list(), [peer("c", "c:1")]);
+        assert!(managers.learn([(peer("d", "c:1"), 10)]), "same address, another node");
+    }
+
+    #[test]
+    fn the_good_are_taken_and_the_bad_stay_possible() {
+        let mut managers = Managers::new([peer("a", "a:1"), peer("b", "b:1")], vec!["seed:1".to_owned()]);
+        for _ in 0..5 {
+            managers.observe("a:1", BAD);
+        }
+        let mut chance = Chance::new(1);
+        let mut taken = BTreeMap::new();
+        for _ in 0..200_000 {
+            *taken.entry(managers.pick(&mut chance).unwrap().addr).or_insert(0) += 1;
+        }
+        assert!(taken["b:1"] > 199_000);
+        assert!(taken["a:1"] > 0);
+        assert!(!taken.contains_key("seed:1"));
+        for _ in 0..8 {
+            managers.observe("b:1", BAD);
+        }
+        assert_eq!(managers.pick_other("a:1", &mut Chance::new(3)).unwrap().addr, "seed:1");
+        assert_eq!(Managers::default().pick(&mut chance), None);
+        let lone = Managers::new([], vec!["seed:1".to_owned()]);
+        assert_eq!(lone.pick(&mut chance).unwrap(), Peer::at("seed:1".to_owned()));
+        assert_eq!(lone.pick_other("seed:1", &mut chance).unwrap().addr, "seed:1");
+    }
+}

@@ -1,0 +1,336 @@
+//! The shell around the machine: carries out its effects, keeps its timers, publishes what changes.
+
+use std::collections::{BTreeMap, VecDeque};
+use std::sync::Arc;
+
+use pki::bundle::TrustBundle;
+use pki::certificate::Certificate;
+use pki::identity::Role;
+use pki::join_token::JoinToken;
+use pki::key::PrivateKey;
+use pki::time::Time;
+use tokio::sync::{mpsc, watch};
+use tokio::task::{AbortHandle, JoinSet};
+use tokio::time::Instant;
+
+use crate::config::{Availability, Config};
+use crate::connect::{As, dial};
+use crate::error::JoinError;
+use crate::join::{ask_clock, fetch_root};
+use crate::plan::{Effect, Failure, FailureKind, Input, Plan, Timer};
+use crate::renew::{Asking, local};
+use crate::session::{Ask, Opening, describe, hold};
+use crate::status::Status;
+
+/// What ends a drive of the machine.
+pub(crate) enum Outcome {
+    Joined,
+    JoinFailed(JoinError),
+    Removed(String),
+}
+
+/// The identity in use, for when its trust bundle changes.
+pub(crate) struct Held {
+    pub(crate) chain: Vec<Certificate>,
+    pub(crate) key: Arc<PrivateKey>,
+}
+
+/// The machine with its hands.
+pub(crate) struct Runner {
+    pub(crate) plan: Plan,
+    pub(crate) config: Config,
+    pub(crate) publisher: mtls::Publisher,
+    pub(crate) live: mtls::Live,
+    pub(crate) held: Option<Held>,
+    pub(crate) trust: Option<TrustBundle>,
+    pub(crate) token: Option<JoinToken>,
+    pub(crate) availability: Availability,
+    pub(crate) tell: mpsc::UnboundedSender<Input>,
+    pub(crate) told: mpsc::UnboundedReceiver<Input>,
+    pub(crate) status: watch::Sender<Status>,
+    pub(crate) timers: BTreeMap<Timer, Instant>,
+    pub(crate) asking: Option<Asking>,
+    pub(crate) session: Option<(u64, mpsc::UnboundedSender<Ask>, AbortHandle)>,
+    /// Everything under way; aborted when the runner is dropped.
+    pub(crate) tasks: JoinSet<()>,
+}
+
+impl Runner {
+    /// Feeds one input to the machine, and whatever follows from it at once.
+    pub(crate) async fn feed(&mut self, input: Input) -> Option<Outcome> {
+        let mut inputs = VecDeque::from([input]);
+        let mut outcome = None;
+        while let Some(input) = inputs.pop_front() {
+            let now = (self.config.clock)();
+            let effects = self.plan.step(now, input);
+            for effect in effects {
+                match effect {
+                    Effect::Joined => outcome = Some(Outcome::Joined),
+                    Effect::JoinFailed(error) => outcome = Some(Outcome::JoinFailed(error)),
+                    Effect::Removed { text } => outcome = Some(Outcome::Removed(text)),
+                    effect => inputs.extend(self.perform(effect).await),
+                }
+            }
+            self.publish_status();
+        }
+        outcome
+    }
+
+    /// Waits for what comes next: a word from a task, or a timer.
+    pub(crate) async fn next(&mut self) -> Input {
+        while self.tasks.try_join_next().is_some() {}
+        let first = self.timers.iter().min_by_key(|(_, at)| **at).map(|(timer, at)| (*timer, *at));
+        let timer = async {
+            match first {
+                Some((_, at)) => tokio::time::sleep_until(at).await,
+                None => std::future::pending().await,
+            }
+        };
+        tokio::select! {
+            biased;
+            // The runner holds a sender itself, so this never ends.
+            Some(input) = self.told.recv() => input,
+            () = timer => {
+                let timer = first.map_or(Timer::Renew, |(timer, _)| timer);
+                self.timers.remove(&timer);
+                Input::Timer(timer)
+            }
+        }
+    }
+
+    /// Carries out one effect; an answer that must come before anything else is returned.
+    async fn perform(&mut self, effect: Effect) -> Option<Input> {
+        let marked = self.config.can_manage;
+        let at = self.plan.effective((self.config.clock)());
+        match effect {
+            Effect::Start(timer, delay) => {
+                self.timers.insert(timer, Instant::now() + delay);
+            }
+            Effect::Stop(timer) => {
+                self.timers.remove(&timer);
+            }
+            Effect::FetchRoot { peer } => {
+                self.spawn(async move { Some(Input::Root(fetch_root(&peer, marked, at).await)) });
+            }
+            Effect::SaveTrust(bundle) => return Some(Input::TrustSaved(self.save_trust(bundle, at).await)),
+            Effect::Issue { request, peer, caller } => {
+                let asking = match self.asking(request) {
+                    Ok(asking) => asking,
+                    Err(failure) => {
+                        return Some(Input::Issued {
+                            request,
+                            result: Err(failure),
+                        });
+                    }
+                };
+                let token = self.token.as_ref().map(JoinToken::duplicate);
+                let availability = self.availability;
+                self.spawn(async move {
+                    let result = asking.issue(&peer, caller, token.as_ref(), availability, at).await;
+                    Some(Input::Issued { request, result })
+                });
+            }
+            Effect::Poll {
+                request,
+                peer,
+                caller,
+                node,
+            } => {
+                if let Ok(asking) = self.asking(request) {
+                    self.spawn(async move {
+                        let result = asking.poll(&peer, caller, node, at).await;
+                        Some(Input::Answered { request, result })
+                    });
+                }
+            }
+            Effect::FetchUnlockKey {
+                request,
+                peer,
+                chain,
+                trust,
+            } => {
+                if let Ok(asking) = self.asking(request) {
+                    self.spawn(async move {
+                        let result = asking.fetch_unlock_key(&peer, chain, trust, at).await;
+                        Some(Input::Unlocked { request, result })
+                    });
+                }
+            }
+            Effect::Install {
+                request,
+                chain,
+                role,
+                at,
+            } => {
+                let result = self.install(request, chain, role, at).await;
+                return Some(Input::Installed { request, result });
+            }
+            Effect::Forget { request } => {
+                if self.asking.as_ref().is_some_and(|asking| asking.number == request) {
+                    self.asking = None;
+                }
+            }
+            Effect::OpenSession {
+                session,
+                peer,
+                session_id,
+                tls,
+            } => {
+                let (asks, rx) = mpsc::unbounded_channel();
+                let config = &self.config;
+                let task = self.tasks.spawn(hold(Opening {
+                    number: session,
+                    peer,
+                    session_id,
+                    description: describe(&config.description, tls, config.fips, config.can_manage),
+                    live: self.live.clone(),
+                    at,
+                    clock: config.clock.clone(),
+                    told: self.tell.clone(),
+                    asks: rx,
+                }));
+                self.session = Some((session, asks, task));
+            }
+            Effect::CloseSession { session } => {
+                if let Some((number, _, task)) = &self.session
+                    && *number == session
+                {
+                    task.abort();
+                    self.session = None;
+                }
+            }
+            Effect::Beat { session, session_id } => self.ask(session, Ask::Beat(session_id)),
+            Effect::AskClock { session } => self.ask(session, Ask::Clock),
+            Effect::AskClockUnverified { peer } => {
+                let clock = self.config.clock.clone();
+                self.spawn(async move {
+                    let channel = dial(&peer.addr, As::Stranger, at).await.ok()?;
+                    let (offset_ms, _) = ask_clock(channel, clock.as_ref()).await.ok()?;
+                    Some(Input::Clock { offset_ms, proven: None })
+                });
+            }
+            Effect::SaveManagers(managers) => {
+                self.on_disk("managers", move |keystore| keystore.save_managers(&managers)).await;
+            }
+            Effect::SaveFloor(floor) => {
+                self.on_disk("time floor", move |keystore| keystore.save_floor(floor)).await;
+            }
+            Effect::RoleWanted(role) => tracing::info!(role = role.word(), "the cluster wants another role of this node"),
+            Effect::RoleChanged(role) => tracing::info!(role = role.word(), "this node has another role"),
+            Effect::Joined | Effect::JoinFailed(_) | Effect::Removed { .. } => {}
+        }
+        None
+    }
+
+    fn ask(&self, session: u64, ask: Ask) {
+        if let Some((number, asks, _)) = &self.session
+            && *number == session
+        {
+            let _ = asks.send(ask);
+        }
+    }
+
+    fn spawn(&mut self, task: impl Future<Output = Option<Input>> + Send + 'static) {
+        let tell = self.tell.clone();
+        self.tasks.spawn(async move {
+            if let Some(input) = task.await {
+                let _ = tell.send(input);
+            }
+        });
+    }
+
+    /// The request's key and connection; made the first time.
+    fn asking(&mut self, number: u64) -> Result<Asking, Failure> {
+        match &self.asking {
+            Some(asking) if asking.number == number => Ok(asking.clone()),
+            _ => {
+                let asking = Asking::new(number, self.live.clone(), self.config.can_manage)?;
+                self.asking = Some(asking.clone());
+                Ok(asking)
+            }
+        }
+    }
+
+    async fn save_trust(&mut self, bundle: TrustBundle, at: Time) -> Result<(), Failure> {
+        let pem = bundle.raw().to_vec();
+        self.save(move |keystore| keystore.save_trust(&pem)).await?;
+        self.trust = Some(bundle);
+        if self.held.is_some() {
+            self.publish(at)?;
+        }
+        Ok(())
+    }
+
+    async fn install(&mut self, request: u64, chain: Vec<Certificate>, role: Role, at: Time) -> Result<(), Failure> {
+        let asking = self.asking(request)?;
+        let kek = asking.kek.lock().unwrap_or_else(std::sync::PoisonError::into_inner).take();
+        let (key, saved) = (asking.key.clone(), chain.clone());
+        self.save(move |keystore| {
+            if let Some((key, version)) = kek {
+                keystore.offer_kek(key, version);
+            }
+            keystore.save_pair(&saved, &key, role)
+        })
+        .await?;
+        self.held = Some(Held { chain, key: asking.key });
+        self.publish(at)
+    }
+
+    /// Publishes what is on disk by now, and tells whoever wants to know.
+    pub(crate) fn publish(&mut self, at: Time) -> Result<(), Failure> {
+        let Some((held, trust)) = self.held.as_ref().zip(self.trust.as_ref()) else {
+            return Ok(());
+        };
+        // An expired certificate is published as of its last moment: it is all we have to ask for a new one with.
+        let last = held.chain.iter().map(Certificate::not_after).min().unwrap_or(at);
+        let identity = mtls::Identity {
+            chain: held.chain.clone(),
+            key: held.key.duplicate(),
+            trust: trust.clone(),
+        };
+        self.publisher
+            .publish(identity, at.min(last))
+            .map_err(|error| local(&error))
+    }
+
+    async fn save(
+        &self,
+        write: impl FnOnce(&crate::keystore::Keystore) -> Result<(), crate::keystore::KeystoreError> + Send + 'static,
+    ) -> Result<(), Failure> {
+        let keystore = self.config.keystore.clone();
+        match tokio::task::spawn_blocking(move || write(&keystore)).await {
+            Ok(Ok(())) => Ok(()),
+            Ok(Err(error)) => Err(Failure::new(FailureKind::Local, format!("{error}; {}", error.hint()))),
+            Err(error) => Err(local(&error)),
+        }
+    }
+
+    async fn on_disk(
+        &self,
+        what: &str,
+        write: impl FnOnce(&crate::keystore::Keystore) -> Result<(), crate::keystore::KeystoreError> + Send + 'static,
+    ) {
+        if let Err(failure) = self.save(write).await {
+            tracing::warn!(what, error = failure.text, "could not be written; it will be tried at the next change");
+        }
+    }
+
+    fn publish_status(&mut self) {
+        let next = self.plan.status();
+        let (mut rotated, mut changed) = (false, false);
+        self.status.send_if_modified(|status| {
+            rotated = status.installed != next.installed;
+            changed = status != next;
+            if changed {
+                if status.phase != next.phase {
+                    tracing::debug!(from = status.phase.word(), to = next.phase.word(), "node phase");
+                }
+                status.clone_from(next);
+            }
+            changed
+        });
+        if rotated && let Some(hook) = &self.config.on_identity {
+            hook(next);
+        }
+    }
+}

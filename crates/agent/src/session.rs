@@ -1,0 +1,167 @@
+//! One session with a manager on one connection: the Session stream, heartbeats, and what an engine needs besides.
+
+use std::sync::Arc;
+
+use pki::time::Time;
+use tokio::sync::mpsc;
+use tokio::task::JoinSet;
+use tonic::Code;
+use tonic::transport::Channel;
+use wire::client::DispatcherClient;
+use wire::proto::{
+    AssignmentsRequest, EngineDescription, HeartbeatRequest, NodeDescription, NodeTlsInfo, Platform, Resources,
+    SessionRequest,
+};
+
+use crate::config::Description;
+use crate::connect::{As, call, dial, failure, request};
+use crate::join::ask_clock;
+use crate::plan::{Failure, FailureKind, Input, Peer, TlsInfo};
+
+/// What a manager that tells no period means. Source: pki.md 1.
+const HEARTBEAT_PERIOD: std::time::Duration = std::time::Duration::from_secs(5);
+
+/// What the machine asks of a running session.
+pub(crate) enum Ask {
+    Beat(String),
+    Clock,
+}
+
+/// What a session needs to know.
+pub(crate) struct Opening {
+    pub(crate) number: u64,
+    pub(crate) peer: Peer,
+    pub(crate) session_id: String,
+    pub(crate) description: NodeDescription,
+    pub(crate) live: mtls::Live,
+    pub(crate) at: Time,
+    pub(crate) clock: Arc<dyn Fn() -> Time + Send + Sync>,
+    pub(crate) told: mpsc::UnboundedSender<Input>,
+    pub(crate) asks: mpsc::UnboundedReceiver<Ask>,
+}
+
+/// Holds the session until it ends, and tells why.
+pub(crate) async fn hold(opening: Opening) {
+    let (number, told) = (opening.number, opening.told.clone());
+    let failure = match serve(opening).await {
+        Ok(()) => Failure::new(FailureKind::Connect, "the manager ended the session"),
+        Err(failure) => failure,
+    };
+    let _ = told.send(Input::SessionEnded { session: number, failure });
+}
+
+async fn serve(mut opening: Opening) -> Result<(), Failure> {
+    let session = opening.number;
+    let channel = dial(&opening.peer.addr, As::Node(opening.live.clone()), opening.at).await?;
+    let _ = opening.told.send(Input::SessionDialed { session });
+    let mut client = DispatcherClient::new(channel.clone())
+        .max_decoding_message_size(wire::limits::SESSION_MESSAGE_BYTES_MAX);
+    let message = SessionRequest {
+        description: Some(opening.description),
+        session_id: opening.session_id,
+    };
+    // No deadline: the stream stands as long as the session; the machine watches for its first message.
+    let mut messages = client
+        .session(message)
+        .await
+        .map_err(|status| failure(&status))?
+        .into_inner();
+    let mut calls = JoinSet::new();
+    let mut session_id = String::new();
+    loop {
+        tokio::select! {
+            message = messages.message() => {
+                let Some(message) = message.map_err(|status| failure(&status))? else {
+                    return Ok(());
+                };
+                session_id.clone_from(&message.session_id);
+                let _ = opening.told.send(Input::Message { session, message: Box::new(message) });
+            }
+            ask = opening.asks.recv() => match ask {
+                None => return Ok(()),
+                Some(Ask::Beat(id)) => {
+                    let (channel, told) = (channel.clone(), opening.told.clone());
+                    calls.spawn(async move {
+                        let result = beat(channel, id).await;
+                        let _ = told.send(Input::Heartbeat { session, result });
+                        Ok(())
+                    });
+                }
+                Some(Ask::Clock) => {
+                    let (channel, told, clock) = (channel.clone(), opening.told.clone(), opening.clock.clone());
+                    let id = session_id.clone();
+                    calls.spawn(async move {
+                        match ask_clock(channel.clone(), clock.as_ref()).await {
+                            Ok((offset_ms, time)) => {
+                                let _ = told.send(Input::Clock { offset_ms, proven: Some(time) });
+                                Ok(())
+                            }
+                            // An engine: it expects its nodes to listen for tasks.
+                            Err(failure) if failure.kind == FailureKind::Status(Code::Unimplemented) => {
+                                listen_for_tasks(channel, id).await
+                            }
+                            Err(_) => Ok(()),
+                        }
+                    });
+                }
+            },
+            Some(Ok(done)) = calls.join_next() => done?,
+        }
+    }
+}
+
+async fn beat(channel: Channel, session_id: String) -> Result<std::time::Duration, Failure> {
+    let answer = call(DispatcherClient::new(channel).heartbeat(request(HeartbeatRequest { session_id }, false))).await?;
+    Ok(answer
+        .period
+        .and_then(|period| std::time::Duration::try_from(period).ok())
+        .unwrap_or(HEARTBEAT_PERIOD))
+}
+
+/// Reads the assignments of an engine's dispatcher and does none of them (wire.md 7, item 4).
+async fn listen_for_tasks(channel: Channel, session_id: String) -> Result<(), Failure> {
+    let mut client =
+        DispatcherClient::new(channel).max_decoding_message_size(wire::limits::SESSION_MESSAGE_BYTES_MAX);
+    let mut messages = match client.assignments(AssignmentsRequest { session_id }).await {
+        Ok(answer) => answer.into_inner(),
+        Err(status) if status.code() == Code::Unimplemented => return Ok(()),
+        Err(status) => return Err(failure(&status)),
+    };
+    while messages.message().await.map_err(|status| failure(&status))?.is_some() {}
+    Err(Failure::new(FailureKind::Connect, "the manager ended the assignments"))
+}
+
+/// The description on the wire.
+pub(crate) fn describe(description: &Description, tls: TlsInfo, fips: bool, can_manage: bool) -> NodeDescription {
+    let mut labels = description.labels.clone();
+    if can_manage {
+        labels.insert(
+            wire::marker::VERSION_LABEL.to_owned(),
+            env!("CARGO_PKG_VERSION").to_owned(),
+        );
+    }
+    NodeDescription {
+        hostname: description.hostname.clone(),
+        platform: Some(Platform {
+            architecture: description.architecture.clone(),
+            os: description.os.clone(),
+        }),
+        resources: Some(Resources {
+            nano_cpus: description.nano_cpus,
+            memory_bytes: description.memory_bytes,
+            generic: Vec::new(),
+        }),
+        engine: Some(EngineDescription {
+            engine_version: description.version.clone(),
+            labels,
+            plugins: Vec::new(),
+        }),
+        tls_info: Some(NodeTlsInfo {
+            trust_root: tls.trust_root,
+            cert_issuer_subject: tls.issuer_subject,
+            cert_issuer_public_key: tls.issuer_key,
+        }),
+        fips,
+        csi_info: Vec::new(),
+    }
+}
