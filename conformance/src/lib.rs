@@ -2,12 +2,11 @@
 //! through the Engine API of any of its managers, ours or a real engine's.
 //!
 //! `COVERAGE.md` lists which items of the conformance list have a test, and which do not, and why.
-#![allow(
-    clippy::unwrap_used,
-    clippy::expect_used,
-    clippy::panic,
-    reason = "tests only: they report by panicking"
-)]
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "tests only: they report by panicking")]
+
+pub mod caller;
+pub mod cluster;
+pub mod csr;
 
 use std::net::Ipv4Addr;
 use std::time::Duration;
@@ -22,23 +21,9 @@ pub const READY_WITHIN: Duration = Duration::from_secs(30);
 /// Makes `manager` the first manager of a swarm at `host`, with the stock client; returns its node id.
 pub fn init(manager: &Server, host: Ipv4Addr) -> String {
     let listen = format!("{host}:2377");
-    let said = manager
-        .docker(&[
-            "swarm",
-            "init",
-            "--advertise-addr",
-            &host.to_string(),
-            "--listen-addr",
-            &listen,
-        ])
-        .ok();
+    let said = manager.docker(&["swarm", "init", "--advertise-addr", &host.to_string(), "--listen-addr", &listen]).ok();
     let id = node_id(manager);
-    assert!(
-        said.starts_with(&format!(
-            "Swarm initialized: current node ({id}) is now a manager."
-        )),
-        "{said}"
-    );
+    assert!(said.starts_with(&format!("Swarm initialized: current node ({id}) is now a manager.")), "{said}");
     id
 }
 
@@ -55,24 +40,9 @@ pub fn join(node: &Server, host: Ipv4Addr, token: &str, manager: &str) -> String
 }
 
 /// The same without a view on how it ends.
-pub fn try_join(
-    node: &Server,
-    host: Ipv4Addr,
-    token: &str,
-    manager: &str,
-) -> testkit::docker::Output {
+pub fn try_join(node: &Server, host: Ipv4Addr, token: &str, manager: &str) -> testkit::docker::Output {
     let (advertise, listen) = (host.to_string(), format!("{host}:2377"));
-    node.docker(&[
-        "swarm",
-        "join",
-        "--token",
-        token,
-        "--advertise-addr",
-        &advertise,
-        "--listen-addr",
-        &listen,
-        manager,
-    ])
+    node.docker(&["swarm", "join", "--token", token, "--advertise-addr", &advertise, "--listen-addr", &listen, manager])
 }
 
 /// The id of the node at this API, as it says itself.
@@ -107,15 +77,8 @@ pub fn node(manager: &Server, id: &str) -> Option<Value> {
 
 /// What the manager says of a node's state: `ready`, `down`, …, or `not listed`.
 pub fn state(manager: &Server, id: &str) -> String {
-    node(manager, id).map_or_else(
-        || "not listed".into(),
-        |node| {
-            node["Status"]["State"]
-                .to_string()
-                .trim_matches('"')
-                .to_owned()
-        },
-    )
+    node(manager, id)
+        .map_or_else(|| "not listed".into(), |node| node["Status"]["State"].to_string().trim_matches('"').to_owned())
 }
 
 /// Waits until the manager lists all of them as ready.
@@ -128,11 +91,7 @@ pub fn in_state(manager: &Server, ids: &[&str], wanted: &str, limit: Duration) -
     let what = format!("{} calls {ids:?} {wanted}", manager.name());
     let (_, took) = wait::until(&what, limit, || {
         let seen: Vec<_> = ids.iter().map(|id| state(manager, id)).collect();
-        if seen.iter().all(|state| state == wanted) {
-            Ok(())
-        } else {
-            Err(format!("{seen:?}"))
-        }
+        if seen.iter().all(|state| state == wanted) { Ok(()) } else { Err(format!("{seen:?}")) }
     });
     took
 }
@@ -160,11 +119,7 @@ fn shifted(digits: &str) -> String {
     let (head, tail) = digits.split_at(digits.len() - 2);
     let mut reversed: String = tail.chars().rev().collect();
     if reversed == tail {
-        reversed = if tail == "00" {
-            "01".into()
-        } else {
-            "00".into()
-        };
+        reversed = if tail == "00" { "01".into() } else { "00".into() };
     }
     format!("{head}{reversed}")
 }
