@@ -1,0 +1,35 @@
+//! Live TLS: configurations that follow a node's identity.
+//!
+//! A [`Publisher`] checks a new [`Identity`] as a peer would and swaps it in whole; everyone who holds the [`Live`] end
+//! uses it from the next handshake on. Running connections keep what they were made with and are never dropped.
+//!
+//! Rules (wire.md 1 and 2, stack.md 4.3):
+//! - TLS 1.2 at least, 1.3 preferred, X25519MLKEM768 preferred; of TLS 1.2 only suites with ECDHE.
+//! - `h2` is offered by ALPN and never required: engines leave ALPN out after their first renewal.
+//! - No resumption of any kind: a resumed session would skip the verifier.
+//! - A server asks for a certificate, does without one, and drops a peer in the handshake whose chain does not verify. A
+//!   leaf that only has expired passes with [`VerifiedPeer::expired`] set: authorization decides what it may do.
+//! - A peer is verified once a connection, by a verifier made for that connection.
+//! - Paths are built by signature, not by key identifier: a self-named cross-signed intermediate without AKI is good.
+
+mod anchors;
+mod client_stream;
+mod current;
+mod fault;
+mod handshake;
+mod live;
+mod peers;
+mod publisher;
+mod verified_peer;
+mod verifier;
+
+pub use client_stream::{ClientStream, LastError};
+pub use current::{Current, Identity};
+pub use fault::{AcceptError, ChainFault, ConnectError, PeerAlert};
+pub use live::{Accepted, Connected, Expect, Live, ManagerName, connect_pinned, connect_unverified};
+pub use peers::{Clock, PeerPolicy, subject_of};
+pub use publisher::{Publisher, Rejected};
+pub use verified_peer::VerifiedPeer;
+
+#[cfg(test)]
+mod tests;
