@@ -2,7 +2,6 @@
 
 use der::{AnyRef, Decode, Reader as _, SliceReader};
 
-pub(crate) const BOOLEAN: u8 = 0x01;
 pub(crate) const INTEGER: u8 = 0x02;
 pub(crate) const BIT_STRING: u8 = 0x03;
 pub(crate) const OCTET_STRING: u8 = 0x04;
@@ -29,15 +28,8 @@ pub(crate) mod oid {
     pub(crate) const COMMON_NAME: &[u8] = &[0x06, 3, 0x55, 4, 3];
 
     pub(crate) const SUBJECT_KEY_ID: &[u8] = &[0x06, 3, 0x55, 0x1d, 14];
-    pub(crate) const KEY_USAGE: &[u8] = &[0x06, 3, 0x55, 0x1d, 15];
     pub(crate) const SUBJECT_ALT_NAME: &[u8] = &[0x06, 3, 0x55, 0x1d, 17];
-    pub(crate) const BASIC_CONSTRAINTS: &[u8] = &[0x06, 3, 0x55, 0x1d, 19];
-    pub(crate) const NAME_CONSTRAINTS: &[u8] = &[0x06, 3, 0x55, 0x1d, 30];
     pub(crate) const AUTHORITY_KEY_ID: &[u8] = &[0x06, 3, 0x55, 0x1d, 35];
-    pub(crate) const EXT_KEY_USAGE: &[u8] = &[0x06, 3, 0x55, 0x1d, 37];
-    pub(crate) const SERVER_AUTH: &[u8] = &[0x06, 8, 0x2b, 6, 1, 5, 5, 7, 3, 1];
-    pub(crate) const CLIENT_AUTH: &[u8] = &[0x06, 8, 0x2b, 6, 1, 5, 5, 7, 3, 2];
-    pub(crate) const ANY_USAGE: &[u8] = &[0x06, 4, 0x55, 0x1d, 37, 0];
 
     pub(crate) const EC_PUBLIC_KEY: &[u8] = &[0x06, 7, 0x2a, 0x86, 0x48, 0xce, 0x3d, 2, 1];
     pub(crate) const P224: &[u8] = &[0x06, 5, 0x2b, 0x81, 4, 0, 33];
@@ -92,9 +84,7 @@ pub(crate) fn bit_string(bytes: &[u8]) -> Vec<u8> {
 
 /// A text as Go writes it: PrintableString if its characters allow, else UTF8String.
 pub(crate) fn directory_string(text: &str) -> Vec<u8> {
-    let printable = text
-        .bytes()
-        .all(|byte| byte.is_ascii_alphanumeric() || b" '()+,-./:=?".contains(&byte));
+    let printable = text.bytes().all(|byte| byte.is_ascii_alphanumeric() || b" '()+,-./:=?".contains(&byte));
     let tag = if printable { PRINTABLE_STRING } else { UTF8_STRING };
     tlv(tag, &[text.as_bytes()])
 }
@@ -123,11 +113,7 @@ impl<'a> Element<'a> {
     /// The one element that `der` consists of.
     pub(crate) fn only(der: &'a [u8]) -> Result<Self, Malformed> {
         let any = AnyRef::from_der(der)?;
-        Ok(Element {
-            tag: der.first().copied().ok_or(Malformed)?,
-            raw: der,
-            value: any.value(),
-        })
+        Ok(Element { tag: der.first().copied().ok_or(Malformed)?, raw: der, value: any.value() })
     }
 
     pub(crate) fn expect(self, tag: u8) -> Result<Self, Malformed> {
@@ -167,9 +153,7 @@ pub(crate) struct Elements<'a> {
 
 impl<'a> Elements<'a> {
     pub(crate) fn of(bytes: &'a [u8]) -> Result<Self, Malformed> {
-        Ok(Elements {
-            reader: SliceReader::new(bytes)?,
-        })
+        Ok(Elements { reader: SliceReader::new(bytes)? })
     }
 
     pub(crate) fn next(&mut self) -> Result<Element<'a>, Malformed> {

@@ -53,6 +53,7 @@ struct Parts {
     spki: Range<usize>,
     /// Elements of the Extensions sequence, each with tag and length; empty if there are none.
     extensions: Vec<Range<usize>>,
+    /// As encoded: 0 for v1, 2 for v3.
     version: u32,
     serial: Serial,
     not_before: Time,
@@ -68,7 +69,6 @@ struct Parts {
 struct Known {
     ski: Option<Vec<u8>>,
     aki: Option<Vec<u8>>,
-    basic_constraints: bool,
     is_ca: bool,
     path_len: Option<u32>,
     /// Key usage present, and whether it allows signing certificates.
@@ -76,7 +76,6 @@ struct Known {
     /// Extended key usage present: (server, client, any).
     usages: Option<(bool, bool, bool)>,
     dns_names: Vec<String>,
-    name_constraints: bool,
     unknown_critical: bool,
 }
 
@@ -96,7 +95,7 @@ impl Certificate {
             if block.tag() != TAG {
                 return Err(CertificateError(format!("PEM block of type {}", block.tag())));
             }
-            certificates.push(Self::from_der(block.into_contents())?);
+            certificates.push(Self::from_der(block.der())?);
         }
         if blocks.rest().trim_ascii().is_empty() {
             Ok(certificates)
@@ -112,7 +111,7 @@ impl Certificate {
 
     /// One PEM block.
     pub fn pem(&self) -> String {
-        pem_block::encode(TAG, self.der())
+        pem_block::encode_plain(TAG, self.der()).as_str().to_owned()
     }
 
     /// The subject, a DER name.
@@ -200,10 +199,7 @@ impl Certificate {
 
     /// This certificate as an issuer: its own subject and key.
     pub fn issuer_id(&self) -> IssuerId {
-        IssuerId {
-            subject: self.subject_der().to_vec(),
-            spki: self.spki_der().to_vec(),
-        }
+        IssuerId { subject: self.subject_der().to_vec(), spki: self.spki_der().to_vec() }
     }
 
     /// Subject and issuer are the same name.
@@ -235,8 +231,9 @@ impl Certificate {
         self.inner.extensions.iter().map(|range| self.slice(range))
     }
 
-    pub(crate) fn version(&self) -> u32 {
-        self.inner.version
+    /// Version 1 or 2, which know no extensions.
+    pub(crate) fn is_old_version(&self) -> bool {
+        self.inner.version < 2
     }
 
     /// Whether this certificate may certify others: CA, and key usage, if present, with keyCertSign.
@@ -258,9 +255,9 @@ impl Certificate {
         }
     }
 
-    /// Whether there is a critical extension that nobody here understands, or a constraint on names.
+    /// Whether there is a critical extension that nobody here understands.
     pub(crate) fn has_unknown_constraints(&self) -> bool {
-        self.inner.known.unknown_critical || self.inner.known.name_constraints
+        self.inner.known.unknown_critical
     }
 
     /// The certificate as webpki's trust anchor; `None` if webpki cannot take it.
@@ -386,7 +383,6 @@ impl Known {
                     known.aki = authority.key_identifier.as_ref().map(|id| id.0.to_vec());
                 }
                 ParsedExtension::BasicConstraints(constraints) => {
-                    known.basic_constraints = true;
                     known.is_ca = constraints.ca;
                     known.path_len = constraints.path_len_constraint;
                 }
@@ -401,7 +397,8 @@ impl Known {
                     });
                     known.dns_names.extend(dns);
                 }
-                ParsedExtension::NameConstraints(_) => known.name_constraints = true,
+                // webpki enforces these for leaves; names of CAs are not constrained here.
+                ParsedExtension::NameConstraints(_) => {}
                 _ if extension.critical => known.unknown_critical = true,
                 _ => {}
             }
@@ -418,6 +415,6 @@ pub fn encode_pem(certificates: &[Certificate]) -> String {
 /// Normal form of a PEM text (pki.md 2.5): every block again without headers, 64 columns, `\n`, nothing between; empty if there is none.
 pub fn normalize(pem: &[u8]) -> Vec<u8> {
     pem_block::Blocks::of(pem)
-        .flat_map(|block| pem_block::encode(block.tag(), block.contents()).into_bytes())
+        .flat_map(|block| pem_block::encode_plain(block.tag(), block.der()).as_bytes().to_vec())
         .collect()
 }

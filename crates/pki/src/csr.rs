@@ -67,7 +67,7 @@ impl Csr {
         if !TAGS.contains(&block.tag()) {
             return Err(CsrError::WrongType);
         }
-        Self::from_der(block.into_contents())
+        Self::from_der(block.der().to_vec())
     }
 
     /// Reads a request's DER. No public-key operation.
@@ -120,11 +120,8 @@ pub fn request(signer: &dyn Signer) -> Result<String, SignError> {
         ],
     );
     let signature = signer.sign(&info)?;
-    let der = asn1::tlv(
-        asn1::SEQUENCE,
-        &[&info, signer.algorithm().identifier_der(), &asn1::bit_string(&signature)],
-    );
-    Ok(pem_block::encode(TAGS[0], &der))
+    let der = asn1::tlv(asn1::SEQUENCE, &[&info, signer.algorithm().identifier_der(), &asn1::bit_string(&signature)]);
+    Ok(pem_block::encode_plain(TAGS[0], &der).as_str().to_owned())
 }
 
 struct Parts<'a> {

@@ -82,10 +82,7 @@ mod tests {
     fn vector_of_a_real_engine() {
         let digits = "1rja3kjqiyymi6kxzre9zexq4k8pjuw1n9gjd9hklrm3pqor58";
         let digest = Digest::from_base36(digits).unwrap();
-        assert_eq!(
-            digest.hex(),
-            "46cf81085475d74a10c8800ac035957359c779ac2eea096a1ab95e14f56bad6c"
-        );
+        assert_eq!(digest.hex(), "46cf81085475d74a10c8800ac035957359c779ac2eea096a1ab95e14f56bad6c");
         assert_eq!(digest.base36(), digits);
     }
 

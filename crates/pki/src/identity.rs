@@ -203,10 +203,7 @@ impl Subject {
 
 /// The name of generated roots: `CN=swarm-ca` alone.
 pub(crate) fn ca_name_der() -> Vec<u8> {
-    let attribute = asn1::tlv(
-        asn1::SEQUENCE,
-        &[oid::COMMON_NAME, &asn1::directory_string(CA_NAME)],
-    );
+    let attribute = asn1::tlv(asn1::SEQUENCE, &[oid::COMMON_NAME, &asn1::directory_string(CA_NAME)]);
     asn1::tlv(asn1::SEQUENCE, &[&asn1::tlv(asn1::SET, &[&attribute])])
 }
 
@@ -246,17 +243,13 @@ impl<'a> Names<'a> {
 }
 
 /// Type (with tag and length) and, if it is one, text of the next attribute.
-fn attribute<'a>(
-    attributes: &mut asn1::Elements<'a>,
-) -> Result<(&'a [u8], Option<&'a str>), asn1::Malformed> {
+fn attribute<'a>(attributes: &mut asn1::Elements<'a>) -> Result<(&'a [u8], Option<&'a str>), asn1::Malformed> {
     let mut parts = attributes.next()?.expect(asn1::SEQUENCE)?.inside()?;
     let kind = parts.next()?.raw;
     let value = parts.next()?;
     parts.end()?;
     let text = match value.tag {
-        asn1::PRINTABLE_STRING | asn1::UTF8_STRING | asn1::IA5_STRING => {
-            std::str::from_utf8(value.value).ok()
-        }
+        asn1::PRINTABLE_STRING | asn1::UTF8_STRING | asn1::IA5_STRING => std::str::from_utf8(value.value).ok(),
         _ => None,
     };
     Ok((kind, text))

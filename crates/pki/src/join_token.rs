@@ -88,11 +88,7 @@ impl JoinToken {
 
     /// A second copy, on purpose.
     pub fn duplicate(&self) -> Self {
-        JoinToken {
-            text: self.text.clone(),
-            digest: self.digest,
-            fips: self.fips,
-        }
+        JoinToken { text: self.text.clone(), digest: self.digest, fips: self.fips }
     }
 }
 

@@ -69,7 +69,9 @@ pub enum KeyError {
     #[error("asn1: malformed {0}")]
     Malformed(&'static str),
     /// A key of another kind, by name.
-    #[error("unsupported key algorithm: {0} keys are not accepted, use ECDSA P-256, P-384, P-521 or RSA of at least 2048 bits")]
+    #[error(
+        "unsupported key algorithm: {0} keys are not accepted, use ECDSA P-256, P-384, P-521 or RSA of at least 2048 bits"
+    )]
     Algorithm(String),
     /// A curve other than P-256, P-384 and P-521.
     #[error("unsupported ECDSA key parameters: curve {0} is not accepted, use P-256, P-384 or P-521")]
@@ -187,15 +189,14 @@ impl SignatureAlgorithm {
         });
         known.ok_or_else(|| {
             let refused = REFUSED_ALGORITHMS.iter().find(|(oid, _)| *oid == kind);
-            UnsupportedSignature(refused.map_or_else(|| format!("OID {}", dotted(kind)), |(_, name)| (*name).to_owned()))
+            UnsupportedSignature(
+                refused.map_or_else(|| format!("OID {}", dotted(kind)), |(_, name)| (*name).to_owned()),
+            )
         })
     }
 
     const fn is_rsa(self) -> bool {
-        matches!(
-            self,
-            SignatureAlgorithm::RsaSha256 | SignatureAlgorithm::RsaSha384 | SignatureAlgorithm::RsaSha512
-        )
+        matches!(self, SignatureAlgorithm::RsaSha256 | SignatureAlgorithm::RsaSha384 | SignatureAlgorithm::RsaSha512)
     }
 
     /// What a key of this kind signs with (pki.md 2.2): the hash follows the key's strength.
@@ -310,9 +311,7 @@ impl PublicKey {
             (K::Rsa { .. }, A::RsaSha512) => &signature::RSA_PKCS1_2048_8192_SHA512,
             _ => return Err(BadSignature),
         };
-        UnparsedPublicKey::new(verification, self.key_bytes())
-            .verify(message, signature)
-            .map_err(|_| BadSignature)
+        UnparsedPublicKey::new(verification, self.key_bytes()).verify(message, signature).map_err(|_| BadSignature)
     }
 }
 
@@ -434,10 +433,9 @@ fn rsa_kind(rsa_public_key: &[u8]) -> Result<KeyKind, KeyError> {
 pub(crate) fn check_rsa(modulus: &[u8], exponent: &[u8]) -> Result<KeyKind, KeyError> {
     let bits = match modulus {
         [] => 0,
-        [first, rest @ ..] => u32::try_from(rest.len())
-            .unwrap_or(u32::MAX)
-            .saturating_mul(8)
-            .saturating_add(8 - first.leading_zeros()),
+        [first, rest @ ..] => {
+            u32::try_from(rest.len()).unwrap_or(u32::MAX).saturating_mul(8).saturating_add(8 - first.leading_zeros())
+        }
     };
     if !(RSA_BITS_MIN..=RSA_BITS_MAX).contains(&bits) {
         return Err(KeyError::RsaSize { bits });

@@ -1,16 +1,87 @@
-//! PEM blocks: lenient reading as Go does it, and writing with 64 columns and `\n`.
+//! PEM blocks (RFC 7468 with the headers of RFC 1421): read as leniently as Go does it, written with 64 columns and `\n`.
+//!
+//! What stands before and between blocks is skipped, and so is a damaged block. Bodies and headers may hold secrets,
+//! so every copy made here is wiped.
 
-use pem::{EncodeConfig, LineEnding, Pem};
-
-use crate::secret::SecretString;
-
-/// The blocks of a text, whatever stands before and between them; a damaged block is skipped, as Go does.
-pub(crate) struct Blocks<'a> {
-    rest: &'a [u8],
-}
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
+use zeroize::Zeroizing;
 
 const BEGIN: &[u8] = b"-----BEGIN ";
 const END: &[u8] = b"-----END ";
+const DASHES: &[u8] = b"-----";
+const COLUMNS: usize = 64;
+/// Types of blocks that hold a private key.
+const KEY_TAGS: [&str; 4] = ["PRIVATE KEY", "EC PRIVATE KEY", "RSA PRIVATE KEY", "ENCRYPTED PRIVATE KEY"];
+
+/// One block.
+pub(crate) struct Block {
+    tag: String,
+    headers: Vec<(String, Zeroizing<String>)>,
+    der: Zeroizing<Vec<u8>>,
+}
+
+impl Block {
+    /// The type: what follows `BEGIN`.
+    pub(crate) fn tag(&self) -> &str {
+        &self.tag
+    }
+
+    /// Names and values, in the text's order.
+    pub(crate) fn headers(&self) -> &[(String, Zeroizing<String>)] {
+        &self.headers
+    }
+
+    /// The body.
+    pub(crate) fn der(&self) -> &[u8] {
+        &self.der
+    }
+
+    /// Whether this is a private key.
+    pub(crate) fn is_key(&self) -> bool {
+        KEY_TAGS.contains(&self.tag())
+    }
+
+    /// Whether this is an encrypted PKCS #8 key.
+    pub(crate) fn is_encrypted_pkcs8(&self) -> bool {
+        self.tag == "ENCRYPTED PRIVATE KEY"
+    }
+
+    /// Whether the body is encrypted the old way, as a `DEK-Info` header says.
+    pub(crate) fn is_legacy_encrypted(&self) -> bool {
+        self.headers.iter().any(|(name, _)| name == "DEK-Info")
+    }
+
+    /// Reads one block, from its BEGIN line to the end of its END line.
+    fn read(text: &[u8]) -> Option<Block> {
+        let mut lines = text.split(|byte| *byte == b'\n').map(<[u8]>::trim_ascii_end);
+        let tag = lines.next()?.strip_prefix(BEGIN)?.strip_suffix(DASHES)?;
+        let mut headers = Vec::new();
+        let mut body = Zeroizing::new(Vec::with_capacity(text.len()));
+        let mut in_headers = true;
+        for line in lines {
+            if let Some(end) = line.strip_prefix(END) {
+                let der = Zeroizing::new(STANDARD.decode(body.as_slice()).ok()?);
+                let whole = end.strip_suffix(DASHES)? == tag;
+                let tag = std::str::from_utf8(tag).ok()?.to_owned();
+                return whole.then_some(Block { tag, headers, der });
+            }
+            in_headers = in_headers && line.contains(&b':');
+            if in_headers {
+                let (name, value) = std::str::from_utf8(line).ok()?.split_once(':')?;
+                headers.push((name.trim().to_owned(), Zeroizing::new(value.trim().to_owned())));
+            } else {
+                body.extend(line.iter().filter(|byte| !byte.is_ascii_whitespace()));
+            }
+        }
+        None
+    }
+}
+
+/// The blocks of a text.
+pub(crate) struct Blocks<'a> {
+    rest: &'a [u8],
+}
 
 impl<'a> Blocks<'a> {
     pub(crate) fn of(text: &'a [u8]) -> Self {
@@ -24,101 +95,123 @@ impl<'a> Blocks<'a> {
 }
 
 impl Iterator for Blocks<'_> {
-    type Item = Pem;
+    type Item = Block;
 
-    fn next(&mut self) -> Option<Pem> {
+    fn next(&mut self) -> Option<Block> {
         let mut text = self.rest;
         loop {
-            let first = line_start(text, BEGIN)?;
-            let end = first + line_start(&text[first..], END)?;
-            let end_of_line = text[end..].iter().position(|byte| *byte == b'\n');
-            let after = end_of_line.map_or(text.len(), |line| end + line + 1);
+            let mut begin = line_start(text, BEGIN)?;
+            let end = begin + line_start(&text[begin..], END)?;
+            let after = end + line_len(&text[end..]);
             // Where several blocks begin before one ends, only the last of them can be whole.
-            let mut begin = first;
-            while let Some(inner) = line_start(&text[begin + BEGIN.len()..end], BEGIN) {
-                begin += BEGIN.len() + inner;
+            while let Some(inner) = line_start(&text[begin + 1..end], BEGIN) {
+                begin += 1 + inner;
             }
-            let block = pem::parse(&text[begin..after]);
+            let block = Block::read(&text[begin..after]);
             text = &text[after..];
-            if let Ok(block) = block {
+            if block.is_some() {
                 self.rest = text;
-                return Some(block);
+                return block;
             }
         }
     }
 }
 
-/// Where `mark` first stands at the start of a line.
+/// Where `mark` first stands at the start of a line. A text starts a line.
 fn line_start(text: &[u8], mark: &[u8]) -> Option<usize> {
     let mut line = 0;
     while line < text.len() {
         if text[line..].starts_with(mark) {
             return Some(line);
         }
-        line += text[line..].iter().position(|byte| *byte == b'\n')? + 1;
+        line += line_len(&text[line..]);
     }
     None
 }
 
-/// A private-key block. Wiped on drop.
-pub(crate) struct KeyBlock {
-    tag: String,
-    legacy: bool,
-    der: crate::secret::SecretBytes,
-    headers: Vec<(String, String)>,
+/// Bytes up to and with the first line feed.
+fn line_len(text: &[u8]) -> usize {
+    text.iter().position(|byte| *byte == b'\n').map_or(text.len(), |line| line + 1)
 }
 
-impl KeyBlock {
-    /// `ENCRYPTED PRIVATE KEY`.
-    pub(crate) fn encrypted(&self) -> bool {
-        self.tag == "ENCRYPTED PRIVATE KEY"
+/// Writes one block; the headers in the order given, each on one line.
+pub(crate) fn encode<'h>(
+    tag: &str,
+    headers: impl IntoIterator<Item = (&'h str, &'h str)>,
+    der: &[u8],
+) -> Zeroizing<String> {
+    let body = Zeroizing::new(STANDARD.encode(der));
+    // Enough for all, so that no part is left behind in memory by growing.
+    let mut text = Zeroizing::new(String::with_capacity(body.len() + body.len() / COLUMNS + 2 * tag.len() + 64));
+    for part in ["-----BEGIN ", tag, "-----\n"] {
+        text.push_str(part);
     }
-
-    /// Encrypted the old way, by a `DEK-Info` header.
-    pub(crate) fn legacy_encryption(&self) -> bool {
-        self.legacy
+    let mut any = false;
+    for (name, value) in headers {
+        any = true;
+        for part in [name, ": ", value, "\n"] {
+            text.push_str(part);
+        }
     }
-
-    pub(crate) fn der(&self) -> &[u8] {
-        self.der.expose()
+    if any {
+        text.push('\n');
     }
-
-    /// The block's headers, in the file's order.
-    pub(crate) fn headers(&self) -> &[(String, String)] {
-        &self.headers
+    let mut rest = body.as_str();
+    while !rest.is_empty() {
+        let (line, more) = rest.split_at(rest.len().min(COLUMNS));
+        text.push_str(line);
+        text.push('\n');
+        rest = more;
     }
+    for part in ["-----END ", tag, "-----\n"] {
+        text.push_str(part);
+    }
+    text
 }
 
-const KEY_TAGS: [&str; 4] = ["PRIVATE KEY", "EC PRIVATE KEY", "RSA PRIVATE KEY", "ENCRYPTED PRIVATE KEY"];
-
-/// The private-key blocks of `text`.
-pub(crate) fn private_keys(text: &[u8]) -> Vec<KeyBlock> {
-    Blocks::of(text)
-        .filter(|block| KEY_TAGS.contains(&block.tag()))
-        .map(|block| {
-            let headers: Vec<(String, String)> = block
-                .headers()
-                .iter()
-                .map(|(name, value)| (name.to_owned(), value.to_owned()))
-                .collect();
-            KeyBlock {
-                tag: block.tag().to_owned(),
-                legacy: headers.iter().any(|(name, _)| name == "DEK-Info"),
-                headers,
-                der: crate::secret::SecretBytes::new(block.into_contents()),
-            }
-        })
-        .collect()
+/// Writes one block without headers.
+pub(crate) fn encode_plain(tag: &str, der: &[u8]) -> Zeroizing<String> {
+    encode(tag, [], der)
 }
 
-const CONFIG: EncodeConfig = EncodeConfig::new().set_line_ending(LineEnding::LF).set_line_wrap(64);
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
 
-/// One block without headers.
-pub(crate) fn encode(tag: &str, der: &[u8]) -> String {
-    pem::encode_config(&Pem::new(tag, der), CONFIG)
-}
+    fn check(text: &str, expected: &[(&str, &[u8])], rest: &str) {
+        let mut blocks = Blocks::of(text.as_bytes());
+        let found: Vec<Block> = blocks.by_ref().collect();
+        let found: Vec<(&str, &[u8])> = found.iter().map(|block| (block.tag(), block.der())).collect();
+        assert_eq!(found, expected, "{text:?}");
+        assert_eq!(blocks.rest(), rest.as_bytes(), "{text:?}");
+    }
 
-/// One block without headers that holds a secret.
-pub(crate) fn encode_secret(tag: &str, der: &[u8]) -> SecretString {
-    SecretString::new(encode(tag, der))
+    #[test]
+    fn reads_what_is_whole() {
+        check("", &[], "");
+        check("garbage", &[], "garbage");
+        check("-----BEGIN A-----\nAQI=\n-----END A-----", &[("A", &[1, 2])], "");
+        check("x\n-----BEGIN A-----\r\nAQI=\r\n-----END A-----\r\ny", &[("A", &[1, 2])], "y");
+        check("x-----BEGIN A-----\nAQI=\n-----END A-----\n", &[], "x-----BEGIN A-----\nAQI=\n-----END A-----\n");
+        check("-----BEGIN A-----\n-----END A-----\n", &[("A", &[])], "");
+        check(
+            "-----BEGIN A-----\nAQI=\n-----END B-----\n-----BEGIN B-----\nAw==\n-----END B-----\n",
+            &[("B", &[3])],
+            "",
+        );
+        check("-----BEGIN A-----\n-----BEGIN B-----\nAw==\n-----END B-----\n", &[("B", &[3])], "");
+        check("-----BEGIN A-----\n!\n-----END A-----\n-----BEGIN B-----\nAw==\n-----END B-----\n", &[("B", &[3])], "");
+    }
+
+    #[test]
+    fn headers_come_and_go() {
+        let text = encode("A", [("a", "1"), ("b", "x y")], &[7; 60]);
+        assert_eq!(text.lines().nth(5).map(str::len), Some(16), "64 columns");
+        let block = Blocks::of(text.as_bytes()).next().unwrap();
+        let headers: Vec<(&str, &str)> =
+            block.headers().iter().map(|(name, value)| (name.as_str(), value.as_str())).collect();
+        assert_eq!(headers, [("a", "1"), ("b", "x y")]);
+        assert_eq!(block.der(), [7; 60]);
+    }
 }

@@ -9,6 +9,8 @@ use zeroize::Zeroizing;
 
 use crate::asn1::{self, Element, Malformed, oid};
 use crate::key::{self, KeyError, KeyKind, PublicKey, SignError, SignatureAlgorithm, Signer};
+use crate::pbes2;
+use crate::pem_block;
 use crate::secret::{SecretBytes, SecretString};
 
 /// A private key in memory. No Debug, Display or Clone; wiped on drop.
@@ -41,9 +43,7 @@ impl PrivateKey {
     /// Reads PKCS #8, SEC1 or PKCS #1, unencrypted.
     pub fn from_der(der: &[u8]) -> Result<Self, KeyError> {
         let malformed = |Malformed| KeyError::Malformed("private key");
-        let mut parts = Element::only(der)
-            .and_then(|key| key.expect(asn1::SEQUENCE)?.inside())
-            .map_err(malformed)?;
+        let mut parts = Element::only(der).and_then(|key| key.expect(asn1::SEQUENCE)?.inside()).map_err(malformed)?;
         let version = parts.next().and_then(Element::unsigned).map_err(malformed)?;
         let second = parts.next().map_err(malformed)?;
         match second.tag {
@@ -60,16 +60,16 @@ impl PrivateKey {
     /// Reads the first private-key block of `pem` (`PRIVATE KEY`, `EC PRIVATE KEY`, `RSA PRIVATE KEY`, or with a password
     /// `ENCRYPTED PRIVATE KEY`); other blocks such as `EC PARAMETERS` are skipped.
     pub fn from_pem(pem: &[u8], password: Option<&SecretBytes>) -> Result<Self, KeyError> {
-        let blocks = crate::pem_block::private_keys(pem);
-        let block = blocks.first().ok_or(KeyError::NoPem)?;
-        if block.legacy_encryption() {
-            return Err(KeyError::Encryption("PKCS #8 encryption is"));
+        let mut blocks = pem_block::Blocks::of(pem);
+        let block = blocks.find(pem_block::Block::is_key).ok_or(KeyError::NoPem)?;
+        if block.is_legacy_encrypted() {
+            return Err(KeyError::Encryption("PKCS #5 v2.0"));
         }
-        if !block.encrypted() {
+        if !block.is_encrypted_pkcs8() {
             return Self::from_der(block.der());
         }
         let password = password.ok_or(KeyError::Encrypted)?;
-        crate::pbes2::decrypt(block.der(), password)
+        pbes2::decrypt(block.der(), password)
     }
 
     fn from_pkcs8(algorithm: Element<'_>, key: &[u8]) -> Result<Self, KeyError> {
@@ -110,10 +110,7 @@ impl PrivateKey {
         let zeros = scalar.iter().take_while(|byte| **byte == 0).count();
         let significant = &scalar[zeros..];
         let mut padded = Zeroizing::new(vec![0; key::field_bytes(kind)]);
-        let start = padded
-            .len()
-            .checked_sub(significant.len())
-            .ok_or(KeyError::Malformed("EC private key"))?;
+        let start = padded.len().checked_sub(significant.len()).ok_or(KeyError::Malformed("EC private key"))?;
         padded[start..].copy_from_slice(significant);
         Self::from_scalar(kind, &padded, point)
     }
@@ -134,12 +131,9 @@ impl PrivateKey {
         if point.is_some_and(|point| point != computed.as_ref() && point.first() == Some(&4)) {
             return Err(KeyError::Inconsistent);
         }
-        let pair = EcdsaKeyPair::from_private_key_and_public_key(signing, scalar, computed.as_ref()).map_err(rejected)?;
-        Ok(Self::new(
-            SecretBytes::copy_of(scalar),
-            PublicKey::from_ec_point(kind, computed.as_ref())?,
-            Pair::Ec(pair),
-        ))
+        let pair =
+            EcdsaKeyPair::from_private_key_and_public_key(signing, scalar, computed.as_ref()).map_err(rejected)?;
+        Ok(Self::new(SecretBytes::copy_of(scalar), PublicKey::from_ec_point(kind, computed.as_ref())?, Pair::Ec(pair)))
     }
 
     fn from_pkcs1(der: &[u8]) -> Result<Self, KeyError> {
@@ -153,31 +147,19 @@ impl PrivateKey {
         let (modulus, exponent) = parse().map_err(|Malformed| KeyError::Malformed("RSA private key"))?;
         key::check_rsa(modulus, exponent)?;
         let pair = RsaKeyPair::from_der(der).map_err(|_| KeyError::Malformed("RSA private key"))?;
-        let public = asn1::tlv(
-            asn1::SEQUENCE,
-            &[&asn1::unsigned_integer(modulus), &asn1::unsigned_integer(exponent)],
-        );
-        Ok(Self::new(
-            SecretBytes::copy_of(der),
-            PublicKey::from_rsa_der(&public)?,
-            Pair::Rsa(pair),
-        ))
+        let public = asn1::tlv(asn1::SEQUENCE, &[&asn1::unsigned_integer(modulus), &asn1::unsigned_integer(exponent)]);
+        Ok(Self::new(SecretBytes::copy_of(der), PublicKey::from_rsa_der(&public)?, Pair::Rsa(pair)))
     }
 
     fn new(secret: SecretBytes, public: PublicKey, pair: Pair) -> Self {
-        PrivateKey {
-            inner: Arc::new(Parts { secret, public, pair }),
-        }
+        PrivateKey { inner: Arc::new(Parts { secret, public, pair }) }
     }
 
     /// PKCS #8, unencrypted, as Go writes it: curve in the algorithm, public key inside (pki.md 9.1).
     pub fn pkcs8_der(&self) -> SecretBytes {
         let kind = self.inner.public.kind();
         let (algorithm, key) = match key::curve_oid(kind) {
-            Some(curve) => (
-                asn1::tlv(asn1::SEQUENCE, &[oid::EC_PUBLIC_KEY, curve]),
-                self.ec_private_key(None),
-            ),
+            Some(curve) => (asn1::tlv(asn1::SEQUENCE, &[oid::EC_PUBLIC_KEY, curve]), self.ec_private_key(None)),
             None => (
                 asn1::tlv(asn1::SEQUENCE, &[oid::RSA, asn1::NULL]),
                 Zeroizing::new(self.inner.secret.expose().to_vec()),
@@ -190,7 +172,7 @@ impl PrivateKey {
 
     /// PEM `PRIVATE KEY` over [`PrivateKey::pkcs8_der`].
     pub fn pkcs8_pem(&self) -> SecretString {
-        crate::pem_block::encode_secret("PRIVATE KEY", self.pkcs8_der().expose())
+        SecretString::from(pem_block::encode_plain("PRIVATE KEY", self.pkcs8_der().expose()))
     }
 
     /// PEM `EC PRIVATE KEY`, the form in which generated roots' keys are stored (pki.md 2.1); ECDSA keys only.
@@ -198,7 +180,7 @@ impl PrivateKey {
         let kind = self.inner.public.kind();
         let curve = key::curve_oid(kind).ok_or(KeyError::NoSec1(kind))?;
         let der = self.ec_private_key(Some(curve));
-        Ok(crate::pem_block::encode_secret("EC PRIVATE KEY", &der))
+        Ok(SecretString::from(pem_block::encode_plain("EC PRIVATE KEY", &der)))
     }
 
     /// ECPrivateKey (RFC 5915) with the public key, and the curve if it is to be named here.
@@ -208,20 +190,13 @@ impl PrivateKey {
         let point = asn1::bit_string(self.inner.public.key_bytes());
         Zeroizing::new(asn1::tlv(
             asn1::SEQUENCE,
-            &[
-                &asn1::unsigned_integer(&[1]),
-                &scalar,
-                &parameters,
-                &asn1::tlv(asn1::explicit(1), &[&point]),
-            ],
+            &[&asn1::unsigned_integer(&[1]), &scalar, &parameters, &asn1::tlv(asn1::explicit(1), &[&point])],
         ))
     }
 
     /// A second handle to the same key, on purpose. The key is wiped with the last handle.
     pub fn duplicate(&self) -> Self {
-        PrivateKey {
-            inner: Arc::clone(&self.inner),
-        }
+        PrivateKey { inner: Arc::clone(&self.inner) }
     }
 }
 
@@ -237,10 +212,9 @@ impl Signer for PrivateKey {
     fn sign(&self, message: &[u8]) -> Result<Vec<u8>, SignError> {
         let random = SystemRandom::new();
         match &self.inner.pair {
-            Pair::Ec(pair) => pair
-                .sign(&random, message)
-                .map(|signature| signature.as_ref().to_vec())
-                .map_err(|_| SignError::Failed),
+            Pair::Ec(pair) => {
+                pair.sign(&random, message).map(|signature| signature.as_ref().to_vec()).map_err(|_| SignError::Failed)
+            }
             Pair::Rsa(pair) => {
                 let padding: &'static dyn signature::RsaEncoding = match self.algorithm() {
                     SignatureAlgorithm::RsaSha384 => &signature::RSA_PKCS1_SHA384,
@@ -248,8 +222,7 @@ impl Signer for PrivateKey {
                     _ => &signature::RSA_PKCS1_SHA256,
                 };
                 let mut signature = vec![0; pair.public_modulus_len()];
-                pair.sign(padding, &random, message, &mut signature)
-                    .map_err(|_| SignError::Failed)?;
+                pair.sign(padding, &random, message, &mut signature).map_err(|_| SignError::Failed)?;
                 Ok(signature)
             }
         }

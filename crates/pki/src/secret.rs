@@ -69,3 +69,15 @@ impl From<String> for SecretString {
         SecretString::new(text)
     }
 }
+
+impl From<Zeroizing<String>> for SecretString {
+    fn from(text: Zeroizing<String>) -> Self {
+        SecretString(text)
+    }
+}
+
+impl From<Zeroizing<Vec<u8>>> for SecretBytes {
+    fn from(bytes: Zeroizing<Vec<u8>>) -> Self {
+        SecretBytes(bytes)
+    }
+}

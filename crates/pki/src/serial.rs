@@ -35,9 +35,7 @@ impl Serial {
     pub fn from_bytes(bytes: &[u8]) -> Result<Self, SerialError> {
         let significant = strip_zeros(bytes);
         let mut padded = [0; SERIAL_BYTES_MAX];
-        let start = SERIAL_BYTES_MAX
-            .checked_sub(significant.len())
-            .ok_or(SerialError::TooLong)?;
+        let start = SERIAL_BYTES_MAX.checked_sub(significant.len()).ok_or(SerialError::TooLong)?;
         padded[start..].copy_from_slice(significant);
         Ok(Serial { bytes: padded })
     }

@@ -49,10 +49,7 @@ impl Time {
 
     /// The nearest whole minute, halves upwards, as certificates are dated (pki.md 2).
     pub fn round_to_minute(self) -> Self {
-        let minutes = self
-            .0
-            .saturating_add(MILLIS_PER_MINUTE / 2)
-            .div_euclid(MILLIS_PER_MINUTE);
+        let minutes = self.0.saturating_add(MILLIS_PER_MINUTE / 2).div_euclid(MILLIS_PER_MINUTE);
         Time(minutes.saturating_mul(MILLIS_PER_MINUTE))
     }
 
@@ -60,23 +57,14 @@ impl Time {
     pub fn rfc3339(self) -> String {
         let c = self.civil();
         let millis = self.0.rem_euclid(MILLIS_PER_SECOND);
-        let fraction = if millis == 0 {
-            String::new()
-        } else {
-            format!(".{millis:03}")
-        };
-        format!(
-            "{:04}-{:02}-{:02}T{:02}:{:02}:{:02}{fraction}Z",
-            c.year, c.month, c.day, c.hour, c.minute, c.second
-        )
+        let fraction = if millis == 0 { String::new() } else { format!(".{millis:03}") };
+        format!("{:04}-{:02}-{:02}T{:02}:{:02}:{:02}{fraction}Z", c.year, c.month, c.day, c.hour, c.minute, c.second)
     }
 
     /// RFC 1123 with the zone `UTC`, as the texts of pki.md 4 show times: `Sat, 21 Nov 2026 19:42:00 UTC`.
     pub fn rfc1123(self) -> String {
         const DAYS: [&str; 7] = ["Sun", "Mon", "Tue", "Wed", "Thu", "Fri", "Sat"];
-        const MONTHS: [&str; 12] = [
-            "Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec",
-        ];
+        const MONTHS: [&str; 12] = ["Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec"];
         let c = self.civil();
         format!(
             "{}, {:02} {} {:04} {:02}:{:02}:{:02} UTC",
@@ -99,15 +87,10 @@ impl Time {
         let from_march = days + 719_468;
         let era = from_march.div_euclid(146_097);
         let day_of_era = from_march.rem_euclid(146_097);
-        let year_of_era =
-            (day_of_era - day_of_era / 1_460 + day_of_era / 36_524 - day_of_era / 146_096) / 365;
+        let year_of_era = (day_of_era - day_of_era / 1_460 + day_of_era / 36_524 - day_of_era / 146_096) / 365;
         let day_of_year = day_of_era - (365 * year_of_era + year_of_era / 4 - year_of_era / 100);
         let shifted_month = (5 * day_of_year + 2) / 153;
-        let month = if shifted_month < 10 {
-            shifted_month + 3
-        } else {
-            shifted_month - 9
-        };
+        let month = if shifted_month < 10 { shifted_month + 3 } else { shifted_month - 9 };
         Civil {
             year: year_of_era + era * 400 + i64::from(month <= 2),
             month: small(month),
@@ -151,12 +134,8 @@ impl From<Time> for SystemTime {
     /// A time that the system cannot express becomes the epoch.
     fn from(time: Time) -> Self {
         let distance = Duration::from_millis(time.0.unsigned_abs());
-        if time.0 >= 0 {
-            UNIX_EPOCH.checked_add(distance)
-        } else {
-            UNIX_EPOCH.checked_sub(distance)
-        }
-        .unwrap_or(UNIX_EPOCH)
+        if time.0 >= 0 { UNIX_EPOCH.checked_add(distance) } else { UNIX_EPOCH.checked_sub(distance) }
+            .unwrap_or(UNIX_EPOCH)
     }
 }
 

@@ -1,0 +1,4 @@
+//! What issuing costs, beside the limit that the cryptographic library sets.
+fn main() {
+    divan::main();
+}
