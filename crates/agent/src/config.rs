@@ -137,10 +137,6 @@ pub struct JoinRequest {
 impl JoinRequest {
     /// Joins with `token` at one of `addrs`, with availability `Active`.
     pub fn new<A: Into<String>>(token: JoinToken, addrs: impl IntoIterator<Item = A>) -> Self {
-        JoinRequest {
-            token,
-            addrs: addrs.into_iter().map(Into::into).collect(),
-            availability: Availability::Active,
-        }
+        JoinRequest { token, addrs: addrs.into_iter().map(Into::into).collect(), availability: Availability::Active }
     }
 }

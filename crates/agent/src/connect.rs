@@ -10,11 +10,12 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use hyper_util::rt::TokioIo;
+use mtls::{ChainFault, ConnectError};
 use pki::bundle::TrustBundle;
 use pki::time::Time;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpStream;
-use tonic::transport::{Channel, Endpoint};
+use tonic::transport::Endpoint;
 use tonic::{Code, Status};
 
 use crate::plan::{Failure, FailureKind};
@@ -23,6 +24,7 @@ use crate::plan::{Failure, FailureKind};
 const DIAL_DEADLINE: Duration = Duration::from_secs(5);
 /// The HTTP/2 windows of our side, in bytes: the protocol's least; messages are small and memory counts.
 const WINDOW_BYTES: u32 = 65_535;
+const NO_ANSWER: &str = "no answer within 5 s";
 /// Calls that may wait in a channel.
 const BUFFERED_CALLS: usize = 8;
 
@@ -50,28 +52,38 @@ pub(crate) enum As {
     NewManager(mtls::Live),
 }
 
+/// A channel, and where the reason is found if its TLS breaks: gRPC swallows it.
+#[derive(Clone)]
+pub(crate) struct Channel {
+    pub(crate) grpc: tonic::transport::Channel,
+    last_error: mtls::LastError,
+}
+
 /// Opens a connection to the manager at `addr`.
 pub(crate) async fn dial(addr: &str, who: As, at: Time) -> Result<Channel, Failure> {
     let tcp = limited(TcpStream::connect(addr))
         .await?
         .map_err(|error| Failure::new(FailureKind::Connect, format!("{addr}: {error}")))?;
     tcp.set_nodelay(true).ok();
-    let refused = |error: mtls::ConnectError| tls_failure(addr, &error);
-    match who {
-        As::Stranger => channel(limited(mtls::connect_unverified(tcp)).await?.map_err(refused)?).await,
-        As::Joiner(trust) => {
-            let tls = mtls::connect_pinned(tcp, &trust, mtls::ServerName::Ca, at);
-            channel(limited(tls).await?.map_err(refused)?).await
-        }
+    let connected = match who {
+        As::Stranger => limited(mtls::connect_unverified(tcp)).await?,
+        As::Joiner(trust) => limited(mtls::connect_pinned(tcp, &trust, mtls::ManagerName::Ca, at))
+            .await?
+            .map(|connected| connected.stream),
         As::Node(live) => {
-            let tls = live.connect(tcp, mtls::Expect::manager(), at);
-            channel(limited(tls).await?.map_err(refused)?).await
+            limited(live.connect(tcp, &mtls::Expect::manager(), at)).await?.map(|connected| connected.stream)
         }
         As::NewManager(live) => {
-            let tls = live.connect(tcp, mtls::Expect::ca(), at);
-            channel(limited(tls).await?.map_err(refused)?).await
+            limited(live.connect(tcp, &mtls::Expect::ca(), at)).await?.map(|connected| connected.stream)
         }
-    }
+    };
+    let stream = connected.map_err(|error| {
+        let failure = tls_failure(&error);
+        Failure::new(failure.kind, format!("{addr}: {}", failure.text))
+    })?;
+    let last_error = stream.last_error();
+    let grpc = channel(stream).await?;
+    Ok(Channel { grpc, last_error })
 }
 
 async fn limited<F: Future>(future: F) -> Result<F::Output, Failure> {
@@ -80,7 +92,7 @@ async fn limited<F: Future>(future: F) -> Result<F::Output, Failure> {
         .map_err(|_| Failure::new(FailureKind::Timeout, "no connection within 5 s"))
 }
 
-async fn channel<S>(stream: S) -> Result<Channel, Failure>
+async fn channel<S>(stream: S) -> Result<tonic::transport::Channel, Failure>
 where
     S: AsyncRead + AsyncWrite + Send + Unpin + 'static,
 {
@@ -100,23 +112,42 @@ where
         .map_err(|error| Failure::new(FailureKind::Connect, chain_of(&error)))
 }
 
-fn tls_failure(addr: &str, error: &mtls::ConnectError) -> Failure {
-    let kind = if error.is_about_time() {
-        FailureKind::TlsTime
-    } else {
-        FailureKind::Tls
+fn tls_failure(error: &ConnectError) -> Failure {
+    let kind = match error {
+        ConnectError::Peer(ChainFault::NotYetValid { .. } | ChainFault::Expired { .. }) => FailureKind::TlsTime,
+        ConnectError::Io(_) => FailureKind::Connect,
+        _ => FailureKind::Tls,
     };
-    Failure::new(kind, format!("{addr}: {}", chain_of(error)))
+    Failure::new(kind, chain_of(error))
 }
 
-/// Waits for a call for as long as the protocol grants it.
-pub(crate) async fn call<T>(
-    future: impl Future<Output = Result<tonic::Response<T>, Status>>,
-) -> Result<T, Failure> {
-    match tokio::time::timeout(wire::limits::CALL_DEADLINE, future).await {
-        Ok(Ok(response)) => Ok(response.into_inner()),
-        Ok(Err(status)) => Err(failure(&status)),
-        Err(_) => Err(Failure::new(FailureKind::Timeout, "no answer within 5 s")),
+impl Channel {
+    /// Waits for a call for as long as the protocol grants it.
+    pub(crate) async fn call<T>(
+        &self,
+        future: impl Future<Output = Result<tonic::Response<T>, Status>>,
+    ) -> Result<T, Failure> {
+        match tokio::time::timeout(wire::limits::CALL_DEADLINE, future).await {
+            Ok(Ok(response)) => Ok(response.into_inner()),
+            Ok(Err(status)) => Err(self.failure(&status)),
+            Err(_) => Err(Failure::new(FailureKind::Timeout, NO_ANSWER)),
+        }
+    }
+
+    /// A status that a manager sent, or a connection that broke under a call.
+    pub(crate) fn failure(&self, status: &Status) -> Failure {
+        let broken = status.source().map(chain_of);
+        if let Some(error) = self.last_error.get()
+            && broken.is_some()
+        {
+            return tls_failure(&error);
+        }
+        match broken {
+            _ if status.code() == Code::DeadlineExceeded => Failure::new(FailureKind::Timeout, NO_ANSWER),
+            Some(text) if text.contains("Timeout expired") => Failure::new(FailureKind::Timeout, NO_ANSWER),
+            Some(text) => Failure::new(FailureKind::Connect, text),
+            None => Failure::new(FailureKind::Status(status.code()), status.message()),
+        }
     }
 }
 
@@ -128,24 +159,6 @@ pub(crate) fn request<T>(message: T, marked: bool) -> tonic::Request<T> {
         wire::marker::mark(request.metadata_mut());
     }
     request
-}
-
-/// A status that a manager sent, or a connection that broke under a call.
-pub(crate) fn failure(status: &Status) -> Failure {
-    let Some(source) = status.source() else {
-        return Failure::new(FailureKind::Status(status.code()), status.message());
-    };
-    let text = chain_of(source);
-    if status.code() == Code::DeadlineExceeded || text.contains("Timeout expired") {
-        return Failure::new(FailureKind::Timeout, "no answer within 5 s");
-    }
-    // A TLS 1.3 client learns only here that its certificate was refused.
-    let kind = if text.contains("received fatal alert") {
-        FailureKind::Tls
-    } else {
-        FailureKind::Connect
-    };
-    Failure::new(kind, text)
 }
 
 /// An error with all its causes, each once.

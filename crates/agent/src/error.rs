@@ -16,7 +16,7 @@ pub enum Retry {
 }
 
 /// The text of a node that does not run in FIPS mode before a cluster that demands it (pki.md 5).
-pub const FIPS_REQUIRED: &str = "node is not FIPS-enabled but cluster requires FIPS";
+pub(crate) const FIPS_REQUIRED: &str = "node is not FIPS-enabled but cluster requires FIPS";
 
 /// Why a join failed. The node holds no certificate.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -85,12 +85,16 @@ impl JoinError {
             JoinError::RootMismatch { .. } => {
                 "copy the token again from a manager you trust; if it still differs, do not join: somebody may stand in between"
             }
-            JoinError::Root(_) => "the cluster's root is not usable (expired, or of a kind not supported); ask its operator",
+            JoinError::Root(_) => {
+                "the cluster's root is not usable (expired, or of a kind not supported); ask its operator"
+            }
             JoinError::Refused { code, .. } if *code == 3 => {
                 "the token may have been rotated: copy it again (`swarmpki join-token worker` on a manager)"
             }
             JoinError::Refused { .. } => "ask the cluster's operator; trying again will not help",
-            JoinError::NoManager { .. } => "check the address, that the manager runs, and that port 2377 is open to this machine",
+            JoinError::NoManager { .. } => {
+                "check the address, that the manager runs, and that port 2377 is open to this machine"
+            }
             JoinError::NotIssued(_) => "look at the manager's log: its signing key or external CA does not work",
             JoinError::Certificate(_) => "look at the manager's log, and compare both machines' clocks",
             JoinError::Clock { .. } => "set this machine's clock (NTP), then join again",

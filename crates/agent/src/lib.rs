@@ -63,10 +63,12 @@ mod renew;
 mod run;
 mod session;
 mod status;
+#[cfg(test)]
+mod testing;
 
 pub use config::{Availability, Config, Description, IdentityHook, JoinRequest};
 pub use error::{JoinError, NodeError, Retry};
-pub use mtls::{Expect, Live};
+pub use mtls::Live;
 pub use node::{Ended, Handle, Node, Pending};
 pub use pki::identity::{ClusterId, NodeId, Role};
 pub use pki::join_token::JoinToken;

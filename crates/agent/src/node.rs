@@ -143,10 +143,7 @@ impl Pending {
         }
         // The token is not needed any more, and is a secret.
         self.runner.token = None;
-        Ok(Node {
-            runner: self.runner,
-            handle: self.handle,
-        })
+        Ok(Node { runner: self.runner, handle: self.handle })
     }
 
     /// The part that others may hold meanwhile.
@@ -221,10 +218,9 @@ fn build(config: Config, request: Option<JoinRequest>) -> Result<(Runner, Handle
     };
     let plan = Plan::new(start, now, random_u64()).map_err(|error| match error {
         StartError::Fips => NodeError::Fips,
-        error => NodeError::Certificate {
-            path: keystore.certificate_path().display().to_string(),
-            text: error.to_string(),
-        },
+        error => {
+            NodeError::Certificate { path: keystore.certificate_path().display().to_string(), text: error.to_string() }
+        }
     })?;
     let (publisher, live) = mtls::Publisher::new();
     let (tell, told) = mpsc::unbounded_channel();
@@ -233,21 +229,13 @@ fn build(config: Config, request: Option<JoinRequest>) -> Result<(Runner, Handle
         Some(request) if pair.is_none() => (Some(request.token), request.availability),
         _ => (None::<JoinToken>, Availability::Active),
     };
-    let handle = Handle {
-        status: watching,
-        live: live.clone(),
-        tell: tell.clone(),
-        keystore,
-    };
+    let handle = Handle { status: watching, live: live.clone(), tell: tell.clone(), keystore };
     let mut runner = Runner {
         plan,
         config,
         publisher,
         live,
-        held: pair.map(|Pair { chain, key, .. }| Held {
-            chain,
-            key: Arc::new(key.key),
-        }),
+        held: pair.map(|Pair { chain, key, .. }| Held { chain, key: Arc::new(key.key) }),
         trust,
         token,
         availability,
@@ -259,8 +247,6 @@ fn build(config: Config, request: Option<JoinRequest>) -> Result<(Runner, Handle
         session: None,
         tasks: JoinSet::new(),
     };
-    runner
-        .publish(at)
-        .map_err(|failure| NodeError::Identity(failure.text))?;
+    runner.publish(at).map_err(|failure| NodeError::Identity(failure.text))?;
     Ok((runner, handle))
 }

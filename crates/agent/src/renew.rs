@@ -2,19 +2,18 @@
 
 use std::sync::Arc;
 
-use pki::certificate::Certificate;
-use pki::key::{PrivateKey, SignError};
 use pki::bundle::TrustBundle;
+use pki::certificate::Certificate;
 use pki::join_token::JoinToken;
+use pki::key::{PrivateKey, SignError};
 use pki::secret::SecretBytes;
 use pki::time::Time;
 use tokio::sync::Mutex;
-use tonic::transport::Channel;
 use wire::client::{CaClient, NodeCaClient};
 use wire::proto::{GetUnlockKeyRequest, IssueNodeCertificateRequest, NodeCertificateStatusRequest};
 
 use crate::config::Availability;
-use crate::connect::{As, call, dial, fill_random, request};
+use crate::connect::{As, Channel, dial, fill_random, request};
 use crate::plan::{Accepted, Answer, Caller, Failure, FailureKind, Peer};
 
 /// How often a seed is drawn for a key; the chance that one is out of range is 2^-32.
@@ -91,12 +90,10 @@ impl Asking {
             token: token.map(|token| token.text().to_owned()).unwrap_or_default(),
             availability: availability.wire(),
         };
-        let answer = call(NodeCaClient::new(channel).issue_node_certificate(request(message, self.marked))).await;
+        let mut client = NodeCaClient::new(channel.grpc.clone());
+        let answer = channel.call(client.issue_node_certificate(request(message, self.marked))).await;
         match answer {
-            Ok(answer) => Ok(Accepted {
-                csr: self.csr.to_vec(),
-                node: answer.node_id,
-            }),
+            Ok(answer) => Ok(Accepted { csr: self.csr.to_vec(), node: answer.node_id }),
             Err(failure) => {
                 self.drop_broken(&failure).await;
                 Err(failure)
@@ -108,7 +105,8 @@ impl Asking {
     pub(crate) async fn poll(&self, peer: &Peer, caller: Caller, node: String, at: Time) -> Result<Answer, Failure> {
         let channel = self.channel(peer, caller, false, at).await?;
         let message = NodeCertificateStatusRequest { node_id: node };
-        let answer = call(NodeCaClient::new(channel).node_certificate_status(request(message, self.marked))).await;
+        let mut client = NodeCaClient::new(channel.grpc.clone());
+        let answer = channel.call(client.node_certificate_status(request(message, self.marked))).await;
         match answer {
             Ok(answer) => {
                 let status = answer.status.unwrap_or_default();
@@ -136,14 +134,11 @@ impl Asking {
         at: Time,
     ) -> Result<(), Failure> {
         let (publisher, live) = mtls::Publisher::new();
-        let identity = mtls::Identity {
-            chain,
-            key: self.key.duplicate(),
-            trust,
-        };
+        let identity = mtls::Identity { chain, key: self.key.duplicate(), trust };
         publisher.publish(identity, at).map_err(|error| local(&error))?;
         let channel = dial(&peer.addr, As::NewManager(live), at).await?;
-        let answer = call(CaClient::new(channel).get_unlock_key(request(GetUnlockKeyRequest {}, self.marked))).await;
+        let mut client = CaClient::new(channel.grpc.clone());
+        let answer = channel.call(client.get_unlock_key(request(GetUnlockKeyRequest {}, self.marked))).await;
         let fetched = match answer {
             Ok(answer) => {
                 let version = answer.version.map_or(0, |version| version.index);

@@ -117,10 +117,7 @@ impl Runner {
                 let asking = match self.asking(request) {
                     Ok(asking) => asking,
                     Err(failure) => {
-                        return Some(Input::Issued {
-                            request,
-                            result: Err(failure),
-                        });
+                        return Some(Input::Issued { request, result: Err(failure) });
                     }
                 };
                 let token = self.token.as_ref().map(JoinToken::duplicate);
@@ -130,12 +127,7 @@ impl Runner {
                     Some(Input::Issued { request, result })
                 });
             }
-            Effect::Poll {
-                request,
-                peer,
-                caller,
-                node,
-            } => {
+            Effect::Poll { request, peer, caller, node } => {
                 if let Ok(asking) = self.asking(request) {
                     self.spawn(async move {
                         let result = asking.poll(&peer, caller, node, at).await;
@@ -143,12 +135,7 @@ impl Runner {
                     });
                 }
             }
-            Effect::FetchUnlockKey {
-                request,
-                peer,
-                chain,
-                trust,
-            } => {
+            Effect::FetchUnlockKey { request, peer, chain, trust } => {
                 if let Ok(asking) = self.asking(request) {
                     self.spawn(async move {
                         let result = asking.fetch_unlock_key(&peer, chain, trust, at).await;
@@ -156,12 +143,7 @@ impl Runner {
                     });
                 }
             }
-            Effect::Install {
-                request,
-                chain,
-                role,
-                at,
-            } => {
+            Effect::Install { request, chain, role, at } => {
                 let result = self.install(request, chain, role, at).await;
                 return Some(Input::Installed { request, result });
             }
@@ -170,12 +152,7 @@ impl Runner {
                     self.asking = None;
                 }
             }
-            Effect::OpenSession {
-                session,
-                peer,
-                session_id,
-                tls,
-            } => {
+            Effect::OpenSession { session, peer, session_id, tls } => {
                 let (asks, rx) = mpsc::unbounded_channel();
                 let config = &self.config;
                 let task = self.tasks.spawn(hold(Opening {
@@ -205,7 +182,7 @@ impl Runner {
                 let clock = self.config.clock.clone();
                 self.spawn(async move {
                     let channel = dial(&peer.addr, As::Stranger, at).await.ok()?;
-                    let (offset_ms, _) = ask_clock(channel, clock.as_ref()).await.ok()?;
+                    let (offset_ms, _) = ask_clock(&channel, clock.as_ref()).await.ok()?;
                     Some(Input::Clock { offset_ms, proven: None })
                 });
             }
@@ -215,7 +192,9 @@ impl Runner {
             Effect::SaveFloor(floor) => {
                 self.on_disk("time floor", move |keystore| keystore.save_floor(floor)).await;
             }
-            Effect::RoleWanted(role) => tracing::info!(role = role.word(), "the cluster wants another role of this node"),
+            Effect::RoleWanted(role) => {
+                tracing::info!(role = role.word(), "the cluster wants another role of this node")
+            }
             Effect::RoleChanged(role) => tracing::info!(role = role.word(), "this node has another role"),
             Effect::Joined | Effect::JoinFailed(_) | Effect::Removed { .. } => {}
         }
@@ -281,16 +260,8 @@ impl Runner {
         let Some((held, trust)) = self.held.as_ref().zip(self.trust.as_ref()) else {
             return Ok(());
         };
-        // An expired certificate is published as of its last moment: it is all we have to ask for a new one with.
-        let last = held.chain.iter().map(Certificate::not_after).min().unwrap_or(at);
-        let identity = mtls::Identity {
-            chain: held.chain.clone(),
-            key: held.key.duplicate(),
-            trust: trust.clone(),
-        };
-        self.publisher
-            .publish(identity, at.min(last))
-            .map_err(|error| local(&error))
+        let identity = mtls::Identity { chain: held.chain.clone(), key: held.key.duplicate(), trust: trust.clone() };
+        self.publisher.publish(identity, at).map_err(|error| local(&error))
     }
 
     async fn save(

@@ -6,7 +6,6 @@ use pki::time::Time;
 use tokio::sync::mpsc;
 use tokio::task::JoinSet;
 use tonic::Code;
-use tonic::transport::Channel;
 use wire::client::DispatcherClient;
 use wire::proto::{
     AssignmentsRequest, EngineDescription, HeartbeatRequest, NodeDescription, NodeTlsInfo, Platform, Resources,
@@ -14,7 +13,7 @@ use wire::proto::{
 };
 
 use crate::config::Description;
-use crate::connect::{As, call, dial, failure, request};
+use crate::connect::{As, Channel, dial, request};
 use crate::join::ask_clock;
 use crate::plan::{Failure, FailureKind, Input, Peer, TlsInfo};
 
@@ -54,24 +53,17 @@ async fn serve(mut opening: Opening) -> Result<(), Failure> {
     let session = opening.number;
     let channel = dial(&opening.peer.addr, As::Node(opening.live.clone()), opening.at).await?;
     let _ = opening.told.send(Input::SessionDialed { session });
-    let mut client = DispatcherClient::new(channel.clone())
-        .max_decoding_message_size(wire::limits::SESSION_MESSAGE_BYTES_MAX);
-    let message = SessionRequest {
-        description: Some(opening.description),
-        session_id: opening.session_id,
-    };
+    let mut client =
+        DispatcherClient::new(channel.grpc.clone()).max_decoding_message_size(wire::limits::SESSION_MESSAGE_BYTES_MAX);
+    let message = SessionRequest { description: Some(opening.description), session_id: opening.session_id };
     // No deadline: the stream stands as long as the session; the machine watches for its first message.
-    let mut messages = client
-        .session(message)
-        .await
-        .map_err(|status| failure(&status))?
-        .into_inner();
+    let mut messages = client.session(message).await.map_err(|status| channel.failure(&status))?.into_inner();
     let mut calls = JoinSet::new();
     let mut session_id = String::new();
     loop {
         tokio::select! {
             message = messages.message() => {
-                let Some(message) = message.map_err(|status| failure(&status))? else {
+                let Some(message) = message.map_err(|status| channel.failure(&status))? else {
                     return Ok(());
                 };
                 session_id.clone_from(&message.session_id);
@@ -91,7 +83,7 @@ async fn serve(mut opening: Opening) -> Result<(), Failure> {
                     let (channel, told, clock) = (channel.clone(), opening.told.clone(), opening.clock.clone());
                     let id = session_id.clone();
                     calls.spawn(async move {
-                        match ask_clock(channel.clone(), clock.as_ref()).await {
+                        match ask_clock(&channel, clock.as_ref()).await {
                             Ok((offset_ms, time)) => {
                                 let _ = told.send(Input::Clock { offset_ms, proven: Some(time) });
                                 Ok(())
@@ -111,23 +103,21 @@ async fn serve(mut opening: Opening) -> Result<(), Failure> {
 }
 
 async fn beat(channel: Channel, session_id: String) -> Result<std::time::Duration, Failure> {
-    let answer = call(DispatcherClient::new(channel).heartbeat(request(HeartbeatRequest { session_id }, false))).await?;
-    Ok(answer
-        .period
-        .and_then(|period| std::time::Duration::try_from(period).ok())
-        .unwrap_or(HEARTBEAT_PERIOD))
+    let mut client = DispatcherClient::new(channel.grpc.clone());
+    let answer = channel.call(client.heartbeat(request(HeartbeatRequest { session_id }, false))).await?;
+    Ok(answer.period.and_then(|period| std::time::Duration::try_from(period).ok()).unwrap_or(HEARTBEAT_PERIOD))
 }
 
 /// Reads the assignments of an engine's dispatcher and does none of them (wire.md 7, item 4).
 async fn listen_for_tasks(channel: Channel, session_id: String) -> Result<(), Failure> {
     let mut client =
-        DispatcherClient::new(channel).max_decoding_message_size(wire::limits::SESSION_MESSAGE_BYTES_MAX);
+        DispatcherClient::new(channel.grpc.clone()).max_decoding_message_size(wire::limits::SESSION_MESSAGE_BYTES_MAX);
     let mut messages = match client.assignments(AssignmentsRequest { session_id }).await {
         Ok(answer) => answer.into_inner(),
         Err(status) if status.code() == Code::Unimplemented => return Ok(()),
-        Err(status) => return Err(failure(&status)),
+        Err(status) => return Err(channel.failure(&status)),
     };
-    while messages.message().await.map_err(|status| failure(&status))?.is_some() {}
+    while messages.message().await.map_err(|status| channel.failure(&status))?.is_some() {}
     Err(Failure::new(FailureKind::Connect, "the manager ended the assignments"))
 }
 
@@ -135,27 +125,17 @@ async fn listen_for_tasks(channel: Channel, session_id: String) -> Result<(), Fa
 pub(crate) fn describe(description: &Description, tls: TlsInfo, fips: bool, can_manage: bool) -> NodeDescription {
     let mut labels = description.labels.clone();
     if can_manage {
-        labels.insert(
-            wire::marker::VERSION_LABEL.to_owned(),
-            env!("CARGO_PKG_VERSION").to_owned(),
-        );
+        labels.insert(wire::marker::VERSION_LABEL.to_owned(), env!("CARGO_PKG_VERSION").to_owned());
     }
     NodeDescription {
         hostname: description.hostname.clone(),
-        platform: Some(Platform {
-            architecture: description.architecture.clone(),
-            os: description.os.clone(),
-        }),
+        platform: Some(Platform { architecture: description.architecture.clone(), os: description.os.clone() }),
         resources: Some(Resources {
             nano_cpus: description.nano_cpus,
             memory_bytes: description.memory_bytes,
             generic: Vec::new(),
         }),
-        engine: Some(EngineDescription {
-            engine_version: description.version.clone(),
-            labels,
-            plugins: Vec::new(),
-        }),
+        engine: Some(EngineDescription { engine_version: description.version.clone(), labels, plugins: Vec::new() }),
         tls_info: Some(NodeTlsInfo {
             trust_root: tls.trust_root,
             cert_issuer_subject: tls.issuer_subject,

@@ -59,16 +59,12 @@ pub enum KeystoreError {
 
 impl KeystoreError {
     pub(super) fn io(path: &Path, action: &'static str, source: io::Error) -> Self {
-        KeystoreError::Io {
-            path: path.to_owned(),
-            action,
-            source,
-        }
+        KeystoreError::Io { path: path.to_owned(), action, source }
     }
 
     pub(super) fn key(path: PathBuf, source: KeyFileError) -> Self {
         match source {
-            KeyFileError::InvalidKek => KeystoreError::Locked { path, source },
+            KeyFileError::InvalidKek { .. } => KeystoreError::Locked { path, source },
             source => KeystoreError::Key { path, source },
         }
     }
@@ -88,10 +84,9 @@ impl KeystoreError {
             KeystoreError::Unreadable { path, .. } => {
                 format!("put {} back from a copy, or remove it and join again", path.display())
             }
-            KeystoreError::Mismatch { path } => format!(
-                "put back the key that belongs to {}, or remove both and join again",
-                path.display()
-            ),
+            KeystoreError::Mismatch { path } => {
+                format!("put back the key that belongs to {}, or remove both and join again", path.display())
+            }
             KeystoreError::Locked { .. } => "unlock the node with the cluster's unlock key".to_owned(),
             KeystoreError::Key { path, .. } => {
                 format!("put {} back from a copy, or remove it and join again", path.display())

@@ -228,10 +228,7 @@ impl Keystore {
         let Some(bytes) = self.read(&path)? else {
             return Ok(Vec::new());
         };
-        serde_json::from_slice(&bytes).map_err(|error| KeystoreError::Unreadable {
-            path,
-            text: error.to_string(),
-        })
+        serde_json::from_slice(&bytes).map_err(|error| KeystoreError::Unreadable { path, text: error.to_string() })
     }
 
     /// Writes the list of managers, sorted by node id.
@@ -240,10 +237,8 @@ impl Keystore {
         let mut managers = managers.to_vec();
         managers.sort();
         let path = self.state_dir.join(MANAGERS_FILE);
-        let bytes = serde_json::to_vec(&managers).map_err(|error| KeystoreError::Unreadable {
-            path: path.clone(),
-            text: error.to_string(),
-        })?;
+        let bytes = serde_json::to_vec(&managers)
+            .map_err(|error| KeystoreError::Unreadable { path: path.clone(), text: error.to_string() })?;
         self.replace(&path, &bytes, PRIVATE)
     }
 
@@ -255,23 +250,16 @@ impl Keystore {
         };
         serde_json::from_slice(&bytes)
             .map(|facts: NodeFacts| Time::from_unix_millis(facts.time_floor_ms))
-            .map_err(|error| KeystoreError::Unreadable {
-                path,
-                text: error.to_string(),
-            })
+            .map_err(|error| KeystoreError::Unreadable { path, text: error.to_string() })
     }
 
     /// Writes the time that is proven to have passed.
     pub fn save_floor(&self, floor: Time) -> Result<(), KeystoreError> {
         let _writing = lock(&self.writing);
-        let facts = NodeFacts {
-            time_floor_ms: floor.unix_millis(),
-        };
+        let facts = NodeFacts { time_floor_ms: floor.unix_millis() };
         let path = self.state_dir.join(NODE_FILE);
-        let bytes = serde_json::to_vec(&facts).map_err(|error| KeystoreError::Unreadable {
-            path: path.clone(),
-            text: error.to_string(),
-        })?;
+        let bytes = serde_json::to_vec(&facts)
+            .map_err(|error| KeystoreError::Unreadable { path: path.clone(), text: error.to_string() })?;
         self.replace(&path, &bytes, PRIVATE)
     }
 
@@ -294,16 +282,8 @@ impl Keystore {
         key: KeyFile,
         place: &Path,
     ) -> Result<Pair, KeystoreError> {
-        let received = self
-            .disk
-            .modified(place)
-            .map_err(|source| KeystoreError::io(place, "look at", source))?;
-        Ok(Pair {
-            chain_pem,
-            chain,
-            key,
-            received,
-        })
+        let received = self.disk.modified(place).map_err(|source| KeystoreError::io(place, "look at", source))?;
+        Ok(Pair { chain_pem, chain, key, received })
     }
 
     /// Reads a certificate file and compares its leaf with the key. The inner error is about the content.
@@ -319,15 +299,10 @@ impl Keystore {
         let chain = match Certificate::parse_pem_bundle(&pem) {
             Ok(chain) => chain,
             Err(error) => {
-                return Ok(Err(KeystoreError::Unreadable {
-                    path: path.to_owned(),
-                    text: error.to_string(),
-                }));
+                return Ok(Err(KeystoreError::Unreadable { path: path.to_owned(), text: error.to_string() }));
             }
         };
-        let matches = chain
-            .first()
-            .is_some_and(|leaf| leaf.spki_der() == key.key.public().spki_der());
+        let matches = chain.first().is_some_and(|leaf| leaf.spki_der() == key.key.public().spki_der());
         if !matches {
             return Ok(Err(KeystoreError::Mismatch { path: path.to_owned() }));
         }
@@ -345,11 +320,7 @@ impl Keystore {
             Ok(key) => self.read_matching(&self.certificate_path(), &key)?.is_ok(),
             Err(_) => false,
         };
-        if matches {
-            self.rename(&legacy, &self.key_path())
-        } else {
-            self.remove(&legacy)
-        }
+        if matches { self.rename(&legacy, &self.key_path()) } else { self.remove(&legacy) }
     }
 
     fn read_key(&self) -> Result<Option<KeyFile>, KeystoreError> {
@@ -359,9 +330,7 @@ impl Keystore {
         };
         let bytes = SecretBytes::new(bytes);
         let kek = lock(&self.kek).key.clone();
-        KeyFile::parse(bytes.expose(), kek.as_deref())
-            .map(Some)
-            .map_err(|error| KeystoreError::key(path, error))
+        KeyFile::parse(bytes.expose(), kek.as_deref()).map(Some).map_err(|error| KeystoreError::key(path, error))
     }
 
     fn write_key(&self, file: &KeyFile, seal: bool) -> Result<(), KeystoreError> {
@@ -377,30 +346,21 @@ impl Keystore {
     }
 
     fn read(&self, path: &Path) -> Result<Option<Vec<u8>>, KeystoreError> {
-        self.disk
-            .read(path)
-            .map_err(|source| KeystoreError::io(path, "read", source))
+        self.disk.read(path).map_err(|source| KeystoreError::io(path, "read", source))
     }
 
     fn remove(&self, path: &Path) -> Result<(), KeystoreError> {
-        self.disk
-            .remove(path)
-            .map_err(|source| KeystoreError::io(path, "remove", source))
+        self.disk.remove(path).map_err(|source| KeystoreError::io(path, "remove", source))
     }
 
     fn rename(&self, from: &Path, to: &Path) -> Result<(), KeystoreError> {
-        self.disk
-            .rename(from, to)
-            .map_err(|source| KeystoreError::io(to, "move into place", source))?;
+        self.disk.rename(from, to).map_err(|source| KeystoreError::io(to, "move into place", source))?;
         self.sync_dir(to)
     }
 
     fn sync_dir(&self, of: &Path) -> Result<(), KeystoreError> {
         match of.parent() {
-            Some(dir) => self
-                .disk
-                .sync_dir(dir)
-                .map_err(|source| KeystoreError::io(dir, "sync", source)),
+            Some(dir) => self.disk.sync_dir(dir).map_err(|source| KeystoreError::io(dir, "sync", source)),
             None => Ok(()),
         }
     }
@@ -408,9 +368,7 @@ impl Keystore {
     /// Writes a file whole: under another name, synced, then renamed, then the directory synced.
     fn replace(&self, path: &Path, bytes: &[u8], mode: u32) -> Result<(), KeystoreError> {
         for (dir, mode) in [(&self.state_dir, 0o700), (&self.certificates, 0o755)] {
-            self.disk
-                .create_dir(dir, mode)
-                .map_err(|source| KeystoreError::io(dir, "make", source))?;
+            self.disk.create_dir(dir, mode).map_err(|source| KeystoreError::io(dir, "make", source))?;
         }
         let mut random = [0; 8];
         crate::connect::fill_random(&mut random);
@@ -429,10 +387,7 @@ impl Keystore {
     /// Removes temporary files that a power cut left behind; they may hold a key.
     fn sweep(&self) -> Result<(), KeystoreError> {
         for dir in [&self.certificates, &self.state_dir] {
-            let names = self
-                .disk
-                .names(dir)
-                .map_err(|source| KeystoreError::io(dir, "list", source))?;
+            let names = self.disk.names(dir).map_err(|source| KeystoreError::io(dir, "list", source))?;
             for name in names.iter().filter(|name| name.starts_with(TEMPORARY)) {
                 self.remove(&dir.join(name))?;
             }

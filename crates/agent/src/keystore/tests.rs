@@ -1,0 +1,354 @@
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
+
+use std::collections::BTreeMap;
+use std::io;
+use std::os::unix::fs::PermissionsExt;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex};
+
+use pki::certificate::Certificate;
+use pki::identity::Role;
+use pki::key::{PrivateKey, Signer};
+use pki::secret::SecretBytes;
+use pki::time::Time;
+
+use super::disk::Disk;
+use super::{CERTIFICATE_FILE, KEY_FILE, Keystore, KeystoreError, LEGACY_KEY_FILE, NEXT_CERTIFICATE_FILE};
+use crate::plan::Peer;
+use crate::testing::{Ca, DAY, csr, key, subject};
+
+const NOW: Time = Time::from_unix_secs(1_790_000_000);
+const DIR: &str = "/state";
+
+type Files = BTreeMap<PathBuf, Vec<u8>>;
+
+#[derive(Clone)]
+enum Op {
+    Write(PathBuf, Vec<u8>),
+    Rename(PathBuf, PathBuf),
+    Remove(PathBuf),
+    Sync,
+}
+
+/// A disk in memory that remembers the order of what was done to it.
+#[derive(Default)]
+struct MemDisk {
+    files: Mutex<Files>,
+    ops: Mutex<Vec<Op>>,
+}
+
+impl MemDisk {
+    fn with(files: Files) -> Arc<Self> {
+        Arc::new(MemDisk { files: Mutex::new(files), ops: Mutex::default() })
+    }
+
+    fn keystore(self: &Arc<Self>) -> Keystore {
+        Keystore::on(PathBuf::from(DIR), self.clone())
+    }
+
+    fn does(&self, op: Op) {
+        apply(&mut self.files.lock().unwrap(), &op);
+        self.ops.lock().unwrap().push(op);
+    }
+
+    fn files(&self) -> Files {
+        self.files.lock().unwrap().clone()
+    }
+
+    fn take_ops(&self) -> Vec<Op> {
+        std::mem::take(&mut self.ops.lock().unwrap())
+    }
+}
+
+fn apply(files: &mut Files, op: &Op) {
+    match op {
+        Op::Write(path, bytes) => {
+            files.insert(path.clone(), bytes.clone());
+        }
+        Op::Rename(from, to) => {
+            if let Some(bytes) = files.remove(from) {
+                files.insert(to.clone(), bytes);
+            }
+        }
+        Op::Remove(path) => {
+            files.remove(path);
+        }
+        Op::Sync => {}
+    }
+}
+
+impl Disk for MemDisk {
+    fn read(&self, path: &Path) -> io::Result<Option<Vec<u8>>> {
+        Ok(self.files.lock().unwrap().get(path).cloned())
+    }
+    fn modified(&self, _: &Path) -> io::Result<Time> {
+        Ok(NOW)
+    }
+    fn write_new(&self, path: &Path, bytes: &[u8], _: u32) -> io::Result<()> {
+        self.does(Op::Write(path.to_owned(), bytes.to_owned()));
+        Ok(())
+    }
+    fn rename(&self, from: &Path, to: &Path) -> io::Result<()> {
+        self.does(Op::Rename(from.to_owned(), to.to_owned()));
+        Ok(())
+    }
+    fn remove(&self, path: &Path) -> io::Result<()> {
+        self.does(Op::Remove(path.to_owned()));
+        Ok(())
+    }
+    fn sync_dir(&self, _: &Path) -> io::Result<()> {
+        self.does(Op::Sync);
+        Ok(())
+    }
+    fn create_dir(&self, _: &Path, _: u32) -> io::Result<()> {
+        Ok(())
+    }
+    fn names(&self, dir: &Path) -> io::Result<Vec<String>> {
+        let files = self.files.lock().unwrap();
+        let names = files.keys().filter(|path| path.parent() == Some(dir));
+        Ok(names.map(|path| path.file_name().unwrap().to_string_lossy().into_owned()).collect())
+    }
+}
+
+/// Every state that a power cut during `ops` can leave: of the names changed since the last sync any first part may have
+/// reached the disk, and a file that was being written may be torn.
+fn after_every_cut(before: &Files, ops: &[Op]) -> Vec<Files> {
+    let mut states = Vec::new();
+    for cut in 0..=ops.len() {
+        let done = &ops[..cut];
+        let durable = done.iter().rposition(|op| matches!(op, Op::Sync)).map_or(0, |at| at + 1);
+        for kept in durable..=cut {
+            let mut files = before.clone();
+            done[..kept].iter().for_each(|op| apply(&mut files, op));
+            if let Some(Op::Write(path, bytes)) = ops.get(cut) {
+                let mut torn = files.clone();
+                torn.insert(path.clone(), bytes[..bytes.len() / 2].to_vec());
+                states.push(torn);
+            }
+            states.push(files);
+        }
+    }
+    states
+}
+
+fn pair(seed: u8) -> (Vec<Certificate>, PrivateKey) {
+    let ca = Ca::new(200, NOW);
+    let key = key(seed);
+    let pem = ca.issue(&csr(&key), &subject("node1", Role::Worker), NOW, DAY);
+    (Certificate::parse_pem_bundle(&pem).unwrap(), key)
+}
+
+fn loaded(keystore: &Keystore) -> Option<Vec<u8>> {
+    let pair = keystore.load_pair().unwrap()?;
+    assert_eq!(pair.chain[0].spki_der(), pair.key.key.public().spki_der());
+    Some(pair.chain[0].spki_der().to_vec())
+}
+
+#[test]
+fn a_power_cut_at_any_step_leaves_the_old_pair_or_the_new() {
+    let (old_chain, old_key) = pair(1);
+    let (new_chain, new_key) = pair(2);
+    let (last_chain, last_key) = pair(3);
+    for first in [true, false] {
+        for role in [Role::Worker, Role::Manager] {
+            let disk = MemDisk::with(Files::new());
+            if !first {
+                disk.keystore().save_pair(&old_chain, &old_key, role).unwrap();
+            }
+            let before = disk.files();
+            disk.take_ops();
+            disk.keystore().save_pair(&new_chain, &new_key, role).unwrap();
+            let ops = disk.take_ops();
+            assert!(ops.len() >= 8, "three files' worth of steps");
+            let (mut olds, mut news) = (0, 0);
+            for files in after_every_cut(&before, &ops) {
+                let cut = MemDisk::with(files);
+                let found = loaded(&cut.keystore());
+                if found.as_deref() == Some(new_key.public().spki_der()) {
+                    news += 1;
+                } else {
+                    assert_eq!(found.as_deref(), (!first).then(|| old_key.public().spki_der()));
+                    olds += 1;
+                }
+                // Loading again gives the same, nothing of a key lies about, and the next renewal works.
+                assert_eq!(loaded(&cut.keystore()), found);
+                assert!(cut.files().keys().all(|path| !path.to_string_lossy().contains(".tmp-")));
+                cut.keystore().save_pair(&last_chain, &last_key, role).unwrap();
+                assert_eq!(loaded(&cut.keystore()).as_deref(), Some(last_key.public().spki_der()));
+            }
+            assert!(olds > 0 && news > 0);
+        }
+    }
+}
+
+#[test]
+fn a_power_cut_in_a_recovery_is_recovered_from() {
+    let (old_chain, old_key) = pair(1);
+    let (new_chain, new_key) = pair(2);
+    let disk = MemDisk::with(Files::new());
+    disk.keystore().save_pair(&old_chain, &old_key, Role::Worker).unwrap();
+    let before = disk.files();
+    disk.take_ops();
+    disk.keystore().save_pair(&new_chain, &new_key, Role::Worker).unwrap();
+    for files in after_every_cut(&before, &disk.take_ops()) {
+        let cut = MemDisk::with(files.clone());
+        let found = loaded(&cut.keystore());
+        for files in after_every_cut(&files, &cut.take_ops()) {
+            assert_eq!(loaded(&MemDisk::with(files).keystore()), found);
+        }
+    }
+}
+
+#[test]
+fn a_power_cut_while_headers_change_keeps_key_and_headers() {
+    let (chain, key) = pair(1);
+    let disk = MemDisk::with(Files::new());
+    let keystore = disk.keystore();
+    keystore.save_pair(&chain, &key, Role::Manager).unwrap();
+    let set = |value: &str| {
+        let value = value.to_owned();
+        keystore.update_headers(move |headers| {
+            headers.insert("raft-dek".to_owned(), value);
+        })
+    };
+    set("one").unwrap();
+    let before = disk.files();
+    disk.take_ops();
+    set("two").unwrap();
+    for files in after_every_cut(&before, &disk.take_ops()) {
+        let cut = MemDisk::with(files);
+        assert!(loaded(&cut.keystore()).is_some());
+        let value = cut.keystore().headers().unwrap()["raft-dek"].clone();
+        assert!(value == "one" || value == "two", "{value}");
+    }
+}
+
+#[test]
+fn headers_survive_a_managers_renewal_and_not_a_demotion() {
+    let keystore = MemDisk::with(Files::new()).keystore();
+    assert!(matches!(keystore.update_headers(|_| ()), Err(KeystoreError::Missing { .. })));
+    let (chain, key) = pair(1);
+    keystore.save_pair(&chain, &key, Role::Manager).unwrap();
+    keystore
+        .update_headers(|headers| {
+            headers.insert("raft-dek".to_owned(), "sealed".to_owned());
+        })
+        .unwrap();
+    let (chain, key) = pair(2);
+    keystore.save_pair(&chain, &key, Role::Manager).unwrap();
+    assert_eq!(keystore.headers().unwrap()["raft-dek"], "sealed");
+    let (chain, key) = pair(3);
+    keystore.save_pair(&chain, &key, Role::Worker).unwrap();
+    assert!(keystore.headers().unwrap().is_empty());
+}
+
+#[test]
+fn c69_c70_c71_c94_only_a_managers_key_is_sealed() {
+    let disk = MemDisk::with(Files::new());
+    let kek = || Some(Arc::new(SecretBytes::copy_of(&[7; 32])));
+    let keystore = disk.keystore();
+    keystore.set_kek(kek(), 5);
+    let (chain, key) = pair(1);
+    keystore.save_pair(&chain, &key, Role::Worker).unwrap();
+    assert!(!disk.keystore().is_locked().unwrap());
+    keystore.save_pair(&chain, &key, Role::Manager).unwrap();
+    assert!(disk.keystore().is_locked().unwrap());
+    assert!(matches!(disk.keystore().load_pair(), Err(KeystoreError::Locked { .. })));
+    let opened = disk.keystore();
+    opened.set_kek(kek(), 5);
+    assert_eq!(opened.load_pair().unwrap().unwrap().key.kek_version, 5);
+    keystore.rekey(None, 9).unwrap();
+    assert_eq!(disk.keystore().load_pair().unwrap().unwrap().key.kek_version, 9);
+    // An older key from a manager does not come back.
+    keystore.offer_kek(kek(), 8);
+    keystore.save_pair(&chain, &key, Role::Manager).unwrap();
+    assert!(!disk.keystore().is_locked().unwrap());
+}
+
+#[test]
+fn c93_garbage_is_named_with_its_remedy() {
+    let (chain, key) = pair(1);
+    let file = |name: &str| Path::new(DIR).join("certificates").join(name);
+    let check = |name: &str, bytes: &[u8]| {
+        let disk = MemDisk::with(Files::new());
+        disk.keystore().save_pair(&chain, &key, Role::Worker).unwrap();
+        disk.files.lock().unwrap().insert(file(name), bytes.to_vec());
+        let error = disk.keystore().load_pair().err().expect(name);
+        assert!(error.to_string().contains(name), "{error}");
+        assert!(error.hint().contains(name), "{}", error.hint());
+    };
+    check(CERTIFICATE_FILE, b"garbage");
+    check(KEY_FILE, b"garbage");
+    let (other, _) = pair(2);
+    check(CERTIFICATE_FILE, pki::certificate::encode_pem(&other).as_bytes());
+}
+
+#[test]
+fn a_certificate_left_aside_is_taken_only_if_it_belongs_to_the_key() {
+    let (chain, key) = pair(1);
+    let (other, other_key) = pair(2);
+    let next = Path::new(DIR).join("certificates").join(NEXT_CERTIFICATE_FILE);
+    let disk = MemDisk::with(Files::new());
+    disk.keystore().save_pair(&chain, &key, Role::Worker).unwrap();
+    disk.files.lock().unwrap().insert(next.clone(), b"garbage".to_vec());
+    assert_eq!(loaded(&disk.keystore()).as_deref(), Some(key.public().spki_der()));
+
+    // The certificate in place is wrong, and so is the one aside: the first is the error, the second goes.
+    let place = Path::new(DIR).join("certificates").join(CERTIFICATE_FILE);
+    disk.files.lock().unwrap().insert(place, pki::certificate::encode_pem(&other).into_bytes());
+    assert!(matches!(
+        disk.keystore().load_pair(),
+        Err(KeystoreError::Mismatch { path }) if path.ends_with(CERTIFICATE_FILE)
+    ));
+    assert!(!disk.files().contains_key(&next));
+
+    // A key of a very old engine belongs to the certificate: taken.
+    let legacy = Path::new(DIR).join("certificates").join(LEGACY_KEY_FILE);
+    let pem = other_key.pkcs8_pem().expose().as_bytes().to_vec();
+    disk.files.lock().unwrap().insert(legacy.clone(), pem);
+    assert_eq!(loaded(&disk.keystore()).as_deref(), Some(other_key.public().spki_der()));
+    assert!(!disk.files().contains_key(&legacy));
+    disk.files.lock().unwrap().insert(legacy.clone(), b"garbage".to_vec());
+    assert!(loaded(&disk.keystore()).is_some());
+    assert!(!disk.files().contains_key(&legacy));
+}
+
+#[test]
+fn c65_c67_files_have_the_engines_names_modes_and_formats() {
+    let dir = tempfile::tempdir().unwrap();
+    let state = dir.path().join("swarm");
+    let keystore = Keystore::new(&state);
+    assert!(keystore.load_pair().unwrap().is_none());
+    assert_eq!(keystore.load_trust().unwrap(), None);
+    assert_eq!(keystore.load_managers().unwrap(), []);
+    assert_eq!(keystore.load_floor().unwrap(), Time::default());
+
+    let ca = Ca::new(200, NOW);
+    let (chain, key) = pair(1);
+    keystore.save_trust(ca.pem().as_bytes()).unwrap();
+    keystore.save_pair(&chain, &key, Role::Worker).unwrap();
+    let peer = |node: &str, addr: &str| Peer { node: node.to_owned(), addr: addr.to_owned() };
+    keystore.save_managers(&[peer("b", "10.0.0.2:2377"), peer("a", "10.0.0.1:2377")]).unwrap();
+    keystore.save_floor(NOW).unwrap();
+
+    let mode = |name: &str| std::fs::metadata(state.join(name)).unwrap().permissions().mode() & 0o7777;
+    assert_eq!(mode("certificates"), 0o755);
+    assert_eq!(mode("certificates/swarm-root-ca.crt"), 0o644);
+    assert_eq!(mode("certificates/swarm-node.crt"), 0o644);
+    assert_eq!(mode("certificates/swarm-node.key"), 0o600);
+    assert_eq!(mode("state.json"), 0o600);
+    assert_eq!(
+        std::fs::read_to_string(state.join("state.json")).unwrap(),
+        r#"[{"node_id":"a","addr":"10.0.0.1:2377"},{"node_id":"b","addr":"10.0.0.2:2377"}]"#
+    );
+    let text = std::fs::read_to_string(keystore.key_path()).unwrap();
+    assert!(text.starts_with("-----BEGIN PRIVATE KEY-----\nkek-version: 0\n\n"), "{}", &text[..60]);
+    assert_eq!(std::fs::read_to_string(keystore.certificate_path()).unwrap(), pki::certificate::encode_pem(&chain));
+    assert_eq!(keystore.load_floor().unwrap(), NOW);
+    assert_eq!(keystore.load_managers().unwrap().len(), 2);
+    assert!(loaded(&Keystore::new(&state)).is_some());
+
+    keystore.wipe().unwrap();
+    assert!(keystore.load_pair().unwrap().is_none());
+    assert_eq!(std::fs::read_dir(state.join("certificates")).unwrap().count(), 0);
+}

@@ -24,10 +24,7 @@ impl Peer {
     /// A peer of which only the address is known.
     #[must_use]
     pub const fn at(addr: String) -> Self {
-        Peer {
-            node: String::new(),
-            addr,
-        }
+        Peer { node: String::new(), addr }
     }
 }
 
@@ -60,17 +57,13 @@ pub enum FailureKind {
 impl Failure {
     /// A failure of one kind with its text.
     pub fn new(kind: FailureKind, text: impl Into<String>) -> Self {
-        Failure {
-            kind,
-            text: text.into(),
-        }
+        Failure { kind, text: text.into() }
     }
 
     /// Whether a manager said that this node was removed from the swarm (wire.md 4).
     #[must_use]
     pub fn says_removed(&self) -> bool {
-        self.kind == FailureKind::Status(tonic::Code::PermissionDenied)
-            && self.text.contains("was removed from swarm")
+        self.kind == FailureKind::Status(tonic::Code::PermissionDenied) && self.text.contains("was removed from swarm")
     }
 }
 

@@ -8,9 +8,9 @@ use pki::bundle::TrustBundle;
 use pki::digest::Digest;
 use pki::time::Time;
 
+use super::Plan;
 use super::io::{Effect, Failure, FailureKind, Peer, Timer};
 use super::request::{ATTEMPTS_MAX, JOIN_PAUSE, Stage};
-use super::Plan;
 use crate::error::JoinError;
 
 /// What a join holds besides its request.
@@ -25,12 +25,7 @@ pub(crate) struct Joining {
 
 impl Joining {
     pub(crate) const fn new(digest: Digest, fips: bool) -> Self {
-        Joining {
-            digest,
-            fips,
-            tries: 0,
-            pending: None,
-        }
+        Joining { digest, fips, tries: 0, pending: None }
     }
 }
 
@@ -53,7 +48,8 @@ impl Plan {
                 let error = JoinError::RootMismatch {
                     token: joining.digest,
                     presented: trust.digest(),
-                    source_of: "swarm-root-ca.crt, left by an earlier join; remove it to join another cluster".to_owned(),
+                    source_of: "swarm-root-ca.crt, left by an earlier join; remove it to join another cluster"
+                        .to_owned(),
                 };
                 self.join_failed(now, error, out);
             }
@@ -93,11 +89,7 @@ impl Plan {
             Ok(pem) => {
                 let presented = Digest::of(&pem);
                 if presented != joining.digest {
-                    let error = JoinError::RootMismatch {
-                        token: joining.digest,
-                        presented,
-                        source_of: addr,
-                    };
+                    let error = JoinError::RootMismatch { token: joining.digest, presented, source_of: addr };
                     return self.join_failed(now, error, out);
                 }
                 match TrustBundle::parse(&pem, at) {
@@ -153,14 +145,8 @@ impl Plan {
             && let Some(offset) = self.status.clock_offset_ms
             && let Ok(behind) = u64::try_from(offset)
         {
-            return JoinError::Clock {
-                behind: std::time::Duration::from_millis(behind),
-                text: failure.text.clone(),
-            };
+            return JoinError::Clock { behind: std::time::Duration::from_millis(behind), text: failure.text.clone() };
         }
-        JoinError::NoManager {
-            tried: self.addrs.clone(),
-            last: failure.text.clone(),
-        }
+        JoinError::NoManager { tried: self.addrs.clone(), last: failure.text.clone() }
     }
 }

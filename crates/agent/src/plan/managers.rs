@@ -50,17 +50,11 @@ impl Managers {
             let entry = match self.known.get(&peer.addr) {
                 Some(old) => {
                     changed |= old.peer != peer;
-                    Known {
-                        weight: observed(weight, old.weight),
-                        peer: peer.clone(),
-                    }
+                    Known { weight: observed(weight, old.weight), peer: peer.clone() }
                 }
                 None => {
                     changed = true;
-                    Known {
-                        weight: weight.clamp(-WEIGHT_MAX, WEIGHT_MAX),
-                        peer: peer.clone(),
-                    }
+                    Known { weight: weight.clamp(-WEIGHT_MAX, WEIGHT_MAX), peer: peer.clone() }
                 }
             };
             next.insert(peer.addr, entry);
@@ -88,11 +82,8 @@ impl Managers {
 
     /// A manager to try. The fallback addresses take part once nothing is known, or all that is known failed lately.
     pub(crate) fn pick(&self, chance: &mut Chance) -> Option<Peer> {
-        let mut candidates: Vec<(Peer, u64)> = self
-            .known
-            .values()
-            .map(|known| (known.peer.clone(), thousandths(known.weight)))
-            .collect();
+        let mut candidates: Vec<(Peer, u64)> =
+            self.known.values().map(|known| (known.peer.clone(), thousandths(known.weight))).collect();
         if self.known.values().all(|known| known.weight < 0) {
             let fresh = self.seeds.iter().filter(|seed| !self.known.contains_key(*seed));
             candidates.extend(fresh.map(|seed| (Peer::at(seed.clone()), thousandths(1))));
@@ -133,10 +124,7 @@ mod tests {
     use super::*;
 
     fn peer(id: &str, addr: &str) -> Peer {
-        Peer {
-            node: id.to_owned(),
-            addr: addr.to_owned(),
-        }
+        Peer { node: id.to_owned(), addr: addr.to_owned() }
     }
 
     #[test]

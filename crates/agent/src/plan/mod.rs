@@ -216,12 +216,7 @@ impl Plan {
     }
 
     fn trouble(&mut self, now: Time, text: impl Into<String>, hint: impl Into<String>, retry: Retry) {
-        self.status.last_error = Some(Trouble {
-            at: now,
-            text: text.into(),
-            hint: hint.into(),
-            retry,
-        });
+        self.status.last_error = Some(Trouble { at: now, text: text.into(), hint: hint.into(), retry });
     }
 
     /// Stops for good: the cluster has removed this node.
@@ -294,7 +289,7 @@ impl Held {
         at: Time,
     ) -> Result<Held, pki::identity::SubjectError> {
         let Some(leaf) = chain.first() else {
-            return Err(pki::identity::SubjectError::default());
+            return Err(pki::identity::SubjectError::NoNode);
         };
         let subject = leaf.node_subject()?;
         let received = received.max(leaf.not_before()).min(at);

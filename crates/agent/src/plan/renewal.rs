@@ -9,8 +9,8 @@ use std::time::Duration;
 use pki::identity::Role;
 use pki::time::Time;
 
+use super::Plan;
 use super::io::{Effect, Timer};
-use super::{Plan};
 
 /// The pause between a trigger and the renewal. Source: pki.md 1.
 pub(crate) const TRIGGER_PAUSE: Duration = Duration::from_millis(500);
@@ -75,10 +75,7 @@ impl Plan {
         if self.request.is_some() {
             return;
         }
-        let due = self
-            .held
-            .as_ref()
-            .is_some_and(|held| held.renew_at <= self.effective(now));
+        let due = self.held.as_ref().is_some_and(|held| held.renew_at <= self.effective(now));
         if self.renewal.wait == Wait::Due && !due {
             return self.arm(now, out);
         }

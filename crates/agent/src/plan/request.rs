@@ -85,11 +85,7 @@ impl Plan {
     }
 
     fn request_peer(&mut self) -> Option<Peer> {
-        if self.held.is_some() {
-            self.managers.pick(&mut self.chance)
-        } else {
-            self.join_addr(0)
-        }
+        if self.held.is_some() { self.managers.pick(&mut self.chance) } else { self.join_addr(0) }
     }
 
     /// Another manager than the one that just failed.
@@ -115,11 +111,7 @@ impl Plan {
         let Some(caller) = self.caller() else { return };
         let Some(request) = &mut self.request else { return };
         request.stage = Stage::Issuing;
-        out.push(Effect::Issue {
-            request: request.number,
-            peer: request.peer.clone(),
-            caller,
-        });
+        out.push(Effect::Issue { request: request.number, peer: request.peer.clone(), caller });
     }
 
     fn send_poll(&mut self, out: &mut Vec<Effect>) {
@@ -136,9 +128,7 @@ impl Plan {
     }
 
     fn current(&self, request: u64, stage: Stage) -> bool {
-        self.request
-            .as_ref()
-            .is_some_and(|current| current.number == request && current.stage == stage)
+        self.request.as_ref().is_some_and(|current| current.number == request && current.stage == stage)
     }
 
     pub(crate) fn attempt_again(&mut self, _now: Time, out: &mut Vec<Effect>) {
@@ -153,13 +143,7 @@ impl Plan {
         }
     }
 
-    pub(crate) fn issued(
-        &mut self,
-        now: Time,
-        number: u64,
-        result: Result<Accepted, Failure>,
-        out: &mut Vec<Effect>,
-    ) {
+    pub(crate) fn issued(&mut self, now: Time, number: u64, result: Result<Accepted, Failure>, out: &mut Vec<Effect>) {
         if !self.current(number, Stage::Issuing) {
             return;
         }
@@ -181,9 +165,7 @@ impl Plan {
             if failure.kind == FailureKind::TlsTime
                 && let Some(request) = &self.request
             {
-                out.push(Effect::AskClockUnverified {
-                    peer: request.peer.clone(),
-                });
+                out.push(Effect::AskClockUnverified { peer: request.peer.clone() });
             }
             return self.attempt_failed(now, self.unreachable(&failure), out);
         };
@@ -197,10 +179,7 @@ impl Plan {
         if renewing && gone {
             return self.removed(now, &failure.text, out);
         }
-        let refused = JoinError::Refused {
-            code: i32::from(code),
-            text: failure.text.clone(),
-        };
+        let refused = JoinError::Refused { code: i32::from(code), text: failure.text.clone() };
         match code {
             Code::InvalidArgument
             | Code::PermissionDenied
@@ -215,13 +194,7 @@ impl Plan {
         }
     }
 
-    pub(crate) fn answered(
-        &mut self,
-        now: Time,
-        number: u64,
-        result: Result<Answer, Failure>,
-        out: &mut Vec<Effect>,
-    ) {
+    pub(crate) fn answered(&mut self, now: Time, number: u64, result: Result<Answer, Failure>, out: &mut Vec<Effect>) {
         if !self.current(number, Stage::Polling) {
             return;
         }
@@ -239,10 +212,7 @@ impl Plan {
         if failure.says_removed() {
             return self.removed(now, &failure.text, out);
         }
-        let timeout = matches!(
-            failure.kind,
-            FailureKind::Timeout | FailureKind::Status(Code::DeadlineExceeded)
-        );
+        let timeout = matches!(failure.kind, FailureKind::Timeout | FailureKind::Status(Code::DeadlineExceeded));
         if !timeout {
             if let Some(peer) = self.request.as_ref().map(|request| request.peer.clone()) {
                 let other = self.other_peer(&peer);
@@ -297,10 +267,8 @@ impl Plan {
         let valid = match pki::chain::validate(pem, trust, false, at) {
             Ok(valid) => valid,
             Err(error) => {
-                let leaf = pki::certificate::Certificate::parse_pem_bundle(pem)
-                    .ok()
-                    .and_then(|chain| chain.into_iter().next());
-                let unknown = error.is_unknown_authority();
+                let leaf = Certificate::parse_pem_bundle(pem).ok().and_then(|chain| chain.into_iter().next());
+                let unknown = matches!(error, pki::chain::ChainError::UnknownAuthority { .. });
                 return self.chain_refused(now, leaf.as_ref(), unknown, error.to_string(), out);
             }
         };
@@ -311,11 +279,8 @@ impl Plan {
             }
         };
         if let Err(text) = self.check_candidate(&candidate) {
-            let error = if candidate.demands_fips() && !self.fips {
-                JoinError::Fips
-            } else {
-                JoinError::Certificate(text)
-            };
+            let error =
+                if candidate.demands_fips() && !self.fips { JoinError::Fips } else { JoinError::Certificate(text) };
             return self.attempt_failed(now, error, out);
         }
         let manager = candidate.subject.role == Role::Manager;
@@ -346,10 +311,9 @@ impl Plan {
             return Err(format!("it names node {} instead of {}", subject.node, accepted.node));
         }
         match &self.held {
-            Some(held) if held.subject.cluster != subject.cluster => Err(format!(
-                "it names cluster {} instead of {}",
-                subject.cluster, held.subject.cluster
-            )),
+            Some(held) if held.subject.cluster != subject.cluster => {
+                Err(format!("it names cluster {} instead of {}", subject.cluster, held.subject.cluster))
+            }
             Some(held) if held.subject.node != subject.node => {
                 Err(format!("it names node {} instead of {}", subject.node, held.subject.node))
             }
@@ -374,9 +338,7 @@ impl Plan {
             let error = JoinError::Clock { behind, text };
             return self.attempt_failed(now, error, out);
         }
-        let worker = leaf
-            .and_then(|leaf| leaf.node_subject().ok())
-            .is_some_and(|subject| subject.role == Role::Worker);
+        let worker = leaf.and_then(|leaf| leaf.node_subject().ok()).is_some_and(|subject| subject.role == Role::Worker);
         if let Some(request) = &mut self.request
             && unknown_authority
             && worker
@@ -385,9 +347,7 @@ impl Plan {
         {
             request.root_fetched = true;
             request.stage = Stage::Root;
-            out.push(Effect::FetchRoot {
-                peer: request.peer.clone(),
-            });
+            out.push(Effect::FetchRoot { peer: request.peer.clone() });
             return;
         }
         self.attempt_failed(now, JoinError::Certificate(text), out);
@@ -400,9 +360,7 @@ impl Plan {
         result: Result<Vec<u8>, Failure>,
         out: &mut Vec<Effect>,
     ) {
-        let checked = result
-            .map_err(|failure| failure.text)
-            .and_then(|pem| self.acceptable_trust(now, &pem));
+        let checked = result.map_err(|failure| failure.text).and_then(|pem| self.acceptable_trust(now, &pem));
         match checked {
             Ok(bundle) => {
                 if let Some(request) = &mut self.request {

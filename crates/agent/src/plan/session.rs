@@ -11,10 +11,10 @@ use pki::identity::Role;
 use pki::time::Time;
 use tonic::Code;
 
+use super::Plan;
 use super::io::{Effect, Failure, FailureKind, Peer, Timer, TlsInfo};
 use super::managers::{BAD, GOOD};
 use super::request::ROTATE;
-use super::Plan;
 use crate::error::Retry;
 
 /// The largest backoff between sessions. Source: wire.md 6.6.
@@ -103,10 +103,7 @@ impl Plan {
 
     pub(crate) fn dialed(&mut self, session: u64, out: &mut Vec<Effect>) {
         if self.session.is(session) && self.session.open().is_none() {
-            out.push(Effect::Start(
-                Timer::FirstMessage,
-                wire::limits::SESSION_START_DEADLINE,
-            ));
+            out.push(Effect::Start(Timer::FirstMessage, wire::limits::SESSION_START_DEADLINE));
         }
     }
 
@@ -136,11 +133,7 @@ impl Plan {
         self.session.backoff = (BACKOFF_STEP + self.session.backoff * 2).min(BACKOFF_MAX);
         let crowded = failure.kind == FailureKind::Status(Code::Unavailable)
             && failure.text.contains("exceeded rate limit count of registrations");
-        let delay = if crowded {
-            RATE_LIMIT_PAUSE
-        } else {
-            self.chance.delay(self.session.backoff)
-        };
+        let delay = if crowded { RATE_LIMIT_PAUSE } else { self.chance.delay(self.session.backoff) };
         out.push(Effect::Start(Timer::Session, delay));
     }
 
@@ -149,9 +142,7 @@ impl Plan {
             self.session.link = Link::Down;
             out.push(Effect::Stop(Timer::FirstMessage));
             out.push(Effect::Stop(Timer::Heartbeat));
-            out.push(Effect::CloseSession {
-                session: self.session.number,
-            });
+            out.push(Effect::CloseSession { session: self.session.number });
         }
     }
 
@@ -207,10 +198,7 @@ impl Plan {
     fn learn_managers(&mut self, told: Vec<wire::proto::WeightedPeer>, out: &mut Vec<Effect>) {
         let told = told.into_iter().filter_map(|weighted| {
             let peer = weighted.peer?;
-            let peer = Peer {
-                node: peer.node_id,
-                addr: peer.addr,
-            };
+            let peer = Peer { node: peer.node_id, addr: peer.addr };
             Some((peer, weighted.weight))
         });
         if self.managers.learn(told) {
@@ -261,7 +249,12 @@ impl Plan {
                 if self.session.refused_trust != pem {
                     self.session.refused_trust = pem.to_vec();
                     let text = format!("could not use the new root CA from the manager: {text}");
-                    self.trouble(now, text, "nothing to do while a rotation runs: it comes again after the next renewal", Retry::Later);
+                    self.trouble(
+                        now,
+                        text,
+                        "nothing to do while a rotation runs: it comes again after the next renewal",
+                        Retry::Later,
+                    );
                 }
             }
         }
@@ -275,7 +268,9 @@ impl Plan {
                     self.session.refused_trust.clear();
                     self.bounce_if_changed(out);
                 }
-                Err(failure) => self.trouble(now, failure.text, "mend the file named; the root comes again", Retry::Later),
+                Err(failure) => {
+                    self.trouble(now, failure.text, "mend the file named; the root comes again", Retry::Later)
+                }
             }
         } else if self.held.is_some() {
             self.request_trust_saved(now, result, out);
@@ -286,10 +281,7 @@ impl Plan {
 
     pub(crate) fn beat(&mut self, out: &mut Vec<Effect>) {
         if self.session.open().is_some() {
-            out.push(Effect::Beat {
-                session: self.session.number,
-                session_id: self.session.id.clone(),
-            });
+            out.push(Effect::Beat { session: self.session.number, session_id: self.session.id.clone() });
         }
     }
 
@@ -330,7 +322,9 @@ const fn hint(failure: &Failure) -> &'static str {
         FailureKind::Connect | FailureKind::Timeout => {
             "check that a manager runs and that its port is open to this machine"
         }
-        FailureKind::Tls => "the manager and this node do not trust each other's certificate; it may pass once a rotation has ended",
+        FailureKind::Tls => {
+            "the manager and this node do not trust each other's certificate; it may pass once a rotation has ended"
+        }
         FailureKind::TlsTime => "compare this machine's clock with the manager's",
         FailureKind::Status(_) => "the manager refused; look at its log if this goes on",
         FailureKind::Local => "look at this machine's log",
