@@ -1,0 +1,60 @@
+//! The end of a replica: a disk that cannot be trusted any more.
+
+use std::sync::Arc;
+use tokio::sync::watch;
+
+/// Why a replica stopped for good. The process has to end: after a failed sync, nobody knows what is on disk,
+/// and asking again may answer "done" for data that was dropped (Linux clears the error).
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("the replica stopped: {what}")]
+pub struct Fatal {
+    what: Arc<str>,
+}
+
+impl Fatal {
+    /// A reason in words; no secrets.
+    pub fn new(what: impl Into<Arc<str>>) -> Self {
+        Self { what: what.into() }
+    }
+}
+
+/// Where the first fatal error is kept. Clones share it.
+#[derive(Clone, Debug)]
+pub(crate) struct FatalFlag {
+    sender: Arc<watch::Sender<Option<Fatal>>>,
+}
+
+impl FatalFlag {
+    pub(crate) fn new() -> Self {
+        Self { sender: Arc::new(watch::Sender::new(None)) }
+    }
+
+    /// Keeps the first reason; later ones are consequences.
+    pub(crate) fn raise(&self, fatal: Fatal) {
+        self.sender.send_if_modified(|held| {
+            if held.is_some() {
+                return false;
+            }
+            tracing::error!(reason = %fatal, "replica stopped for good");
+            *held = Some(fatal);
+            true
+        });
+    }
+
+    pub(crate) fn get(&self) -> Option<Fatal> {
+        self.sender.borrow().clone()
+    }
+
+    /// Waits for the first fatal error, for ever if there is none.
+    pub(crate) async fn wait(&self) -> Fatal {
+        let mut receiver = self.sender.subscribe();
+        loop {
+            if let Some(fatal) = receiver.borrow_and_update().clone() {
+                return fatal;
+            }
+            if receiver.changed().await.is_err() {
+                std::future::pending::<()>().await;
+            }
+        }
+    }
+}

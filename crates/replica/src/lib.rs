@@ -1,0 +1,16 @@
+//! The cluster state machine under raft, sealed on disk.
+//!
+//! What it promises:
+//! - an outcome is answered only after its entry is on disk (one sync for a whole batch);
+//! - everything that lies on disk is sealed under the data key, bound to its cluster, epoch and place;
+//! - a failed sync is final: the replica says so ([`Fatal`]) and the process must end;
+//! - openraft's types stay inside one module, and none of its layouts is ever stored.
+
+pub mod batch;
+pub mod disk;
+pub mod seal;
+pub mod store;
+
+mod fatal;
+
+pub use fatal::Fatal;

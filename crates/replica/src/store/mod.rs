@@ -1,0 +1,271 @@
+//! The store: one redb file with sealed rows, one thread that writes it, and a small header beside it.
+//!
+//! Rules:
+//! - rows are opaque here; what they mean is raft's business;
+//! - everything queued while a sync runs goes into the next transaction: one sync for all of it;
+//! - work without a waiting caller (`lazy`: the issuance projection, purges, truncations) never causes a sync of its
+//!   own; it rides with the next one, in order;
+//! - the header is written last at creation, and checked first at opening: without it there is no store, and a wrong
+//!   data key is found out before the database is touched.
+
+mod error;
+mod header;
+mod table;
+mod writer;
+
+pub use error::StoreError;
+pub use header::{Header, header};
+pub(crate) use table::META_KEYS;
+pub(crate) use writer::Done;
+
+use crate::disk::{self, Medium, Metered};
+use crate::fatal::{Fatal, FatalFlag};
+use crate::seal::{DataKey, Kind, Opener, Scope, Sealer};
+use redb::{Database, ReadableDatabase, ReadableTable};
+use std::ops::RangeInclusive;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use table::{ENTRIES, ISSUED, META, SNAPSHOT};
+use writer::{Job, Writer};
+
+/// Memory that redb may use for pages; the state itself is in memory, so pages are read once.
+const PAGE_CACHE_BYTES: usize = 2 * 1024 * 1024;
+
+/// One row of a table with 64-bit keys, not sealed (yet, or any more).
+pub(crate) type Row = (u64, Vec<u8>);
+
+/// A handle to the store; clones share it. The file is closed when the last one is dropped.
+#[derive(Clone)]
+pub struct Store {
+    inner: Arc<Inner>,
+}
+
+struct Inner {
+    path: PathBuf,
+    writer: Writer,
+    database: Arc<Database>,
+    opener: Arc<Opener>,
+    syncs: Arc<AtomicU64>,
+    commits: Arc<AtomicU64>,
+    fatal: FatalFlag,
+}
+
+/// What was counted since the store was opened.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Counts {
+    pub(crate) syncs: u64,
+    pub(crate) commits: u64,
+}
+
+/// A store that is not yet there for others: it lacks its header.
+pub(crate) struct Unfinished {
+    store: Store,
+    dir: PathBuf,
+    header: Vec<u8>,
+}
+
+impl Unfinished {
+    pub(crate) fn store(&self) -> &Store {
+        &self.store
+    }
+
+    /// Writes the header: from now on the store exists.
+    pub(crate) fn finish(self) -> Result<Store, StoreError> {
+        header::write(&self.dir, &self.header)?;
+        Ok(self.store)
+    }
+}
+
+impl Store {
+    /// Makes a store in a directory; leftovers of a creation that was cut short are replaced.
+    pub(crate) fn create<M: Medium>(
+        medium: &M,
+        dir: &Path,
+        scope: Scope,
+        data_key: &DataKey,
+    ) -> Result<Unfinished, StoreError> {
+        disk::create_dir(dir).map_err(|source| StoreError::io(dir, "make the directory", source))?;
+        if header::exists(dir)? {
+            return Err(StoreError::Exists { path: dir.to_path_buf() });
+        }
+        let header = header::encode(&scope, data_key)?;
+        let path = dir.join(header::FIRST_FILE);
+        disk::remove(&path).map_err(|source| StoreError::io(&path, "replace an unfinished store", source))?;
+        let store = Self::start(medium, path, true, scope, data_key)?;
+        disk::sync_dir(dir).map_err(|source| StoreError::io(dir, "sync the directory", source))?;
+        Ok(Unfinished { store, dir: dir.to_path_buf(), header })
+    }
+
+    /// Opens a store. Changes nothing when the data key is wrong.
+    pub(crate) fn open<M: Medium>(medium: &M, dir: &Path, data_key: &DataKey) -> Result<(Self, Header), StoreError> {
+        let header = header::open(dir, data_key)?;
+        let scope = Scope { cluster: header.cluster.clone(), epoch: header.epoch };
+        let store = Self::start(medium, dir.join(&header.file), false, scope, data_key)?;
+        Ok((store, header))
+    }
+
+    fn start<M: Medium>(
+        medium: &M,
+        path: PathBuf,
+        create: bool,
+        scope: Scope,
+        data_key: &DataKey,
+    ) -> Result<Self, StoreError> {
+        let inner = medium.open(&path, create).map_err(|source| StoreError::io(&path, "open", source))?;
+        let syncs = Arc::new(AtomicU64::new(0));
+        let backend = Metered { inner, path: path.clone(), syncs: syncs.clone() };
+        let mut builder = Database::builder();
+        builder.set_cache_size(PAGE_CACHE_BYTES);
+        let database = builder.create_with_backend(backend).map_err(|error| StoreError::open(&path, error))?;
+        let (salts, salt_id, salt) =
+            table::prepare(&database).map_err(|error| StoreError::database(&path, "prepare", error))?;
+        let opener = Opener::new(data_key, scope.clone(), salts).map_err(|source| StoreError::seal(&path, source))?;
+        let sealer = Sealer::new(data_key, scope, salt_id, &salt).map_err(|source| StoreError::seal(&path, source))?;
+        let fatal = FatalFlag::new();
+        let commits = Arc::new(AtomicU64::new(0));
+        let database = Arc::new(database);
+        let writer = Writer::start(path.clone(), database.clone(), sealer, fatal.clone(), commits.clone())?;
+        let opener = Arc::new(opener);
+        Ok(Self { inner: Arc::new(Inner { path, writer, database, opener, syncs, commits, fatal }) })
+    }
+
+    /// The database's file.
+    pub fn path(&self) -> &Path {
+        &self.inner.path
+    }
+
+    pub(crate) fn fatal(&self) -> &FatalFlag {
+        &self.inner.fatal
+    }
+
+    pub(crate) fn counts(&self) -> Counts {
+        Counts {
+            syncs: self.inner.syncs.load(Ordering::Relaxed),
+            commits: self.inner.commits.load(Ordering::Relaxed),
+        }
+    }
+
+    /// Queues log entries; `done` is called after the sync.
+    pub(crate) fn append(&self, rows: Vec<Row>, done: Done) {
+        self.inner.writer.send(Job::Append { rows, done });
+    }
+
+    /// Queues a row of the meta table; `done` is called after the sync.
+    pub(crate) fn put_meta(&self, key: u64, value: Vec<u8>, done: Done) {
+        self.inner.writer.send(Job::Meta { key, value, done });
+    }
+
+    /// Removes entries from this index on, with the next sync.
+    pub(crate) fn truncate_from(&self, index: u64) {
+        self.inner.writer.send(Job::TruncateFrom { index });
+    }
+
+    /// Removes entries up to this index, and keeps the mark that says so, with the next sync.
+    pub(crate) fn purge_through(&self, index: u64, key: u64, mark: Vec<u8>) {
+        self.inner.writer.send(Job::PurgeThrough { index, key, mark });
+    }
+
+    /// Replaces the snapshot; `done` is called after the sync.
+    pub(crate) fn put_snapshot(&self, key: u64, description: Vec<u8>, image: Arc<Vec<u8>>, done: Done) {
+        self.inner.writer.send(Job::Snapshot { key, description, image, done });
+    }
+
+    /// Adds to the issuance projection, with the next sync.
+    pub(crate) fn add_issued(&self, rows: Vec<Row>) {
+        if !rows.is_empty() {
+            self.inner.writer.send(Job::Issued { rows });
+        }
+    }
+
+    /// Everything queued so far is on disk when `done` is called.
+    pub(crate) fn flush(&self, done: Done) {
+        self.inner.writer.send(Job::Flush { done });
+    }
+
+    /// A row of the meta table.
+    pub(crate) fn meta(&self, key: u64) -> Result<Option<Vec<u8>>, StoreError> {
+        let read = || -> Result<_, redb::Error> {
+            let table = self.inner.database.begin_read()?.open_table(META)?;
+            Ok(table.get(key)?.map(|value| value.value().to_vec()))
+        };
+        read().map_err(|error| self.failed("read", error))?.map(|sealed| self.unseal(Kind::Meta, key, &sealed)).transpose()
+    }
+
+    /// The log entries in this range that are on disk, in order.
+    pub(crate) fn entries(&self, range: RangeInclusive<u64>) -> Result<Vec<Row>, StoreError> {
+        let read = || -> Result<Vec<Row>, redb::Error> {
+            let table = self.inner.database.begin_read()?.open_table(ENTRIES)?;
+            let mut out = Vec::new();
+            for row in table.range(range)? {
+                let (key, value) = row?;
+                out.push((key.value(), value.value().to_vec()));
+            }
+            Ok(out)
+        };
+        self.unseal_rows(Kind::Entry, read().map_err(|error| self.failed("read the log of", error))?)
+    }
+
+    /// The index of the last log entry on disk.
+    pub(crate) fn last_entry(&self) -> Result<Option<u64>, StoreError> {
+        let read = || -> Result<Option<u64>, redb::Error> {
+            let table = self.inner.database.begin_read()?.open_table(ENTRIES)?;
+            Ok(table.last()?.map(|(key, _)| key.value()))
+        };
+        read().map_err(|error| self.failed("read the log of", error))
+    }
+
+    /// The snapshot's pieces, put together.
+    pub(crate) fn snapshot(&self) -> Result<Vec<u8>, StoreError> {
+        let read = || -> Result<Vec<Row>, redb::Error> {
+            let table = self.inner.database.begin_read()?.open_table(SNAPSHOT)?;
+            table.iter()?.map(|row| row.map(|(key, value)| (key.value(), value.value().to_vec()))).map(|r| Ok(r?)).collect()
+        };
+        let pieces = read().map_err(|error| self.failed("read the snapshot of", error))?;
+        let mut out = Vec::new();
+        for (key, sealed) in pieces {
+            out.extend_from_slice(&self.unseal(Kind::Snapshot, key, &sealed)?);
+        }
+        Ok(out)
+    }
+
+    /// The last sequence number in the issuance projection on disk.
+    pub(crate) fn last_issued(&self) -> Result<Option<u64>, StoreError> {
+        let read = || -> Result<Option<u64>, redb::Error> {
+            let table = self.inner.database.begin_read()?.open_table(ISSUED)?;
+            Ok(table.last()?.map(|(key, _)| key.value()))
+        };
+        read().map_err(|error| self.failed("read the issuance log of", error))
+    }
+
+    /// At most `max` rows of the issuance projection on disk, from a sequence number on.
+    pub(crate) fn issued(&self, from: u64, max: usize) -> Result<Vec<Row>, StoreError> {
+        let read = || -> Result<Vec<Row>, redb::Error> {
+            let table = self.inner.database.begin_read()?.open_table(ISSUED)?;
+            let mut out = Vec::new();
+            for row in table.range(from..)?.take(max) {
+                let (key, value) = row?;
+                out.push((key.value(), value.value().to_vec()));
+            }
+            Ok(out)
+        };
+        self.unseal_rows(Kind::Issued, read().map_err(|error| self.failed("read the issuance log of", error))?)
+    }
+
+    fn unseal_rows(&self, kind: Kind, rows: Vec<Row>) -> Result<Vec<Row>, StoreError> {
+        rows.into_iter().map(|(key, sealed)| Ok((key, self.unseal(kind, key, &sealed)?))).collect()
+    }
+
+    fn unseal(&self, kind: Kind, key: u64, sealed: &[u8]) -> Result<Vec<u8>, StoreError> {
+        self.inner.opener.open(kind, key, sealed).map_err(|source| StoreError::seal(&self.inner.path, source))
+    }
+
+    fn failed(&self, doing: &'static str, error: redb::Error) -> StoreError {
+        let error = StoreError::database(&self.inner.path, doing, error);
+        self.inner.fatal.raise(Fatal::new(error.to_string()));
+        error
+    }
+}
+
+#[cfg(test)]
+mod tests;

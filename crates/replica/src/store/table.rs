@@ -1,0 +1,60 @@
+//! The tables of the database. Stored since format 1: change only with a sample in testdata/.
+
+use crate::seal::{SALT_BYTES, random_salt};
+use redb::{Database, ReadableTable, TableDefinition};
+use std::io;
+
+/// Log index → sealed entry.
+pub(crate) const ENTRIES: TableDefinition<'_, u64, &[u8]> = TableDefinition::new("entries");
+/// [`META_KEYS`] → sealed message.
+pub(crate) const META: TableDefinition<'_, u64, &[u8]> = TableDefinition::new("meta");
+/// Position → sealed piece of the snapshot.
+pub(crate) const SNAPSHOT: TableDefinition<'_, u64, &[u8]> = TableDefinition::new("snapshot");
+/// Sequence number → sealed entry of the issuance log.
+pub(crate) const ISSUED: TableDefinition<'_, u64, &[u8]> = TableDefinition::new("issued");
+/// Number of a process start → its salt, in clear.
+pub(crate) const SALTS: TableDefinition<'_, u32, &[u8]> = TableDefinition::new("salts");
+
+/// The rows of the meta table.
+pub(crate) struct MetaKeys {
+    pub(crate) vote: u64,
+    pub(crate) purged: u64,
+    pub(crate) snapshot: u64,
+}
+
+/// The rows of the meta table.
+pub(crate) const META_KEYS: MetaKeys = MetaKeys { vote: 1, purged: 2, snapshot: 3 };
+
+/// A salt's number and the salt.
+pub(crate) type Salt = (u32, [u8; SALT_BYTES]);
+
+/// Makes the tables that are missing and adds a salt for this process, durably: nothing is ever sealed under a salt
+/// that could be lost. That sync also makes durable what a killed process left in the page cache.
+pub(crate) fn prepare(database: &Database) -> Result<(Vec<Salt>, u32, [u8; SALT_BYTES]), redb::Error> {
+    let fresh = random_salt().map_err(|error| redb::Error::Io(io::Error::other(error)))?;
+    let transaction = database.begin_write()?;
+    let mut salts = Vec::new();
+    let number;
+    {
+        transaction.open_table(ENTRIES)?;
+        transaction.open_table(META)?;
+        transaction.open_table(SNAPSHOT)?;
+        transaction.open_table(ISSUED)?;
+        let mut table = transaction.open_table(SALTS)?;
+        for row in table.iter()? {
+            let (id, salt) = row?;
+            let salt = salt.value().try_into().map_err(|_| redb::Error::Corrupted("a salt has a wrong length".into()))?;
+            salts.push((id.value(), salt));
+        }
+        number = match salts.last() {
+            Some((last, _)) => {
+                last.checked_add(1).ok_or_else(|| redb::Error::Corrupted("the salts are used up".into()))?
+            }
+            None => 1,
+        };
+        table.insert(number, fresh.as_slice())?;
+        salts.push((number, fresh));
+    }
+    transaction.commit()?;
+    Ok((salts, number, fresh))
+}

@@ -1,0 +1,207 @@
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
+//! The store over real files and over a disk that forgets.
+
+use super::*;
+use crate::disk::Local;
+use crate::disk::faulty::FaultyDisk;
+use std::sync::mpsc;
+
+fn key(byte: u8) -> DataKey {
+    DataKey::from_slice(&[byte; 32]).unwrap()
+}
+
+fn scope() -> Scope {
+    Scope { cluster: "cluster".into(), epoch: 0 }
+}
+
+fn create(dir: &Path) -> Store {
+    Store::create(&Local, dir, scope(), &key(1)).unwrap().finish().unwrap()
+}
+
+fn waiting(call: impl FnOnce(Done)) -> io::Result<()> {
+    let (sender, receiver) = mpsc::channel();
+    call(Box::new(move |result| sender.send(result).unwrap()));
+    receiver.recv().unwrap()
+}
+
+fn append(store: &Store, rows: &[(u64, &[u8])]) -> io::Result<()> {
+    waiting(|done| store.append(rows.iter().map(|(i, b)| (*i, b.to_vec())).collect(), done))
+}
+
+use std::io;
+
+#[test]
+fn what_was_answered_is_there_after_a_drop() {
+    let dir = tempfile::tempdir().unwrap();
+    let store = create(dir.path());
+    append(&store, &[(1, b"one"), (2, b"two")]).unwrap();
+    waiting(|done| store.put_meta(1, b"vote".to_vec(), done)).unwrap();
+    store.add_issued(vec![(0, b"leaf".to_vec())]);
+    drop(store);
+    let (store, header) = Store::open(&Local, dir.path(), &key(1)).unwrap();
+    assert_eq!((header.cluster.as_str(), header.epoch), ("cluster", 0));
+    assert_eq!(store.entries(0..=9).unwrap(), vec![(1, b"one".to_vec()), (2, b"two".to_vec())]);
+    assert_eq!(store.meta(1).unwrap().unwrap(), b"vote");
+    assert_eq!(store.issued(0, 9).unwrap(), vec![(0, b"leaf".to_vec())], "lazy work is written at the end");
+    assert_eq!((store.last_entry().unwrap(), store.last_issued().unwrap()), (Some(2), Some(0)));
+}
+
+#[test]
+fn one_sync_for_all_that_is_queued_and_none_for_lazy_work() {
+    let dir = tempfile::tempdir().unwrap();
+    let store = create(dir.path());
+    let before = store.counts();
+    for seq in 0..50 {
+        store.add_issued(vec![(seq, vec![7; 100])]);
+    }
+    store.purge_through(0, META_KEYS.purged, b"mark".to_vec());
+    append(&store, &[(1, b"one")]).unwrap();
+    assert_eq!(store.counts().syncs - before.syncs, 1);
+    for index in 2..102 {
+        append(&store, &[(index, &[1; 300])]).unwrap();
+    }
+    let after = store.counts();
+    assert_eq!(after.commits - before.commits, 101);
+    assert!(after.syncs - before.syncs <= 102, "a lone write costs one sync, but for the file's rare growth: {after:?}");
+}
+
+#[test]
+fn truncation_purge_and_snapshot_replace_rows() {
+    let dir = tempfile::tempdir().unwrap();
+    let store = create(dir.path());
+    append(&store, &[(1, b"1"), (2, b"2"), (3, b"3"), (4, b"4")]).unwrap();
+    store.truncate_from(4);
+    store.purge_through(1, META_KEYS.purged, b"mark".to_vec());
+    append(&store, &[(4, b"other")]).unwrap();
+    assert_eq!(store.entries(0..=9).unwrap(), vec![(2, b"2".to_vec()), (3, b"3".to_vec()), (4, b"other".to_vec())]);
+    for size in [700_000usize, 10] {
+        let image = Arc::new(vec![size as u8; size]);
+        waiting(|done| store.put_snapshot(META_KEYS.snapshot, b"about".to_vec(), image.clone(), done)).unwrap();
+        assert_eq!(store.snapshot().unwrap(), *image);
+    }
+}
+
+#[test]
+fn a_wrong_data_key_is_named_and_changes_nothing() {
+    let dir = tempfile::tempdir().unwrap();
+    let store = create(dir.path());
+    append(&store, &[(1, b"one")]).unwrap();
+    drop(store);
+    let files = || {
+        let mut all: Vec<_> = std::fs::read_dir(dir.path()).unwrap().map(|e| e.unwrap().path()).collect();
+        all.sort();
+        all.into_iter().map(|p| (p.clone(), std::fs::read(p).unwrap())).collect::<Vec<_>>()
+    };
+    let before = files();
+    let error = Store::open(&Local, dir.path(), &key(2)).err().unwrap();
+    assert!(matches!(error, StoreError::WrongKey { .. }), "{error}");
+    assert!(error.to_string().contains("header: the data key does not open it; put back the node key file"), "{error}");
+    assert_eq!(files(), before);
+    assert!(Store::open(&Local, dir.path(), &key(1)).is_ok());
+}
+
+#[test]
+fn a_store_is_made_once_and_an_unfinished_one_is_none() {
+    let dir = tempfile::tempdir().unwrap();
+    assert!(matches!(Store::open(&Local, dir.path(), &key(1)), Err(StoreError::NotFound { .. })));
+    let unfinished = Store::create(&Local, dir.path(), scope(), &key(1)).unwrap();
+    append(unfinished.store(), &[(1, b"lost")]).unwrap();
+    drop(unfinished);
+    assert!(matches!(Store::open(&Local, dir.path(), &key(1)), Err(StoreError::NotFound { .. })));
+    let store = create(dir.path());
+    assert_eq!(store.entries(0..=9).unwrap(), vec![]);
+    assert!(matches!(Store::create(&Local, dir.path(), scope(), &key(1)), Err(StoreError::Exists { .. })));
+    assert!(matches!(Store::open(&Local, dir.path(), &key(1)), Err(StoreError::InUse { .. })), "two daemons");
+}
+
+#[test]
+fn a_record_that_was_moved_is_refused() {
+    let dir = tempfile::tempdir().unwrap();
+    let store = create(dir.path());
+    append(&store, &[(1, b"one"), (2, b"two")]).unwrap();
+    let file = store.path().to_path_buf();
+    drop(store);
+    let raw = Database::create(&file).unwrap();
+    let transaction = raw.begin_write().unwrap();
+    {
+        let mut table = transaction.open_table(ENTRIES).unwrap();
+        let first = table.get(1).unwrap().unwrap().value().to_vec();
+        table.insert(2, first.as_slice()).unwrap();
+    }
+    transaction.commit().unwrap();
+    drop(raw);
+    let (store, _) = Store::open(&Local, dir.path(), &key(1)).unwrap();
+    assert_eq!(store.entries(1..=1).unwrap().len(), 1);
+    let error = store.entries(2..=2).unwrap_err();
+    assert!(matches!(error, StoreError::Damaged { .. }), "{error}");
+    assert!(error.to_string().contains("log-1.redb is damaged"), "{error}");
+}
+
+#[test]
+fn nothing_readable_lies_on_disk() {
+    let dir = tempfile::tempdir().unwrap();
+    let store = create(dir.path());
+    let secret = b"SWMTKN-1-secret-secret";
+    append(&store, &[(1, secret)]).unwrap();
+    waiting(|done| store.put_snapshot(3, secret.to_vec(), Arc::new(secret.to_vec()), done)).unwrap();
+    store.add_issued(vec![(0, secret.to_vec())]);
+    drop(store);
+    for file in std::fs::read_dir(dir.path()).unwrap() {
+        let bytes = std::fs::read(file.unwrap().path()).unwrap();
+        assert!(!bytes.windows(6).any(|w| w == b"SWMTKN"));
+    }
+}
+
+#[test]
+fn a_power_cut_loses_nothing_that_was_answered() {
+    for seed in 0..60u64 {
+        let dir = tempfile::tempdir().unwrap();
+        let mut disk = FaultyDisk::default();
+        let mut store = Store::create(&disk, dir.path(), scope(), &key(1)).unwrap().finish().unwrap();
+        let mut answered = 0;
+        for round in 0..4 {
+            for _ in 0..(seed * 7 + round) % 23 {
+                answered += 1;
+                append(&store, &[(answered, &answered.to_be_bytes().repeat(1 + (answered as usize * 37) % 200))]).unwrap();
+            }
+            // One more is written, but its sync never ends: it may be there or not.
+            store.add_issued(vec![(answered, vec![1; 5000])]);
+            disk.crash(seed * 31 + round);
+            let old = store;
+            store = Store::open(&disk, dir.path(), &key(1)).unwrap().0;
+            drop(old);
+            let rows = store.entries(0..=u64::MAX).unwrap();
+            assert_eq!(rows.len() as u64, answered, "seed {seed} round {round}");
+            for (index, value) in rows {
+                assert_eq!(value[..8], index.to_be_bytes());
+            }
+        }
+    }
+}
+
+#[test]
+fn a_torn_write_leaves_the_state_before_it() {
+    for seed in 0..60u64 {
+        let dir = tempfile::tempdir().unwrap();
+        let mut disk = FaultyDisk::default();
+        let store = Store::create(&disk, dir.path(), scope(), &key(1)).unwrap().finish().unwrap();
+        for index in 1..=20u64 {
+            append(&store, &[(index, &[index as u8; 400])]).unwrap();
+        }
+        disk.fail_syncs();
+        let result = append(&store, &[(21, &[21; 4000])]);
+        assert!(result.is_err(), "a failed sync is no answer");
+        assert!(store.fatal().get().is_some(), "and the end");
+        assert!(append(&store, &[(22, b"more")]).is_err());
+        disk.crash(seed);
+        let old = store;
+        let store = Store::open(&disk, dir.path(), &key(1)).unwrap().0;
+        drop(old);
+        let rows = store.entries(0..=u64::MAX).unwrap();
+        assert!(rows.len() == 20 || rows.len() == 21, "seed {seed}: {}", rows.len());
+        for (index, value) in rows {
+            assert!(value.iter().all(|b| *b == index as u8), "never half a record");
+        }
+        assert!(!disk.bytes().windows(32).any(|w| w == [20u8; 32]));
+    }
+}

@@ -1,0 +1,242 @@
+//! The thread that writes: takes all that is queued, writes it in one transaction, syncs once, answers all.
+
+use super::table::{ENTRIES, ISSUED, META, SNAPSHOT};
+use super::{Row, StoreError};
+use crate::fatal::{Fatal, FatalFlag};
+use crate::seal::{Kind, Sealer};
+use redb::{Database, Durability};
+use std::io;
+use std::path::PathBuf;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError, mpsc};
+use std::thread::JoinHandle;
+
+/// Called once, on the writer's thread, after the sync or the failure. It must not block.
+pub(crate) type Done = Box<dyn FnOnce(io::Result<()>) + Send>;
+
+/// Bytes of queued work that go into one transaction, about; the rest takes the next one.
+const TRANSACTION_BYTES: usize = 8 * 1024 * 1024;
+/// Lazy work that piles up with nobody waiting for a sync is written without one from here on.
+const LAZY_BYTES_MAX: usize = 1024 * 1024;
+/// Bytes of a piece of the snapshot.
+const SNAPSHOT_PIECE_BYTES: usize = 256 * 1024;
+
+pub(crate) enum Job {
+    Append { rows: Vec<Row>, done: Done },
+    Meta { key: u64, value: Vec<u8>, done: Done },
+    TruncateFrom { index: u64 },
+    PurgeThrough { index: u64, key: u64, mark: Vec<u8> },
+    Snapshot { key: u64, description: Vec<u8>, image: Arc<Vec<u8>>, done: Done },
+    Issued { rows: Vec<Row> },
+    Flush { done: Done },
+    Stop,
+}
+
+impl Job {
+    fn bytes(&self) -> usize {
+        let rows = |rows: &Vec<Row>| rows.iter().map(|(_, value)| value.len() + 64).sum();
+        match self {
+            Self::Append { rows: r, .. } | Self::Issued { rows: r } => rows(r),
+            Self::Snapshot { image, .. } => image.len(),
+            Self::Meta { .. } | Self::TruncateFrom { .. } | Self::PurgeThrough { .. } => 64,
+            Self::Flush { .. } | Self::Stop => 0,
+        }
+    }
+
+    /// Nobody waits for it.
+    fn lazy(&self) -> bool {
+        matches!(self, Self::TruncateFrom { .. } | Self::PurgeThrough { .. } | Self::Issued { .. })
+    }
+
+    fn into_done(self) -> Option<Done> {
+        match self {
+            Self::Append { done, .. } | Self::Meta { done, .. } | Self::Snapshot { done, .. } | Self::Flush { done } => {
+                Some(done)
+            }
+            Self::TruncateFrom { .. } | Self::PurgeThrough { .. } | Self::Issued { .. } | Self::Stop => None,
+        }
+    }
+}
+
+/// The sending end; dropping it ends the thread after what is queued was written.
+pub(crate) struct Writer {
+    jobs: mpsc::Sender<Job>,
+    thread: Mutex<Option<JoinHandle<()>>>,
+}
+
+impl Writer {
+    pub(crate) fn start(
+        path: PathBuf,
+        database: Arc<Database>,
+        sealer: Sealer,
+        fatal: FatalFlag,
+        commits: Arc<AtomicU64>,
+    ) -> Result<Self, StoreError> {
+        let (jobs, queue) = mpsc::channel();
+        let thread_path = path.clone();
+        let work = Work { path: thread_path, database, sealer, fatal, commits };
+        let thread = std::thread::Builder::new()
+            .name("replica-writer".into())
+            .spawn(move || work.run(&queue))
+            .map_err(|source| StoreError::io(&path, "start the writer of", source))?;
+        Ok(Self { jobs, thread: Mutex::new(Some(thread)) })
+    }
+
+    pub(crate) fn send(&self, job: Job) {
+        if let Err(mpsc::SendError(job)) = self.jobs.send(job)
+            && let Some(done) = job.into_done()
+        {
+            done(Err(io::Error::other("the store is closed")));
+        }
+    }
+}
+
+impl Drop for Writer {
+    fn drop(&mut self) {
+        // A closed channel means the thread is gone already.
+        let _ = self.jobs.send(Job::Stop);
+        let thread = self.thread.lock().unwrap_or_else(PoisonError::into_inner).take();
+        if let Some(thread) = thread
+            && thread.thread().id() != std::thread::current().id()
+        {
+            // A panic in the thread raised the fatal flag when it happened.
+            let _ = thread.join();
+        }
+    }
+}
+
+struct Work {
+    path: PathBuf,
+    database: Arc<Database>,
+    sealer: Sealer,
+    fatal: FatalFlag,
+    commits: Arc<AtomicU64>,
+}
+
+/// Raises the flag when the thread unwinds, so that callers that wait for ever are told.
+struct Unwinding<'a>(&'a FatalFlag);
+
+impl Drop for Unwinding<'_> {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            self.0.raise(Fatal::new("the store's writer failed"));
+        }
+    }
+}
+
+impl Work {
+    fn run(mut self, queue: &mpsc::Receiver<Job>) {
+        let fatal = self.fatal.clone();
+        let _unwinding = Unwinding(&fatal);
+        let mut batch: Vec<Job> = Vec::new();
+        let mut bytes = 0;
+        let mut open = true;
+        while open {
+            let mut urgent = false;
+            let mut next = queue.recv().ok();
+            while let Some(job) = next.take() {
+                if matches!(job, Job::Stop) {
+                    open = false;
+                    break;
+                }
+                bytes += job.bytes();
+                urgent |= !job.lazy();
+                batch.push(job);
+                if bytes < TRANSACTION_BYTES {
+                    next = queue.try_recv().ok();
+                }
+            }
+            if urgent || !open || bytes >= LAZY_BYTES_MAX {
+                bytes = 0;
+                let result = self.write(&batch, urgent || !open);
+                self.answer(&mut batch, &result);
+                if result.is_err() {
+                    break;
+                }
+            }
+        }
+        // After a failure nothing is written any more, and everybody is told.
+        while open && let Ok(job) = queue.recv() {
+            open = !matches!(job, Job::Stop);
+            if let Some(done) = job.into_done() {
+                done(Err(io::Error::other("the store is closed")));
+            }
+        }
+    }
+
+    fn answer(&self, batch: &mut Vec<Job>, result: &Result<(), StoreError>) {
+        if let Err(error) = result {
+            self.fatal.raise(Fatal::new(error.to_string()));
+        }
+        for done in batch.drain(..).filter_map(Job::into_done) {
+            done(match result {
+                Ok(()) => Ok(()),
+                Err(error) => Err(io::Error::other(error.to_string())),
+            });
+        }
+    }
+
+    fn write(&mut self, batch: &[Job], durable: bool) -> Result<(), StoreError> {
+        if batch.is_empty() {
+            return Ok(());
+        }
+        match self.transact(batch, durable) {
+            Ok(()) => {
+                self.commits.fetch_add(1, Ordering::Relaxed);
+                Ok(())
+            }
+            Err(error) => Err(StoreError::database(&self.path, "write", error)),
+        }
+    }
+
+    fn transact(&mut self, batch: &[Job], durable: bool) -> Result<(), redb::Error> {
+        let mut transaction = self.database.begin_write()?;
+        if !durable {
+            transaction.set_durability(Durability::None)?;
+        }
+        for job in batch {
+            match job {
+                Job::Append { rows, .. } => {
+                    let mut table = transaction.open_table(ENTRIES)?;
+                    for (index, plain) in rows {
+                        table.insert(index, seal(&mut self.sealer, Kind::Entry, *index, plain)?.as_slice())?;
+                    }
+                }
+                Job::Meta { key, value, .. } => {
+                    let mut table = transaction.open_table(META)?;
+                    table.insert(key, seal(&mut self.sealer, Kind::Meta, *key, value)?.as_slice())?;
+                }
+                Job::TruncateFrom { index } => {
+                    transaction.open_table(ENTRIES)?.retain_in::<u64, _>(*index.., |_, _| false)?;
+                }
+                Job::PurgeThrough { index, key, mark } => {
+                    transaction.open_table(ENTRIES)?.retain_in::<u64, _>(..=*index, |_, _| false)?;
+                    let mut table = transaction.open_table(META)?;
+                    table.insert(key, seal(&mut self.sealer, Kind::Meta, *key, mark)?.as_slice())?;
+                }
+                Job::Snapshot { key, description, image, .. } => {
+                    let mut table = transaction.open_table(SNAPSHOT)?;
+                    table.retain(|_, _| false)?;
+                    for (piece, plain) in (0u64..).zip(image.chunks(SNAPSHOT_PIECE_BYTES)) {
+                        table.insert(piece, seal(&mut self.sealer, Kind::Snapshot, piece, plain)?.as_slice())?;
+                    }
+                    let mut table = transaction.open_table(META)?;
+                    table.insert(key, seal(&mut self.sealer, Kind::Meta, *key, description)?.as_slice())?;
+                }
+                Job::Issued { rows } => {
+                    let mut table = transaction.open_table(ISSUED)?;
+                    for (seq, plain) in rows {
+                        table.insert(seq, seal(&mut self.sealer, Kind::Issued, *seq, plain)?.as_slice())?;
+                    }
+                }
+                Job::Flush { .. } | Job::Stop => {}
+            }
+        }
+        transaction.commit()?;
+        Ok(())
+    }
+}
+
+fn seal(sealer: &mut Sealer, kind: Kind, index: u64, plain: &[u8]) -> Result<Vec<u8>, redb::Error> {
+    sealer.seal(kind, index, plain).map_err(|error| redb::Error::Io(io::Error::other(error)))
+}
