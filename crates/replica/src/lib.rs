@@ -8,9 +8,15 @@
 
 pub mod batch;
 pub mod disk;
+pub mod handle;
+pub mod model;
 pub mod seal;
 pub mod store;
 
 mod fatal;
 
 pub use fatal::Fatal;
+pub use handle::{Handle, ProposeError, ReadError};
+
+/// Encoded bytes of one caller's commands, at most.
+pub const ENTRY_BYTES_MAX: usize = 8 * 1024 * 1024;
