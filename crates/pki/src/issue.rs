@@ -257,3 +257,102 @@ fn alt_names(names: &[&str]) -> Vec<u8> {
     let parts: Vec<&[u8]> = names.iter().map(Vec::as_slice).collect();
     extension(oid::SUBJECT_ALT_NAME, &asn1::tlv(asn1::SEQUENCE, &parts))
 }
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
+    use super::*;
+    use crate::key::SignatureAlgorithm;
+
+    /// Has a real engine's public key; its signatures are nothing.
+    struct Pretender(PublicKey);
+
+    impl Signer for Pretender {
+        fn public(&self) -> &PublicKey {
+            &self.0
+        }
+
+        fn algorithm(&self) -> SignatureAlgorithm {
+            SignatureAlgorithm::EcdsaSha256
+        }
+
+        fn sign(&self, _: &[u8]) -> Result<Vec<u8>, SignError> {
+            Ok(vec![0x30, 6, 2, 1, 1, 2, 1, 1])
+        }
+    }
+
+    fn read(pem: &str) -> (Certificate, Pretender) {
+        let certificate = Certificate::parse_pem_bundle(pem.as_bytes()).unwrap().remove(0);
+        let key = certificate.public_key().unwrap().clone();
+        (certificate, Pretender(key))
+    }
+
+    const LEAF: &str = include_str!("../tests/data/engine-leaf.crt");
+    const CROSS: &str = include_str!("../tests/data/engine-cross.crt");
+    const ROOT: &str = include_str!("../tests/data/engine-root.crt");
+
+    /// Every byte that is signed is the engine's, given the same key, serial and time.
+    #[test]
+    fn c145_same_bytes_as_an_engine() {
+        let (engine, key) = read(ROOT);
+        let ours = root(&key, engine.serial(), engine.not_before().saturating_add(ROOT_BACKDATE)).unwrap();
+        assert_eq!(ours.tbs(), engine.tbs());
+
+        let ((engine, key), (issuer, signer)) = (read(LEAF), read(CROSS));
+        let subject = engine.node_subject().unwrap();
+        let details = Leaf {
+            subject: &subject,
+            serial: engine.serial(),
+            now: engine.not_before().saturating_add(LEAF_BACKDATE + Duration::from_secs(29)),
+            expiry: LEAF_EXPIRY_DEFAULT,
+        };
+        let ours = leaf_for_key(&key.0, &details, &issuer, &signer).unwrap();
+        assert_eq!(ours.tbs(), engine.tbs());
+    }
+
+    #[test]
+    fn c141_cross_signed_as_an_engine_does_but_with_aki() {
+        let ((engine, new), (old, signer)) = (read(CROSS), read(ROOT));
+        let ours = cross_sign(&engine, &old, &signer, None).unwrap();
+        assert_eq!(ours.aki(), old.ski());
+        assert_eq!(
+            (ours.serial(), ours.not_before(), ours.not_after()),
+            (engine.serial(), engine.not_before(), engine.not_after())
+        );
+        assert_eq!((ours.ski(), ours.public_key().unwrap()), (engine.ski(), &new.0));
+        let again = cross_sign(&ours, &old, &signer, Some(ours.not_before())).unwrap();
+        assert_eq!(again.extensions().count(), ours.extensions().count(), "one AKI, not two");
+        assert_eq!(again.not_after(), ours.not_before());
+        assert_eq!(
+            cross_sign(&engine, &old, &signer, Some(Time::from_unix_millis(i64::MAX))).unwrap().not_after(),
+            engine.not_after()
+        );
+    }
+
+    #[test]
+    fn c138_c139_what_is_not_cross_signed() {
+        let ((leaf, _), (old, signer)) = (read(LEAF), read(ROOT));
+        assert_eq!(cross_sign(&leaf, &old, &signer, None).unwrap_err().to_string(), "certificate not a CA");
+        let (new, other) = read(CROSS);
+        assert_eq!(cross_sign(&new, &old, &other, None).unwrap_err(), IssueError::KeyMismatch);
+        let text = |pem: &str| parse_new_root(pem.as_bytes()).unwrap_err().to_string();
+        for pem in
+            ["", "garbage", include_str!("../tests/data/v1-root.key"), &format!("{ROOT}{ROOT}"), &format!("{ROOT}x")]
+        {
+            assert_eq!(text(pem), "could not parse new CA certificate");
+        }
+        assert_eq!(parse_new_root(ROOT.as_bytes()).unwrap(), old);
+    }
+
+    #[test]
+    fn dates() {
+        let check = |secs, tag: u8, text: &[u8]| {
+            let der = date(Time::from_unix_secs(secs));
+            assert_eq!((der[0], &der[2..]), (tag, text), "{secs}");
+        };
+        check(-5, 0x17, b"700101000000Z");
+        check(2_524_607_999, 0x17, b"491231235959Z");
+        check(2_524_608_000, 0x18, b"20500101000000Z");
+        check(i64::MAX / 1_000, 0x18, b"99991231235959Z");
+    }
+}
