@@ -14,6 +14,7 @@ pub mod seal;
 pub mod store;
 
 mod fatal;
+mod raft;
 
 pub use fatal::Fatal;
 pub use handle::{Handle, ProposeError, ReadError};

@@ -1,0 +1,268 @@
+//! raft's log over the store.
+//!
+//! Rules:
+//! - an entry can be read as soon as `append` returns: what is not on disk yet is in the tail;
+//! - the tail holds everything from some index to the end; what leaves it is on disk;
+//! - raft is told that an entry is flushed only after the sync.
+
+use super::{Entry, LogId, Types, Vote, record};
+use crate::store::{META_KEYS, Store, StoreError};
+use openraft::alias::LogIdOf;
+use openraft::storage::{IOFlushed, LogState, RaftLogStorage};
+use openraft::{EntryPayload, OptionalSend, RaftLogReader};
+use std::collections::VecDeque;
+use std::fmt::Debug;
+use std::io;
+use std::ops::{Bound, RangeBounds};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use tokio::sync::oneshot;
+
+/// Bytes of entries that are kept in memory although they are on disk, about: the ones that are applied next.
+const TAIL_BYTES_MAX: usize = 256 * 1024;
+
+/// The log. Clones share it.
+#[derive(Clone)]
+pub(super) struct Log {
+    store: Store,
+    tail: Arc<Mutex<Tail>>,
+}
+
+#[derive(Default)]
+struct Tail {
+    entries: VecDeque<Kept>,
+    bytes: usize,
+    /// Number of the last append, and of the last one that is on disk.
+    appended: u64,
+    flushed: u64,
+    last: Option<LogId>,
+    purged: Option<LogId>,
+    vote: Option<Vote>,
+    /// The node that is alone in the last membership, if one is.
+    sole_voter: Option<u64>,
+}
+
+struct Kept {
+    entry: Entry,
+    bytes: usize,
+    append: u64,
+}
+
+impl Log {
+    /// Reads where the log begins and ends, and who votes.
+    pub(super) fn open(store: Store) -> Result<Self, StoreError> {
+        let broken = |error: io::Error| StoreError::damaged(store.path(), error.to_string());
+        let vote = store.meta(META_KEYS.vote)?.map(|bytes| record::decode_vote(&bytes)).transpose().map_err(broken)?;
+        let purged =
+            store.meta(META_KEYS.purged)?.map(|bytes| record::decode_log_id(&bytes)).transpose().map_err(broken)?;
+        let described = store
+            .meta(META_KEYS.snapshot)?
+            .map(|bytes| record::decode_description(&bytes))
+            .transpose()
+            .map_err(broken)?;
+        let mut last = purged;
+        let mut sole_voter = described.and_then(|d| sole_voter(d.meta.last_membership.membership()));
+        let mut next = purged.map_or(0, |id| id.index.saturating_add(1));
+        if let Some(end) = store.last_entry()? {
+            while next <= end {
+                let upto = end.min(next.saturating_add(63));
+                for (index, bytes) in store.entries(next..=upto)? {
+                    if index != next {
+                        return Err(StoreError::damaged(store.path(), format!("log entry {next} is missing")));
+                    }
+                    let entry = record::decode_entry(index, &bytes).map_err(broken)?;
+                    last = Some(entry.log_id);
+                    if let EntryPayload::Membership(membership) = &entry.payload {
+                        sole_voter = self::sole_voter(membership);
+                    }
+                    next = next.saturating_add(1);
+                }
+                if next <= upto {
+                    return Err(StoreError::damaged(store.path(), format!("log entry {next} is missing")));
+                }
+            }
+        }
+        let tail = Tail { last, purged, vote, sole_voter, ..Tail::default() };
+        Ok(Self { store, tail: Arc::new(Mutex::new(tail)) })
+    }
+
+    /// The node that alone decides, if there is one: then whatever lies in its log is committed.
+    pub(super) fn sole_voter(&self) -> Option<u64> {
+        self.lock().sole_voter
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Tail> {
+        self.tail.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn read(&self, range: impl RangeBounds<u64>) -> io::Result<Vec<Entry>> {
+        let (start, disk_end, mut kept) = {
+            let tail = self.lock();
+            let first = tail.purged.map_or(0, |id| id.index.saturating_add(1));
+            let start = first.max(match range.start_bound() {
+                Bound::Included(at) => *at,
+                Bound::Excluded(at) => at.saturating_add(1),
+                Bound::Unbounded => 0,
+            });
+            let end = tail.last.map_or(0, |id| id.index.saturating_add(1)).min(match range.end_bound() {
+                Bound::Included(at) => at.saturating_add(1),
+                Bound::Excluded(at) => *at,
+                Bound::Unbounded => u64::MAX,
+            });
+            let tail_start = tail.entries.front().map_or(end, |kept| kept.entry.log_id.index);
+            let wanted = start.max(tail_start)..end;
+            let kept: Vec<Entry> = tail
+                .entries
+                .iter()
+                .skip(usize::try_from(wanted.start.saturating_sub(tail_start)).unwrap_or(usize::MAX))
+                .take_while(|kept| kept.entry.log_id.index < end)
+                .map(|kept| kept.entry.clone())
+                .collect();
+            (start, end.min(tail_start), kept)
+        };
+        if start >= disk_end {
+            return Ok(kept);
+        }
+        let rows = self.store.entries(start..=disk_end - 1).map_err(io::Error::other)?;
+        let mut entries = Vec::with_capacity(rows.len() + kept.len());
+        for (index, bytes) in rows {
+            entries.push(record::decode_entry(index, &bytes)?);
+        }
+        entries.append(&mut kept);
+        Ok(entries)
+    }
+}
+
+impl Tail {
+    fn trim(&mut self) {
+        while self.bytes > TAIL_BYTES_MAX
+            && let Some(front) = self.entries.front()
+            && front.append <= self.flushed
+        {
+            self.bytes = self.bytes.saturating_sub(front.bytes);
+            self.entries.pop_front();
+        }
+    }
+}
+
+fn sole_voter(membership: &super::Membership) -> Option<u64> {
+    match membership.get_joint_config().as_slice() {
+        [only] if only.len() == 1 => only.first().copied(),
+        _ => None,
+    }
+}
+
+impl RaftLogReader<Types> for Log {
+    async fn try_get_log_entries<RB>(&mut self, range: RB) -> io::Result<Vec<Entry>>
+    where
+        RB: RangeBounds<u64> + Clone + Debug + OptionalSend,
+    {
+        self.read(range)
+    }
+
+    async fn read_vote(&mut self) -> io::Result<Option<Vote>> {
+        Ok(self.lock().vote)
+    }
+}
+
+impl RaftLogStorage<Types> for Log {
+    type LogReader = Self;
+
+    async fn get_log_state(&mut self) -> io::Result<LogState<Types>> {
+        let tail = self.lock();
+        Ok(LogState { last_purged_log_id: tail.purged, last_log_id: tail.last })
+    }
+
+    async fn get_log_reader(&mut self) -> Self {
+        self.clone()
+    }
+
+    async fn save_vote(&mut self, vote: &Vote) -> io::Result<()> {
+        let (sender, receiver) = oneshot::channel();
+        // The receiver is gone only when raft is: nobody is left to be told.
+        let done = Box::new(move |result| drop(sender.send(result)));
+        self.store.put_meta(META_KEYS.vote, record::encode_vote(vote), done);
+        receiver.await.map_err(|_| io::Error::other("the store's writer failed"))??;
+        self.lock().vote = Some(*vote);
+        Ok(())
+    }
+
+    /// With a sole voter, whatever is in its log was decided when it was written: there is no other log that could win.
+    /// Otherwise nothing is known until a leader says so; raft waits for that before it serves reads.
+    async fn read_committed(&mut self) -> io::Result<Option<LogIdOf<Types>>> {
+        let tail = self.lock();
+        Ok(tail.last.filter(|_| tail.sole_voter.is_some()))
+    }
+
+    async fn append<I>(&mut self, entries: I, callback: IOFlushed<Types>) -> io::Result<()>
+    where
+        I: IntoIterator<Item = Entry> + OptionalSend,
+        I::IntoIter: OptionalSend,
+    {
+        let mut rows = Vec::new();
+        let append = {
+            let mut tail = self.lock();
+            tail.appended += 1;
+            let append = tail.appended;
+            for entry in entries {
+                let row = record::encode_entry(&entry);
+                tail.bytes += row.len();
+                tail.last = Some(entry.log_id);
+                if let EntryPayload::Membership(membership) = &entry.payload {
+                    tail.sole_voter = sole_voter(membership);
+                }
+                let bytes = row.len();
+                rows.push((entry.log_id.index, row));
+                tail.entries.push_back(Kept { entry, bytes, append });
+            }
+            append
+        };
+        let tail = self.tail.clone();
+        let done = Box::new(move |result: io::Result<()>| {
+            if result.is_ok() {
+                let mut tail = tail.lock().unwrap_or_else(PoisonError::into_inner);
+                tail.flushed = tail.flushed.max(append);
+                tail.trim();
+            }
+            callback.io_completed(result);
+        });
+        self.store.append(rows, done);
+        Ok(())
+    }
+
+    async fn truncate_after(&mut self, last: Option<LogId>) -> io::Result<()> {
+        let from = last.map_or(0, |id| id.index.saturating_add(1));
+        {
+            let mut tail = self.lock();
+            while let Some(back) = tail.entries.back()
+                && back.entry.log_id.index >= from
+            {
+                tail.bytes = tail.bytes.saturating_sub(back.bytes);
+                tail.entries.pop_back();
+            }
+            tail.last = last;
+            // Only followers truncate, so there are others; what the last membership was is asked at the next start.
+            tail.sole_voter = None;
+        }
+        self.store.truncate_from(from);
+        Ok(())
+    }
+
+    /// Rides with the next sync: a purge that a crash forgets is made again. The issuance projection of what is purged
+    /// was queued before the snapshot that allowed the purge, so it is on disk first.
+    async fn purge(&mut self, upto: LogId) -> io::Result<()> {
+        {
+            let mut tail = self.lock();
+            while let Some(front) = tail.entries.front()
+                && front.entry.log_id.index <= upto.index
+            {
+                tail.bytes = tail.bytes.saturating_sub(front.bytes);
+                tail.entries.pop_front();
+            }
+            tail.purged = tail.purged.max(Some(upto));
+            tail.last = tail.last.max(Some(upto));
+        }
+        self.store.purge_through(upto.index, META_KEYS.purged, record::encode_log_id(&upto));
+        Ok(())
+    }
+}
+

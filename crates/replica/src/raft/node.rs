@@ -1,0 +1,138 @@
+//! One running member of the raft group, in our own words.
+
+use super::log::Log;
+use super::machine::{Machine, Progress};
+use super::network::NoPeers;
+use super::{Stamped, Types};
+use crate::fatal::Fatal;
+use crate::handle::{ProposeError, ReadError};
+use crate::store::{Store, StoreError};
+use cluster::{Batch, Outcome, State};
+use openraft::errors::{ClientWriteError, LinearizableReadError, RaftError};
+use openraft::impls::ProgressResponder;
+use openraft::{BasicNode, Config, Raft, ReadPolicy, ServerState, SnapshotPolicy};
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::sync::watch;
+
+/// The raft id of the manager that made the cluster.
+pub(crate) const FIRST_MEMBER: u64 = 1;
+/// How long a sole voter may take to lead; it takes a few syncs.
+const LEAD_WITHIN: Duration = Duration::from_secs(30);
+const RETRY_AFTER: Duration = Duration::from_millis(250);
+
+/// A running member. Clones share it.
+#[derive(Clone)]
+pub(crate) struct Node {
+    raft: Raft<Types, Machine>,
+}
+
+/// A proposal on its way.
+pub(crate) struct Submitted {
+    receiver: openraft::alias::OneshotReceiverOf<Types, openraft::raft::ClientWriteResult<Types>>,
+}
+
+/// Why raft did not start.
+#[derive(Debug)]
+pub(crate) enum StartError {
+    Store(StoreError),
+    Fatal(Fatal),
+}
+
+impl From<StoreError> for StartError {
+    fn from(error: StoreError) -> Self {
+        Self::Store(error)
+    }
+}
+
+impl Node {
+    /// Starts raft over a store, rebuilds the state, and waits until a sole voter leads. `found` makes the group.
+    pub(crate) async fn start(
+        store: Store,
+        found: bool,
+        states: Arc<watch::Sender<Arc<State>>>,
+        progress: Arc<Progress>,
+    ) -> Result<Self, StartError> {
+        let log = Log::open(store.clone())?;
+        let machine = Machine::open(store, states, progress)?;
+        let sole = found || log.sole_voter() == Some(FIRST_MEMBER);
+        let config = Config {
+            cluster_name: "swarmpki".into(),
+            heartbeat_interval: 250,
+            election_timeout_min: 1000,
+            election_timeout_max: 2000,
+            // We say when: by entries and by bytes.
+            snapshot_policy: SnapshotPolicy::Never,
+            max_in_snapshot_log_to_keep: 0,
+            purge_batch_size: 1,
+            // Alone, there is nobody to send heartbeats to or to lose an election against: no timer runs.
+            enable_tick: !sole,
+            enable_pre_vote: Some(true),
+            // Alone, the log is the truth, and nobody else can have another under the same term. With others, entries
+            // may have reached them before our own sync: then the same term must not be led again.
+            enable_leader_restore: Some(sole),
+            ..Config::default()
+        };
+        let config = config.validate().map_err(|error| StartError::Fatal(Fatal::new(error.to_string())))?;
+        let stopped = |error: &dyn std::fmt::Display| StartError::Fatal(Fatal::new(error.to_string()));
+        let raft = Raft::new(FIRST_MEMBER, Arc::new(config), NoPeers, log, machine).await.map_err(|e| stopped(&e))?;
+        if found {
+            let members = BTreeMap::from([(FIRST_MEMBER, BasicNode::default())]);
+            raft.initialize(members).await.map_err(|e| stopped(&e))?;
+        }
+        if sole {
+            raft.trigger().elect(false).await.map_err(|e| stopped(&e))?;
+            raft.wait(Some(LEAD_WITHIN)).state(ServerState::Leader, "lead alone").await.map_err(|e| stopped(&e))?;
+        }
+        Ok(Self { raft })
+    }
+
+    /// Hands a batch to raft. An error means: surely not proposed, or [`ProposeError::Unknown`].
+    pub(crate) async fn submit(&self, batch: Batch) -> Result<Submitted, ProposeError> {
+        let (responder, receiver) = ProgressResponder::complete_only();
+        match self.raft.client_write_ff(Stamped::new(batch), Some(responder)).await {
+            Ok(()) => Ok(Submitted { receiver }),
+            Err(_) => Err(ProposeError::Unknown),
+        }
+    }
+
+    /// Confirms leadership, and waits until everything committed before is applied here.
+    pub(crate) async fn confirm(&self) -> Result<(), ReadError> {
+        match self.raft.ensure_linearizable(ReadPolicy::ReadIndex).await {
+            Ok(_) => Ok(()),
+            Err(RaftError::APIError(LinearizableReadError::ForwardToLeader(to))) => {
+                Err(ReadError::NotLeader { leader: to.leader_id })
+            }
+            Err(RaftError::APIError(_)) => Err(ReadError::Unavailable { retry_after: RETRY_AFTER }),
+            Err(RaftError::Fatal(error)) => Err(ReadError::Fatal(Fatal::new(error.to_string()))),
+        }
+    }
+
+    /// Asks for a snapshot; it is written beside the work.
+    pub(crate) async fn snapshot(&self) {
+        // It fails only when raft has stopped, which everybody learns elsewhere.
+        let _ = self.raft.trigger().snapshot().await;
+    }
+
+    /// Stops raft and waits for its task.
+    pub(crate) async fn stop(&self) {
+        if let Err(error) = self.raft.shutdown().await {
+            tracing::warn!(%error, "raft did not stop in order");
+        }
+    }
+}
+
+impl Submitted {
+    /// Waits for the outcomes.
+    pub(crate) async fn outcomes(self) -> Result<Vec<Outcome>, ProposeError> {
+        match self.receiver.await {
+            Ok(Ok(response)) => Ok(response.data),
+            Ok(Err(ClientWriteError::ForwardToLeader(to))) => Err(ProposeError::NotLeader { leader: to.leader_id }),
+            // Discarded entries may still be committed by another leader; a dropped sender is a raft that stopped.
+            Ok(Err(ClientWriteError::LogEntryDiscarded(_) | ClientWriteError::ChangeMembershipError(_))) | Err(_) => {
+                Err(ProposeError::Unknown)
+            }
+        }
+    }
+}
