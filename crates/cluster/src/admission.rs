@@ -3,25 +3,30 @@
 use std::sync::Arc;
 
 use pki::identity::NodeId;
+use pki::key::SpkiHash;
 
 use crate::apply::Entry;
 use crate::command::Admit;
-use crate::node::Node;
+use crate::node::{Letter, Node};
 use crate::outcome::{Outcome, Rejection};
 use crate::state::State;
 use crate::tokens::UNFINISHED_PER_TOKEN_MAX;
+
+/// Unfinished joins that one public key may have: by other tokens, or by other requests. A joiner needs one.
+pub const UNFINISHED_PER_KEY_MAX: usize = 4;
 
 impl State {
     pub(crate) fn admit(&mut self, entry: &mut Entry<'_>, admit: &Admit) -> Result<Outcome, Rejection> {
         if !self.tokens.is_present(&admit.token) {
             return Err(Rejection::Token);
         }
-        if let Some(outcome) = self.admitted_before(admit) {
+        if let Some(outcome) = self.admitted_before(entry, admit) {
             return Ok(outcome);
         }
         self.check_premises(entry, &admit.premises, &admit.letter)?;
         let row = self.tokens.rows.get(admit.token.row as usize).ok_or(Rejection::Token)?;
-        if row.unfinished >= UNFINISHED_PER_TOKEN_MAX {
+        let by_key = self.joins.get(&admit.letter.leaf.spki).map_or(0, Vec::len);
+        if row.unfinished >= UNFINISHED_PER_TOKEN_MAX || by_key >= UNFINISHED_PER_KEY_MAX {
             return Err(Rejection::TokenBusy);
         }
         if row.role != admit.spec.role || admit.letter.leaf.role != row.role {
@@ -48,30 +53,55 @@ impl State {
             down: false,
             last_seen: None,
             issuances: (entry.now, 1),
+            leaves_end: admit.letter.leaf.not_after,
         };
         self.nodes.insert(admit.node.clone(), Arc::new(node));
-        self.joins.insert(admit.letter.leaf.spki, admit.node.clone());
+        self.index_join(admit.letter.leaf.spki, &admit.node);
         Arc::make_mut(&mut self.tokens).count_unfinished(admit.token.row, 1);
         self.note(entry, &admit.node, &admit.letter);
         Ok(Outcome::Issued { node: admit.node.clone(), letter: Arc::clone(&admit.letter), fresh: true })
     }
 
-    /// The same key by the same token again is the same node again, with its first certificate: so a joiner whose answer
-    /// was lost gets it, and leaves no second record behind.
-    fn admitted_before(&self, admit: &Admit) -> Option<Outcome> {
-        let (node, letter) = self.unfinished_join(&admit.letter.leaf.spki)?;
-        (node.unfinished? == admit.token && letter.csr == admit.letter.csr).then(|| Outcome::Issued {
-            node: node.id.clone(),
-            letter: Arc::clone(letter),
-            fresh: false,
+    /// The same request by the same token again is the same node again, with its first certificate: so a joiner whose
+    /// answer was lost gets it, and leaves no second record behind.
+    fn admitted_before(&self, entry: &Entry<'_>, admit: &Admit) -> Option<Outcome> {
+        let again = |(node, letter): &(&Arc<Node>, &Arc<Letter>)| {
+            node.unfinished == Some(admit.token) && letter.answers(&admit.letter.csr, node.role, entry.now)
+        };
+        let (node, letter) = self.unfinished_joins(&admit.letter.leaf.spki).find(again)?;
+        Some(Outcome::Issued { node: node.id.clone(), letter: Arc::clone(letter), fresh: false })
+    }
+
+    /// An unfinished join of this key, with what was issued to it.
+    pub fn unfinished_join(&self, key: &SpkiHash) -> Option<(&Arc<Node>, &Arc<Letter>)> {
+        self.unfinished_joins(key).next()
+    }
+
+    /// The unfinished joins of this key, each with what was issued to it: one, unless the joiner came with two tokens
+    /// or two requests.
+    pub fn unfinished_joins(&self, key: &SpkiHash) -> impl Iterator<Item = (&Arc<Node>, &Arc<Letter>)> {
+        let key = *key;
+        let nodes = self.joins.get(&key).into_iter().flatten().filter_map(|id| self.nodes.get(id));
+        nodes.flat_map(move |node| {
+            node.mailbox.iter().filter(move |letter| letter.leaf.spki == key).map(move |letter| (node, letter))
         })
     }
 
-    /// The unfinished join of this key, with what was issued to it.
-    pub fn unfinished_join(&self, key: &pki::key::SpkiHash) -> Option<(&Arc<Node>, &Arc<crate::node::Letter>)> {
-        let node = self.nodes.get(self.joins.get(key)?)?;
-        let letter = node.mailbox.iter().find(|letter| letter.leaf.spki == *key)?;
-        Some((node, letter))
+    /// Makes an unfinished join findable by its key.
+    pub(crate) fn index_join(&mut self, key: SpkiHash, id: &NodeId) {
+        let ids = self.joins.entry(key).or_default();
+        if let Err(place) = ids.binary_search(id) {
+            ids.insert(place, id.clone());
+        }
+    }
+
+    /// Undoes [`index_join`](Self::index_join).
+    pub(crate) fn forget_key(&mut self, key: &SpkiHash, id: &NodeId) {
+        let Some(ids) = self.joins.get_mut(key) else { return };
+        ids.retain(|known| known != id);
+        if ids.is_empty() {
+            self.joins.remove(key);
+        }
     }
 
     /// Drops a join that was never finished. Its id was never used by anybody, but stays drawn: ids are random.
@@ -85,7 +115,7 @@ impl State {
         if let Some(token) = node.unfinished {
             Arc::make_mut(&mut self.tokens).count_unfinished(token.row, -1);
             for leaf in &node.offered {
-                self.joins.remove(&leaf.spki);
+                self.forget_key(&leaf.spki, &node.id);
             }
         }
         if let Some(report) = &node.report {

@@ -115,6 +115,7 @@ impl State {
             down: false,
             last_seen: None,
             issuances: (entry.now, 0),
+            leaves_end: first.letter.leaf.not_after,
         };
         self.nodes.insert(first.node.clone(), Arc::new(node));
         Ok(Outcome::Done { version: entry.index })
@@ -124,6 +125,7 @@ impl State {
     fn collect(&mut self, entry: &Entry<'_>, ids: &[pki::identity::NodeId]) -> Outcome {
         let now = entry.now;
         let mut gone = Vec::new();
+        let mut changed = false;
         for id in ids {
             let Some(node) = self.nodes.get(id) else { continue };
             if node.unfinished.is_some() && now.since(node.created) >= node::UNFINISHED_LIFE {
@@ -133,25 +135,27 @@ impl State {
             }
             let old_letter = node.mailbox.iter().any(|letter| now.since(letter.issued) >= node::LETTER_LIFE);
             let old_leaf = node.previous.iter().any(|(_, until)| *until <= now);
-            let ended = node.unfinished.is_none() && node.offered.iter().any(|leaf| leaf.not_after < now);
+            let ended = node.unfinished.is_none() && node.offered.iter().any(|leaf| leaf.forgiven_until() < now);
             if !(old_letter || old_leaf || ended) {
                 continue;
             }
+            changed = true;
             self.change(id, |node| {
                 node.mailbox.retain(|letter| now.since(letter.issued) < node::LETTER_LIFE);
                 node.previous.retain(|(_, until)| *until > now);
                 if node.unfinished.is_none() {
-                    node.offered.retain(|leaf| leaf.not_after >= now);
-                    node.mailbox.retain(|letter| letter.leaf.not_after >= now);
+                    node.offered.retain(|leaf| leaf.forgiven_until() >= now);
+                    node.mailbox.retain(|letter| node.offered.contains(&letter.leaf));
                 }
             });
         }
         let over: Vec<_> =
-            self.removals.iter().filter(|(_, removal)| removal.until <= now).map(|(id, _)| id.clone()).collect();
+            self.removals.iter().filter(|(_, removal)| removal.until < now).map(|(id, _)| id.clone()).collect();
         for id in over {
+            changed = true;
             self.removals.remove(&id);
         }
-        if gone.is_empty() { Outcome::Unchanged } else { Outcome::Collected(gone) }
+        if gone.is_empty() && !changed { Outcome::Unchanged } else { Outcome::Collected(gone) }
     }
 
     /// Nodes in which [`Command::Collect`] would find something at `now`.
@@ -160,9 +164,14 @@ impl State {
             (node.unfinished.is_some() && now.since(node.created) >= node::UNFINISHED_LIFE)
                 || node.mailbox.iter().any(|letter| now.since(letter.issued) >= node::LETTER_LIFE)
                 || node.previous.iter().any(|(_, until)| *until <= now)
-                || (node.unfinished.is_none() && node.offered.iter().any(|leaf| leaf.not_after < now))
+                || (node.unfinished.is_none() && node.offered.iter().any(|leaf| leaf.forgiven_until() < now))
         };
         self.nodes.values().filter(due).map(|node| node.id.clone()).collect()
+    }
+
+    /// Whether [`Command::Collect`], of no node too, would let go of a removal at `now`.
+    pub fn removals_ended(&self, now: Time) -> bool {
+        self.removals.values().any(|removal| removal.until < now)
     }
 
     /// Changes a node's record in place.

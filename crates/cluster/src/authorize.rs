@@ -156,6 +156,16 @@ pub enum Standing {
     Unregistered,
 }
 
+impl Standing {
+    /// The node's `cut` when the connection was accepted; none for callers that are no node of ours.
+    pub fn cut(&self) -> Option<u32> {
+        match self {
+            Self::Admitted { cut, .. } | Self::Quarantined { cut, .. } => Some(*cut),
+            Self::Foreign | Self::Removed | Self::Unregistered => None,
+        }
+    }
+}
+
 /// Why a node is quarantined.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Quarantine {
@@ -230,8 +240,7 @@ impl State {
         let cut = node.cut;
         let quarantined = |reason| Standing::Quarantined { cut, reason };
         if known.not_after < now {
-            let life = known.not_after.since(known.not_before);
-            let forgiven = registered == Registered::Current && now < known.not_after.saturating_add(life);
+            let forgiven = registered.is_present() && now < known.forgiven_until();
             return if forgiven { quarantined(Quarantine::Expired) } else { Standing::Unregistered };
         }
         if registered == Registered::Previous {

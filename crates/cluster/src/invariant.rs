@@ -3,7 +3,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use crate::node::{BlobDigest, LETTERS_MAX, OFFERED_LEAVES_MAX};
+use crate::node::{BlobDigest, LETTERS_MAX, OFFERED_LEAVES_MAX, PREVIOUS_LEAVES_MAX};
 use crate::state::State;
 
 /// A property that does not hold.
@@ -27,6 +27,7 @@ pub fn check(state: &State) -> Result<(), Broken> {
     removed_nodes_are_gone(state)?;
     unfinished_joins_are_counted(state)?;
     finished_nodes_have_a_leaf(state)?;
+    leaves_end_is_the_last(state)?;
     blobs_are_counted(state)?;
     log_fits_frontier(state)
 }
@@ -52,7 +53,7 @@ pub fn check_step(before: &State, after: &State) -> Result<(), Broken> {
             }
             None if node.unfinished.is_none()
                 && !after.removals.contains_key(id)
-                && node.last_leaf_ends() > Some(after.time) =>
+                && node.last_leaf_ends() > after.time =>
             {
                 return broken(format!("{id} vanished without a removal"));
             }
@@ -71,9 +72,8 @@ pub fn check_step(before: &State, after: &State) -> Result<(), Broken> {
 fn serials_are_unique(state: &State) -> Result<(), Broken> {
     let mut seen = BTreeSet::new();
     for node in state.nodes.values() {
-        let previous = node.previous.iter().map(|(leaf, _)| leaf);
-        for leaf in node.current.iter().chain(&node.offered).chain(previous) {
-            if !seen.insert((leaf.issuer, leaf.serial.clone())) {
+        for leaf in node.leaves() {
+            if !seen.insert((leaf.issuer, leaf.serial)) {
                 return broken("a serial is registered once", format!("{} of {}", leaf.serial, node.id));
             }
         }
@@ -93,10 +93,13 @@ fn letters_are_registered(state: &State) -> Result<(), Broken> {
     Ok(())
 }
 
-/// Design 4: at most four leaves offered and four letters a node.
+/// Design 4: at most four leaves offered, four letters and four replaced leaves a node.
 fn lists_are_bounded(state: &State) -> Result<(), Broken> {
     for node in state.nodes.values() {
-        if node.offered.len() > OFFERED_LEAVES_MAX || node.mailbox.len() > LETTERS_MAX {
+        let full = node.offered.len() > OFFERED_LEAVES_MAX
+            || node.mailbox.len() > LETTERS_MAX
+            || node.previous.len() > PREVIOUS_LEAVES_MAX;
+        if full {
             return broken("lists are bounded", node.id.to_string());
         }
     }
@@ -118,8 +121,9 @@ fn unfinished_joins_are_counted(state: &State) -> Result<(), Broken> {
     for node in state.nodes.values() {
         if let Some(token) = node.unfinished {
             *rows.entry(token.row).or_default() += 1;
-            keys += node.offered.len();
-            if !node.offered.iter().all(|leaf| state.joins.get(&leaf.spki) == Some(&node.id)) {
+            keys += node.offered.iter().map(|leaf| leaf.spki).collect::<BTreeSet<_>>().len();
+            let found = |key| state.joins.get(key).is_some_and(|ids| ids.contains(&node.id));
+            if !node.offered.iter().all(|leaf| found(&leaf.spki)) {
                 return broken("unfinished joins are found by key", node.id.to_string());
             }
         }
@@ -130,8 +134,9 @@ fn unfinished_joins_are_counted(state: &State) -> Result<(), Broken> {
             return broken("unfinished joins are counted", format!("row {number}: {} for {counted}", row.unfinished));
         }
     }
-    if keys != state.joins.len() {
-        return broken("unfinished joins are found by key", format!("{} keys for {keys}", state.joins.len()));
+    let indexed: usize = state.joins.values().map(Vec::len).sum();
+    if keys != indexed || !state.joins.values().all(|ids| ids.is_sorted()) {
+        return broken("unfinished joins are found by key", format!("{indexed} keys for {keys}"));
     }
     Ok(())
 }
@@ -140,6 +145,15 @@ fn unfinished_joins_are_counted(state: &State) -> Result<(), Broken> {
 fn finished_nodes_have_a_leaf(state: &State) -> Result<(), Broken> {
     match state.nodes.values().find(|node| node.unfinished.is_some() == node.current.is_some()) {
         Some(node) => broken("a node is finished by the use of a leaf", node.id.to_string()),
+        None => Ok(()),
+    }
+}
+
+/// Conformance P34: a removal is on record until the last certificate of the node has ended.
+fn leaves_end_is_the_last(state: &State) -> Result<(), Broken> {
+    let late = |node: &&std::sync::Arc<crate::node::Node>| node.leaves().any(|leaf| leaf.not_after > node.leaves_end);
+    match state.nodes.values().find(late) {
+        Some(node) => broken("no leaf ends after the last one", node.id.to_string()),
         None => Ok(()),
     }
 }

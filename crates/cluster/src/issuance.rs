@@ -52,14 +52,15 @@ impl State {
         if node.cut != renew.cut {
             return Err(Rejection::Cut);
         }
-        if let Some(letter) = node.mailbox.iter().find(|letter| letter.csr == renew.letter.csr) {
+        if let Some(letter) = node.mailbox.iter().find(|letter| letter.answers(&renew.letter.csr, node.role, entry.now))
+        {
             return Ok(Outcome::Issued { node: renew.node.clone(), letter: Arc::clone(letter), fresh: false });
         }
         self.check_premises(entry, &renew.premises, &renew.letter)?;
         if renew.letter.leaf.role != node.role {
             return Err(Rejection::Role);
         }
-        if node.registered(&renew.letter.leaf.serial, &renew.letter.leaf.spki, entry.now).is_some() {
+        if node.leaves().any(|leaf| leaf.serial == renew.letter.leaf.serial) {
             return Err(Rejection::SerialUsed);
         }
         let (since, count) = node.issuances;
@@ -71,6 +72,7 @@ impl State {
         let unfinished = node.unfinished.is_some();
         let dropped = self.change(&renew.node, |node| {
             node.issuances = issuances;
+            node.leaves_end = node.leaves_end.max(renew.letter.leaf.not_after);
             let dropped = push_bounded(&mut node.offered, renew.letter.leaf.clone(), node::OFFERED_LEAVES_MAX);
             node.mailbox.retain(|letter| now.since(letter.issued) < node::LETTER_LIFE);
             node.mailbox.retain(|letter| node.offered.contains(&letter.leaf));
@@ -79,9 +81,12 @@ impl State {
         });
         if unfinished {
             if let Some(leaf) = dropped.flatten() {
-                self.joins.remove(&leaf.spki);
+                self.forget_key(&leaf.spki, &renew.node);
             }
-            self.joins.insert(renew.letter.leaf.spki, renew.node.clone());
+            let offered: Vec<_> = self.known(&renew.node)?.offered.iter().map(|leaf| leaf.spki).collect();
+            for key in offered {
+                self.index_join(key, &renew.node);
+            }
         }
         self.note(entry, &renew.node, &renew.letter);
         Ok(Outcome::Issued { node: renew.node.clone(), letter: Arc::clone(&renew.letter), fresh: true })
@@ -108,7 +113,8 @@ impl State {
             let done = node.mailbox.iter().position(|letter| letter.leaf.serial == leaf.serial);
             node.mailbox.drain(..done.map_or(0, |last| last + 1));
             if let Some(replaced) = node.current.replace(leaf) {
-                node.previous.push((replaced, now.saturating_add(node::LETTER_LIFE)));
+                let until = now.saturating_add(node::LETTER_LIFE).min(replaced.not_after);
+                push_bounded(&mut node.previous, (replaced, until), node::PREVIOUS_LEAVES_MAX);
             }
             node.previous.retain(|(_, until)| *until > now);
             node.unfinished = None;
@@ -118,7 +124,7 @@ impl State {
         if let Some(token) = finished {
             Arc::make_mut(&mut self.tokens).count_unfinished(token.row, -1);
             for key in keys {
-                self.joins.remove(&key);
+                self.forget_key(&key, id);
             }
         }
         Ok(Outcome::Done { version: index })

@@ -11,6 +11,7 @@
 //! - [`format`](mod@format) what all of it looks like on disk, format 1;
 //! - [`invariant`] what must hold after every step.
 
+pub mod admission;
 pub mod authorize;
 pub mod command;
 pub mod format;
@@ -26,9 +27,7 @@ pub mod settings;
 pub mod state;
 pub mod tokens;
 
-mod admission;
 mod apply;
-
 mod presence;
 mod update;
 

@@ -20,6 +20,9 @@ pub const OFFERED_LEAVES_MAX: usize = 4;
 /// Source: an engine takes a certificate only with its CSR echoed byte for byte (pki.md 7, 3).
 pub const LETTERS_MAX: usize = 4;
 
+/// Replaced leaves that are still known; the oldest gives way.
+pub const PREVIOUS_LEAVES_MAX: usize = 4;
+
 /// How long a letter is kept, and how long the leaf before the current one is still known.
 pub const LETTER_LIFE: Duration = Duration::from_secs(24 * 60 * 60);
 
@@ -65,6 +68,8 @@ pub struct Node {
     pub last_seen: Option<Time>,
     /// Issuances in the current hour: its start and their number.
     pub issuances: (Time, u32),
+    /// The last end of any leaf it was ever issued, also of those forgotten meanwhile.
+    pub leaves_end: Time,
 }
 
 impl Node {
@@ -83,10 +88,14 @@ impl Node {
             .map(|(leaf, _)| (Registered::Previous, leaf))
     }
 
+    /// Every leaf registered for it, in any standing.
+    pub fn leaves(&self) -> impl Iterator<Item = &Leaf> {
+        self.current.iter().chain(&self.offered).chain(self.previous.iter().map(|(leaf, _)| leaf))
+    }
+
     /// The last end of any leaf that it may hold.
-    pub fn last_leaf_ends(&self) -> Option<Time> {
-        let previous = self.previous.iter().map(|(leaf, _)| leaf.not_after);
-        self.current.iter().chain(&self.offered).map(|leaf| leaf.not_after).chain(previous).max()
+    pub fn last_leaf_ends(&self) -> Time {
+        self.leaves_end
     }
 
     /// The newest letter, or the one that answers to `spki` if there is one.
@@ -156,6 +165,13 @@ pub struct Leaf {
     pub not_after: Time,
 }
 
+impl Leaf {
+    /// Until when its holder may still come back after the leaf's end: one leaf life later (design 7).
+    pub fn forgiven_until(&self) -> Time {
+        self.not_after.saturating_add(self.not_after.since(self.not_before))
+    }
+}
+
 /// SHA-256 over an issuer's subject and public key: an [`IssuerId`] in 32 bytes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct IssuerHash(pub [u8; 32]);
@@ -182,8 +198,16 @@ pub struct Letter {
     pub certificate: Vec<u8>,
     /// DER of the intermediates that go with it.
     pub ladder: Vec<Vec<u8>>,
-    /// When it was committed.
+    /// When it was signed, by the signer's clock; within five minutes of the entry that registered it.
     pub issued: Time,
+}
+
+impl Letter {
+    /// Whether it is the answer to this request, byte for byte, of a node that is to be `role`: a leaf that has ended, or
+    /// names another role, answers nothing.
+    pub fn answers(&self, csr: &[u8], role: Role, now: Time) -> bool {
+        self.csr == csr && self.leaf.role == role && self.leaf.not_after >= now
+    }
 }
 
 /// Which use of which token admitted a node.

@@ -25,7 +25,7 @@ pub enum Outcome {
     },
     /// There was nothing to do.
     Unchanged,
-    /// Nodes that were collected.
+    /// What had outlived its time is gone; the joins among it, whose records went.
     Collected(Vec<NodeId>),
     /// Refused, and nothing has changed.
     Rejected(Rejection),
@@ -52,8 +52,8 @@ pub enum Rejection {
     /// The token was replaced meanwhile.
     #[error("the join token was replaced")]
     Token,
-    /// Too many joins by this token are not finished.
-    #[error("too many unfinished joins by this token")]
+    /// Too many joins by this token, or by this key, are not finished.
+    #[error("too many unfinished joins by this token or key")]
     TokenBusy,
     /// The id drawn is in use, or was.
     #[error("the node id is taken")]

@@ -70,7 +70,7 @@ impl State {
     pub(crate) fn release_blobs(&mut self, digests: [BlobDigest; 3]) {
         for digest in digests {
             let Some((count, _)) = self.blobs.get_mut(&digest) else { continue };
-            *count -= 1;
+            *count = count.saturating_sub(1);
             if *count == 0 {
                 self.blobs.remove(&digest);
             }

@@ -28,8 +28,8 @@ pub struct State {
     pub index: u64,
     /// Every node and every unfinished join.
     pub nodes: OrdMap<NodeId, Arc<Node>>,
-    /// Unfinished joins by public key: the same key again is the same node again.
-    pub joins: OrdMap<SpkiHash, NodeId>,
+    /// Unfinished joins by public key, ids in order: the same request again is the same node again.
+    pub joins: OrdMap<SpkiHash, Vec<NodeId>>,
     /// Bulky parts of reports, each once, with the number of reports that refer to it.
     pub blobs: OrdMap<BlobDigest, (u64, Arc<[u8]>)>,
     /// The roots.

@@ -75,7 +75,7 @@ impl Tokens {
     pub(crate) fn replace_secret(&mut self, row: u32, secret: Arc<JoinSecret>, now: Time) {
         if let Some(token) = self.rows.get_mut(row as usize) {
             token.secret = secret;
-            token.generation += 1;
+            token.generation = token.generation.saturating_add(1);
             token.created = now;
         }
     }

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use pki::time::Time;
+use zeroize::Zeroize;
 
 use super::record::{self, Blob, Letter, Report, Root, Settings, Spec, TokenUse, required};
 use super::{DecodeError, FORMAT};
@@ -199,6 +200,20 @@ impl std::fmt::Debug for Root {
     }
 }
 
+impl Drop for Bootstrap {
+    fn drop(&mut self) {
+        self.worker_secret.zeroize();
+        self.manager_secret.zeroize();
+    }
+}
+
+impl Drop for UpdateCluster {
+    fn drop(&mut self) {
+        self.worker_secret.zeroize();
+        self.manager_secret.zeroize();
+    }
+}
+
 impl From<&domain::Batch> for Batch {
     fn from(batch: &domain::Batch) -> Self {
         Self {
@@ -278,7 +293,7 @@ impl From<&domain::Command> for Command {
             domain::Command::Report(reported) => Kind::Report(Box::new(Reported {
                 node: reported.node.to_string(),
                 report: Some((&reported.report).into()),
-                blobs: reported.blobs.iter().map(|(_, bytes)| Blob { bytes: bytes.to_vec(), count: 0 }).collect(),
+                blobs: reported.blobs.iter().map(|(_, bytes)| Blob { bytes: bytes.to_vec() }).collect(),
             })),
             domain::Command::Presence { node, down, seen } => {
                 Kind::Presence(Presence { node: node.to_string(), down: *down, seen: seen.unix_millis() })
@@ -311,18 +326,18 @@ impl TryFrom<Command> for domain::Command {
     fn try_from(command: Command) -> Result<Self, DecodeError> {
         let secret = |bytes: &[u8]| record::secret(bytes).map(domain::SecretBox);
         Ok(match required("command", command.kind)? {
-            Kind::Bootstrap(first) => Self::Bootstrap(Box::new(domain::Bootstrap {
+            Kind::Bootstrap(mut first) => Self::Bootstrap(Box::new(domain::Bootstrap {
                 cluster: record::cluster_id(&first.cluster)?,
                 fips: first.fips,
-                root: Arc::new(required("root", first.root)?.try_into()?),
-                logged: first.logged,
+                root: Arc::new(required("root", first.root.take())?.try_into()?),
+                logged: std::mem::take(&mut first.logged),
                 node: record::node_id(&first.node)?,
-                spec: required("spec", first.spec)?.try_into()?,
-                addr: first.addr,
-                letter: required("letter", first.letter)?.try_into()?,
+                spec: required("spec", first.spec.take())?.try_into()?,
+                addr: std::mem::take(&mut first.addr),
+                letter: required("letter", first.letter.take())?.try_into()?,
                 worker_secret: secret(&first.worker_secret)?,
                 manager_secret: secret(&first.manager_secret)?,
-                settings: required("settings", first.settings)?.into(),
+                settings: required("settings", first.settings.take())?.into(),
             })),
             Kind::Admit(admit) => Self::Admit(Box::new(domain::Admit {
                 node: record::node_id(&admit.node)?,
@@ -363,9 +378,9 @@ impl TryFrom<Command> for domain::Command {
             Kind::RemoveNode(remove) => {
                 Self::RemoveNode { node: record::node_id(&remove.node)?, force: remove.force, ready: remove.ready }
             }
-            Kind::UpdateCluster(update) => Self::UpdateCluster(Box::new(domain::UpdateCluster {
+            Kind::UpdateCluster(mut update) => Self::UpdateCluster(Box::new(domain::UpdateCluster {
                 version: update.version,
-                settings: update.settings.map(Into::into),
+                settings: update.settings.take().map(Into::into),
                 worker_secret: update.worker_secret.as_deref().map(secret).transpose()?,
                 manager_secret: update.manager_secret.as_deref().map(secret).transpose()?,
             })),

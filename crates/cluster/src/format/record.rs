@@ -11,6 +11,7 @@ use pki::secret::SecretBytes;
 use pki::serial::Serial;
 use pki::time::Time;
 use std::time::Duration;
+use zeroize::Zeroize;
 
 use super::DecodeError;
 use crate::node::{self, Availability, BlobDigest, IssuerHash};
@@ -211,8 +212,6 @@ impl TryFrom<Report> for node::Report {
 pub(super) struct Blob {
     #[prost(bytes = "vec", tag = "1")]
     pub(super) bytes: Vec<u8>,
-    #[prost(uint64, tag = "2")]
-    pub(super) count: u64,
 }
 
 #[derive(Clone, PartialEq, prost::Message)]
@@ -242,10 +241,16 @@ impl From<&roots::Root> for Root {
 impl TryFrom<Root> for roots::Root {
     type Error = DecodeError;
 
-    fn try_from(root: Root) -> Result<Self, DecodeError> {
+    fn try_from(mut root: Root) -> Result<Self, DecodeError> {
         let signer = certificate(&root.signer)?;
-        let key = root.key.map(|key| Arc::new(SecretBytes::new(key)));
-        Ok(Self::new(root.bundle, signer, root.intermediates, key))
+        let key = root.key.take().map(|key| Arc::new(SecretBytes::new(key)));
+        Ok(Self::new(std::mem::take(&mut root.bundle), signer, std::mem::take(&mut root.intermediates), key))
+    }
+}
+
+impl Drop for Root {
+    fn drop(&mut self) {
+        self.key.zeroize();
     }
 }
 

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use pki::time::Time;
+use zeroize::Zeroize;
 
 use super::record::{self, Blob, Leaf, Letter, Report, Root, Settings, Spec, TokenUse, required};
 use super::{DecodeError, FORMAT};
@@ -103,6 +104,8 @@ struct Node {
     issuances_since: i64,
     #[prost(uint32, tag = "18")]
     issuances: u32,
+    #[prost(int64, tag = "19")]
+    leaves_end: i64,
 }
 
 #[derive(Clone, PartialEq, prost::Message)]
@@ -168,6 +171,12 @@ impl std::fmt::Debug for TokenRow {
     }
 }
 
+impl Drop for TokenRow {
+    fn drop(&mut self) {
+        self.secret.zeroize();
+    }
+}
+
 impl From<&node::Node> for Node {
     fn from(node: &node::Node) -> Self {
         let previous =
@@ -191,6 +200,7 @@ impl From<&node::Node> for Node {
             last_seen: node.last_seen.map(Time::unix_millis),
             issuances_since: node.issuances.0.unix_millis(),
             issuances: node.issuances.1,
+            leaves_end: node.leaves_end.unix_millis(),
         }
     }
 }
@@ -225,6 +235,7 @@ impl TryFrom<Node> for node::Node {
             down: node.down,
             last_seen: node.last_seen.map(Time::from_unix_millis),
             issuances: (Time::from_unix_millis(node.issuances_since), node.issuances),
+            leaves_end: Time::from_unix_millis(node.leaves_end),
         })
     }
 }
@@ -254,7 +265,7 @@ impl From<&state::State> for State {
             time: state.time.unix_millis(),
             index: state.index,
             nodes: state.nodes.values().map(|node| node.as_ref().into()).collect(),
-            blobs: state.blobs.values().map(|(count, bytes)| Blob { bytes: bytes.to_vec(), count: *count }).collect(),
+            blobs: state.blobs.values().map(|(_, bytes)| Blob { bytes: bytes.to_vec() }).collect(),
             root: state.roots.served().map(|root| root.as_ref().into()),
             stragglers: state.roots.stragglers().iter().map(straggler).collect(),
             tokens: state.tokens.rows.iter().map(token).collect(),
@@ -310,6 +321,9 @@ impl TryFrom<State> for state::State {
             })
         };
         let stragglers = state.stragglers.into_iter().map(straggler).collect::<Result<Vec<_>, _>>()?;
+        if state.cluster.is_some() != state.root.is_some() {
+            return Err(DecodeError::Field("root"));
+        }
         let roots = match state.root {
             None => Roots::None,
             Some(root) => Roots::Stable { root: Arc::new(root.try_into()?), stragglers },
@@ -355,18 +369,27 @@ impl TryFrom<State> for state::State {
             ..Self::default()
         };
         for blob in state.blobs {
-            decoded.blobs.insert(BlobDigest::of(&blob.bytes), (blob.count, Arc::from(blob.bytes)));
+            decoded.blobs.insert(BlobDigest::of(&blob.bytes), (0, Arc::from(blob.bytes)));
         }
         for node in state.nodes {
             let node = node::Node::try_from(node)?;
+            if decoded.nodes.contains_key(&node.id) {
+                return Err(DecodeError::Field("node id"));
+            }
+            for digest in node.report.iter().flat_map(|report| report.blobs()) {
+                decoded.blobs.get_mut(&digest).ok_or(DecodeError::Field("blob"))?.0 += 1;
+            }
             if let Some(token) = node.unfinished {
                 let row = rows.get_mut(token.row as usize).ok_or(DecodeError::Field("token"))?;
                 row.unfinished += 1;
                 for leaf in &node.offered {
-                    decoded.joins.insert(leaf.spki, node.id.clone());
+                    decoded.index_join(leaf.spki, &node.id);
                 }
             }
             decoded.nodes.insert(node.id.clone(), Arc::new(node));
+        }
+        if decoded.blobs.values().any(|(count, _)| *count == 0) {
+            return Err(DecodeError::Field("blob"));
         }
         decoded.tokens = Arc::new(tokens::Tokens { rows });
         Ok(decoded)

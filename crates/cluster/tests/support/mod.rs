@@ -1,0 +1,263 @@
+//! A cluster in memory for tests, benches and the writer of samples: leaves are made of numbers, nothing is signed.
+#![allow(dead_code, missing_docs, unreachable_pub, clippy::unwrap_used, clippy::expect_used, clippy::panic)]
+
+pub mod walk;
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use cluster::command::{Admit, Batch, Bootstrap, Command, Premises, Renew, Reported, SecretBox};
+use cluster::node::{Availability, BlobDigest, IssuerHash, Leaf, Letter, Node, Report, Spec, TokenUse};
+use cluster::outcome::{Outcome, Rejection};
+use cluster::roots::Root;
+use cluster::settings::Settings;
+use cluster::{Applied, LogEntry, State, invariant};
+use pki::certificate::Certificate;
+use pki::identity::{ClusterId, NodeId, Role};
+use pki::join_token::JoinSecret;
+use pki::key::SpkiHash;
+use pki::secret::SecretBytes;
+use pki::serial::Serial;
+use pki::time::Time;
+
+pub const START: Time = Time::from_unix_secs(1_795_000_000);
+pub const HOUR: Duration = Duration::from_secs(60 * 60);
+pub const DAY: Duration = Duration::from_secs(24 * 60 * 60);
+pub const LIFE: Duration = Duration::from_secs(90 * 24 * 60 * 60);
+pub const WORKER: TokenUse = TokenUse { row: 0, generation: 0 };
+pub const MANAGER: TokenUse = TokenUse { row: 1, generation: 0 };
+
+/// The root of pki.md 19, made by a real engine.
+pub fn root() -> Arc<Root> {
+    let pem = include_bytes!("../../testdata/root.pem");
+    let certificate = Certificate::parse_pem_bundle(pem).unwrap().remove(0);
+    let key = Some(Arc::new(SecretBytes::new(b"not a key".to_vec())));
+    Arc::new(Root::new(pem.to_vec(), certificate, Vec::new(), key))
+}
+
+pub fn cluster_id() -> ClusterId {
+    "w1b8p8777smiidzvu9mwghgki".parse().unwrap()
+}
+
+/// The `n`th node id; 0 is the first manager's.
+pub fn id(n: u64) -> NodeId {
+    format!("node{n:021}").parse().unwrap()
+}
+
+pub fn secret(n: u8) -> SecretBox {
+    SecretBox(Arc::new(JoinSecret::from_bytes([n; 16])))
+}
+
+pub fn serial(n: u64) -> Serial {
+    let mut bytes = [0x11; 20];
+    bytes[12..].copy_from_slice(&n.to_be_bytes());
+    Serial::from_random(bytes)
+}
+
+pub fn spki(n: u64) -> SpkiHash {
+    SpkiHash(pki::digest::sha256(&n.to_be_bytes()))
+}
+
+/// A letter with serial `n` for key `key`, signed at `now`; sizes are those of real requests and certificates.
+pub fn letter(n: u64, key: u64, role: Role, now: Time, life: Duration) -> Letter {
+    let leaf = Leaf {
+        serial: serial(n),
+        spki: spki(key),
+        issuer: root().issuer,
+        role,
+        not_before: now.saturating_sub(HOUR),
+        not_after: now.saturating_add(life),
+    };
+    let mut certificate = vec![0x30; 560];
+    certificate[..8].copy_from_slice(&n.to_be_bytes());
+    Letter { csr: csr(key), leaf, certificate, ladder: Vec::new(), issued: now }
+}
+
+pub fn csr(key: u64) -> Vec<u8> {
+    let mut csr = vec![b'c'; 460];
+    csr[..8].copy_from_slice(&key.to_be_bytes());
+    csr
+}
+
+pub fn report(hostname: &str, description: &[u8]) -> (Report, Vec<(BlobDigest, Arc<[u8]>)>) {
+    let blobs: Vec<(BlobDigest, Arc<[u8]>)> =
+        [b"issuer".as_slice(), include_bytes!("../../testdata/root.pem"), description]
+            .into_iter()
+            .map(|bytes| (BlobDigest::of(bytes), Arc::from(bytes)))
+            .collect();
+    let [issuer, trust, description] = [blobs[0].0, blobs[1].0, blobs[2].0];
+    let report = Report { hostname: hostname.to_owned(), addr: "192.0.2.17".to_owned(), issuer, trust, description };
+    (report, blobs)
+}
+
+/// A state with its next index, its time, and a counter that draws serials and keys.
+#[derive(Clone)]
+pub struct Cluster {
+    pub state: State,
+    pub now: Time,
+    pub drawn: u64,
+    pub log: Vec<LogEntry>,
+}
+
+impl Cluster {
+    /// A cluster just made, with its first manager.
+    pub fn new() -> Self {
+        let mut cluster = Self { state: State::empty(), now: START, drawn: 0, log: Vec::new() };
+        let outcome = cluster.run(Self::bootstrap());
+        assert_eq!(outcome, Outcome::Done { version: 1 });
+        cluster
+    }
+
+    pub fn bootstrap() -> Command {
+        Command::Bootstrap(Box::new(Bootstrap {
+            cluster: cluster_id(),
+            fips: false,
+            root: root(),
+            logged: vec![root().signer.der().to_vec()],
+            node: id(0),
+            spec: Spec::new(Role::Manager, Availability::Active),
+            addr: "192.0.2.1:2377".to_owned(),
+            letter: letter(0, 0, Role::Manager, START, LIFE),
+            worker_secret: secret(1),
+            manager_secret: secret(2),
+            settings: Settings::default(),
+        }))
+    }
+
+    /// Applies one command in a batch of its own and checks every invariant.
+    pub fn run(&mut self, command: Command) -> Outcome {
+        let applied = self.run_all(vec![command]);
+        applied.outcomes.into_iter().next().unwrap()
+    }
+
+    pub fn run_all(&mut self, commands: Vec<Command>) -> Applied {
+        let before = self.state.clone();
+        let batch = Batch { time: self.now, commands };
+        let applied = self.state.apply(before.index + 1, &batch);
+        assert_eq!(applied.outcomes.len(), batch.commands.len());
+        invariant::check(&self.state).unwrap();
+        invariant::check_step(&before, &self.state).unwrap();
+        let fresh = |outcome: &&Outcome| matches!(outcome, Outcome::Issued { fresh: true, .. });
+        if before.cluster.is_some() {
+            assert_eq!(applied.outcomes.iter().filter(fresh).count(), applied.issued.len(), "what is issued is logged");
+        }
+        self.log.extend(applied.issued.iter().cloned());
+        applied
+    }
+
+    /// Runs a command that must be refused and change nothing.
+    pub fn refused(&mut self, command: Command, why: Rejection) {
+        let before = self.state.clone();
+        assert_eq!(self.run(command), Outcome::Rejected(why));
+        let mut after = self.state.clone();
+        after.index = before.index;
+        after.time = before.time;
+        assert!(before.encode_snapshot() == after.encode_snapshot(), "a refused command changed the state");
+    }
+
+    pub fn later(&mut self, by: Duration) -> &mut Self {
+        self.now = self.now.saturating_add(by);
+        self
+    }
+
+    pub fn draw(&mut self) -> u64 {
+        self.drawn += 1;
+        self.drawn
+    }
+
+    pub fn premises(&self) -> Premises {
+        Premises { issuer: root().issuer, epoch: self.state.epoch, signed: self.now }
+    }
+
+    /// A join of node `n` by the worker's token, with a key and a serial of its own.
+    pub fn admission(&mut self, n: u64) -> Admit {
+        let drawn = self.draw();
+        Admit {
+            node: id(n),
+            spec: Spec::new(Role::Worker, Availability::Active),
+            ours: true,
+            token: WORKER,
+            letter: Arc::new(letter(drawn, drawn, Role::Worker, self.now, LIFE)),
+            premises: self.premises(),
+        }
+    }
+
+    pub fn renewal(&mut self, n: u64) -> Renew {
+        let drawn = self.draw();
+        let (cut, role) = self.state.node(&id(n)).map_or((0, Role::Worker), |node| (node.cut, node.role));
+        Renew {
+            node: id(n),
+            cut,
+            letter: Arc::new(letter(drawn, drawn, role, self.now, LIFE)),
+            premises: self.premises(),
+        }
+    }
+
+    /// Node `n` joins and is seen with its leaf.
+    pub fn join(&mut self, n: u64) -> Arc<Letter> {
+        let admit = self.admission(n);
+        let letter = Arc::clone(&admit.letter);
+        assert!(matches!(self.run(Command::Admit(Box::new(admit))), Outcome::Issued { fresh: true, .. }));
+        self.confirm(n, &letter);
+        letter
+    }
+
+    /// Node `n` gets another leaf, not yet used.
+    pub fn renew(&mut self, n: u64) -> Arc<Letter> {
+        let renew = self.renewal(n);
+        let letter = Arc::clone(&renew.letter);
+        assert!(matches!(self.run(Command::Renew(Box::new(renew))), Outcome::Issued { fresh: true, .. }));
+        letter
+    }
+
+    pub fn confirm(&mut self, n: u64, letter: &Letter) -> Outcome {
+        self.run(Command::Confirm { node: id(n), serial: letter.leaf.serial })
+    }
+
+    pub fn node(&self, n: u64) -> &Node {
+        self.state.node(&id(n)).unwrap()
+    }
+
+    pub fn report(&mut self, n: u64, hostname: &str, description: &[u8]) -> Outcome {
+        let (report, blobs) = report(hostname, description);
+        self.run(Command::Report(Box::new(Reported { node: id(n), report, blobs })))
+    }
+
+    pub fn remove(&mut self, n: u64) -> Outcome {
+        self.run(Command::RemoveNode { node: id(n), force: true, ready: false })
+    }
+
+    pub fn collect(&mut self) -> Outcome {
+        let nodes = self.state.collectable(self.now);
+        self.run(Command::Collect { nodes })
+    }
+}
+
+/// Compares two states part by part, what is derived too.
+pub fn assert_same(a: &State, b: &State) {
+    assert_eq!(a.cluster, b.cluster);
+    assert_eq!((a.epoch, a.time, a.index), (b.epoch, b.time, b.index));
+    assert_eq!(a.nodes, b.nodes);
+    assert_eq!(a.joins, b.joins);
+    assert_eq!(a.blobs, b.blobs);
+    assert_eq!(format!("{:?}", a.roots), format!("{:?}", b.roots));
+    if let (Some(a), Some(b)) = (a.roots.served(), b.roots.served()) {
+        assert_eq!((&a.bundle, &a.signer, &a.intermediates), (&b.bundle, &b.signer, &b.intermediates));
+        let key = |root: &Root| root.key.as_ref().map(|key| key.expose().to_vec());
+        assert!(key(a) == key(b), "root keys differ");
+    }
+    let rows = |state: &State| -> Vec<_> {
+        let rows = state.tokens.rows.iter();
+        rows.map(|row| (row.role, *row.secret.expose(), row.generation, row.created, row.unfinished)).collect()
+    };
+    assert_eq!(rows(a), rows(b));
+    assert_eq!(a.members, b.members);
+    assert_eq!(a.settings, b.settings);
+    assert_eq!((a.cluster_version, a.cluster_updated), (b.cluster_version, b.cluster_updated));
+    assert_eq!(a.removals, b.removals);
+    assert_eq!(a.log, b.log);
+}
+
+pub fn issuer(n: u8) -> IssuerHash {
+    IssuerHash([n; 32])
+}
