@@ -30,6 +30,3 @@ pub use live::{Accepted, Connected, Expect, Live, ManagerName, connect_pinned, c
 pub use peers::{Clock, PeerPolicy, subject_of};
 pub use publisher::{Publisher, Rejected};
 pub use verified_peer::VerifiedPeer;
-
-#[cfg(test)]
-mod tests;

@@ -4,11 +4,13 @@
 //!   Engines speak; [`node`] is our own service beside them, package `swarmpki.v1`.
 //! - [`convert`] turns messages into domain types and back, one message a file.
 //! - [`status`] is the one place where a refusal becomes a gRPC code and text, and is recognised again.
+//! - [`forward`] is how a manager tells the leader who called.
 //! - [`marker`] is how our own nodes tell themselves from engines.
 //!
 //! The generated code is checked in; `cargo xtask codegen` writes it anew from `proto/`.
 
 pub mod convert;
+pub mod forward;
 pub mod limits;
 pub mod marker;
 pub mod status;
@@ -33,9 +35,8 @@ pub mod proto {
 pub mod client {
     pub use crate::generated::swarmkit::{
         ca_client::CaClient, control_client::ControlClient, dispatcher_client::DispatcherClient,
-        health_client::HealthClient, log_broker_client::LogBrokerClient,
-        node_ca_client::NodeCaClient, raft_membership_client::RaftMembershipClient,
-        resource_allocator_client::ResourceAllocatorClient,
+        health_client::HealthClient, log_broker_client::LogBrokerClient, node_ca_client::NodeCaClient,
+        raft_membership_client::RaftMembershipClient, resource_allocator_client::ResourceAllocatorClient,
     };
 }
 

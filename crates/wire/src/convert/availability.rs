@@ -4,11 +4,7 @@ use crate::proto::node_spec::Availability;
 
 impl Availability {
     /// Every value.
-    pub const ALL: [Availability; 3] = [
-        Availability::Active,
-        Availability::Pause,
-        Availability::Drain,
-    ];
+    pub const ALL: [Availability; 3] = [Availability::Active, Availability::Pause, Availability::Drain];
 
     /// As people and the Engine API write it: `active`, `pause`, `drain`.
     #[must_use]

@@ -9,12 +9,7 @@ use crate::proto::{Certificate, IssuanceStatus, NodeCertificateStatusResponse};
 /// The answer for a leaf that was issued: the CSR goes back unchanged, since the client takes nothing else.
 /// `chain` is PEM, leaf first.
 #[must_use]
-pub fn issued(
-    node: &NodeId,
-    held: Role,
-    csr: Vec<u8>,
-    chain: Vec<u8>,
-) -> NodeCertificateStatusResponse {
+pub fn issued(node: &NodeId, held: Role, csr: Vec<u8>, chain: Vec<u8>) -> NodeCertificateStatusResponse {
     let status = status(State::Issued, "");
     NodeCertificateStatusResponse {
         status: Some(status.clone()),
@@ -31,10 +26,7 @@ pub fn issued(
 /// A state with its text. Another text makes an order of the same state a new one (wire.md 6.4).
 #[must_use]
 pub fn status(state: State, text: &str) -> IssuanceStatus {
-    IssuanceStatus {
-        state: state.into(),
-        err: text.to_owned(),
-    }
+    IssuanceStatus { state: state.into(), err: text.to_owned() }
 }
 
 /// What an answer of `NodeCertificateStatus` is to the node that sent `csr`.
@@ -57,9 +49,7 @@ pub fn answer(response: NodeCertificateStatusResponse, csr: &[u8]) -> Answer {
     let (Some(state), Some(certificate)) = (state, response.certificate) else {
         return match state {
             Some(State::Issued | State::Rotate) => Answer::Empty,
-            Some(State::Unknown | State::Renew | State::Pending | State::Failed) | None => {
-                Answer::AskAgain
-            }
+            Some(State::Unknown | State::Renew | State::Pending | State::Failed) | None => Answer::AskAgain,
         };
     };
     if certificate.csr != csr {
@@ -68,9 +58,7 @@ pub fn answer(response: NodeCertificateStatusResponse, csr: &[u8]) -> Answer {
     match state {
         State::Issued | State::Rotate if certificate.certificate.is_empty() => Answer::Empty,
         State::Issued | State::Rotate => Answer::Issued(certificate.certificate),
-        State::Failed => {
-            Answer::Failed(response.status.map(|status| status.err).unwrap_or_default())
-        }
+        State::Failed => Answer::Failed(response.status.map(|status| status.err).unwrap_or_default()),
         State::Unknown | State::Renew | State::Pending => Answer::AskAgain,
     }
 }
@@ -111,10 +99,7 @@ mod tests {
         let mut response = with_state(State::Issued);
         response.certificate = None;
         assert_eq!(answer(response, b"csr"), Answer::Empty);
-        let response = NodeCertificateStatusResponse {
-            status: None,
-            certificate: None,
-        };
+        let response = NodeCertificateStatusResponse { status: None, certificate: None };
         assert_eq!(answer(response, b"csr"), Answer::AskAgain);
     }
 }

@@ -38,11 +38,7 @@ mod tests {
 
     #[test]
     fn both_ways() {
-        for span in [
-            Span::ZERO,
-            Span::from_millis(5_250),
-            Span::from_secs(7_776_000),
-        ] {
+        for span in [Span::ZERO, Span::from_millis(5_250), Span::from_secs(7_776_000)] {
             assert_eq!(from_wire(&to_wire(span)), Ok(span));
         }
     }
@@ -50,10 +46,7 @@ mod tests {
     #[test]
     fn negative_or_malformed_is_refused() {
         for (seconds, nanos) in [(-1, 0), (0, -1), (0, 1_000_000_000), (i64::MIN, 0)] {
-            assert_eq!(
-                from_wire(&Duration { seconds, nanos }),
-                Err(NegativeDuration)
-            );
+            assert_eq!(from_wire(&Duration { seconds, nanos }), Err(NegativeDuration));
         }
     }
 }

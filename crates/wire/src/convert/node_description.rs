@@ -41,10 +41,7 @@ impl Description {
         labels.insert(VERSION_LABEL.to_owned(), self.swarmpki_version.clone());
         NodeDescription {
             hostname: self.hostname.clone(),
-            platform: Some(Platform {
-                architecture: self.architecture.clone(),
-                os: self.os.clone(),
-            }),
+            platform: Some(Platform { architecture: self.architecture.clone(), os: self.os.clone() }),
             resources: Some(Resources {
                 nano_cpus: self.nano_cpus,
                 memory_bytes: self.memory_bytes,
@@ -75,12 +72,7 @@ pub fn is_ours(description: &NodeDescription) -> bool {
 /// The version that one of our nodes says it has.
 #[must_use]
 pub fn version(description: &NodeDescription) -> Option<&str> {
-    description
-        .engine
-        .as_ref()?
-        .labels
-        .get(VERSION_LABEL)
-        .map(String::as_str)
+    description.engine.as_ref()?.labels.get(VERSION_LABEL).map(String::as_str)
 }
 
 /// The issuer that a node reports of its leaf, if it reports one.
@@ -90,10 +82,7 @@ pub fn reported_issuer(description: &NodeDescription) -> Option<IssuerId> {
     if info.cert_issuer_subject.is_empty() || info.cert_issuer_public_key.is_empty() {
         return None;
     }
-    Some(IssuerId {
-        subject: info.cert_issuer_subject.clone(),
-        spki: info.cert_issuer_public_key.clone(),
-    })
+    Some(IssuerId { subject: info.cert_issuer_subject.clone(), spki: info.cert_issuer_public_key.clone() })
 }
 
 /// Checks the size of a description that is to be kept.
@@ -103,10 +92,7 @@ pub fn reported_issuer(description: &NodeDescription) -> Option<IssuerId> {
 pub fn check_size(description: &NodeDescription) -> Result<(), Refusal> {
     let bytes = description.encoded_len();
     if bytes > DESCRIPTION_BYTES_MAX {
-        return Err(Refusal::DescriptionTooLarge {
-            bytes,
-            bytes_max: DESCRIPTION_BYTES_MAX,
-        });
+        return Err(Refusal::DescriptionTooLarge { bytes, bytes_max: DESCRIPTION_BYTES_MAX });
     }
     Ok(())
 }
@@ -117,18 +103,12 @@ mod tests {
     use super::*;
 
     fn issuer() -> IssuerId {
-        IssuerId {
-            subject: vec![0x30, 0x00],
-            spki: vec![0x30, 0x01],
-        }
+        IssuerId { subject: vec![0x30, 0x00], spki: vec![0x30, 0x01] }
     }
 
     #[test]
     fn ours_is_known_by_its_label() {
-        let ours = Description {
-            swarmpki_version: "0.1.0".to_owned(),
-            ..Description::default()
-        };
+        let ours = Description { swarmpki_version: "0.1.0".to_owned(), ..Description::default() };
         let mut message = ours.to_wire(b"bundle", &issuer());
         assert!(is_ours(&message));
         assert_eq!(version(&message), Some("0.1.0"));
@@ -151,9 +131,6 @@ mod tests {
         let mut message = Description::default().to_wire(b"bundle", &issuer());
         assert_eq!(check_size(&message), Ok(()));
         message.hostname = "h".repeat(DESCRIPTION_BYTES_MAX);
-        assert!(matches!(
-            check_size(&message),
-            Err(Refusal::DescriptionTooLarge { .. })
-        ));
+        assert!(matches!(check_size(&message), Err(Refusal::DescriptionTooLarge { .. })));
     }
 }

@@ -38,9 +38,7 @@ pub fn to_wire(role: Role) -> i32 {
 /// # Errors
 /// If it stands for none.
 pub fn from_wire(number: i32) -> Result<Role, UnknownRole> {
-    NodeRole::try_from(number)
-        .map(Role::from)
-        .map_err(|_| UnknownRole(number))
+    NodeRole::try_from(number).map(Role::from).map_err(|_| UnknownRole(number))
 }
 
 #[cfg(test)]

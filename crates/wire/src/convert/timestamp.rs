@@ -33,12 +33,9 @@ mod tests {
 
     #[test]
     fn both_ways() {
-        for (millis, seconds, nanos) in [
-            (0, 0, 0),
-            (1_500, 1, 500_000_000),
-            (-1, -1, 999_000_000),
-            (i64::MAX, 9_223_372_036_854_775, 807_000_000),
-        ] {
+        for (millis, seconds, nanos) in
+            [(0, 0, 0), (1_500, 1, 500_000_000), (-1, -1, 999_000_000), (i64::MAX, 9_223_372_036_854_775, 807_000_000)]
+        {
             let message = Timestamp { seconds, nanos };
             assert_eq!(to_wire(Time::from_unix_millis(millis)), message);
             assert_eq!(from_wire(&message).unix_millis(), millis);
@@ -47,15 +44,9 @@ mod tests {
 
     #[test]
     fn extremes_saturate() {
-        let message = Timestamp {
-            seconds: i64::MAX,
-            nanos: i32::MAX,
-        };
+        let message = Timestamp { seconds: i64::MAX, nanos: i32::MAX };
         assert_eq!(from_wire(&message).unix_millis(), i64::MAX);
-        let message = Timestamp {
-            seconds: i64::MIN,
-            nanos: i32::MIN,
-        };
+        let message = Timestamp { seconds: i64::MIN, nanos: i32::MIN };
         assert_eq!(from_wire(&message).unix_millis(), i64::MIN);
     }
 }

@@ -8,13 +8,7 @@ use crate::proto::{Peer, WeightedPeer};
 /// A manager as sessions list it. `address` is the advertised `host:port`.
 #[must_use]
 pub fn manager(node: &NodeId, address: &str) -> WeightedPeer {
-    WeightedPeer {
-        peer: Some(Peer {
-            node_id: node.to_string(),
-            addr: address.to_owned(),
-        }),
-        weight: MANAGER_WEIGHT,
-    }
+    WeightedPeer { peer: Some(Peer { node_id: node.to_string(), addr: address.to_owned() }), weight: MANAGER_WEIGHT }
 }
 
 /// The managers that a session lists: address and weight. Entries without an address are left out, as engines do.
@@ -36,14 +30,7 @@ mod tests {
     fn entries_without_address_are_left_out() {
         let node: NodeId = "n1".parse().unwrap();
         let good = manager(&node, "10.0.0.1:2377");
-        let peers = [
-            good.clone(),
-            manager(&node, ""),
-            WeightedPeer {
-                peer: None,
-                weight: 10,
-            },
-        ];
+        let peers = [good.clone(), manager(&node, ""), WeightedPeer { peer: None, weight: 10 }];
         assert_eq!(listed(&peers), vec![(good.peer.unwrap(), 10)]);
     }
 }

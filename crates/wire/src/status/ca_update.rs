@@ -116,31 +116,23 @@ impl CaUpdateRefusal {
             CaUpdateRefusal::RootNotLoaded,
         ];
         let which = WhichCa::ALL.map(|which| CaUpdateRefusal::ExternalCaMissing { which });
-        if let Some(found) = fixed
-            .into_iter()
-            .chain(which)
-            .find(|one| one.to_string() == text)
-        {
+        if let Some(found) = fixed.into_iter().chain(which).find(|one| one.to_string() == text) {
             return Some(found);
         }
         if let Some(reason) = text.strip_prefix(ROOT_INVALID_PREFIX) {
-            return Some(CaUpdateRefusal::RootInvalid {
-                reason: reason.to_owned(),
-            });
+            return Some(CaUpdateRefusal::RootInvalid { reason: reason.to_owned() });
         }
         let reason = text.strip_prefix(KEY_MALFORMED_PREFIX)?;
-        Some(CaUpdateRefusal::KeyMalformed {
-            reason: reason.to_owned(),
-        })
+        Some(CaUpdateRefusal::KeyMalformed { reason: reason.to_owned() })
     }
 }
 
 impl fmt::Display for CaUpdateRefusal {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            CaUpdateRefusal::KeyWithoutCertificate => f.write_str(
-                "if a signing CA key is provided, the signing CA cert must also be provided",
-            ),
+            CaUpdateRefusal::KeyWithoutCertificate => {
+                f.write_str("if a signing CA key is provided, the signing CA cert must also be provided")
+            }
             CaUpdateRefusal::RootInvalid { reason } => write!(f, "{ROOT_INVALID_PREFIX}{reason}"),
             CaUpdateRefusal::KeyMalformed { reason } => {
                 write!(f, "{KEY_MALFORMED_PREFIX}{reason}")
@@ -154,9 +146,7 @@ impl fmt::Display for CaUpdateRefusal {
             CaUpdateRefusal::SeveralCertificates => {
                 f.write_str("the desired CA certificate cannot contain multiple certificates")
             }
-            CaUpdateRefusal::CertificateMalformed => {
-                f.write_str("could not parse the desired CA certificate")
-            }
+            CaUpdateRefusal::CertificateMalformed => f.write_str("could not parse the desired CA certificate"),
             CaUpdateRefusal::ExpiresTooSoon => f.write_str("CA certificate expires too soon"),
             CaUpdateRefusal::SameKey => f.write_str("Cannot update to a cert with an identical key"),
             CaUpdateRefusal::ExternalCaMissing { which } => write!(
@@ -164,18 +154,16 @@ impl fmt::Display for CaUpdateRefusal {
                 "there must be at least one valid, reachable external CA corresponding to the {} CA certificate",
                 which.word()
             ),
-            CaUpdateRefusal::ExternalToExternal => f.write_str(
-                "rotating from one external CA to a different external CA is not supported",
-            ),
+            CaUpdateRefusal::ExternalToExternal => {
+                f.write_str("rotating from one external CA to a different external CA is not supported")
+            }
             CaUpdateRefusal::ExternalCrossSigner => f.write_str(
                 "must provide an external CA for the current external root CA to generate a cross-signed certificate",
             ),
             CaUpdateRefusal::CrossSigningFailed => {
                 f.write_str("unable to generate a cross-signed certificate for root rotation")
             }
-            CaUpdateRefusal::RootNotLoaded => {
-                f.write_str("error loading cluster rootCA for update")
-            }
+            CaUpdateRefusal::RootNotLoaded => f.write_str("error loading cluster rootCA for update"),
         }
     }
 }

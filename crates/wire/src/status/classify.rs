@@ -60,15 +60,14 @@ pub fn classify(status: &Status) -> Class {
 fn of_refusal(refusal: Refusal) -> Class {
     let retry_after = refusal.retry_after();
     match refusal {
-        Refusal::Peer(Unauthorized::Removed { node })
-        | Refusal::ForwardedPeer(Unauthorized::Removed { node }) => Class::Removed { node },
+        Refusal::Peer(Unauthorized::Removed { node }) | Refusal::ForwardedPeer(Unauthorized::Removed { node }) => {
+            Class::Removed { node }
+        }
         // The record is gone, and so is its removal: that is kept only until the last leaf has ended.
         Refusal::RenewalNodeMissing { node } => Class::Removed { node },
         Refusal::Peer(reason) | Refusal::ForwardedPeer(reason) => Class::Unauthorized(reason),
         // The fault is the manager's that forwarded; another may do better.
-        Refusal::Forwarder(_) | Refusal::SecondRedirect { .. } | Refusal::NoLeader => {
-            Class::Retryable { after: None }
-        }
+        Refusal::Forwarder(_) | Refusal::SecondRedirect { .. } | Refusal::NoLeader => Class::Retryable { after: None },
         Refusal::TokenRefused => Class::TokenRefused,
         Refusal::EngineAsManager => Class::EngineAsManager,
         Refusal::CsrRefused { reason } => Class::CsrRefused { reason },
@@ -78,6 +77,7 @@ fn of_refusal(refusal: Refusal) -> Class {
         Refusal::SignerStopped
         | Refusal::SignerStarting
         | Refusal::IssuanceStale
+        | Refusal::OutcomeUnknown
         | Refusal::TooManyUnfinishedJoins
         | Refusal::IssuanceRateExceeded { .. }
         | Refusal::Busy { .. }
@@ -125,9 +125,7 @@ fn of_code(status: &Status) -> Class {
         | Code::Aborted
         | Code::Internal
         | Code::Unavailable
-        | Code::DataLoss => Class::Retryable {
-            after: pushback(status),
-        },
+        | Code::DataLoss => Class::Retryable { after: pushback(status) },
         Code::InvalidArgument
         | Code::NotFound
         | Code::AlreadyExists

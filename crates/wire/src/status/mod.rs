@@ -88,6 +88,8 @@ pub enum Refusal {
     },
     /// The cluster changed between signing and commit, twice. Ours.
     IssuanceStale,
+    /// It is not known whether the request was committed: the same request again gets the same answer. Ours.
+    OutcomeUnknown,
     /// A queue is full or the store cannot be reached: surely nothing was done. Ours.
     Busy {
         /// When to come back.
@@ -197,12 +199,10 @@ impl Refusal {
             | Refusal::ForwardedRole { .. }
             | Refusal::ForwardedOrganization { .. }
             | Refusal::ForwardedPeer(_) => Code::PermissionDenied,
-            Refusal::SecondRedirect { .. }
-            | Refusal::TooManyUnfinishedJoins
-            | Refusal::IssuanceRateExceeded { .. } => Code::ResourceExhausted,
-            Refusal::NoLeader | Refusal::SessionNodeMissing | Refusal::OutOfSequence => {
-                Code::Unknown
+            Refusal::SecondRedirect { .. } | Refusal::TooManyUnfinishedJoins | Refusal::IssuanceRateExceeded { .. } => {
+                Code::ResourceExhausted
             }
+            Refusal::NoLeader | Refusal::SessionNodeMissing | Refusal::OutOfSequence => Code::Unknown,
             Refusal::CaArgumentMissing
             | Refusal::TokenRefused
             | Refusal::CsrRefused { .. }
@@ -218,6 +218,7 @@ impl Refusal {
             Refusal::SignerStopped
             | Refusal::SignerStarting
             | Refusal::IssuanceStale
+            | Refusal::OutcomeUnknown
             | Refusal::MustDisconnect
             | Refusal::DispatcherStopped => Code::Aborted,
             Refusal::RenewalNodeMissing { .. }
@@ -244,9 +245,7 @@ impl Refusal {
     /// When the caller may come back, if that is known.
     #[must_use]
     pub fn retry_after(&self) -> Option<Duration> {
-        if let Refusal::Busy { retry_after } | Refusal::IssuanceRateExceeded { retry_after, .. } =
-            self
-        {
+        if let Refusal::Busy { retry_after } | Refusal::IssuanceRateExceeded { retry_after, .. } = self {
             Some(*retry_after)
         } else {
             None
@@ -278,15 +277,9 @@ impl fmt::Display for Refusal {
         match self {
             Refusal::Peer(inner) => write!(f, "{PEER_PREFIX}{inner}"),
             Refusal::Forwarder(inner) => write!(f, "{FORWARDER_PREFIX}{inner}"),
-            Refusal::ForwardedIncomplete => {
-                f.write_str("Permission denied: missing information in forwarded request")
-            }
+            Refusal::ForwardedIncomplete => f.write_str("Permission denied: missing information in forwarded request"),
             Refusal::ForwardedRole { allowed } => {
-                write!(
-                    f,
-                    "{FORWARDED_ROLE_PREFIX}{}",
-                    unauthorized::roles_text(allowed)
-                )
+                write!(f, "{FORWARDED_ROLE_PREFIX}{}", unauthorized::roles_text(allowed))
             }
             Refusal::ForwardedOrganization { cluster } => {
                 write!(f, "{FORWARDED_ORGANIZATION_PREFIX}{cluster}")
@@ -302,27 +295,24 @@ impl fmt::Display for Refusal {
             Refusal::CaArgumentMissing => f.write_str("InvalidArgument"),
             Refusal::SignerStopped => f.write_str("CA signer is stopped"),
             Refusal::SignerStarting => f.write_str("CA signer is still starting"),
-            Refusal::TokenRefused => {
-                f.write_str("A valid join token is necessary to join this cluster")
-            }
+            Refusal::TokenRefused => f.write_str("A valid join token is necessary to join this cluster"),
             Refusal::RenewalNodeMissing { node } => {
                 write!(f, "node {node}{RENEWAL_NODE_MISSING_SUFFIX}")
             }
             Refusal::CertificateMissing => f.write_str("NotFound"),
             Refusal::CsrRefused { reason } => write!(f, "{CSR_REFUSED_PREFIX}{reason}"),
-            Refusal::EngineAsManager => f.write_str(
-                "Docker Engines join this cluster as workers: use the worker join token",
-            ),
-            Refusal::TooManyUnfinishedJoins => f.write_str(
-                "too many joins with this token are unfinished: wait for them, or rotate the token",
-            ),
-            Refusal::IssuanceRateExceeded { node, retry_after } => write!(
-                f,
-                "node {node}{ISSUANCE_RATE_INFIX}{} ms",
-                retry_after.as_millis()
-            ),
-            Refusal::IssuanceStale => {
-                f.write_str("the cluster changed while the certificate was signed: try again")
+            Refusal::EngineAsManager => {
+                f.write_str("Docker Engines join this cluster as workers: use the worker join token")
+            }
+            Refusal::TooManyUnfinishedJoins => {
+                f.write_str("too many joins with this token are unfinished: wait for them, or rotate the token")
+            }
+            Refusal::IssuanceRateExceeded { node, retry_after } => {
+                write!(f, "node {node}{ISSUANCE_RATE_INFIX}{} ms", retry_after.as_millis())
+            }
+            Refusal::IssuanceStale => f.write_str("the cluster changed while the certificate was signed: try again"),
+            Refusal::OutcomeUnknown => {
+                f.write_str("it is not known whether this was committed: send the same request again")
             }
             Refusal::Busy { retry_after } => {
                 write!(f, "{BUSY_PREFIX}{} ms", retry_after.as_millis())
@@ -334,16 +324,11 @@ impl fmt::Display for Refusal {
             Refusal::MustDisconnect => f.write_str("node must disconnect"),
             Refusal::DispatcherStopped => f.write_str("dispatcher is stopped"),
             Refusal::DescriptionTooLarge { bytes, bytes_max } => {
-                write!(
-                    f,
-                    "{DESCRIPTION_PREFIX}{bytes}{DESCRIPTION_INFIX}{bytes_max}"
-                )
+                write!(f, "{DESCRIPTION_PREFIX}{bytes}{DESCRIPTION_INFIX}{bytes_max}")
             }
             Refusal::UnknownService => f.write_str("unknown service"),
             Refusal::RaftNotMember => f.write_str("raft: node is not yet part of a raft cluster"),
-            Refusal::LeaderLost => {
-                f.write_str("raft: failed to process the request: node lost leader status")
-            }
+            Refusal::LeaderLost => f.write_str("raft: failed to process the request: node lost leader status"),
             Refusal::RaftAddressInvalid { address } => {
                 write!(f, "{RAFT_ADDRESS_PREFIX}{address}{RAFT_ADDRESS_SUFFIX}")
             }
@@ -352,13 +337,11 @@ impl fmt::Display for Refusal {
             Refusal::OutOfSequence => f.write_str("update out of sequence"),
             Refusal::NodeMissing { node } => write!(f, "node {node} not found"),
             Refusal::ClusterMissing { cluster } => write!(f, "cluster {cluster} not found"),
-            Refusal::LastManager => {
-                f.write_str("attempting to demote the last manager of the swarm")
-            }
+            Refusal::LastManager => f.write_str("attempting to demote the last manager of the swarm"),
             Refusal::NotRaftMember => f.write_str("can't find manager in raft memberlist"),
-            Refusal::QuorumLoss => f.write_str(
-                "can't remove member from the raft: this would result in a loss of quorum",
-            ),
+            Refusal::QuorumLoss => {
+                f.write_str("can't remove member from the raft: this would result in a loss of quorum")
+            }
             Refusal::EngineNotPromotable { node } => {
                 write!(f, "node {node}{ENGINE_NOT_PROMOTABLE_SUFFIX}")
             }
@@ -369,9 +352,7 @@ impl fmt::Display for Refusal {
                 write!(f, "node {node}{REMOVAL_OF_LIVE_NODE_SUFFIX}")
             }
             Refusal::ExpiryTooShort => f.write_str("minimum certificate expiry time is: 1h0m0s"),
-            Refusal::HeartbeatNegative => {
-                f.write_str("heartbeat time period cannot be a negative duration")
-            }
+            Refusal::HeartbeatNegative => f.write_str("heartbeat time period cannot be a negative duration"),
             Refusal::ClusterNameFixed => f.write_str("modification of cluster name is not allowed"),
             Refusal::HashUnsupported { algorithm } => {
                 write!(f, "{HASH_UNSUPPORTED_PREFIX}{algorithm}")
@@ -383,8 +364,7 @@ impl fmt::Display for Refusal {
 }
 
 // Parts of texts that carry values: written above, looked for in `recognise`.
-const PEER_PREFIX: &str =
-    "Permission denied: unauthorized peer role: rpc error: code = PermissionDenied desc = ";
+const PEER_PREFIX: &str = "Permission denied: unauthorized peer role: rpc error: code = PermissionDenied desc = ";
 const FORWARDER_PREFIX: &str = "Permission denied: unauthorized forwarder role: ";
 const FORWARDED_ROLE_PREFIX: &str = "Permission denied: unauthorized forwarded role, expecting: ";
 const FORWARDED_ORGANIZATION_PREFIX: &str = "Permission denied: organization mismatch, expecting: ";
@@ -399,8 +379,7 @@ const DESCRIPTION_PREFIX: &str = "the node's description is too large, in bytes:
 const DESCRIPTION_INFIX: &str = " of at most ";
 const RAFT_ADDRESS_PREFIX: &str = "invalid address ";
 const RAFT_ADDRESS_SUFFIX: &str = " in raft join request";
-const ENGINE_NOT_PROMOTABLE_SUFFIX: &str =
-    " is a Docker Engine and cannot be a manager of this cluster";
+const ENGINE_NOT_PROMOTABLE_SUFFIX: &str = " is a Docker Engine and cannot be a manager of this cluster";
 const REMOVAL_OF_MANAGER_SUFFIX: &str = " is a cluster manager and is a member of the raft \
      cluster. It must be demoted to worker before removal";
 const REMOVAL_OF_LIVE_NODE_SUFFIX: &str = " is not down and can't be removed";

@@ -33,6 +33,7 @@ fn from_text(code: Code, text: &str) -> Option<Refusal> {
         Refusal::EngineAsManager,
         Refusal::TooManyUnfinishedJoins,
         Refusal::IssuanceStale,
+        Refusal::OutcomeUnknown,
         Refusal::SessionNodeMissing,
         Refusal::NotRegistered,
         Refusal::SessionInvalid,
@@ -52,10 +53,7 @@ fn from_text(code: Code, text: &str) -> Option<Refusal> {
         Refusal::ClusterNameFixed,
         Refusal::DeadlineExceeded,
     ];
-    if let Some(found) = fixed
-        .into_iter()
-        .find(|one| one.code() == code && one.to_string() == text)
-    {
+    if let Some(found) = fixed.into_iter().find(|one| one.code() == code && one.to_string() == text) {
         return Some(found);
     }
     match code {
@@ -91,38 +89,25 @@ fn denied(text: &str) -> Option<Refusal> {
         return Unauthorized::recognise(inner).map(Refusal::ForwardedPeer);
     }
     if let Some(roles) = text.strip_prefix(FORWARDED_ROLE_PREFIX) {
-        return Some(Refusal::ForwardedRole {
-            allowed: parse_roles(roles)?,
-        });
+        return Some(Refusal::ForwardedRole { allowed: parse_roles(roles)? });
     }
     let cluster = text.strip_prefix(FORWARDED_ORGANIZATION_PREFIX)?;
-    Some(Refusal::ForwardedOrganization {
-        cluster: cluster.parse().ok()?,
-    })
+    Some(Refusal::ForwardedOrganization { cluster: cluster.parse().ok()? })
 }
 
 fn invalid(text: &str) -> Option<Refusal> {
     if let Some(reason) = text.strip_prefix(CSR_REFUSED_PREFIX) {
-        return Some(Refusal::CsrRefused {
-            reason: reason.to_owned(),
-        });
+        return Some(Refusal::CsrRefused { reason: reason.to_owned() });
     }
     if let Some(algorithm) = text.strip_prefix(HASH_UNSUPPORTED_PREFIX) {
-        return Some(Refusal::HashUnsupported {
-            algorithm: algorithm.to_owned(),
-        });
+        return Some(Refusal::HashUnsupported { algorithm: algorithm.to_owned() });
     }
     if let Some(sizes) = text.strip_prefix(DESCRIPTION_PREFIX) {
         let (bytes, bytes_max) = sizes.split_once(DESCRIPTION_INFIX)?;
-        return Some(Refusal::DescriptionTooLarge {
-            bytes: bytes.parse().ok()?,
-            bytes_max: bytes_max.parse().ok()?,
-        });
+        return Some(Refusal::DescriptionTooLarge { bytes: bytes.parse().ok()?, bytes_max: bytes_max.parse().ok()? });
     }
     if let Some(address) = between(text, RAFT_ADDRESS_PREFIX, RAFT_ADDRESS_SUFFIX) {
-        return Some(Refusal::RaftAddressInvalid {
-            address: address.to_owned(),
-        });
+        return Some(Refusal::RaftAddressInvalid { address: address.to_owned() });
     }
     CaUpdateRefusal::recognise(text).map(Refusal::CaUpdate)
 }
@@ -132,14 +117,10 @@ fn missing(text: &str) -> Option<Refusal> {
         return Some(Refusal::RenewalNodeMissing { node });
     }
     if let Some(node) = between(text, "node ", " not found") {
-        return Some(Refusal::NodeMissing {
-            node: node.to_owned(),
-        });
+        return Some(Refusal::NodeMissing { node: node.to_owned() });
     }
     let cluster = between(text, "cluster ", " not found")?;
-    Some(Refusal::ClusterMissing {
-        cluster: cluster.to_owned(),
-    })
+    Some(Refusal::ClusterMissing { cluster: cluster.to_owned() })
 }
 
 fn precondition(text: &str) -> Option<Refusal> {
@@ -155,34 +136,22 @@ fn precondition(text: &str) -> Option<Refusal> {
 fn exhausted(text: &str) -> Option<Refusal> {
     if let Some(list) = text.strip_prefix(SECOND_REDIRECT_PREFIX) {
         let list = list.strip_prefix('[')?.strip_suffix(']')?;
-        let from = list
-            .split(' ')
-            .filter(|one| !one.is_empty())
-            .map(str::to_owned)
-            .collect();
+        let from = list.split(' ').filter(|one| !one.is_empty()).map(str::to_owned).collect();
         return Some(Refusal::SecondRedirect { from });
     }
     let (node, wait) = text.split_once(ISSUANCE_RATE_INFIX)?;
-    Some(Refusal::IssuanceRateExceeded {
-        node: node.strip_prefix("node ")?.parse().ok()?,
-        retry_after: millis(wait)?,
-    })
+    Some(Refusal::IssuanceRateExceeded { node: node.strip_prefix("node ")?.parse().ok()?, retry_after: millis(wait)? })
 }
 
 fn unavailable(text: &str) -> Option<Refusal> {
     if let Some(wait) = text.strip_prefix(BUSY_PREFIX) {
-        return Some(Refusal::Busy {
-            retry_after: millis(wait)?,
-        });
+        return Some(Refusal::Busy { retry_after: millis(wait)? });
     }
     node_before(text, RATE_LIMITED_SUFFIX).map(|node| Refusal::RateLimited { node })
 }
 
 fn millis(text: &str) -> Option<Duration> {
-    text.strip_suffix(" ms")?
-        .parse()
-        .ok()
-        .map(Duration::from_millis)
+    text.strip_suffix(" ms")?.parse().ok().map(Duration::from_millis)
 }
 
 fn between<'t>(text: &'t str, prefix: &str, suffix: &str) -> Option<&'t str> {

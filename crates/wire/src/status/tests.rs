@@ -18,28 +18,18 @@ fn rows() -> Vec<(Refusal, Code, String)> {
     let wait = Duration::from_millis(250);
     let mut rows: Vec<(Refusal, Code, &str)> = vec![
         (
-            Refusal::Forwarder(Unauthorized::Role {
-                allowed: MANAGER.to_vec(),
-            }),
+            Refusal::Forwarder(Unauthorized::Role { allowed: MANAGER.to_vec() }),
             PermissionDenied,
             "Permission denied: unauthorized forwarder role: Permission denied: remote certificate not part of OUs: [swarm-manager]",
         ),
+        (Refusal::ForwardedIncomplete, PermissionDenied, "Permission denied: missing information in forwarded request"),
         (
-            Refusal::ForwardedIncomplete,
-            PermissionDenied,
-            "Permission denied: missing information in forwarded request",
-        ),
-        (
-            Refusal::ForwardedRole {
-                allowed: MANAGER.to_vec(),
-            },
+            Refusal::ForwardedRole { allowed: MANAGER.to_vec() },
             PermissionDenied,
             "Permission denied: unauthorized forwarded role, expecting: [swarm-manager]",
         ),
         (
-            Refusal::ForwardedRole {
-                allowed: vec![Role::Worker, Role::Manager],
-            },
+            Refusal::ForwardedRole { allowed: vec![Role::Worker, Role::Manager] },
             PermissionDenied,
             "Permission denied: unauthorized forwarded role, expecting: [swarm-worker swarm-manager]",
         ),
@@ -54,9 +44,7 @@ fn rows() -> Vec<(Refusal, Code, String)> {
             "Permission denied: unauthorized forwarded peer: Permission denied: node x9qmrfg3w2n1zk4hj6p8stvb5 was removed from swarm",
         ),
         (
-            Refusal::SecondRedirect {
-                from: vec!["10.0.0.1:2377".into(), "10.0.0.2:2377".into()],
-            },
+            Refusal::SecondRedirect { from: vec!["10.0.0.1:2377".into(), "10.0.0.2:2377".into()] },
             ResourceExhausted,
             "more than one redirect to leader from: [10.0.0.1:2377 10.0.0.2:2377]",
         ),
@@ -65,22 +53,10 @@ fn rows() -> Vec<(Refusal, Code, String)> {
             Unknown,
             "The swarm does not have a leader. It's possible that too few managers are online. Make sure more than half of the managers are online.",
         ),
-        (
-            Refusal::CaArgumentMissing,
-            InvalidArgument,
-            "InvalidArgument",
-        ),
+        (Refusal::CaArgumentMissing, InvalidArgument, "InvalidArgument"),
         (Refusal::SignerStopped, Aborted, "CA signer is stopped"),
-        (
-            Refusal::SignerStarting,
-            Aborted,
-            "CA signer is still starting",
-        ),
-        (
-            Refusal::TokenRefused,
-            InvalidArgument,
-            "A valid join token is necessary to join this cluster",
-        ),
+        (Refusal::SignerStarting, Aborted, "CA signer is still starting"),
+        (Refusal::TokenRefused, InvalidArgument, "A valid join token is necessary to join this cluster"),
         (
             Refusal::RenewalNodeMissing { node: node() },
             NotFound,
@@ -88,9 +64,7 @@ fn rows() -> Vec<(Refusal, Code, String)> {
         ),
         (Refusal::CertificateMissing, NotFound, "NotFound"),
         (
-            Refusal::CsrRefused {
-                reason: "CSR Decode failed".into(),
-            },
+            Refusal::CsrRefused { reason: "CSR Decode failed".into() },
             InvalidArgument,
             "certificate request refused: CSR Decode failed",
         ),
@@ -105,23 +79,13 @@ fn rows() -> Vec<(Refusal, Code, String)> {
             "too many joins with this token are unfinished: wait for them, or rotate the token",
         ),
         (
-            Refusal::IssuanceRateExceeded {
-                node: node(),
-                retry_after: wait,
-            },
+            Refusal::IssuanceRateExceeded { node: node(), retry_after: wait },
             ResourceExhausted,
             "node x9qmrfg3w2n1zk4hj6p8stvb5 asks for certificates too often: try again in 250 ms",
         ),
-        (
-            Refusal::IssuanceStale,
-            Aborted,
-            "the cluster changed while the certificate was signed: try again",
-        ),
-        (
-            Refusal::Busy { retry_after: wait },
-            Unavailable,
-            "the manager is busy: try again in 250 ms",
-        ),
+        (Refusal::IssuanceStale, Aborted, "the cluster changed while the certificate was signed: try again"),
+        (Refusal::OutcomeUnknown, Aborted, "it is not known whether this was committed: send the same request again"),
+        (Refusal::Busy { retry_after: wait }, Unavailable, "the manager is busy: try again in 250 ms"),
         (Refusal::SessionNodeMissing, Unknown, "node not found"),
         (Refusal::NotRegistered, NotFound, "node not registered"),
         (Refusal::SessionInvalid, InvalidArgument, "session invalid"),
@@ -133,66 +97,25 @@ fn rows() -> Vec<(Refusal, Code, String)> {
         (Refusal::MustDisconnect, Aborted, "node must disconnect"),
         (Refusal::DispatcherStopped, Aborted, "dispatcher is stopped"),
         (
-            Refusal::DescriptionTooLarge {
-                bytes: 70_000,
-                bytes_max: 65_536,
-            },
+            Refusal::DescriptionTooLarge { bytes: 70_000, bytes_max: 65_536 },
             InvalidArgument,
             "the node's description is too large, in bytes: 70000 of at most 65536",
         ),
         (Refusal::UnknownService, NotFound, "unknown service"),
+        (Refusal::RaftNotMember, FailedPrecondition, "raft: node is not yet part of a raft cluster"),
+        (Refusal::LeaderLost, FailedPrecondition, "raft: failed to process the request: node lost leader status"),
         (
-            Refusal::RaftNotMember,
-            FailedPrecondition,
-            "raft: node is not yet part of a raft cluster",
-        ),
-        (
-            Refusal::LeaderLost,
-            FailedPrecondition,
-            "raft: failed to process the request: node lost leader status",
-        ),
-        (
-            Refusal::RaftAddressInvalid {
-                address: "nowhere".into(),
-            },
+            Refusal::RaftAddressInvalid { address: "nowhere".into() },
             InvalidArgument,
             "invalid address nowhere in raft join request",
         ),
-        (
-            Refusal::RaftNodeMissing,
-            InvalidArgument,
-            "no node information provided",
-        ),
-        (
-            Refusal::ArgumentMissing,
-            InvalidArgument,
-            "invalid argument",
-        ),
+        (Refusal::RaftNodeMissing, InvalidArgument, "no node information provided"),
+        (Refusal::ArgumentMissing, InvalidArgument, "invalid argument"),
         (Refusal::OutOfSequence, Unknown, "update out of sequence"),
-        (
-            Refusal::NodeMissing {
-                node: "web-1".into(),
-            },
-            NotFound,
-            "node web-1 not found",
-        ),
-        (
-            Refusal::ClusterMissing {
-                cluster: "blue".into(),
-            },
-            NotFound,
-            "cluster blue not found",
-        ),
-        (
-            Refusal::LastManager,
-            FailedPrecondition,
-            "attempting to demote the last manager of the swarm",
-        ),
-        (
-            Refusal::NotRaftMember,
-            NotFound,
-            "can't find manager in raft memberlist",
-        ),
+        (Refusal::NodeMissing { node: "web-1".into() }, NotFound, "node web-1 not found"),
+        (Refusal::ClusterMissing { cluster: "blue".into() }, NotFound, "cluster blue not found"),
+        (Refusal::LastManager, FailedPrecondition, "attempting to demote the last manager of the swarm"),
+        (Refusal::NotRaftMember, NotFound, "can't find manager in raft memberlist"),
         (
             Refusal::QuorumLoss,
             FailedPrecondition,
@@ -213,33 +136,15 @@ fn rows() -> Vec<(Refusal, Code, String)> {
             FailedPrecondition,
             "node x9qmrfg3w2n1zk4hj6p8stvb5 is not down and can't be removed",
         ),
+        (Refusal::ExpiryTooShort, InvalidArgument, "minimum certificate expiry time is: 1h0m0s"),
+        (Refusal::HeartbeatNegative, InvalidArgument, "heartbeat time period cannot be a negative duration"),
+        (Refusal::ClusterNameFixed, InvalidArgument, "modification of cluster name is not allowed"),
         (
-            Refusal::ExpiryTooShort,
-            InvalidArgument,
-            "minimum certificate expiry time is: 1h0m0s",
-        ),
-        (
-            Refusal::HeartbeatNegative,
-            InvalidArgument,
-            "heartbeat time period cannot be a negative duration",
-        ),
-        (
-            Refusal::ClusterNameFixed,
-            InvalidArgument,
-            "modification of cluster name is not allowed",
-        ),
-        (
-            Refusal::HashUnsupported {
-                algorithm: "rot13".into(),
-            },
+            Refusal::HashUnsupported { algorithm: "rot13".into() },
             InvalidArgument,
             "hashing algorithm is not supported: rot13",
         ),
-        (
-            Refusal::DeadlineExceeded,
-            DeadlineExceeded,
-            "context deadline exceeded",
-        ),
+        (Refusal::DeadlineExceeded, DeadlineExceeded, "context deadline exceeded"),
     ];
     let ca = [
         (
@@ -247,62 +152,31 @@ fn rows() -> Vec<(Refusal, Code, String)> {
             "if a signing CA key is provided, the signing CA cert must also be provided",
         ),
         (
-            CaUpdateRefusal::RootInvalid {
-                reason: r#"{"code":1003,"message":"Failed to parse certificate"}"#.into(),
-            },
+            CaUpdateRefusal::RootInvalid { reason: r#"{"code":1003,"message":"Failed to parse certificate"}"#.into() },
             r#"invalid root certificates: {"code":1003,"message":"Failed to parse certificate"}"#,
         ),
         (
-            CaUpdateRefusal::KeyMalformed {
-                reason: r#"{"code":2003,"message":"Failed to parse private key"}"#.into(),
-            },
+            CaUpdateRefusal::KeyMalformed { reason: r#"{"code":2003,"message":"Failed to parse private key"}"#.into() },
             r#"malformed private key: {"code":2003,"message":"Failed to parse private key"}"#,
         ),
         (CaUpdateRefusal::KeyMismatch, "certificate key mismatch"),
+        (CaUpdateRefusal::RsaUnsupported, "unsupported RSA key parameters"),
+        (CaUpdateRefusal::EcdsaUnsupported, "unsupported ECDSA key parameters"),
+        (CaUpdateRefusal::KeyKindUnsupported, "unknown or unsupported certificate public key algorithm"),
+        (CaUpdateRefusal::SeveralCertificates, "the desired CA certificate cannot contain multiple certificates"),
+        (CaUpdateRefusal::CertificateMalformed, "could not parse the desired CA certificate"),
+        (CaUpdateRefusal::ExpiresTooSoon, "CA certificate expires too soon"),
+        (CaUpdateRefusal::SameKey, "Cannot update to a cert with an identical key"),
         (
-            CaUpdateRefusal::RsaUnsupported,
-            "unsupported RSA key parameters",
-        ),
-        (
-            CaUpdateRefusal::EcdsaUnsupported,
-            "unsupported ECDSA key parameters",
-        ),
-        (
-            CaUpdateRefusal::KeyKindUnsupported,
-            "unknown or unsupported certificate public key algorithm",
-        ),
-        (
-            CaUpdateRefusal::SeveralCertificates,
-            "the desired CA certificate cannot contain multiple certificates",
-        ),
-        (
-            CaUpdateRefusal::CertificateMalformed,
-            "could not parse the desired CA certificate",
-        ),
-        (
-            CaUpdateRefusal::ExpiresTooSoon,
-            "CA certificate expires too soon",
-        ),
-        (
-            CaUpdateRefusal::SameKey,
-            "Cannot update to a cert with an identical key",
-        ),
-        (
-            CaUpdateRefusal::ExternalCaMissing {
-                which: WhichCa::Current,
-            },
+            CaUpdateRefusal::ExternalCaMissing { which: WhichCa::Current },
             "there must be at least one valid, reachable external CA corresponding to the current CA certificate",
         ),
         (
-            CaUpdateRefusal::ExternalCaMissing {
-                which: WhichCa::Desired,
-            },
+            CaUpdateRefusal::ExternalCaMissing { which: WhichCa::Desired },
             "there must be at least one valid, reachable external CA corresponding to the desired CA certificate",
         ),
         (
-            CaUpdateRefusal::ExternalCaMissing {
-                which: WhichCa::Next,
-            },
+            CaUpdateRefusal::ExternalCaMissing { which: WhichCa::Next },
             "there must be at least one valid, reachable external CA corresponding to the next CA certificate",
         ),
         (
@@ -320,19 +194,11 @@ fn rows() -> Vec<(Refusal, Code, String)> {
         Internal,
         "unable to generate a cross-signed certificate for root rotation",
     ));
-    rows.push((
-        Refusal::CaUpdate(CaUpdateRefusal::RootNotLoaded),
-        Internal,
-        "error loading cluster rootCA for update",
-    ));
-    let mut rows: Vec<_> = rows
-        .into_iter()
-        .map(|(refusal, code, text)| (refusal, code, text.to_owned()))
-        .collect();
+    rows.push((Refusal::CaUpdate(CaUpdateRefusal::RootNotLoaded), Internal, "error loading cluster rootCA for update"));
+    let mut rows: Vec<_> = rows.into_iter().map(|(refusal, code, text)| (refusal, code, text.to_owned())).collect();
     for (inner, text) in peers() {
-        let text = format!(
-            "Permission denied: unauthorized peer role: rpc error: code = PermissionDenied desc = {text}"
-        );
+        let text =
+            format!("Permission denied: unauthorized peer role: rpc error: code = PermissionDenied desc = {text}");
         rows.push((Refusal::Peer(inner), PermissionDenied, text));
     }
     rows
@@ -341,24 +207,13 @@ fn rows() -> Vec<(Refusal, Code, String)> {
 /// Every variant of [`Unauthorized`] with its exact text.
 fn peers() -> Vec<(Unauthorized, &'static str)> {
     vec![
-        (
-            Unauthorized::NoCertificate,
-            "no client certificates in request",
-        ),
-        (
-            Unauthorized::NoVerifiedChain,
-            "no verified chains for remote certificate",
-        ),
+        (Unauthorized::NoCertificate, "no client certificates in request"),
+        (Unauthorized::NoVerifiedChain, "no verified chains for remote certificate"),
         (Unauthorized::NoTls, "request is not using TLS"),
         (Unauthorized::NoPeer, "Permission denied: no peer info"),
+        (Unauthorized::InvalidCertificate, "Permission denied: peer didn't not present valid peer certificate"),
         (
-            Unauthorized::InvalidCertificate,
-            "Permission denied: peer didn't not present valid peer certificate",
-        ),
-        (
-            Unauthorized::Role {
-                allowed: MANAGER.to_vec(),
-            },
+            Unauthorized::Role { allowed: MANAGER.to_vec() },
             "Permission denied: remote certificate not part of OUs: [swarm-manager]",
         ),
         (
@@ -446,6 +301,7 @@ fn number(refusal: &Refusal) -> usize {
         Refusal::ClusterNameFixed => 54,
         Refusal::HashUnsupported { .. } => 55,
         Refusal::DeadlineExceeded => 56,
+        Refusal::OutcomeUnknown => 73,
         Refusal::CaUpdate(inner) => match inner {
             CaUpdateRefusal::KeyWithoutCertificate => 57,
             CaUpdateRefusal::RootInvalid { .. } => 58,
@@ -467,7 +323,7 @@ fn number(refusal: &Refusal) -> usize {
     }
 }
 
-const NUMBERS: usize = 73;
+const NUMBERS: usize = 74;
 
 #[test]
 fn every_variant_has_a_row() {
@@ -504,27 +360,12 @@ fn texts_with_another_code_are_not_recognised() {
 #[test]
 fn other_texts_are_not_recognised() {
     for (code, text) in [
-        (
-            Code::PermissionDenied,
-            "Permission denied: node  was removed from swarm",
-        ),
-        (
-            Code::PermissionDenied,
-            "Permission denied: remote certificate not part of OUs: [root]",
-        ),
+        (Code::PermissionDenied, "Permission denied: node  was removed from swarm"),
+        (Code::PermissionDenied, "Permission denied: remote certificate not part of OUs: [root]"),
         (Code::NotFound, "node"),
-        (
-            Code::NotFound,
-            "node  not found when attempting to renew certificate ",
-        ),
-        (
-            Code::ResourceExhausted,
-            "more than one redirect to leader from: 10.0.0.1",
-        ),
-        (
-            Code::Unavailable,
-            "the manager is busy: try again in soon ms",
-        ),
+        (Code::NotFound, "node  not found when attempting to renew certificate "),
+        (Code::ResourceExhausted, "more than one redirect to leader from: 10.0.0.1"),
+        (Code::Unavailable, "the manager is busy: try again in soon ms"),
         (Code::Unknown, ""),
     ] {
         assert_eq!(Refusal::recognise(&Status::new(code, text)), None, "{text}");
@@ -540,10 +381,7 @@ fn a_forwarder_refused_in_the_words_of_an_engine_is_recognised() {
 
 #[test]
 fn waits_travel_as_metadata() {
-    let status = Refusal::Busy {
-        retry_after: Duration::from_millis(1500),
-    }
-    .status();
+    let status = Refusal::Busy { retry_after: Duration::from_millis(1500) }.status();
     let value = status.metadata().get(RETRY_AFTER_KEY).unwrap();
     assert_eq!(value.to_str().unwrap(), "1500");
     assert!(Refusal::TokenRefused.status().metadata().is_empty());
@@ -553,14 +391,8 @@ fn waits_travel_as_metadata() {
 fn classes() {
     let removed = Class::Removed { node: node() };
     let rows = [
-        (
-            Refusal::Peer(Unauthorized::Removed { node: node() }),
-            removed.clone(),
-        ),
-        (
-            Refusal::ForwardedPeer(Unauthorized::Removed { node: node() }),
-            removed.clone(),
-        ),
+        (Refusal::Peer(Unauthorized::Removed { node: node() }), removed.clone()),
+        (Refusal::ForwardedPeer(Unauthorized::Removed { node: node() }), removed.clone()),
         (Refusal::RenewalNodeMissing { node: node() }, removed),
         (
             Refusal::Peer(Unauthorized::MustRenew { node: node() }),
@@ -572,17 +404,10 @@ fn classes() {
         (Refusal::NotRegistered, Class::NotRegistered),
         (Refusal::RateLimited { node: node() }, Class::RateLimited),
         (Refusal::MustDisconnect, Class::Retryable { after: None }),
+        (Refusal::Forwarder(Unauthorized::NoPeer), Class::Retryable { after: None }),
         (
-            Refusal::Forwarder(Unauthorized::NoPeer),
-            Class::Retryable { after: None },
-        ),
-        (
-            Refusal::Busy {
-                retry_after: Duration::from_millis(40),
-            },
-            Class::Retryable {
-                after: Some(Duration::from_millis(40)),
-            },
+            Refusal::Busy { retry_after: Duration::from_millis(40) },
+            Class::Retryable { after: Some(Duration::from_millis(40)) },
         ),
         (Refusal::ExpiryTooShort, Class::Final),
     ];

@@ -50,8 +50,7 @@ pub enum Unauthorized {
 }
 
 const ROLE_PREFIX: &str = "Permission denied: remote certificate not part of OUs: ";
-const ORGANIZATION_PREFIX: &str =
-    "Permission denied: remote certificate not part of organization: ";
+const ORGANIZATION_PREFIX: &str = "Permission denied: remote certificate not part of organization: ";
 const NODE_PREFIX: &str = "Permission denied: node ";
 const REMOVED_SUFFIX: &str = " was removed from swarm";
 const UNREGISTERED_SUFFIX: &str = " presented a certificate that this cluster has no record of";
@@ -62,9 +61,7 @@ impl fmt::Display for Unauthorized {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Unauthorized::NoCertificate => f.write_str("no client certificates in request"),
-            Unauthorized::NoVerifiedChain => {
-                f.write_str("no verified chains for remote certificate")
-            }
+            Unauthorized::NoVerifiedChain => f.write_str("no verified chains for remote certificate"),
             Unauthorized::NoTls => f.write_str("request is not using TLS"),
             Unauthorized::NoPeer => f.write_str("Permission denied: no peer info"),
             Unauthorized::InvalidCertificate => {
@@ -101,14 +98,10 @@ impl Unauthorized {
             return Some(found);
         }
         if let Some(roles) = text.strip_prefix(ROLE_PREFIX) {
-            return Some(Unauthorized::Role {
-                allowed: parse_roles(roles)?,
-            });
+            return Some(Unauthorized::Role { allowed: parse_roles(roles)? });
         }
         if let Some(cluster) = text.strip_prefix(ORGANIZATION_PREFIX) {
-            return Some(Unauthorized::Organization {
-                cluster: cluster.parse().ok()?,
-            });
+            return Some(Unauthorized::Organization { cluster: cluster.parse().ok()? });
         }
         let rest = text.strip_prefix(NODE_PREFIX)?;
         let node = |suffix: &str| rest.strip_suffix(suffix)?.parse::<NodeId>().ok();
@@ -133,9 +126,5 @@ pub(super) fn roles_text(roles: &[Role]) -> String {
 
 pub(super) fn parse_roles(text: &str) -> Option<Vec<Role>> {
     let inner = text.strip_prefix('[')?.strip_suffix(']')?;
-    inner
-        .split(' ')
-        .filter(|name| !name.is_empty())
-        .map(Role::from_ou)
-        .collect()
+    inner.split(' ').filter(|name| !name.is_empty()).map(Role::from_ou).collect()
 }
