@@ -483,6 +483,7 @@ async fn no_session_is_ever_resumed() {
             let kind = served.stream.get_ref().1.handshake_kind();
             // The post-quantum share is sent at once, so there is no second hello either.
             assert_eq!((kind, called.get_ref().1.handshake_kind()), (full, full));
+            assert_eq!(called.get_ref().1.tls13_tickets_received(), 0);
         }
     }
     let (_p, client) = live(Node::worker("w1").identity(&root, &[], &[&root]));

@@ -11,9 +11,9 @@ use authority::{AFTER, NOW, Node, Root};
 use pki::identity::Role;
 use pki::time::Time;
 use rustls::pki_types::ServerName;
-use rustls::{ClientConfig, ServerConfig};
+use rustls::{ClientConfig, HandshakeKind, ServerConfig};
 use swarmpki_mtls::{Clock, Live, PeerPolicy, Publisher, subject_of};
-use tokio::io::{AsyncReadExt, AsyncWriteExt, duplex};
+use tokio::io::{AsyncReadExt, AsyncWriteExt, DuplexStream, duplex};
 use tokio_rustls::{TlsAcceptor, TlsConnector};
 
 fn live(node: &Node, root: &Root) -> (Publisher, Live) {
@@ -30,8 +30,10 @@ fn any() -> PeerPolicy {
     PeerPolicy::default()
 }
 
-/// Whether both sides accept each other, and then the ids by which they know each other: the client's, the server's.
-async fn meet(server: &Arc<ServerConfig>, client: &Arc<ClientConfig>) -> Option<(String, String)> {
+type Served = tokio_rustls::server::TlsStream<DuplexStream>;
+type Called = tokio_rustls::client::TlsStream<DuplexStream>;
+
+async fn shake_hands(server: &Arc<ServerConfig>, client: &Arc<ClientConfig>) -> Option<(Served, Called)> {
     let (near, far) = duplex(64 * 1024);
     let name = ServerName::try_from("anything.example").unwrap();
     let serve = async {
@@ -46,7 +48,12 @@ async fn meet(server: &Arc<ServerConfig>, client: &Arc<ClientConfig>) -> Option<
         std::io::Result::Ok(stream)
     };
     let (served, called) = tokio::join!(serve, call);
-    let (served, called) = (served.ok()?, called.ok()?);
+    Some((served.ok()?, called.ok()?))
+}
+
+/// Whether both sides accept each other, and then the ids by which they know each other: the client's, the server's.
+async fn meet(server: &Arc<ServerConfig>, client: &Arc<ClientConfig>) -> Option<(String, String)> {
+    let (served, called) = shake_hands(server, client).await?;
     let near = subject_of(served.get_ref().1.peer_certificates()).unwrap();
     let far = subject_of(called.get_ref().1.peer_certificates()).unwrap();
     Some((near.node.to_string(), far.node.to_string()))
@@ -119,4 +126,19 @@ async fn they_follow_the_identity_and_the_clock() {
     assert_eq!(meet(&server, &client).await, Some(("w2".to_owned(), "w1b".to_owned())));
     millis.store(AFTER.unix_millis(), Ordering::Relaxed);
     assert_eq!(meet(&server, &client).await, None);
+}
+
+#[tokio::test]
+async fn no_session_is_resumed_even_for_a_willing_client() {
+    let root = Root::new();
+    let (_p, one) = live(&Node::worker("w1"), &root);
+    let (_p, two) = live(&Node::worker("w2"), &root);
+    let server = one.server_config_for(any(), clock()).unwrap();
+    let mut willing = ClientConfig::clone(&two.client_config_for(any(), clock()).unwrap());
+    willing.resumption = rustls::client::Resumption::in_memory_sessions(16);
+    let client = Arc::new(willing);
+    for _ in 0..3 {
+        let (served, _called) = shake_hands(&server, &client).await.unwrap();
+        assert_eq!(served.get_ref().1.handshake_kind(), Some(HandshakeKind::Full));
+    }
 }
