@@ -52,7 +52,7 @@ pub struct Csr {
     public_key: PublicKey,
 }
 
-/// Proof that a request was accepted and signed by its own key. Consumed by no one: it may be issued for again.
+/// Proof that a request was accepted and signed by its own key: only [`Csr::verify`] makes one, and only such a request is issued for.
 pub struct Linted {
     public_key: PublicKey,
 }

@@ -132,11 +132,11 @@ fn c126_c140_cross_signing_across_kinds_of_keys() {
         };
         let ladder = [cross.clone()];
         let expected = Ok(new_root.issuer_id());
-        assert_eq!(reach(&ladder, &[old_root.clone()]), expected);
-        assert_eq!(reach(&ladder, &[new_root.clone()]), expected);
-        assert_eq!(reach(&[], &[new_root.clone()]), expected);
+        assert_eq!(reach(&ladder, std::slice::from_ref(&old_root)), expected);
+        assert_eq!(reach(&ladder, std::slice::from_ref(&new_root)), expected);
+        assert_eq!(reach(&[], std::slice::from_ref(&new_root)), expected);
         assert_eq!(reach(&ladder, &[old_root.clone(), new_root.clone()]), expected);
-        assert_eq!(reach(&[], &[old_root.clone()]), Err(chain::ChainError::UnknownAuthority));
+        assert_eq!(reach(&[], std::slice::from_ref(&old_root)), Err(chain::ChainError::UnknownAuthority));
     }
 }
 
