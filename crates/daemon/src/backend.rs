@@ -1,0 +1,285 @@
+//! What the Engine API's handlers work on: what this machine is at present, and the handle of the task that changes it.
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use manager::view::ControlError;
+use swarmpki::{NodeId, Status};
+use tokio::sync::watch;
+use tokio_util::sync::CancellationToken;
+
+use crate::engine_api::error::ApiError;
+use crate::engine_api::json::RemoteManager;
+use crate::lifecycle::Lifecycle;
+use crate::machine::Machine;
+use crate::settings::Settings;
+
+/// The operator's side of the manager this machine runs.
+pub type Control = manager::Control<replica::Replica>;
+
+/// Text of manager-only requests on a machine in no swarm.
+pub const NO_SWARM: &str = "This node is not a swarm manager. Use \"docker swarm init\" or \"docker swarm join\" to connect this node to swarm and try again.";
+/// Text of manager-only requests on a worker.
+pub const WORKER: &str = "This node is not a swarm manager. Worker nodes can't be used to view or modify cluster state. Please run this command on a manager node or promote the current node to a manager.";
+/// Text of manager-only requests while the manager starts.
+pub const MANAGER_STARTING: &str =
+    "This node is not a swarm manager. Manager is being prepared or has trouble connecting to the cluster.";
+/// Text of manager-only requests after the node's certificate has ended.
+pub const EXPIRED: &str = "Swarm certificates have expired. To replace them, leave the swarm and join again.";
+/// Text of init and join on a machine that is in a swarm.
+pub const ALREADY_MEMBER: &str =
+    "This node is already part of a swarm. Use \"docker swarm leave\" to leave this swarm and join another one.";
+/// Text of leave on a machine in no swarm.
+pub const NOT_MEMBER: &str = "This node is not part of a swarm";
+
+/// What this machine is.
+#[derive(Clone)]
+pub enum Present {
+    /// In no swarm.
+    Inactive,
+    /// Joining, or restarted and not yet accepted by a manager.
+    Pending(Membership),
+    /// A worker.
+    Worker(Membership),
+    /// A manager.
+    Manager(Membership, Control),
+    /// A member whose part stopped with an error.
+    Error(Membership, Failure),
+}
+
+/// Why a member does not work.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Failure {
+    /// The text for people.
+    pub text: String,
+    /// Whether it is that the node's certificate has ended.
+    pub expired: bool,
+}
+
+impl Failure {
+    /// A failure that is not the certificate's end.
+    pub fn new(text: impl Into<String>) -> Self {
+        Self { text: text.into(), expired: false }
+    }
+}
+
+/// What a member knows of itself.
+#[derive(Clone, Default)]
+pub struct Membership {
+    /// The advertised host, without port; empty if unknown.
+    pub addr: String,
+    /// The manager that a join under way asks, `host:port`; empty otherwise.
+    pub join_addr: String,
+    /// Whether it is, or was before a restart, a manager.
+    pub manager: bool,
+    /// What the node's agent says of itself, once there is one.
+    pub status: Option<watch::Receiver<Status>>,
+}
+
+impl Membership {
+    /// What the settings on disk say, before anything runs.
+    pub(crate) fn of(settings: &Settings) -> Self {
+        let addr = settings.advertise_addr.parse().map(|address: std::net::SocketAddr| address.ip().to_string());
+        Self { addr: addr.unwrap_or_default(), join_addr: settings.remote_addr.clone(), manager: false, status: None }
+    }
+
+    /// What the agent says at present.
+    pub fn status(&self) -> Option<Status> {
+        self.status.as_ref().map(|status| status.borrow().clone())
+    }
+
+    /// The node's id; `None` until its certificate came.
+    pub fn node_id(&self) -> Option<NodeId> {
+        self.status.as_ref().and_then(|status| status.borrow().node.clone())
+    }
+
+    /// The managers it knows; while it has no certificate, the one it asks.
+    pub fn remote_managers(&self) -> Option<Vec<RemoteManager>> {
+        let mut known: Vec<RemoteManager> = self
+            .status
+            .as_ref()
+            .map(|status| {
+                let status = status.borrow();
+                status.managers.iter().map(|peer| RemoteManager { node_id: peer.node.clone(), addr: peer.addr.clone() }).collect()
+            })
+            .unwrap_or_default();
+        if known.is_empty() && !self.join_addr.is_empty() {
+            known.push(RemoteManager { node_id: String::new(), addr: self.join_addr.clone() });
+        }
+        (!known.is_empty()).then_some(known)
+    }
+}
+
+impl Present {
+    /// `Swarm.LocalNodeState` (engine-api.md 3).
+    pub fn word(&self) -> &'static str {
+        match self {
+            Self::Inactive => "inactive",
+            Self::Pending(_) => "pending",
+            Self::Worker(_) | Self::Manager(..) => "active",
+            Self::Error(..) => "error",
+        }
+    }
+
+    /// The `Swarm` header of a ping (engine-api.md 1.3).
+    pub fn ping_word(&self) -> &'static str {
+        match self {
+            Self::Worker(_) => "active/worker",
+            Self::Manager(..) => "active/manager",
+            other => other.word(),
+        }
+    }
+
+    /// What it knows of itself, if it is a member.
+    pub fn membership(&self) -> Option<&Membership> {
+        match self {
+            Self::Inactive => None,
+            Self::Pending(membership) | Self::Worker(membership) | Self::Manager(membership, _) | Self::Error(membership, _) => {
+                Some(membership)
+            }
+        }
+    }
+
+    /// The manager's control, or why there is none (engine-api.md 2.1, 3).
+    pub fn control(&self) -> Result<&Control, ApiError> {
+        Err(ApiError::unavailable(match self {
+            Self::Manager(_, control) => return Ok(control),
+            Self::Inactive => NO_SWARM,
+            Self::Error(_, failure) if failure.expired => EXPIRED,
+            Self::Error(..) => NO_SWARM,
+            Self::Pending(membership) if membership.manager => MANAGER_STARTING,
+            Self::Pending(_) | Self::Worker(_) => WORKER,
+        }))
+    }
+}
+
+/// The handlers' side of the daemon.
+#[derive(Clone)]
+pub struct Backend(Arc<Inner>);
+
+struct Inner {
+    machine: Machine,
+    engine_id: String,
+    state_dir: PathBuf,
+    lifecycle: Lifecycle,
+    shutdown: CancellationToken,
+}
+
+impl Backend {
+    pub(crate) fn new(
+        machine: Machine,
+        engine_id: String,
+        state_dir: PathBuf,
+        lifecycle: Lifecycle,
+        shutdown: CancellationToken,
+    ) -> Self {
+        Self(Arc::new(Inner { machine, engine_id, state_dir, lifecycle, shutdown }))
+    }
+
+    /// What this machine is at present.
+    pub fn present(&self) -> Arc<Present> {
+        self.0.lifecycle.present()
+    }
+
+    /// The manager's control, or the refusal that a manager-only request gets.
+    pub fn control(&self) -> Result<Control, ApiError> {
+        self.present().control().cloned()
+    }
+
+    /// The task that owns what this machine is.
+    pub fn lifecycle(&self) -> &Lifecycle {
+        &self.0.lifecycle
+    }
+
+    pub(crate) fn machine(&self) -> &Machine {
+        &self.0.machine
+    }
+
+    /// The daemon's own id, which outlives memberships.
+    pub fn engine_id(&self) -> &str {
+        &self.0.engine_id
+    }
+
+    /// The state directory.
+    pub fn state_dir(&self) -> &Path {
+        &self.0.state_dir
+    }
+
+    /// Cancelled when the daemon ends; what streams without end watches it.
+    pub fn shutdown(&self) -> &CancellationToken {
+        &self.0.shutdown
+    }
+}
+
+/// A refusal of the cluster's control as the Engine API words it (engine-api.md 2, family 2).
+pub fn refusal(error: ControlError) -> ApiError {
+    rpc(error.code, &error.message)
+}
+
+/// `rpc error: code = <Code> desc = <text>` with the status of the code.
+pub fn rpc(code: tonic::Code, text: &str) -> ApiError {
+    use http::StatusCode;
+    use tonic::Code;
+    let (name, status) = match code {
+        Code::Ok => ("OK", StatusCode::INTERNAL_SERVER_ERROR),
+        Code::Cancelled => ("Canceled", StatusCode::INTERNAL_SERVER_ERROR),
+        Code::Unknown => ("Unknown", StatusCode::INTERNAL_SERVER_ERROR),
+        Code::InvalidArgument => ("InvalidArgument", StatusCode::BAD_REQUEST),
+        Code::DeadlineExceeded => ("DeadlineExceeded", StatusCode::INTERNAL_SERVER_ERROR),
+        Code::NotFound => ("NotFound", StatusCode::NOT_FOUND),
+        Code::AlreadyExists => ("AlreadyExists", StatusCode::CONFLICT),
+        Code::PermissionDenied => ("PermissionDenied", StatusCode::FORBIDDEN),
+        Code::ResourceExhausted => ("ResourceExhausted", StatusCode::INTERNAL_SERVER_ERROR),
+        Code::FailedPrecondition => ("FailedPrecondition", StatusCode::BAD_REQUEST),
+        Code::Aborted => ("Aborted", StatusCode::INTERNAL_SERVER_ERROR),
+        Code::OutOfRange => ("OutOfRange", StatusCode::BAD_REQUEST),
+        Code::Unimplemented => ("Unimplemented", StatusCode::NOT_IMPLEMENTED),
+        Code::Internal => ("Internal", StatusCode::INTERNAL_SERVER_ERROR),
+        Code::Unavailable => ("Unavailable", StatusCode::SERVICE_UNAVAILABLE),
+        Code::DataLoss => ("DataLoss", StatusCode::INTERNAL_SERVER_ERROR),
+        Code::Unauthenticated => ("Unauthenticated", StatusCode::UNAUTHORIZED),
+    };
+    ApiError { status, message: format!("rpc error: code = {name} desc = {text}"), plain: false }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
+    use super::*;
+    use tonic::Code;
+
+    #[test]
+    fn rpc_texts_and_statuses() {
+        let rows = [
+            (Code::Unknown, 500, "rpc error: code = Unknown desc = x"),
+            (Code::FailedPrecondition, 400, "rpc error: code = FailedPrecondition desc = x"),
+            (Code::Cancelled, 500, "rpc error: code = Canceled desc = x"),
+            (Code::Unavailable, 503, "rpc error: code = Unavailable desc = x"),
+            (Code::NotFound, 404, "rpc error: code = NotFound desc = x"),
+        ];
+        for (code, status, text) in rows {
+            let refused = rpc(code, "x");
+            assert_eq!((refused.status.as_u16(), refused.message.as_str()), (status, text));
+        }
+    }
+
+    #[test]
+    fn gate_texts() {
+        let member = Membership::default();
+        let manager = Membership { manager: true, ..Membership::default() };
+        let expired = Failure { text: "x".into(), expired: true };
+        let rows = [
+            (Present::Inactive, "inactive", NO_SWARM),
+            (Present::Pending(member.clone()), "pending", WORKER),
+            (Present::Pending(manager), "pending", MANAGER_STARTING),
+            (Present::Worker(member.clone()), "active/worker", WORKER),
+            (Present::Error(member.clone(), Failure::new("x")), "error", NO_SWARM),
+            (Present::Error(member, expired), "error", EXPIRED),
+        ];
+        for (present, ping, text) in rows {
+            assert_eq!(present.ping_word(), ping);
+            let Err(refused) = present.control() else { panic!("let in") };
+            assert_eq!((refused.status.as_u16(), refused.message.as_str()), (503, text));
+        }
+    }
+}

@@ -1,0 +1,282 @@
+//! Docker's Engine HTTP API, the swarm part, with exact statuses and texts (engine-api.md), and `/swarmpki/v1` beside it.
+//!
+//! - A path is split into version and route first; an unknown route is 404 whatever its version (engine-api.md 1.1).
+//! - Every routed answer, also a refusal, carries the headers of engine-api.md 1.2.
+//! - Gates come in the order of engine-api.md 3: syntax of query and body, then the node's state, then the operation.
+
+pub mod body;
+pub mod convert;
+pub mod decode;
+pub mod error;
+pub mod events;
+pub mod extra;
+pub mod filter;
+#[cfg(test)]
+mod fixture;
+pub mod info;
+pub mod json;
+pub mod nodes;
+mod ping;
+pub mod query;
+pub mod reference;
+pub mod spec;
+pub(crate) mod swarm;
+mod tasks;
+pub mod version;
+
+use std::convert::Infallible;
+
+use bytes::Bytes;
+use http::header::{CONTENT_TYPE, HeaderName, HeaderValue};
+use http::{Method, Request, Response, StatusCode};
+use http_body_util::combinators::UnsyncBoxBody;
+use http_body_util::{BodyExt, Full};
+use hyper::body::Body;
+use serde::Serialize;
+
+use crate::ENGINE_VERSION;
+use crate::backend::Backend;
+use error::ApiError;
+use query::Query;
+use version::{API_VERSION_MAX, ApiVersion};
+
+/// Body of every answer: whole, or a stream of events.
+pub type AnswerBody = UnsyncBoxBody<Bytes, Infallible>;
+/// What a handler gives back.
+pub type Answer = Result<Response<AnswerBody>, ApiError>;
+
+/// What was asked for, once path and method are known to be one of ours.
+#[derive(Clone, Debug, PartialEq, Eq)]
+enum Route {
+    Ping,
+    Version,
+    Info,
+    Events,
+    SwarmInspect,
+    SwarmInit,
+    SwarmJoin,
+    SwarmLeave,
+    SwarmUpdate,
+    SwarmUnlockKey,
+    SwarmUnlock,
+    Nodes,
+    Node(String),
+    NodeUpdate(String),
+    NodeRemove(String),
+    Tasks,
+    Services,
+    Status,
+    NodesExtended,
+    CaStatus,
+}
+
+impl Route {
+    /// Finds the route of a path without its version. Wrong method, trailing slash and unknown path are all `None`.
+    fn find(method: &Method, path: &str) -> Option<Self> {
+        let segments: Vec<&str> = path.strip_prefix('/')?.split('/').collect();
+        let get = method == Method::GET;
+        let post = method == Method::POST;
+        let delete = method == Method::DELETE;
+        Some(match segments.as_slice() {
+            ["_ping"] if get || method == Method::HEAD => Self::Ping,
+            ["version"] if get => Self::Version,
+            ["info"] if get => Self::Info,
+            ["events"] if get => Self::Events,
+            ["swarm"] if get => Self::SwarmInspect,
+            ["swarm", "init"] if post => Self::SwarmInit,
+            ["swarm", "join"] if post => Self::SwarmJoin,
+            ["swarm", "leave"] if post => Self::SwarmLeave,
+            ["swarm", "update"] if post => Self::SwarmUpdate,
+            ["swarm", "unlockkey"] if get => Self::SwarmUnlockKey,
+            ["swarm", "unlock"] if post => Self::SwarmUnlock,
+            ["nodes"] if get => Self::Nodes,
+            ["nodes", reference] if get => Self::Node(segment(reference)?),
+            ["nodes", reference] if delete => Self::NodeRemove(segment(reference)?),
+            ["nodes", reference, "update"] if post => Self::NodeUpdate(segment(reference)?),
+            ["tasks"] if get => Self::Tasks,
+            ["services"] if get => Self::Services,
+            ["swarmpki", "v1", "status"] if get => Self::Status,
+            ["swarmpki", "v1", "nodes"] if get => Self::NodesExtended,
+            ["swarmpki", "v1", "ca"] if get => Self::CaStatus,
+            _ => return None,
+        })
+    }
+}
+
+/// A variable path segment, percent-decoded; `None` if empty.
+fn segment(raw: &str) -> Option<String> {
+    (!raw.is_empty()).then(|| query::percent_decode(raw, false))
+}
+
+/// Splits `/v1.50/swarm` into version text and `/swarm`. Without a version part that looks like one, the path stays whole.
+fn split_version(path: &str) -> (Option<&str>, &str) {
+    let Some((version, rest)) = path.strip_prefix("/v").and_then(|tail| tail.find('/').map(|at| tail.split_at(at))) else {
+        return (None, path);
+    };
+    let digits = !version.is_empty() && version.bytes().all(|byte| byte.is_ascii_digit() || byte == b'.');
+    if digits { (Some(version), rest) } else { (None, path) }
+}
+
+/// Answers one request. Never fails: what goes wrong becomes a status and a message.
+pub async fn serve<B>(backend: &Backend, request: Request<B>) -> Response<AnswerBody>
+where
+    B: Body,
+    B::Error: std::fmt::Display,
+{
+    let (parts, body) = request.into_parts();
+    if parts.method == Method::OPTIONS {
+        return with_headers(empty(StatusCode::OK));
+    }
+    let (version, path) = split_version(parts.uri.path());
+    let Some(route) = Route::find(&parts.method, path) else {
+        return ApiError::not_found("page not found").into_response();
+    };
+    let answer = match version.map_or(Ok(API_VERSION_MAX), ApiVersion::accept) {
+        Ok(version) => {
+            let query = Query::parse(parts.uri.query().unwrap_or_default());
+            dispatch(backend, route, Call { version, query, head: parts, body }).await
+        }
+        Err(refused) => Err(refused),
+    };
+    with_headers(answer.unwrap_or_else(ApiError::into_response))
+}
+
+/// One request, taken apart.
+struct Call<B> {
+    version: ApiVersion,
+    query: Query,
+    head: http::request::Parts,
+    body: B,
+}
+
+impl<B> Call<B>
+where
+    B: Body,
+    B::Error: std::fmt::Display,
+{
+    /// Reads the JSON body under the rules of engine-api.md 1.5; `None`: there is none.
+    async fn json(self) -> Result<Option<serde_json::Value>, ApiError> {
+        body::read_json(&self.head.headers, self.body).await
+    }
+}
+
+async fn dispatch<B>(backend: &Backend, route: Route, call: Call<B>) -> Answer
+where
+    B: Body,
+    B::Error: std::fmt::Display,
+{
+    match route {
+        Route::Ping => Ok(ping::ping(backend, &call.head.method)),
+        Route::Version => version::version(backend),
+        Route::Info => info::info(backend),
+        Route::Events => events::events(backend, &call.query),
+        Route::SwarmInspect => swarm::inspect(backend),
+        Route::SwarmInit => {
+            let version = call.version;
+            swarm::init(backend, version, call.json().await?).await
+        }
+        Route::SwarmJoin => swarm::join(backend, call.json().await?).await,
+        Route::SwarmLeave => swarm::leave(backend, &call.query).await,
+        Route::SwarmUpdate => {
+            let query = call.query.clone();
+            swarm::update(backend, &query, call.json().await?).await
+        }
+        Route::SwarmUnlockKey => swarm::unlock_key(backend),
+        Route::SwarmUnlock => swarm::unlock(backend, call.json().await?),
+        Route::Nodes => nodes::list(backend, &call.query),
+        Route::Node(reference) => nodes::inspect(backend, &reference),
+        Route::NodeUpdate(reference) => {
+            let query = call.query.clone();
+            nodes::update(backend, &reference, &query, call.json().await?).await
+        }
+        Route::NodeRemove(reference) => nodes::remove(backend, &reference, &call.query).await,
+        Route::Tasks | Route::Services => tasks::none(backend),
+        Route::Status => extra::status(backend),
+        Route::NodesExtended => extra::nodes(backend),
+        Route::CaStatus => extra::ca(backend),
+    }
+}
+
+/// 200 with a JSON document and its final newline.
+fn json<T: Serialize>(value: &T) -> Answer {
+    let mut text = serde_json::to_vec(value).map_err(|error| ApiError::internal(error.to_string()))?;
+    text.push(b'\n');
+    let mut answer = Response::new(whole(text));
+    answer.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
+    Ok(answer)
+}
+
+/// An answer without body: status, `Content-Length: 0`, no Content-Type.
+fn empty(status: StatusCode) -> Response<AnswerBody> {
+    let mut answer = Response::new(whole(Vec::new()));
+    *answer.status_mut() = status;
+    answer
+}
+
+/// A body known as a whole.
+fn whole(bytes: Vec<u8>) -> AnswerBody {
+    Full::new(Bytes::from(bytes)).boxed_unsync()
+}
+
+/// Adds the headers every routed answer has (engine-api.md 1.2).
+fn with_headers(mut answer: Response<AnswerBody>) -> Response<AnswerBody> {
+    const SERVER: &str = const_format_server();
+    let headers = answer.headers_mut();
+    headers.insert(HeaderName::from_static("api-version"), HeaderValue::from_static(API_VERSION_MAX.text()));
+    headers.insert(HeaderName::from_static("docker-experimental"), HeaderValue::from_static("false"));
+    headers.insert(HeaderName::from_static("ostype"), HeaderValue::from_static("linux"));
+    headers.insert(http::header::SERVER, HeaderValue::from_static(SERVER));
+    answer
+}
+
+/// `Docker/<engine version> (linux)`: clients read the system from this form.
+const fn const_format_server() -> &'static str {
+    concat!("Docker/swarmpki-", env!("CARGO_PKG_VERSION"), " (linux)")
+}
+const _: () = assert!(const_format_server().len() == ENGINE_VERSION.len() + "Docker/ (linux)".len());
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn routes() {
+        let rows = [
+            ("GET", "/_ping", Some(Route::Ping)),
+            ("HEAD", "/_ping", Some(Route::Ping)),
+            ("HEAD", "/info", None),
+            ("PUT", "/swarm", None),
+            ("GET", "/swarm/", None),
+            ("GET", "/swarm/init", None),
+            ("POST", "/swarm/init", Some(Route::SwarmInit)),
+            ("GET", "/nodes", Some(Route::Nodes)),
+            ("GET", "/nodes/", None),
+            ("GET", "/nodes/a%20b", Some(Route::Node("a b".into()))),
+            ("DELETE", "/nodes/a", Some(Route::NodeRemove("a".into()))),
+            ("POST", "/nodes/a/update", Some(Route::NodeUpdate("a".into()))),
+            ("GET", "/nodes/a/update", None),
+            ("GET", "/nosuch", None),
+            ("GET", "/swarmpki/v1/status", Some(Route::Status)),
+        ];
+        for (method, path, expected) in rows {
+            let method = Method::from_bytes(method.as_bytes()).unwrap_or_default();
+            assert_eq!(Route::find(&method, path), expected, "{method} {path}");
+        }
+    }
+
+    #[test]
+    fn version_part_of_a_path() {
+        let rows = [
+            ("/v1.50/swarm", (Some("1.50"), "/swarm")),
+            ("/swarm", (None, "/swarm")),
+            ("/vfoo/swarm", (None, "/vfoo/swarm")),
+            ("/v1.50", (None, "/v1.50")),
+            ("/v/swarm", (None, "/v/swarm")),
+            ("/version", (None, "/version")),
+            ("/v1/version", (Some("1"), "/version")),
+        ];
+        for (path, expected) in rows {
+            assert_eq!(split_version(path), expected, "{path}");
+        }
+    }
+}

@@ -1,0 +1,269 @@
+//! Our own endpoints beside the Engine API, for the `swarmpki` command: `/swarmpki/v1/…`, JSON, read only.
+//!
+//! Times are RFC 3339 or null. Fields may be added; readers ignore those they do not know.
+
+use manager::view::NodeView;
+use pki::digest::Digest;
+use pki::time::Time;
+use serde::{Deserialize, Serialize};
+
+use super::convert::{self, availability_word, hostname, state_word};
+use super::error::ApiError;
+use super::json::TlsInfo;
+use super::{Answer, json};
+use crate::ENGINE_VERSION;
+use crate::backend::{Backend, Present, refusal};
+
+/// `GET /swarmpki/v1/status`: this machine. Always 200.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct StatusReport {
+    /// The daemon's version.
+    pub version: String,
+    /// The state directory.
+    pub state_dir: String,
+    /// `inactive`, `pending`, `active`, `error`.
+    pub state: String,
+    /// `worker` or `manager`, once there is a certificate.
+    pub role: Option<String>,
+    /// The agent's own word: `joining`, `connecting`, `ready`, `renewing`, `removed`, `expired`, `failed`.
+    pub phase: Option<String>,
+    /// The node's id.
+    pub node_id: Option<String>,
+    /// The cluster's id.
+    pub cluster_id: Option<String>,
+    /// The advertised host.
+    pub node_addr: String,
+    /// Why it does not work, or the last problem.
+    pub error: Option<String>,
+    /// What to do about it.
+    pub hint: Option<String>,
+    /// The managers it knows.
+    pub managers: Vec<ManagerAddress>,
+    /// The manager that serves its session.
+    pub connected: Option<ManagerAddress>,
+    /// Since when.
+    pub session_since: Option<String>,
+    /// The managers' clock minus ours.
+    pub clock_offset_ms: Option<i64>,
+    /// By how much our clock stands before a time that is proven to have passed.
+    pub clock_behind_floor_ms: Option<u64>,
+    /// End of the certificate.
+    pub not_after: Option<String>,
+    /// When it renews.
+    pub renew_at: Option<String>,
+    /// Certificates installed since the daemon started.
+    pub installed: u64,
+}
+
+/// A manager's id (empty if not known yet) and `host:port`.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct ManagerAddress {
+    /// Node id.
+    pub node_id: String,
+    /// `host:port`.
+    pub addr: String,
+}
+
+/// One node of `GET /swarmpki/v1/nodes`: managers only; unfinished joins included.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct NodeReport {
+    /// The node's id.
+    pub id: String,
+    /// Whether it is the node that answers.
+    pub this: bool,
+    /// Host name as reported.
+    pub hostname: String,
+    /// The role it has.
+    pub role: String,
+    /// The role wished for.
+    pub desired_role: String,
+    /// `active`, `pause`, `drain`.
+    pub availability: String,
+    /// `unknown`, `down`, `ready`, `disconnected`.
+    pub state: String,
+    /// Why, when there is something to say.
+    pub message: String,
+    /// Where its session comes from.
+    pub addr: String,
+    /// Engine version as reported.
+    pub engine_version: String,
+    /// `leader`, `reachable`, `unreachable`; null for workers.
+    pub manager: Option<String>,
+    /// `ready`, `needs rotation`, `unknown`: its trust root and issuer beside the cluster's.
+    pub tls: String,
+    /// When it was admitted.
+    pub created: String,
+    /// End of the leaf it was last seen with.
+    pub not_after: Option<String>,
+    /// The moment, or the begin of the window, of its renewal.
+    pub renew_from: Option<String>,
+    /// The moment, or the end of the window, of its renewal.
+    pub renew_until: Option<String>,
+    /// Its clock minus the manager's; null if unknown (engines do not tell).
+    pub clock_offset_ms: Option<i64>,
+    /// Last heartbeat or session.
+    pub last_contact: Option<String>,
+    /// A join that has not used its certificate yet.
+    pub unfinished: bool,
+}
+
+/// `GET /swarmpki/v1/ca`: managers only. Join tokens are not in it.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct CaReport {
+    /// The cluster's id.
+    pub cluster_id: String,
+    /// The trust bundle as served, PEM.
+    pub trust_root: String,
+    /// `sha256:<hex>` over it; what the join tokens name.
+    pub digest: String,
+    /// Its certificates.
+    pub roots: Vec<RootReport>,
+    /// Whether a root rotation is in progress.
+    pub rotation_in_progress: bool,
+    /// Life of a node certificate, in seconds; what the next one gets.
+    pub node_cert_expiry_s: u64,
+}
+
+/// A root certificate.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct RootReport {
+    /// SHA-256 of its DER, hex.
+    pub fingerprint: String,
+    /// Serial, hex.
+    pub serial: String,
+    /// From when.
+    pub not_before: String,
+    /// Until when.
+    pub not_after: String,
+}
+
+fn hex(bytes: &[u8]) -> String {
+    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
+}
+
+fn text(time: Option<Time>) -> Option<String> {
+    time.map(Time::rfc3339)
+}
+
+pub(super) fn status(backend: &Backend) -> Answer {
+    let present = backend.present();
+    let mut report = StatusReport {
+        version: ENGINE_VERSION.to_owned(),
+        state_dir: backend.state_dir().display().to_string(),
+        state: present.word().to_owned(),
+        ..StatusReport::default()
+    };
+    if let Some(membership) = present.membership() {
+        report.node_addr.clone_from(&membership.addr);
+        report.managers = membership
+            .remote_managers()
+            .into_iter()
+            .flatten()
+            .map(|manager| ManagerAddress { node_id: manager.node_id, addr: manager.addr })
+            .collect();
+        if let Some(status) = membership.status() {
+            report.phase = Some(status.phase.word().to_owned());
+            report.role = status.role.map(|role| role.word().to_owned());
+            report.node_id = status.node.map(|node| node.to_string());
+            report.cluster_id = status.cluster.map(|cluster| cluster.to_string());
+            report.connected = status.connected.map(|peer| ManagerAddress { node_id: peer.node, addr: peer.addr });
+            report.session_since = text(status.session_since);
+            report.clock_offset_ms = status.clock_offset_ms;
+            report.clock_behind_floor_ms = status.clock_behind_floor_ms;
+            report.not_after = text(status.not_after);
+            report.renew_at = text(status.renew_at);
+            report.installed = status.installed;
+            report.hint = status.last_error.as_ref().map(|trouble| trouble.hint.clone());
+            report.error = status.last_error.map(|trouble| trouble.text);
+        }
+    }
+    if let Present::Error(_, failure) = &*present {
+        report.error = Some(failure.text.clone());
+    }
+    json(&report)
+}
+
+pub(super) fn nodes(backend: &Backend) -> Answer {
+    let control = backend.control()?;
+    let this = backend.present().membership().and_then(crate::backend::Membership::node_id);
+    let wanted = convert::cluster_info(&control.cluster().map_err(refusal)?).tls_info;
+    let nodes: Vec<NodeReport> = control
+        .nodes()
+        .iter()
+        .map(|node| {
+            let mut report = node_report(node, &wanted);
+            report.this = this.as_ref() == Some(&node.id);
+            report
+        })
+        .collect();
+    json(&nodes)
+}
+
+fn node_report(node: &NodeView, wanted: &TlsInfo) -> NodeReport {
+    let shown = convert::node(node);
+    let tls = if shown.description.tls_info.trust_root.is_empty() {
+        "unknown"
+    } else if shown.description.tls_info == *wanted {
+        "ready"
+    } else {
+        "needs rotation"
+    };
+    let manager = node.manager.as_ref().map(|manager| match (manager.leader, manager.reachable) {
+        (true, _) => "leader",
+        (false, true) => "reachable",
+        (false, false) => "unreachable",
+    });
+    NodeReport {
+        id: node.id.to_string(),
+        this: false,
+        hostname: hostname(node).to_owned(),
+        role: node.role.word().to_owned(),
+        desired_role: node.spec.role.word().to_owned(),
+        availability: availability_word(node.spec.availability).to_owned(),
+        state: state_word(node.state).to_owned(),
+        message: node.message.clone(),
+        addr: node.addr.clone(),
+        engine_version: shown.description.engine.engine_version,
+        manager: manager.map(str::to_owned),
+        tls: tls.to_owned(),
+        created: node.created.rfc3339(),
+        not_after: text(node.not_after),
+        renew_from: text(node.renew_window.map(|(from, _)| from)),
+        renew_until: text(node.renew_window.map(|(_, until)| until)),
+        clock_offset_ms: node.clock_offset_ms,
+        last_contact: text(node.last_contact),
+        unfinished: node.unfinished,
+    }
+}
+
+pub(super) fn ca(backend: &Backend) -> Answer {
+    let cluster = backend.control()?.cluster().map_err(refusal)?;
+    let expiry = if cluster.spec.node_cert_expiry.is_zero() {
+        cluster::settings::NODE_CERT_EXPIRY_DEFAULT
+    } else {
+        cluster.spec.node_cert_expiry
+    };
+    let roots = pki::certificate::Certificate::parse_pem_bundle(cluster.trust_root.as_bytes())
+        .map_err(|error| ApiError::internal(error.to_string()))?;
+    json(&CaReport {
+        cluster_id: cluster.id.to_string(),
+        digest: Digest::of(cluster.trust_root.as_bytes()).to_string(),
+        roots: roots
+            .iter()
+            .map(|root| RootReport {
+                fingerprint: hex(&root.fingerprint()),
+                serial: root.serial().to_string(),
+                not_before: root.not_before().rfc3339(),
+                not_after: root.not_after().rfc3339(),
+            })
+            .collect(),
+        rotation_in_progress: cluster.rotation_in_progress,
+        node_cert_expiry_s: expiry.as_secs(),
+        trust_root: cluster.trust_root,
+    })
+}

@@ -1,0 +1,122 @@
+//! `GET /info` (engine-api.md 6.2): the machine, and the swarm as this node sees it. Always 200.
+
+use serde_json::{Value, json};
+
+use super::{Answer, convert, json as answer_json};
+use crate::ENGINE_VERSION;
+use crate::backend::{Backend, Present, refusal};
+use crate::engine_api::error::ApiError;
+use crate::engine_api::json::{SwarmInfo, Timestamp};
+
+/// Given when a swarm has exactly two managers. Source: engine-api.md 6.2.
+const TWO_MANAGERS: &str = "WARNING: Running Swarm in a two-manager configuration. This configuration provides\n         no fault tolerance, and poses a high risk to lose control over the cluster.\n         Refer to https://docs.docker.com/engine/swarm/admin_guide/ to configure the\n         Swarm for fault-tolerance.";
+
+/// The `Swarm` part.
+pub fn swarm_info(present: &Present) -> SwarmInfo {
+    let mut info = SwarmInfo { local_node_state: present.word(), ..SwarmInfo::default() };
+    if let Some(membership) = present.membership() {
+        info.node_id = membership.node_id().map(|id| id.to_string()).unwrap_or_default();
+        info.node_addr = membership.addr.clone();
+        info.remote_managers = membership.remote_managers();
+    }
+    match present {
+        Present::Inactive | Present::Worker(_) => {}
+        Present::Pending(membership) => {
+            info.error = membership.status().and_then(|status| status.last_error).map(|trouble| trouble.text).unwrap_or_default();
+        }
+        Present::Error(_, failure) => info.error = failure.text.clone(),
+        Present::Manager(_, control) => {
+            let nodes = control.nodes();
+            info.control_available = true;
+            info.nodes = nodes.iter().filter(|node| !node.unfinished).count() as u64;
+            info.managers = nodes.iter().filter(|node| node.manager.is_some()).count() as u64;
+            match control.cluster() {
+                Ok(cluster) => info.cluster = Some(convert::cluster_info(&cluster)),
+                Err(error) => info.error = refusal(error).message,
+            }
+            if info.managers == 2 {
+                info.warnings.push(TWO_MANAGERS.to_owned());
+            }
+        }
+    }
+    info
+}
+
+pub(super) fn info(backend: &Backend) -> Answer {
+    let machine = backend.machine();
+    let swarm = swarm_info(&backend.present());
+    let warnings = swarm.warnings.clone();
+    let swarm = serde_json::to_value(swarm).map_err(|error| ApiError::internal(error.to_string()))?;
+    let now = Timestamp(Some(pki::time::Time::from(std::time::SystemTime::now()))).text();
+    let nothing: [Value; 0] = [];
+    let Value::Object(mut info) = engine_facts() else { return Err(ApiError::internal("info")) };
+    let Value::Object(known) = json!({
+        "ID": backend.engine_id(),
+        "SystemTime": now,
+        "KernelVersion": machine.kernel,
+        "OperatingSystem": machine.operating_system,
+        "OSVersion": machine.os_version,
+        "OSType": "linux",
+        "Architecture": machine.architecture,
+        "RegistryConfig": { "IndexConfigs": {}, "InsecureRegistryCIDRs": nothing, "Mirrors": nothing },
+        "NCPU": machine.processors,
+        "MemTotal": machine.memory_bytes,
+        "DockerRootDir": backend.state_dir().display().to_string(),
+        "Name": machine.hostname,
+        "ServerVersion": ENGINE_VERSION,
+        "Swarm": swarm,
+        "Warnings": warnings,
+    }) else {
+        return Err(ApiError::internal("info"));
+    };
+    info.extend(known);
+    answer_json(&info)
+}
+
+/// What an engine says of its containers: we run none. The limits are said to be there, so that clients do not warn of them.
+fn engine_facts() -> Value {
+    let nothing: [Value; 0] = [];
+    let mut facts = json!({
+        "Driver": "none",
+        "DriverStatus": null,
+        "Plugins": { "Volume": nothing, "Network": nothing, "Authorization": null, "Log": nothing },
+        "LoggingDriver": "none",
+        "CgroupDriver": "none",
+        "CgroupVersion": "",
+        "GenericResources": null,
+        "Labels": nothing,
+        "Runtimes": {},
+        "SecurityOptions": nothing,
+        "ContainerdCommit": { "ID": "", "Expected": "" },
+        "RuncCommit": { "ID": "", "Expected": "" },
+        "InitCommit": { "ID": "", "Expected": "" },
+    });
+    for name in ["Containers", "ContainersRunning", "ContainersPaused", "ContainersStopped", "Images", "NFd", "NGoroutines", "NEventsListener"]
+    {
+        facts[name] = json!(0);
+    }
+    for name in ["IndexServerAddress", "HttpProxy", "HttpsProxy", "NoProxy", "DefaultRuntime", "Isolation", "InitBinary"] {
+        facts[name] = json!("");
+    }
+    for name in ["Debug", "ExperimentalBuild", "LiveRestoreEnabled"] {
+        facts[name] = json!(false);
+    }
+    for name in [
+        "MemoryLimit",
+        "SwapLimit",
+        "KernelMemory",
+        "KernelMemoryTCP",
+        "CpuCfsPeriod",
+        "CpuCfsQuota",
+        "CPUShares",
+        "CPUSet",
+        "PidsLimit",
+        "IPv4Forwarding",
+        "BridgeNfIptables",
+        "BridgeNfIp6tables",
+        "OomKillDisable",
+    ] {
+        facts[name] = json!(true);
+    }
+    facts
+}

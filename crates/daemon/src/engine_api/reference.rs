@@ -1,0 +1,65 @@
+//! Which node a user means: full id, else exact host name, else id prefix (engine-api.md 6.11).
+
+use manager::view::NodeView;
+
+use super::convert::hostname;
+use super::error::ApiError;
+
+/// Finds the node that `reference` names. Unfinished joins are found by their full id only.
+pub fn resolve<'a>(nodes: &'a [NodeView], reference: &str) -> Result<&'a NodeView, ApiError> {
+    if let Some(exact) = nodes.iter().find(|node| node.id.as_str() == reference) {
+        return Ok(exact);
+    }
+    let finished = || nodes.iter().filter(|node| !node.unfinished);
+    let by_name: Vec<&NodeView> = finished().filter(|node| !reference.is_empty() && hostname(node) == reference).collect();
+    let found = if by_name.is_empty() {
+        finished().filter(|node| node.id.as_str().starts_with(reference)).collect()
+    } else {
+        by_name
+    };
+    match found.as_slice() {
+        [] => Err(ApiError::not_found(format!("node {reference} not found"))),
+        [one] => Ok(one),
+        many => Err(ApiError::bad_request(format!("node {reference} is ambiguous ({} matches found)", many.len()))),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
+    use super::super::fixture;
+    use super::*;
+    use pki::identity::Role;
+
+    #[test]
+    fn full_id_then_host_name_then_prefix() {
+        let nodes = [
+            fixture::node("abc1", "manager1", Role::Manager),
+            fixture::node("abd2", "worker", Role::Worker),
+            fixture::node("xyz3", "worker", Role::Worker),
+            // A host name that is another node's id: ids win.
+            fixture::node("qqq4", "abc1", Role::Worker),
+            // A host name that is a prefix of ids: names win over prefixes.
+            fixture::node("rrr5", "ab", Role::Worker),
+            fixture::unfinished("uuu6"),
+        ];
+        let rows = [
+            ("abc1", Ok("abc1")),
+            ("manager1", Ok("abc1")),
+            ("ab", Ok("rrr5")),
+            ("abd", Ok("abd2")),
+            ("x", Ok("xyz3")),
+            ("uuu6", Ok("uuu6")),
+            ("uuu", Err((404, "node uuu not found"))),
+            ("nosuch", Err((404, "node nosuch not found"))),
+            ("worker", Err((400, "node worker is ambiguous (2 matches found)"))),
+            ("a", Err((400, "node a is ambiguous (2 matches found)"))),
+        ];
+        for (reference, expected) in rows {
+            let found = resolve(&nodes, reference).map(|node| node.id.as_str().to_owned());
+            let found = found.map_err(|error| (error.status.as_u16(), error.message));
+            let expected = expected.map(str::to_owned).map_err(|(status, text): (u16, &str)| (status, text.to_owned()));
+            assert_eq!(found, expected, "{reference}");
+        }
+    }
+}

@@ -1,0 +1,445 @@
+//! The one task that owns what this machine is: nothing, joining, a worker or a manager, without restart.
+//!
+//! - Commands come over a channel and are done one after the other; what the machine is at present goes out over a watch.
+//! - `daemon.json` is written before a change begins and after it ended ([`crate::settings`]), so a crash in between is
+//!   undone or gone on with at the next start.
+//! - A join that fails leaves nothing behind; one that only takes long goes on after its answer.
+
+mod leave;
+mod member;
+mod request;
+#[path = "lifecycle/seat_shim.rs"]
+mod seat;
+
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use swarmpki::{Ended, Node, NodeId, Phase};
+use tokio::sync::{mpsc, oneshot, watch};
+use tokio_util::sync::CancellationToken;
+use tracing::{error, info, warn};
+
+pub use leave::leave_refusal;
+pub use request::{InitRequest, JoinRequest};
+
+use crate::backend::{ALREADY_MEMBER, Failure, Membership, NOT_MEMBER, Present, WORKER};
+use crate::engine_api::error::ApiError;
+use crate::settings::{Resume, Settings, UnderWay};
+use member::{Joining, Running};
+
+/// How long a join may keep its caller waiting. Source: engine-api.md 13.
+const JOIN_ANSWER_MAX: Duration = Duration::from_secs(20);
+/// Pauses between attempts to start a member that failed: doubled from the first to the last. Source: engine-api.md 3.
+const RESTART_PAUSE_MIN: Duration = Duration::from_millis(200);
+const RESTART_PAUSE_MAX: Duration = Duration::from_secs(30);
+/// How long the agent and the manager may take to stop.
+const STOP_MAX: Duration = Duration::from_secs(5);
+
+const JOIN_TIMEOUT: &str = "Timeout was reached before node joined. The attempt to join the swarm will continue in the background. Use the \"docker info\" command to see the current swarm status of your node.";
+const ENDING: &str = "the daemon is shutting down";
+const REMOVED: &str = "this node was removed from the swarm: run \"docker swarm leave\" (or \"swarmpki leave\") here, then join again";
+const MANAGER_TOKEN: &str = "this version of swarmpki cannot join as a further manager: join with the worker token (docker swarm join-token worker), and remove the node that this attempt left behind";
+
+/// Handle of the task.
+#[derive(Clone)]
+pub struct Lifecycle {
+    commands: mpsc::Sender<Command>,
+    present: watch::Receiver<Arc<Present>>,
+}
+
+enum Command {
+    Init(Box<InitRequest>, oneshot::Sender<Result<NodeId, ApiError>>),
+    Join(Box<JoinRequest>, oneshot::Sender<Result<(), ApiError>>),
+    Leave(bool, oneshot::Sender<Result<(), ApiError>>),
+}
+
+/// What the task needs to know of the machine.
+#[derive(Clone)]
+pub(crate) struct Setup {
+    /// The state directory; it exists and is locked by this process.
+    pub(crate) state_dir: PathBuf,
+    /// Host name shown for this node.
+    pub(crate) hostname: String,
+}
+
+/// Why the daemon has to end.
+#[derive(Debug, thiserror::Error)]
+pub enum LifecycleError {
+    /// The settings file could not be read, written or removed.
+    #[error("{0}")]
+    Settings(String),
+    /// The replicated store failed in a way that makes going on unsafe.
+    #[error("the cluster's store failed and this process cannot go on safely: {0}")]
+    Store(String),
+}
+
+impl Lifecycle {
+    /// Makes the handle and the task, which runs until `shutdown`.
+    pub(crate) fn new(
+        setup: Setup,
+        shutdown: CancellationToken,
+    ) -> (Self, impl Future<Output = Result<(), LifecycleError>> + Send) {
+        let (commands, queue) = mpsc::channel(16);
+        let (publish, present) = watch::channel(Arc::new(Present::Inactive));
+        let owner = Owner { setup, publish, part: Part::Nothing };
+        (Self { commands, present }, owner.run(queue, shutdown))
+    }
+
+    /// What this machine is at present.
+    pub fn present(&self) -> Arc<Present> {
+        self.present.borrow().clone()
+    }
+
+    /// Tells of every change of what this machine is.
+    pub fn watch(&self) -> watch::Receiver<Arc<Present>> {
+        self.present.clone()
+    }
+
+    /// Makes this machine the first manager of a new cluster; answers its node id once it works.
+    pub async fn init(&self, request: InitRequest) -> Result<NodeId, ApiError> {
+        self.ask(|reply| Command::Init(Box::new(request), reply)).await?.await.unwrap_or_else(|_| Err(ending()))
+    }
+
+    /// Joins a cluster; answers once the node is in session with a manager, or after 20 s while it goes on trying.
+    pub async fn join(&self, request: JoinRequest) -> Result<(), ApiError> {
+        let answer = self.ask(|reply| Command::Join(Box::new(request), reply)).await?;
+        match tokio::time::timeout(JOIN_ANSWER_MAX, answer).await {
+            Ok(answer) => answer.unwrap_or_else(|_| Err(ending())),
+            Err(_) => Err(ApiError::unavailable(JOIN_TIMEOUT)),
+        }
+    }
+
+    /// Leaves the cluster and forgets everything about it.
+    pub async fn leave(&self, force: bool) -> Result<(), ApiError> {
+        self.ask(|reply| Command::Leave(force, reply)).await?.await.unwrap_or_else(|_| Err(ending()))
+    }
+
+    async fn ask<T>(&self, command: impl FnOnce(oneshot::Sender<T>) -> Command) -> Result<oneshot::Receiver<T>, ApiError> {
+        let (reply, answer) = oneshot::channel();
+        self.commands.send(command(reply)).await.map_err(|_| ending())?;
+        Ok(answer)
+    }
+}
+
+fn ending() -> ApiError {
+    ApiError::unavailable(ENDING)
+}
+
+/// What this machine is, with all that runs for it.
+enum Part {
+    Nothing,
+    Joining(Joining),
+    Member(Box<Running>),
+    /// A member that could not start; tried again after `pause`.
+    Stopped { settings: Settings, failure: Failure, pause: Duration },
+}
+
+/// What can happen by itself.
+enum Event {
+    Joined(Result<Node, swarmpki::NodeError>),
+    Status,
+    Ended(Ended),
+    Fatal(String),
+    Restart,
+}
+
+struct Owner {
+    setup: Setup,
+    publish: watch::Sender<Arc<Present>>,
+    part: Part,
+}
+
+impl Owner {
+    async fn run(mut self, mut queue: mpsc::Receiver<Command>, shutdown: CancellationToken) -> Result<(), LifecycleError> {
+        let outcome = self.serve(&mut queue, &shutdown).await;
+        // The socket goes on answering while this stops: what is running is still shown, changes are refused.
+        queue.close();
+        std::mem::replace(&mut self.part, Part::Nothing).stop().await;
+        outcome
+    }
+
+    async fn serve(&mut self, queue: &mut mpsc::Receiver<Command>, shutdown: &CancellationToken) -> Result<(), LifecycleError> {
+        match Settings::resume(&self.setup.state_dir).map_err(settings_failed)? {
+            Resume::Nothing => {}
+            Resume::Wipe => {
+                info!("removing what an unfinished init, join or leave left behind");
+                Settings::wipe(&self.setup.state_dir).map_err(settings_failed)?;
+            }
+            Resume::Member(settings) => self.start_member(settings, RESTART_PAUSE_MIN).await,
+        }
+        loop {
+            self.show();
+            tokio::select! {
+                () = shutdown.cancelled() => return Ok(()),
+                command = queue.recv() => match command {
+                    Some(command) => self.obey(command).await?,
+                    None => return Ok(()),
+                },
+                event = self.part.event() => self.react(event).await?,
+            }
+        }
+    }
+
+    async fn obey(&mut self, command: Command) -> Result<(), LifecycleError> {
+        // A caller that went away has had its time-out; what it asked for stands all the same.
+        match command {
+            Command::Init(request, reply) => {
+                let _ = reply.send(self.init(*request).await);
+            }
+            Command::Join(request, reply) => {
+                if let Err((refused, reply)) = self.join(*request, reply) {
+                    let _ = reply.send(Err(refused));
+                }
+            }
+            Command::Leave(force, reply) => {
+                let _ = reply.send(self.leave(force).await);
+            }
+        }
+        Ok(())
+    }
+
+    async fn react(&mut self, event: Event) -> Result<(), LifecycleError> {
+        match event {
+            Event::Joined(Ok(node)) => self.joined(node),
+            Event::Joined(Err(refused)) => self.join_failed(member::join_refusal(&refused)).await,
+            Event::Status => self.status_changed().await,
+            Event::Ended(ended) => self.ended(&ended).await,
+            Event::Fatal(text) => {
+                error!(%text, "the cluster's store failed");
+                return Err(LifecycleError::Store(text));
+            }
+            Event::Restart => {
+                if let Part::Stopped { settings, pause, .. } = &self.part {
+                    let (settings, pause) = (settings.clone(), pause.saturating_mul(2).min(RESTART_PAUSE_MAX));
+                    self.start_member(settings, pause).await;
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Publishes what the machine is now.
+    fn show(&self) {
+        let present = self.part.present();
+        self.publish.send_replace(Arc::new(present));
+    }
+
+    async fn init(&mut self, request: InitRequest) -> Result<NodeId, ApiError> {
+        if request.force_new_cluster {
+            return Err(match &self.part {
+                Part::Member(running) if running.seat.is_some() => {
+                    ApiError::not_implemented("--force-new-cluster is not supported: a cluster has one manager in this version of swarmpki")
+                }
+                _ => ApiError::unavailable(WORKER),
+            });
+        }
+        if !matches!(self.part, Part::Nothing) {
+            return Err(ApiError::unavailable(ALREADY_MEMBER));
+        }
+        let plan = request.check(&crate::address::interfaces())?;
+        let listener = seat::bind(plan.addresses.listen).await?;
+        match self.found(plan, listener).await {
+            Ok((node_id, running)) => {
+                self.part = Part::Member(Box::new(running));
+                self.show();
+                info!(node = %node_id, "cluster founded");
+                Ok(node_id)
+            }
+            Err(failed) => {
+                warn!(error = %failed, "init failed");
+                self.wipe();
+                Err(failed)
+            }
+        }
+    }
+
+    async fn found(&self, plan: request::InitPlan, listener: tokio::net::TcpListener) -> Result<(NodeId, Running), ApiError> {
+        let internal = |error: &dyn std::fmt::Display| ApiError::internal(format!("swarm could not be started: {error}"));
+        let port = listener.local_addr().map_err(|error| internal(&error))?.port();
+        let addresses = plan.addresses.clone().with_port(port);
+        let mut settings = Settings {
+            format: Settings::FORMAT,
+            listen_addr: addresses.listen.to_string(),
+            advertise_addr: addresses.advertise.to_string(),
+            remote_addr: String::new(),
+            under_way: UnderWay::Init,
+        };
+        settings.save(&self.setup.state_dir).map_err(|error| internal(&error))?;
+        let founded = seat::Founded::found(&self.setup, &plan, addresses.advertise).await.map_err(|error| internal(&error))?;
+        let node = member::open(&self.setup, &settings).map_err(|error| internal(&error))?;
+        let seat = founded.sit(&node, listener).map_err(|error| internal(&error))?;
+        let mut running = Running::start(node, settings.clone(), None, Some(seat));
+        let node_id = match running.until_ready(JOIN_ANSWER_MAX).await {
+            Ok(node_id) => node_id,
+            Err(text) => {
+                running.stop().await;
+                return Err(internal(&text));
+            }
+        };
+        settings.under_way = UnderWay::Nothing;
+        if let Err(error) = settings.save(&self.setup.state_dir) {
+            running.stop().await;
+            return Err(internal(&error));
+        }
+        running.settings = settings;
+        Ok((node_id, running))
+    }
+
+    #[allow(clippy::result_large_err, clippy::type_complexity)]
+    fn join(
+        &mut self,
+        request: JoinRequest,
+        reply: oneshot::Sender<Result<(), ApiError>>,
+    ) -> Result<(), (ApiError, oneshot::Sender<Result<(), ApiError>>)> {
+        if !matches!(self.part, Part::Nothing) {
+            return Err((ApiError::unavailable(ALREADY_MEMBER), reply));
+        }
+        let plan = match request.check(&crate::address::interfaces()) {
+            Ok(plan) => plan,
+            Err(refused) => return Err((refused, reply)),
+        };
+        let settings = Settings {
+            format: Settings::FORMAT,
+            listen_addr: plan.listen.to_string(),
+            advertise_addr: plan.advertise.map(|address| address.to_string()).unwrap_or_default(),
+            remote_addr: plan.remote.clone(),
+            under_way: UnderWay::Join,
+        };
+        if let Err(error) = settings.save(&self.setup.state_dir) {
+            return Err((ApiError::internal(error.to_string()), reply));
+        }
+        info!(manager = %plan.remote, "joining");
+        self.part = Part::Joining(Joining::start(&self.setup, plan, settings, reply));
+        Ok(())
+    }
+
+    /// The certificate came: runs the node; the join is answered when a manager serves its session.
+    fn joined(&mut self, node: Node) {
+        let Part::Joining(joining) = std::mem::replace(&mut self.part, Part::Nothing) else { return };
+        self.part = Part::Member(Box::new(Running::start(node, joining.settings, joining.answer, None)));
+    }
+
+    async fn join_failed(&mut self, refused: ApiError) {
+        warn!(error = %refused, "join failed");
+        let answer = match std::mem::replace(&mut self.part, Part::Nothing) {
+            Part::Joining(joining) => joining.answer,
+            Part::Member(mut running) => {
+                let answer = running.answer.take();
+                running.stop().await;
+                answer
+            }
+            Part::Nothing | Part::Stopped { .. } => None,
+        };
+        self.wipe();
+        self.show();
+        if let Some(answer) = answer {
+            let _ = answer.send(Err(refused));
+        }
+    }
+
+    async fn status_changed(&mut self) {
+        let Part::Member(running) = &mut self.part else { return };
+        let status = running.status.borrow_and_update().clone();
+        if running.settings.under_way == UnderWay::Join {
+            if status.role == Some(swarmpki::Role::Manager) && running.seat.is_none() {
+                self.join_failed(ApiError::not_implemented(MANAGER_TOKEN)).await;
+                return;
+            }
+            if status.phase == Phase::Ready {
+                running.settings.under_way = UnderWay::Nothing;
+                let saved = running.settings.save(&self.setup.state_dir);
+                if let Some(answer) = running.answer.take() {
+                    let _ = answer.send(saved.map_err(|error| ApiError::internal(error.to_string())));
+                }
+                info!(node = ?status.node.as_ref().map(NodeId::as_str), "joined");
+            }
+        }
+        running.ready |= status.phase == Phase::Ready;
+    }
+
+    async fn ended(&mut self, ended: &Ended) {
+        let Part::Member(running) = &mut self.part else { return };
+        let text = running.status.borrow().last_error.as_ref().map_or_else(|| format!("{ended:?}"), |trouble| trouble.text.clone());
+        if running.settings.under_way == UnderWay::Join {
+            self.join_failed(ApiError::internal(text)).await;
+        } else {
+            warn!(%text, "this node's membership has ended");
+        }
+    }
+
+    async fn leave(&mut self, force: bool) -> Result<(), ApiError> {
+        if matches!(self.part, Part::Nothing) {
+            return Err(ApiError::unavailable(NOT_MEMBER));
+        }
+        if let Present::Manager(_, control) = self.part.present()
+            && !force
+        {
+            return Err(ApiError::unavailable(leave_refusal(&control.nodes())));
+        }
+        let part = std::mem::replace(&mut self.part, Part::Nothing);
+        self.show();
+        part.stop().await;
+        Settings::wipe(&self.setup.state_dir).map_err(|error| ApiError::internal(error.to_string()))?;
+        info!("left the cluster");
+        Ok(())
+    }
+
+    /// Starts what the settings say; a failure is shown and tried again.
+    async fn start_member(&mut self, settings: Settings, pause: Duration) {
+        if settings.under_way == UnderWay::Nothing && matches!(self.part, Part::Nothing) {
+            let starting = Membership { manager: member::is_manager(&self.setup), ..Membership::of(&settings) };
+            self.publish.send_replace(Arc::new(Present::Pending(starting)));
+        }
+        self.part = match member::resume(&self.setup, &settings).await {
+            Ok(running) => Part::Member(Box::new(running)),
+            Err(failure) => {
+                error!(error = %failure.text, retry_in_ms = u64::try_from(pause.as_millis()).unwrap_or(u64::MAX), "this member could not start");
+                Part::Stopped { settings, failure, pause }
+            }
+        };
+    }
+
+    fn wipe(&self) {
+        if let Err(error) = Settings::wipe(&self.setup.state_dir) {
+            error!(%error, "what a failed init or join left behind could not be removed");
+        }
+    }
+}
+
+impl Part {
+    /// What happens next by itself.
+    async fn event(&mut self) -> Event {
+        match self {
+            Self::Nothing => std::future::pending().await,
+            Self::Joining(joining) => Event::Joined(joining.finished().await),
+            Self::Member(running) => running.event().await,
+            Self::Stopped { pause, .. } => {
+                tokio::time::sleep(*pause).await;
+                Event::Restart
+            }
+        }
+    }
+
+    fn present(&self) -> Present {
+        match self {
+            Self::Nothing => Present::Inactive,
+            Self::Joining(joining) => joining.present(),
+            Self::Member(running) => running.present(),
+            Self::Stopped { settings, failure, .. } => Present::Error(Membership::of(settings), failure.clone()),
+        }
+    }
+
+    async fn stop(self) {
+        match self {
+            Self::Nothing | Self::Stopped { .. } => {}
+            Self::Joining(joining) => joining.give_up().await,
+            Self::Member(running) => running.stop().await,
+        }
+    }
+}
+
+#[allow(clippy::needless_pass_by_value)]
+fn settings_failed(error: crate::settings::SettingsError) -> LifecycleError {
+    LifecycleError::Settings(error.to_string())
+}

@@ -1,0 +1,257 @@
+//! A node that joins, and one that runs: worker, or manager with its [`Seat`].
+
+use std::time::Duration;
+
+use swarmpki::{Ended, JoinError, Node, NodeError, NodeId, Phase, Status};
+use tokio::sync::{oneshot, watch};
+use tokio::task::JoinHandle;
+use tokio_util::sync::CancellationToken;
+
+use super::request::JoinPlan;
+use super::seat::Seat;
+use super::{Event, REMOVED, STOP_MAX, Setup};
+use crate::ENGINE_VERSION;
+use crate::backend::{Failure, Membership, Present, rpc};
+use crate::engine_api::error::ApiError;
+use crate::settings::Settings;
+
+/// Who waits for a join to come through.
+pub(super) type Answer = Option<oneshot::Sender<Result<(), ApiError>>>;
+
+/// Whether the state directory holds a manager's store.
+pub(super) fn is_manager(setup: &Setup) -> bool {
+    setup.state_dir.join("raft").exists()
+}
+
+/// The agent's configuration for this machine.
+pub(super) fn agent_config(setup: &Setup, managers: Vec<String>) -> swarmpki::Config {
+    let mut config = swarmpki::Config::new(&setup.state_dir);
+    config.managers = managers;
+    config.can_manage = true;
+    config.description.hostname.clone_from(&setup.hostname);
+    ENGINE_VERSION.clone_into(&mut config.description.version);
+    config
+}
+
+/// A join under way.
+pub(super) struct Joining {
+    pub(super) settings: Settings,
+    pub(super) answer: Answer,
+    status: Option<watch::Receiver<Status>>,
+    task: JoinHandle<Result<Node, NodeError>>,
+}
+
+impl Joining {
+    /// Starts asking for a certificate.
+    pub(super) fn start(setup: &Setup, plan: JoinPlan, settings: Settings, answer: oneshot::Sender<Result<(), ApiError>>) -> Self {
+        let config = agent_config(setup, Vec::new());
+        let mut request = swarmpki::JoinRequest::new(plan.token, [plan.remote]);
+        request.availability = match plan.availability {
+            manager::view::Availability::Active => swarmpki::Availability::Active,
+            manager::view::Availability::Pause => swarmpki::Availability::Pause,
+            manager::view::Availability::Drain => swarmpki::Availability::Drain,
+        };
+        let (status, task) = match Node::prepare(config, request) {
+            Ok(pending) => (Some(pending.handle().status()), tokio::spawn(pending.join())),
+            Err(error) => (None, tokio::spawn(std::future::ready(Err(error)))),
+        };
+        Self { settings, answer: Some(answer), status, task }
+    }
+
+    /// How the request for a certificate ended.
+    pub(super) async fn finished(&mut self) -> Result<Node, NodeError> {
+        match (&mut self.task).await {
+            Ok(finished) => finished,
+            Err(error) => Err(NodeError::Identity(error.to_string())),
+        }
+    }
+
+    pub(super) fn present(&self) -> Present {
+        Present::Pending(Membership { status: self.status.clone(), ..Membership::of(&self.settings) })
+    }
+
+    pub(super) async fn give_up(mut self) {
+        self.task.abort();
+        let _ = (&mut self.task).await;
+        if let Some(answer) = self.answer {
+            let _ = answer.send(Err(ApiError::unavailable("the join was given up: this node was told to leave")));
+        }
+    }
+}
+
+/// A node that runs.
+pub(super) struct Running {
+    pub(super) settings: Settings,
+    pub(super) answer: Answer,
+    pub(super) seat: Option<Seat>,
+    pub(super) status: watch::Receiver<Status>,
+    /// Whether a manager ever served its session since it runs here.
+    pub(super) ready: bool,
+    ended: bool,
+    stop: CancellationToken,
+    task: JoinHandle<Ended>,
+}
+
+impl Running {
+    /// Runs a node.
+    pub(super) fn start(node: Node, settings: Settings, answer: Answer, seat: Option<Seat>) -> Self {
+        let stop = CancellationToken::new();
+        let status = node.status();
+        let task = tokio::spawn(node.run(stop.clone().cancelled_owned()));
+        Self { settings, answer, seat, status, ready: false, ended: false, stop, task }
+    }
+
+    /// Waits for what happens next.
+    pub(super) async fn event(&mut self) -> Event {
+        let fatal = async {
+            match &mut self.seat {
+                Some(seat) => seat.failed().await,
+                None => std::future::pending().await,
+            }
+        };
+        if self.ended {
+            return Event::Fatal(fatal.await);
+        }
+        tokio::select! {
+            text = fatal => Event::Fatal(text),
+            changed = self.status.changed() => match changed {
+                Ok(()) => Event::Status,
+                Err(_) => Event::Ended(Self::outcome(&mut self.task, &mut self.ended).await),
+            },
+            ended = Self::outcome(&mut self.task, &mut self.ended) => Event::Ended(ended),
+        }
+    }
+
+    async fn outcome(task: &mut JoinHandle<Ended>, ended: &mut bool) -> Ended {
+        let outcome = task.await;
+        *ended = true;
+        match outcome {
+            Ok(outcome) => outcome,
+            Err(error) => Ended::Removed { text: error.to_string() },
+        }
+    }
+
+    /// Waits until a manager serves the session; answers the node's id.
+    pub(super) async fn until_ready(&mut self, at_most: Duration) -> Result<NodeId, String> {
+        let decided = |status: &Status| status.phase == Phase::Ready || status.phase.is_final();
+        let waited = tokio::time::timeout(at_most, self.status.wait_for(decided)).await.map(|found| found.map(|status| status.clone()));
+        let status = match waited {
+            Ok(Ok(status)) => status,
+            Ok(Err(_)) => return Err("the node's agent ended".to_owned()),
+            Err(_) => {
+                let last = self.status.borrow().last_error.as_ref().map(|trouble| trouble.text.clone());
+                return Err(last.unwrap_or_else(|| "the node got no session with its own manager in time".to_owned()));
+            }
+        };
+        match status.node.filter(|_| status.phase == Phase::Ready) {
+            Some(node) => {
+                self.ready = true;
+                Ok(node)
+            }
+            None => Err(status.last_error.map_or_else(|| "the node's agent stopped".to_owned(), |trouble| trouble.text)),
+        }
+    }
+
+    pub(super) fn present(&self) -> Present {
+        let status = self.status.borrow().clone();
+        let mut membership = Membership { status: Some(self.status.clone()), manager: self.seat.is_some(), ..Membership::of(&self.settings) };
+        if self.ready || !self.settings_join() {
+            membership.join_addr.clear();
+        }
+        let text = |default: &str| status.last_error.as_ref().map_or_else(|| default.to_owned(), |trouble| trouble.text.clone());
+        if let Some(seat) = &self.seat {
+            return Present::Manager(membership, seat.control());
+        }
+        match status.phase {
+            Phase::Removed => Present::Error(membership, Failure::new(REMOVED)),
+            Phase::Failed => Present::Error(membership, Failure::new(text("the node stopped"))),
+            Phase::Expired => Present::Error(membership, Failure { text: text("the node's certificate has expired"), expired: true }),
+            _ if self.ready => Present::Worker(membership),
+            _ => Present::Pending(membership),
+        }
+    }
+
+    fn settings_join(&self) -> bool {
+        self.settings.under_way == crate::settings::UnderWay::Join
+    }
+
+    /// Stops the agent, then the manager.
+    pub(super) async fn stop(mut self) {
+        self.stop.cancel();
+        if !self.ended && tokio::time::timeout(STOP_MAX, &mut self.task).await.is_err() {
+            self.task.abort();
+        }
+        if let Some(seat) = self.seat.take() {
+            seat.stop().await;
+        }
+        if let Some(answer) = self.answer.take() {
+            let _ = answer.send(Err(ApiError::unavailable("the join was given up: this node was told to leave")));
+        }
+    }
+}
+
+/// Opens the identity on disk. `managers` are tried when the cluster told none.
+pub(super) fn open(setup: &Setup, settings: &Settings) -> Result<Node, NodeError> {
+    let known = [&settings.advertise_addr, &settings.remote_addr];
+    // A manager's agent talks to the manager beside it; a worker's own address is no manager's.
+    let known = known.into_iter().skip(usize::from(!is_manager(setup))).filter(|address| !address.is_empty());
+    Node::open(agent_config(setup, known.cloned().collect()))
+}
+
+/// Starts again what the directory holds.
+pub(super) async fn resume(setup: &Setup, settings: &Settings) -> Result<Running, Failure> {
+    let node = open(setup, settings).map_err(|error| Failure::new(error.to_string()))?;
+    let seat = if is_manager(setup) {
+        Some(Seat::resume(setup, settings, &node).await.map_err(|error| Failure::new(error.to_string()))?)
+    } else {
+        None
+    };
+    Ok(Running::start(node, settings.clone(), None, seat))
+}
+
+/// A failed join in the engine's words (engine-api.md 2.1).
+pub(super) fn join_refusal(error: &NodeError) -> ApiError {
+    let NodeError::Join(error) = error else {
+        return ApiError::internal(error.to_string());
+    };
+    match error {
+        JoinError::Refused { code, text } => rpc(tonic::Code::from_i32(*code), text),
+        JoinError::NoManager { last, .. } => {
+            rpc(tonic::Code::Unavailable, &format!("connection error: desc = \"transport: Error while dialing: {last}\""))
+        }
+        JoinError::NoAddress => ApiError::bad_request("at least 1 RemoteAddr is required to join"),
+        other => ApiError::internal(other.to_string()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
+    use super::*;
+
+    #[test]
+    fn refusals_of_a_join() {
+        let digest = pki::digest::Digest::of(b"root");
+        let rows = [
+            (
+                JoinError::Refused { code: 3, text: "A valid join token is necessary to join this cluster".into() },
+                400,
+                "rpc error: code = InvalidArgument desc = A valid join token is necessary to join this cluster".to_owned(),
+            ),
+            (
+                JoinError::NoManager { tried: vec!["127.0.2.9:2377".into()], last: "dial tcp 127.0.2.9:2377: connect: connection refused".into() },
+                503,
+                "rpc error: code = Unavailable desc = connection error: desc = \"transport: Error while dialing: dial tcp 127.0.2.9:2377: connect: connection refused\"".to_owned(),
+            ),
+            (
+                JoinError::RootMismatch { token: digest, presented: pki::digest::Digest::of(b"other"), source_of: "x".into() },
+                500,
+                format!("remote CA does not match fingerprint. Expected: {}", digest.hex()),
+            ),
+        ];
+        for (error, status, text) in rows {
+            let refused = join_refusal(&NodeError::Join(error));
+            assert_eq!((refused.status.as_u16(), refused.message), (status, text));
+        }
+    }
+}

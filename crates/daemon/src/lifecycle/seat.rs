@@ -1,0 +1,199 @@
+//! The manager's part of a member: founding a cluster, opening it again, ending it.
+//!
+//! - The data key of the store lies in the header `raft-dek` of the node's key file (pki.md 9.1) and nowhere else; it is
+//!   written before the store exists, so a store never lies there without its key.
+//! - The order of a founding: root key, certificate and pair on disk, then the store with the first entry. A crash in
+//!   between leaves an init under way, which the next start removes.
+
+use std::net::SocketAddr;
+use std::path::Path;
+use std::time::{Duration, SystemTime};
+
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
+use manager::bootstrap::{Bootstrap, Params};
+use manager::chance::Chance;
+use manager::{Config, Manager};
+use pki::identity::Role;
+use pki::secret::SecretBytes;
+use pki::time::Time;
+use replica::Replica;
+use swarmpki::Node;
+use swarmpki::keystore::Keystore;
+use tokio::net::TcpListener;
+use tracing::warn;
+
+use super::request::InitPlan;
+use super::{STOP_MAX, Setup};
+use crate::backend::Control;
+use crate::engine_api::error::ApiError;
+use crate::settings::Settings;
+
+/// Header of the key file that holds the store's data key. Source: pki.md 9.1.
+const DATA_KEY_HEADER: &str = "raft-dek";
+/// Length of the data key in bytes.
+const DATA_KEY_BYTES: usize = 32;
+/// Attempts to bind the port of a manager that starts again, and the pause between them.
+const BIND_PAUSE: Duration = Duration::from_millis(50);
+const BIND_ATTEMPTS: u32 = 10;
+
+/// Why the manager's part could not start.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum SeatError {
+    #[error(transparent)]
+    Chance(#[from] manager::chance::NoChance),
+    #[error(transparent)]
+    Bootstrap(#[from] manager::bootstrap::BootstrapError),
+    #[error(transparent)]
+    Keystore(#[from] swarmpki::keystore::KeystoreError),
+    #[error("the node's key file holds no data key for the store in {0}/raft: it belongs to another node, or was written by another program")]
+    NoDataKey(String),
+    #[error("the cluster's store cannot be opened: {0}")]
+    Store(String),
+    #[error("{0}")]
+    Bind(String),
+    #[error(transparent)]
+    Start(#[from] manager::StartError),
+    #[error("listen address {0:?} in daemon.json is not an address")]
+    Address(String),
+}
+
+/// A cluster that exists on disk and does not serve yet.
+pub(super) struct Founded {
+    replica: Replica,
+}
+
+impl Founded {
+    /// Makes root, first manager and store.
+    pub(super) async fn found(setup: &Setup, plan: &InitPlan, advertise: SocketAddr) -> Result<Self, SeatError> {
+        let chance = Chance::system();
+        let now = Time::from(SystemTime::now());
+        let mut settings = manager::control::settings(&plan.spec, &cluster::settings::Settings::default());
+        settings.default_addr_pool.clone_from(&plan.pools);
+        settings.subnet_size = plan.subnet_size;
+        settings.data_path_port = plan.data_path_port;
+        let params = Params { addr: advertise.to_string(), availability: plan.availability, settings };
+        let begun = Bootstrap::prepare(params, &chance, now)?;
+        let data_key = chance.bytes::<DATA_KEY_BYTES>()?;
+
+        let dir = setup.state_dir.clone();
+        let (chain, key, trust) = (begun.chain, begun.key, begun.trust);
+        let header = STANDARD.encode(data_key);
+        let written = tokio::task::spawn_blocking(move || {
+            let keystore = Keystore::new(dir);
+            keystore.save_trust(trust.raw())?;
+            keystore.save_pair(&chain, &key, Role::Manager)?;
+            keystore.update_headers(|headers| {
+                headers.insert(DATA_KEY_HEADER.to_owned(), header);
+            })
+        });
+        written.await.map_err(|error| SeatError::Store(error.to_string()))??;
+        let config = store_config(&setup.state_dir, SecretBytes::from(data_key.to_vec()));
+        let replica = Replica::create(config, begun.command).await.map_err(|error| SeatError::Store(error.to_string()))?;
+        Ok(Self { replica })
+    }
+
+    /// Opens the store of an earlier run.
+    async fn reopen(setup: &Setup) -> Result<Self, SeatError> {
+        let dir = setup.state_dir.clone();
+        let headers = tokio::task::spawn_blocking(move || Keystore::new(dir).headers());
+        let headers = headers.await.map_err(|error| SeatError::Store(error.to_string()))??;
+        let data_key = headers
+            .get(DATA_KEY_HEADER)
+            .and_then(|text| STANDARD.decode(text).ok())
+            .filter(|key| key.len() == DATA_KEY_BYTES)
+            .ok_or_else(|| SeatError::NoDataKey(setup.state_dir.display().to_string()))?;
+        let config = store_config(&setup.state_dir, SecretBytes::from(data_key));
+        let replica = Replica::open(config).await.map_err(|error| SeatError::Store(error.to_string()))?;
+        Ok(Self { replica })
+    }
+
+    /// Serves on `listener` with the node's identity.
+    pub(super) fn sit(self, node: &Node, listener: TcpListener) -> Result<Seat, SeatError> {
+        let config = Config {
+            clock: std::sync::Arc::new(|| Time::from(SystemTime::now())),
+            chance: Chance::system(),
+            identity: node.identity(),
+        };
+        let manager = Manager::start(config, self.replica.clone(), listener)?;
+        Ok(Seat { manager, replica: self.replica })
+    }
+}
+
+/// A manager that runs.
+pub(super) struct Seat {
+    manager: Manager<Replica>,
+    replica: Replica,
+}
+
+impl Seat {
+    /// Starts again the manager whose store lies in the directory.
+    pub(super) async fn resume(setup: &Setup, settings: &Settings, node: &Node) -> Result<Self, SeatError> {
+        let address = settings.listen_addr.parse().map_err(|_| SeatError::Address(settings.listen_addr.clone()))?;
+        let mut attempt = 1;
+        let listener = loop {
+            match bind(address).await {
+                Ok(listener) => break listener,
+                Err(refused) if attempt == BIND_ATTEMPTS => return Err(SeatError::Bind(refused.message)),
+                Err(_) => tokio::time::sleep(BIND_PAUSE).await,
+            }
+            attempt += 1;
+        };
+        Founded::reopen(setup).await?.sit(node, listener)
+    }
+
+    /// The operator's side.
+    pub(super) fn control(&self) -> Control {
+        self.manager.control()
+    }
+
+    /// Waits until the store fails for good: the process has to end then.
+    pub(super) async fn failed(&self) -> String {
+        self.replica.fatal().await.to_string()
+    }
+
+    /// Lets sessions say goodbye, then closes the store.
+    pub(super) async fn stop(self) {
+        if tokio::time::timeout(STOP_MAX, self.manager.shutdown()).await.is_err() {
+            warn!("the manager did not stop in time");
+        }
+        self.replica.shutdown().await;
+    }
+}
+
+fn store_config(state_dir: &Path, dek: SecretBytes) -> replica::Config {
+    replica::Config::new(state_dir.join("raft"), dek)
+}
+
+/// Binds the cluster's port; a refusal has the engine's words (engine-api.md 2.1).
+pub(super) async fn bind(address: SocketAddr) -> Result<TcpListener, ApiError> {
+    TcpListener::bind(address).await.map_err(|error| ApiError::internal(bind_text(address, &error)))
+}
+
+fn bind_text(address: SocketAddr, error: &std::io::Error) -> String {
+    // The kernel's own words in small letters, as Go prints them.
+    let reason = error
+        .raw_os_error()
+        .map_or_else(|| error.to_string(), |number| nix::errno::Errno::from_raw(number).desc().to_lowercase());
+    format!("manager stopped: failed to listen on remote API address: listen tcp {address}: bind: {reason}")
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
+    use super::*;
+
+    #[tokio::test]
+    async fn ports_that_cannot_be_bound() {
+        let held = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = held.local_addr().unwrap();
+        let refused = bind(address).await.unwrap_err();
+        assert_eq!(refused.status.as_u16(), 500);
+        assert_eq!(
+            refused.message,
+            format!("manager stopped: failed to listen on remote API address: listen tcp {address}: bind: address already in use")
+        );
+        let refused = bind("192.0.2.55:2377".parse().unwrap()).await.unwrap_err();
+        assert!(refused.message.ends_with("listen tcp 192.0.2.55:2377: bind: cannot assign requested address"), "{refused}");
+    }
+}

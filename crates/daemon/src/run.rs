@@ -1,0 +1,129 @@
+//! The daemon as a function of its configuration and its shutdown.
+
+use std::io;
+use std::os::unix::fs::DirBuilderExt;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+use tracing::info;
+
+use crate::backend::Backend;
+use crate::config::{DaemonConfig, Host};
+use crate::lifecycle::{Lifecycle, LifecycleError, Setup};
+use crate::listener::{ListenError, Listener};
+use crate::lock::{LockError, StateLock};
+use crate::machine::Machine;
+use crate::settings::write_synced;
+use crate::tls::{TlsError, server_config};
+
+/// How long running requests may take to end at shutdown.
+const DRAIN_MAX: Duration = Duration::from_secs(2);
+const ENGINE_ID_FILE: &str = "engine-id";
+
+/// Why the daemon could not start, or ended.
+#[derive(Debug, thiserror::Error)]
+pub enum RunError {
+    /// The state directory could not be made or used.
+    #[error("cannot use state directory {}: {source}", dir.display())]
+    StateDir {
+        /// The directory.
+        dir: PathBuf,
+        /// The cause.
+        source: io::Error,
+    },
+    /// Another daemon holds the state directory.
+    #[error(transparent)]
+    Lock(#[from] LockError),
+    /// The API's TLS files are not usable.
+    #[error(transparent)]
+    Tls(#[from] TlsError),
+    /// A host could not be listened on.
+    #[error(transparent)]
+    Listen(#[from] ListenError),
+    /// What this machine is could not be kept up.
+    #[error(transparent)]
+    Lifecycle(#[from] LifecycleError),
+}
+
+/// A daemon that listens and is ready to [`Daemon::serve`].
+pub struct Daemon {
+    backend: Backend,
+    listeners: Vec<Listener>,
+    lifecycle: std::pin::Pin<Box<dyn Future<Output = Result<(), LifecycleError>> + Send>>,
+    shutdown: CancellationToken,
+    _lock: StateLock,
+}
+
+/// Runs a daemon until `shutdown` is cancelled or it has to end.
+pub async fn run(config: DaemonConfig, shutdown: CancellationToken) -> Result<(), RunError> {
+    Daemon::start(config, shutdown).await?.serve().await
+}
+
+impl Daemon {
+    /// Takes the state directory and binds the API's sockets. Clients may connect from now on.
+    pub async fn start(config: DaemonConfig, shutdown: CancellationToken) -> Result<Self, RunError> {
+        let dir = config.state_dir.clone();
+        let refused = |source| RunError::StateDir { dir: dir.clone(), source };
+        std::fs::DirBuilder::new().recursive(true).mode(0o700).create(&dir).map_err(refused)?;
+        let lock = StateLock::take(&dir)?;
+        let engine_id = engine_id(&dir).map_err(refused)?;
+        let tls = config.tls.as_ref().map(server_config).transpose()?;
+        let mut listeners = Vec::new();
+        for host in config.hosts() {
+            listeners.push(Listener::bind(&host, tls.clone()).await?);
+        }
+        let machine = Machine::inspect(config.hostname.as_deref());
+        let setup = Setup { state_dir: dir.clone(), hostname: machine.hostname.clone() };
+        let stop = CancellationToken::new();
+        let (lifecycle, task) = Lifecycle::new(setup, shutdown.clone());
+        let _ = stop;
+        let backend = Backend::new(machine, engine_id, dir, lifecycle, shutdown.clone());
+        Ok(Self { backend, listeners, lifecycle: Box::pin(task), shutdown, _lock: lock })
+    }
+
+    /// The hosts as bound.
+    pub fn hosts(&self) -> Vec<Host> {
+        self.listeners.iter().map(Listener::host).collect()
+    }
+
+    /// What the API's handlers work on.
+    pub fn backend(&self) -> Backend {
+        self.backend.clone()
+    }
+
+    /// Serves until the shutdown, or until this machine's part fails for good.
+    pub async fn serve(self) -> Result<(), RunError> {
+        let tasks = TaskTracker::new();
+        let closing = CancellationToken::new();
+        for listener in self.listeners {
+            info!(host = %listener.host(), "the API is served");
+            tasks.spawn(listener.serve(self.backend.clone(), closing.clone(), tasks.clone()));
+        }
+        let outcome = self.lifecycle.await;
+        self.shutdown.cancel();
+        closing.cancel();
+        tasks.close();
+        let _ = tokio::time::timeout(DRAIN_MAX, tasks.wait()).await;
+        Ok(outcome?)
+    }
+}
+
+/// The daemon's own id, made at the first start.
+fn engine_id(dir: &Path) -> io::Result<String> {
+    match std::fs::read_to_string(dir.join(ENGINE_ID_FILE)) {
+        Ok(text) if !text.trim().is_empty() => return Ok(text.trim().to_owned()),
+        Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+        _ => {}
+    }
+    let mut bytes = [0_u8; 16];
+    aws_lc_rs::rand::fill(&mut bytes).map_err(|_| io::Error::other("the system's random numbers are not available"))?;
+    // RFC 9562 5.4: version 4, variant 10.
+    bytes[6] = bytes[6] & 0x0f | 0x40;
+    bytes[8] = bytes[8] & 0x3f | 0x80;
+    let hex: String = bytes.iter().map(|byte| format!("{byte:02x}")).collect();
+    let id = [&hex[0..8], &hex[8..12], &hex[12..16], &hex[16..20], &hex[20..32]].join("-");
+    write_synced(dir, ENGINE_ID_FILE, id.as_bytes())?;
+    Ok(id)
+}

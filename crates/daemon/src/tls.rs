@@ -1,0 +1,78 @@
+//! TLS of the Engine API over TCP, from the files dockerd's flags name (engine-api.md 12).
+
+use std::path::Path;
+use std::sync::Arc;
+
+use rustls::crypto::aws_lc_rs::default_provider;
+use rustls::pki_types::pem::PemObject;
+use rustls::pki_types::{CertificateDer, PrivateKeyDer};
+use rustls::server::WebPkiClientVerifier;
+use rustls::{RootCertStore, ServerConfig};
+
+use crate::config::TlsSettings;
+
+/// The API's TLS could not be set up; the text is docker's.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("invalid TLS configuration: {0}")]
+pub struct TlsError(String);
+
+/// Builds the server's configuration: TLS 1.2 at least, `http/1.1` only, no resumption.
+pub(crate) fn server_config(settings: &TlsSettings) -> Result<Arc<ServerConfig>, TlsError> {
+    let pair = format!("(cert: {:?}, key: {:?})", settings.cert.display().to_string(), settings.key.display().to_string());
+    let no_pair = |reason: String| TlsError(format!("could not load X509 key pair {pair}: {reason}"));
+    let bad_pair = |reason: &str| {
+        TlsError(format!("error reading X509 key pair - make sure the key is not encrypted {pair}: tls: {reason}"))
+    };
+    let cert = read(&settings.cert).map_err(no_pair)?;
+    let key = read(&settings.key).map_err(no_pair)?;
+    let chain: Vec<CertificateDer<'static>> = CertificateDer::pem_slice_iter(&cert)
+        .collect::<Result<_, _>>()
+        .map_err(|_| bad_pair("failed to parse the certificate"))?;
+    if chain.is_empty() {
+        return Err(bad_pair("failed to find any PEM data in certificate input"));
+    }
+    let key = PrivateKeyDer::from_pem_slice(&key).map_err(|_| bad_pair("failed to find any PEM data in key input"))?;
+    let builder = ServerConfig::builder_with_provider(Arc::new(default_provider()))
+        .with_safe_default_protocol_versions()
+        .map_err(|error| TlsError(error.to_string()))?;
+    let builder = if settings.verify {
+        let verifier = WebPkiClientVerifier::builder_with_provider(Arc::new(anchors(&settings.ca)?), Arc::new(default_provider()))
+            .build()
+            .map_err(|error| TlsError(error.to_string()))?;
+        builder.with_client_cert_verifier(verifier)
+    } else {
+        builder.with_no_client_auth()
+    };
+    let mut config = builder.with_single_cert(chain, key).map_err(|error| match error {
+        rustls::Error::InconsistentKeys(_) => bad_pair("private key does not match public key"),
+        other => TlsError(other.to_string()),
+    })?;
+    config.alpn_protocols = vec![b"http/1.1".to_vec()];
+    config.send_tls13_tickets = 0;
+    config.session_storage = Arc::new(rustls::server::NoServerSessionStorage {});
+    Ok(Arc::new(config))
+}
+
+/// The client CA's certificates: the only anchors.
+fn anchors(path: &Path) -> Result<RootCertStore, TlsError> {
+    let shown = path.display().to_string();
+    let pem = read(path).map_err(|reason| TlsError(format!("could not read CA certificate {shown:?}: {reason}")))?;
+    let mut anchors = RootCertStore::empty();
+    for certificate in CertificateDer::pem_slice_iter(&pem).flatten() {
+        let _ = anchors.add(certificate);
+    }
+    if anchors.is_empty() {
+        return Err(TlsError(format!("failed to append certificates from PEM file: {shown:?}")));
+    }
+    Ok(anchors)
+}
+
+fn read(path: &Path) -> Result<Vec<u8>, String> {
+    std::fs::read(path).map_err(|error| {
+        let reason = error.raw_os_error().map_or_else(
+            || error.to_string(),
+            |number| nix::errno::Errno::from_raw(number).desc().to_lowercase(),
+        );
+        format!("open {}: {reason}", path.display())
+    })
+}
