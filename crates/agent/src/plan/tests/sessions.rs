@@ -1,0 +1,219 @@
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
+
+use tonic::Code;
+
+use super::*;
+
+fn end(bench: &mut Bench, session: u64, failure: Failure) -> Vec<Effect> {
+    bench.feed(Input::SessionEnded { session, failure })
+}
+
+#[test]
+fn a_session_from_the_dial_to_the_heartbeat() {
+    let (mut bench, effects) = Bench::running(Role::Worker);
+    assert_eq!(words(&effects), ["open#1 m1:1 \"\"", "start Renew"]);
+    let effects = bench.feed(Input::SessionDialed { session: 1 });
+    assert_eq!(delay(&effects, Timer::FirstMessage), Some(Duration::from_secs(5)));
+    let message = bench.message("s1");
+    assert_eq!(words(&bench.tell(1, message)), ["beat#1 s1", "clock#1"]);
+    let status = bench.plan.status();
+    assert_eq!(status.phase, Phase::Ready);
+    assert_eq!(status.connected.as_ref().unwrap().addr, "m1:1");
+    assert_eq!(status.session_since, Some(NOW));
+    let effects = bench.feed(Input::Heartbeat { session: 1, result: Ok(Duration::from_millis(4700)) });
+    assert_eq!(delay(&effects, Timer::Heartbeat), Some(Duration::from_millis(4700)));
+    assert_eq!(words(&bench.timer(Timer::Heartbeat)), ["beat#1 s1"]);
+}
+
+#[test]
+fn silence_at_the_start_ends_the_session() {
+    let (mut bench, _) = Bench::running(Role::Worker);
+    bench.feed(Input::SessionDialed { session: 1 });
+    assert_eq!(words(&bench.timer(Timer::FirstMessage)), ["close#1", "start Session"]);
+    let trouble = bench.plan.status().last_error.clone().unwrap();
+    assert_eq!(trouble.text, "session initiation timed out");
+    // A late message of that session is nobody's.
+    let message = bench.message("s1");
+    assert!(bench.tell(1, message).is_empty());
+}
+
+#[test]
+fn sessions_come_back_with_the_protocols_backoff() {
+    let (mut bench, _) = Bench::running(Role::Worker);
+    for (session, bound) in (1..).zip([100, 300, 700, 1500, 3100, 6300, 8000, 8000]) {
+        let effects = end(&mut bench, session, lost());
+        assert!(delay(&effects, Timer::Session).unwrap() < Duration::from_millis(bound));
+        bench.timer(Timer::Session);
+    }
+    // A session that stands sets it back.
+    let message = bench.message("s1");
+    bench.tell(9, message);
+    let effects = end(&mut bench, 9, lost());
+    assert!(delay(&effects, Timer::Session).unwrap() < Duration::from_millis(100));
+}
+
+#[test]
+fn too_many_registrations_wait_for_the_managers_window() {
+    let (mut bench, _) = Bench::running(Role::Worker);
+    let text = "node node1 exceeded rate limit count of registrations";
+    let effects = end(&mut bench, 1, refusal(Code::Unavailable, text));
+    assert_eq!(delay(&effects, Timer::Session), Some(Duration::from_secs(8)));
+}
+
+#[test]
+fn a_heartbeat_that_fails_ends_the_session() {
+    for failure in [
+        refusal(Code::NotFound, "node not registered"),
+        refusal(Code::InvalidArgument, "session invalid"),
+        Failure::new(FailureKind::Timeout, "no answer"),
+    ] {
+        let mut bench = Bench::ready(Role::Worker);
+        let effects = bench.feed(Input::Heartbeat { session: 1, result: Err(failure) });
+        assert_eq!(words(&effects), ["close#1", "start Session"]);
+        assert_eq!(bench.plan.status().phase, Phase::Connecting);
+        assert_eq!(words(&bench.timer(Timer::Session)), ["open#2 m1:1 \"s1\""]);
+    }
+}
+
+#[test]
+fn c353_c354_the_desired_role_counts_and_not_the_role() {
+    let mut bench = Bench::ready(Role::Worker);
+    let mut message = bench.message("s1");
+    let mut told = node(0, 3, "");
+    told.role = 1;
+    message.node = Some(told);
+    assert!(words(&bench.tell(1, message.clone())).is_empty());
+    message.node = Some(node(1, 3, ""));
+    let effects = bench.tell(1, message.clone());
+    assert_eq!(words(&effects), ["wanted manager", "start Renew"]);
+    assert_eq!(delay(&effects, Timer::Renew), Some(Duration::from_millis(500)));
+    assert_eq!(bench.plan.status().desired_role, Some(Role::Manager));
+    // The same object again is nothing new.
+    assert!(words(&bench.tell(1, message)).is_empty());
+}
+
+#[test]
+fn c355_an_order_to_rotate_counts_once_an_object() {
+    let mut bench = Bench::ready(Role::Worker);
+    let mut message = bench.message("s1");
+    message.node = Some(node(0, 5, ""));
+    let effects = bench.tell(1, message.clone());
+    assert_eq!(delay(&effects, Timer::Renew), Some(Duration::from_millis(500)));
+    bench.timer(Timer::Renew);
+    bench.renew_as(1, Role::Worker);
+    // Status and meta do not make it another object, nor does another session.
+    let mut told = node(0, 5, "");
+    told.status = Some(wire::proto::NodeStatus::default());
+    told.meta = Some(wire::proto::Meta::default());
+    message.node = Some(told);
+    assert!(words(&bench.tell(1, message.clone())).is_empty());
+    end(&mut bench, 1, lost());
+    bench.timer(Timer::Session);
+    assert_eq!(words(&bench.tell(2, message.clone())), ["beat#2 s1", "clock#2"]);
+    // Another err is another order, also during the backoff of a failed one.
+    bench.plan.renewal_failed(NOW, &mut Vec::new());
+    message.node = Some(node(0, 5, "again"));
+    let effects = bench.tell(2, message);
+    assert_eq!(delay(&effects, Timer::Renew), Some(Duration::from_millis(500)));
+    assert_eq!(words(&bench.timer(Timer::Renew)), ["issue#2 m1:1 node"]);
+}
+
+#[test]
+fn the_list_of_managers_is_kept_and_an_empty_one_is_not_obeyed() {
+    let mut bench = Bench::ready(Role::Worker);
+    let mut message = bench.message("s1");
+    message.managers = vec![peer("m1", "m1:1"), peer("m2", "m2:1")];
+    assert_eq!(words(&bench.tell(1, message.clone())), ["managers m1:1,m2:1"]);
+    assert!(words(&bench.tell(1, message.clone())).is_empty());
+    message.managers.clear();
+    assert!(words(&bench.tell(1, message.clone())).is_empty());
+    message.managers = vec![peer("m2", "m2:1")];
+    assert_eq!(words(&bench.tell(1, message)), ["managers m2:1"]);
+    end(&mut bench, 1, lost());
+    assert_eq!(words(&bench.timer(Timer::Session)), ["open#2 m2:1 \"s1\""]);
+}
+
+#[test]
+fn c89_c90_c91_a_root_is_taken_only_if_our_certificate_verifies_to_it() {
+    let push = |bundle: &dyn Fn(&Bench) -> String| {
+        let mut bench = Bench::ready(Role::Worker);
+        let mut message = bench.message("s1");
+        message.root_ca = bundle(&bench).into_bytes().into();
+        let effects = words(&bench.tell(1, message));
+        (bench, effects)
+    };
+    let (bench, effects) = push(&|_| Ca::new(101, NOW).pem());
+    assert!(effects.is_empty());
+    let text = &bench.plan.status().last_error.as_ref().unwrap().text;
+    assert!(text.contains("new root CA does not match existing TLS credentials"), "{text}");
+    assert_eq!(push(&|_| "garbage".to_owned()).1.len(), 0);
+    assert_eq!(push(&|_| String::new()).1.len(), 0);
+    assert_eq!(push(&|bench| bench.ca.pem()).1.len(), 0, "the one we have");
+    let (mut bench, effects) = push(&|bench| format!("{}{}", Ca::new(101, NOW).pem(), bench.ca.pem()));
+    assert_eq!(effects, ["trust"]);
+    // A disk that fails leaves things as they were.
+    let failed = Failure::new(FailureKind::Local, "disk full");
+    assert!(words(&bench.feed(Input::TrustSaved(Err(failed)))).is_empty());
+    assert_eq!(bench.plan.trust.as_ref().unwrap().certificates().len(), 1);
+}
+
+#[test]
+fn c352_a_manager_takes_a_root_too() {
+    let mut bench = Bench::ready(Role::Manager);
+    let mut message = bench.message("s1");
+    message.node = Some(node(1, 3, ""));
+    message.root_ca = format!("{}{}", bench.ca.pem(), Ca::new(101, NOW).pem()).into_bytes().into();
+    assert!(words(&bench.tell(1, message)).contains(&"trust".to_owned()));
+    let effects = words(&bench.feed(Input::TrustSaved(Ok(()))));
+    assert_eq!(effects, ["close#1", "open#2 m1:1 \"s1\""]);
+    assert_eq!(bench.plan.trust.as_ref().unwrap().certificates().len(), 2);
+}
+
+#[test]
+fn c60_c95_c97_c98_what_lies_on_disk_must_hold() {
+    let ca = Ca::new(100, NOW.saturating_sub(DAY * 10));
+    let chain = |from: Time| ca.issue(&csr(&key(1)), &subject(NODE, Role::Worker), from, DAY);
+    let start = |trust: Option<TrustBundle>, pem: Vec<u8>| {
+        let start = Start { trust, pair: Some((pem, NOW)), ..Start::default() };
+        Plan::new(start, NOW, 1).err().map(|error| error.to_string()).unwrap_or_default()
+    };
+    let trust = || Some(ca.trust(NOW));
+    assert_eq!(start(trust(), chain(NOW)), "");
+    assert_eq!(start(None, chain(NOW)), "local root CA certificate does not exist");
+    assert!(start(trust(), chain(NOW.saturating_add(DAY))).contains("not valid before"));
+    assert_eq!(start(trust(), chain(NOW.saturating_sub(DAY * 3))), "", "expired: renewed");
+    assert!(start(Some(Ca::new(101, NOW).trust(NOW)), chain(NOW)).contains("unknown authority"));
+
+    let new = Ca::new(101, NOW);
+    let issuer = new.crossed_by(&ca, NOW);
+    let with = issue_by(&issuer, &csr(&key(1)), &subject(NODE, Role::Worker), NOW, DAY);
+    let leaf = Certificate::parse_pem_bundle(&with).unwrap()[0].pem();
+    assert!(start(trust(), leaf.into_bytes()).contains("unknown authority"));
+    assert_eq!(start(trust(), with), "");
+}
+
+#[test]
+fn the_time_never_goes_below_what_is_proven() {
+    let mut bench = Bench::ready(Role::Worker);
+    let later = NOW.saturating_add(Duration::from_secs(3600));
+    let effects = bench.feed(Input::Clock { offset_ms: 3_600_000, proven: Some(later) });
+    assert!(matches!(effects.as_slice(), [Effect::SaveFloor(floor)] if *floor == later));
+    assert_eq!(bench.plan.effective(NOW), later);
+    let status = bench.plan.status();
+    assert_eq!(status.clock_offset_ms, Some(3_600_000));
+    assert_eq!(status.clock_behind_floor_ms, Some(3_600_000));
+    // What nobody vouches for is shown and not believed.
+    let effects = bench.feed(Input::Clock { offset_ms: 9_000_000, proven: None });
+    assert!(effects.is_empty());
+    assert_eq!(bench.plan.effective(NOW), later);
+    bench.now = later.saturating_add(Duration::from_secs(1));
+    bench.timer(Timer::Heartbeat);
+    assert_eq!(bench.plan.status().clock_behind_floor_ms, None);
+}
+
+#[test]
+fn a_certificate_not_yet_valid_makes_the_node_ask_for_the_time() {
+    let (mut bench, _) = Bench::running(Role::Worker);
+    let effects = end(&mut bench, 1, Failure::new(FailureKind::TlsTime, "not valid yet"));
+    assert_eq!(words(&effects), ["close#1", "clock? m1:1", "start Session"]);
+}

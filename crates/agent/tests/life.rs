@@ -1,0 +1,308 @@
+//! A node's life against a manager in this process: join, session, renewal, rotation, removal, restart.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
+
+mod fake;
+
+use std::path::Path;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+use fake::testing::{Ca, subject};
+use fake::{Fake, Listening, now, soon};
+use pki::secret::SecretBytes;
+use swarmpki::{Config, Ended, Handle, JoinError, JoinRequest, Node, NodeError, Phase, Role, Status};
+use tokio::sync::oneshot;
+use tokio::task::JoinHandle;
+
+/// A node that runs until it is told to stop.
+struct Running {
+    handle: Handle,
+    task: JoinHandle<Ended>,
+    stop: oneshot::Sender<()>,
+}
+
+impl Running {
+    fn start(node: Node) -> Running {
+        let (stop, stopped) = oneshot::channel();
+        let handle = node.handle();
+        Running { handle, task: tokio::spawn(node.run(stopped)), stop }
+    }
+
+    async fn when(&self, what: &str, mut good: impl FnMut(&Status) -> bool) -> Status {
+        let mut status = self.handle.status();
+        let found = soon(what, status.wait_for(|status| good(status))).await;
+        found.unwrap_or_else(|_| panic!("the node stopped before: {what}")).clone()
+    }
+
+    async fn stop(self) -> Ended {
+        let _ = self.stop.send(());
+        soon("the end", self.task).await.unwrap()
+    }
+}
+
+async fn join(fake: &Fake, at: &Listening, dir: &Path) -> Result<Node, NodeError> {
+    let request = JoinRequest::new(fake.token(), [at.addr.to_string()]);
+    soon("the join", Node::join(Config::new(dir), request)).await
+}
+
+async fn ready(fake: &Fake, at: &Listening, dir: &Path) -> Running {
+    let running = Running::start(join(fake, at, dir).await.unwrap());
+    running.when("ready", |status| status.phase == Phase::Ready).await;
+    running
+}
+
+fn read(dir: &Path, name: &str) -> String {
+    std::fs::read_to_string(dir.join(name)).unwrap()
+}
+
+#[tokio::test]
+async fn c47_c67_c356_join_live_restart_with_the_same_id() {
+    let fake = Fake::new(Role::Worker);
+    let at = fake.listen().await;
+    let dir = tempfile::tempdir().unwrap();
+    let hooked = Arc::new(AtomicU64::new(0));
+    let config = || {
+        let hooked = hooked.clone();
+        let mut config = Config::new(dir.path());
+        config.can_manage = true;
+        config.on_identity = Some(Arc::new(move |_| {
+            hooked.fetch_add(1, Ordering::Relaxed);
+        }));
+        config
+    };
+    let request = JoinRequest::new(fake.token(), [at.addr.to_string()]);
+    let node = soon("the join", Node::join(config(), request)).await.unwrap();
+    assert_eq!(hooked.load(Ordering::Relaxed), 1);
+    assert_eq!(*node.identity().current().unwrap().subject(), subject("node1", Role::Worker));
+    assert_eq!(read(dir.path(), "certificates/swarm-root-ca.crt"), fake.facts().trust);
+    assert_eq!(read(dir.path(), "certificates/swarm-node.crt").matches("BEGIN").count(), 1);
+
+    let running = Running::start(node);
+    let status = running.when("ready", |status| status.phase == Phase::Ready).await;
+    assert_eq!(status.managers.len(), 1);
+    assert!(status.renew_at.unwrap() < status.not_after.unwrap());
+    assert!(read(dir.path(), "state.json").contains(&at.addr.to_string()));
+    let first = fake.facts().sessions[0].clone();
+    let description = first.description.unwrap();
+    assert_eq!(description.tls_info.unwrap().trust_root, fake.facts().trust.as_bytes());
+    assert!(description.engine.unwrap().labels.contains_key(wire::marker::VERSION_LABEL));
+    assert_eq!(fake.facts().marked, 1);
+    assert_eq!(running.stop().await, Ended::Shutdown);
+
+    // From disk, without token or address.
+    let running = Running::start(Node::open(config()).unwrap());
+    let status = running.when("ready again", |status| status.phase == Phase::Ready).await;
+    assert_eq!(status.node.unwrap().as_str(), "node1");
+    assert_eq!(fake.facts().nodes["node1"].issued, 1);
+    running.stop().await;
+}
+
+#[tokio::test]
+async fn c48_a_token_of_another_root_joins_nothing() {
+    let fake = Fake::new(Role::Worker);
+    let at = fake.listen().await;
+    let dir = tempfile::tempdir().unwrap();
+    let other = Fake::new(Role::Worker);
+    other.facts().trust = Ca::new(101, now()).pem();
+    let error = join(&other, &at, dir.path()).await.err().unwrap();
+    assert!(matches!(error, NodeError::Join(JoinError::RootMismatch { .. })), "{error}");
+    assert!(error.to_string().contains("remote CA does not match fingerprint"));
+    assert!(!dir.path().join("certificates/swarm-root-ca.crt").exists());
+    assert!(fake.facts().nodes.is_empty());
+}
+
+#[tokio::test]
+async fn a_rotated_token_is_refused_with_the_managers_words() {
+    let fake = Fake::new(Role::Worker);
+    let at = fake.listen().await;
+    let dir = tempfile::tempdir().unwrap();
+    let digest = pki::digest::Digest::of(fake.facts().trust.as_bytes());
+    let token = pki::join_token::JoinToken::new(digest, &pki::join_token::JoinSecret::from_bytes([8; 16]), false);
+    let request = JoinRequest::new(token, [at.addr.to_string()]);
+    let error = soon("the refusal", Node::join(Config::new(dir.path()), request)).await.err().unwrap();
+    assert_eq!(error.to_string(), "A valid join token is necessary to join this cluster");
+    assert!(matches!(Node::open(Config::new(dir.path())), Err(NodeError::NoIdentity { .. })));
+}
+
+#[tokio::test]
+async fn c347_nobody_at_the_address() {
+    let dir = tempfile::tempdir().unwrap();
+    let fake = Fake::new(Role::Worker);
+    let at = fake.listen().await;
+    let request = JoinRequest::new(fake.token(), [at.addr.to_string()]);
+    let mut pending = Node::prepare(Config::new(dir.path()), request).unwrap();
+    at.stop();
+    drop(at);
+    let mut status = pending.handle().status();
+    let told = tokio::spawn(async move { soon("a word", status.wait_for(|one| one.last_error.is_some())).await.unwrap().clone() });
+    // Five rounds with pauses of two seconds: not waited for here, only that the first failure is told.
+    pending = tokio::select! {
+        _ = pending.join() => panic!("joined at nobody"),
+        told = told => {
+            assert_eq!(told.unwrap().phase, Phase::Joining);
+            return;
+        }
+    };
+    let _ = pending;
+}
+
+#[tokio::test]
+async fn c78_another_manager_finishes_what_the_first_began() {
+    let fake = Fake::new(Role::Worker);
+    let (first, second) = (fake.listen().await, fake.listen().await);
+    let dir = tempfile::tempdir().unwrap();
+    fake.facts().signs = false;
+    let request = JoinRequest::new(fake.token(), [first.addr.to_string(), second.addr.to_string()]);
+    let pending = Node::prepare(Config::new(dir.path()), request).unwrap();
+    let mut status = pending.handle().status();
+    let joining = tokio::spawn(pending.join());
+    soon("the first question", status.wait_for(|status| status.last_error.is_some())).await.unwrap();
+    first.stop();
+    fake.facts().signs = true;
+    let node = soon("the join", joining).await.unwrap().unwrap();
+    assert_eq!(node.status().borrow().node.as_ref().unwrap().as_str(), "node1");
+    assert_eq!(fake.facts().nodes.len(), 1);
+}
+
+#[tokio::test]
+async fn c82_renewed_on_demand_on_the_same_session() {
+    let fake = Fake::new(Role::Worker);
+    let at = fake.listen().await;
+    let dir = tempfile::tempdir().unwrap();
+    let running = ready(&fake, &at, dir.path()).await;
+    let before = running.handle.identity().current().unwrap().chain()[0].serial();
+    running.handle.renew_now();
+    running.when("the renewal", |status| status.installed == 2).await;
+    assert_ne!(running.handle.identity().current().unwrap().chain()[0].serial(), before);
+    let pair = swarmpki::keystore::Keystore::new(dir.path()).load_pair().unwrap().unwrap();
+    assert_ne!(pair.chain[0].serial(), before);
+    assert_eq!(fake.facts().sessions.len(), 1);
+    running.stop().await;
+}
+
+#[tokio::test]
+async fn c355_c352_a_rotation_from_the_order_to_the_new_root() {
+    let fake = Fake::new(Role::Worker);
+    let at = fake.listen().await;
+    let dir = tempfile::tempdir().unwrap();
+    let running = ready(&fake, &at, dir.path()).await;
+    let new = Ca::new(101, now());
+    let issuer = new.crossed_by(&fake.facts().ca, now());
+    fake.facts().issuer = issuer;
+    fake.take_leaf();
+    fake.told.send_modify(|told| told.state = 5);
+    let key = new.root.spki_der().to_vec();
+    let reported = |fake: &Fake| {
+        let facts = fake.facts();
+        let last = facts.sessions.last().unwrap();
+        (last.session_id.clone(), last.description.clone().unwrap().tls_info.unwrap())
+    };
+    running.when("conversion", |status| status.installed == 2 && status.phase == Phase::Ready).await;
+    let (id, tls) = reported(&fake);
+    assert_eq!((id.as_str(), &tls.cert_issuer_public_key), ("session1", &key));
+    assert_eq!(read(dir.path(), "certificates/swarm-node.crt").matches("BEGIN").count(), 2);
+
+    fake.told.send_modify(|told| {
+        told.state = 3;
+        told.trust = new.pem();
+    });
+    let mut changed = running.handle.identity().changed();
+    let trusts_new = || running.handle.identity().current().unwrap().trust().raw() == new.pem().as_bytes();
+    while !trusts_new() {
+        soon("the new root", changed.changed()).await.unwrap();
+    }
+    let mut status = running.handle.status();
+    while fake.facts().sessions.len() < 3 {
+        soon("the third session", status.changed()).await.unwrap();
+    }
+    running.when("ready", |status| status.phase == Phase::Ready).await;
+    let (id, tls) = reported(&fake);
+    assert_eq!((id.as_str(), tls.trust_root.as_slice()), ("session2", new.pem().as_bytes()));
+    assert_eq!(read(dir.path(), "certificates/swarm-root-ca.crt"), new.pem());
+    running.stop().await;
+}
+
+#[tokio::test]
+async fn c354_a_promotion_brings_a_managers_certificate_and_the_unlock_key() {
+    let fake = Fake::new(Role::Worker);
+    let at = fake.listen().await;
+    let dir = tempfile::tempdir().unwrap();
+    let running = ready(&fake, &at, dir.path()).await;
+    {
+        let mut facts = fake.facts();
+        facts.role = Role::Manager;
+        facts.unlock_key = vec![7; 32];
+    }
+    fake.told.send_modify(|told| told.desired_role = 1);
+    let status = running.when("promotion", |status| status.role == Some(Role::Manager)).await;
+    assert_eq!(status.desired_role, Some(Role::Manager));
+    // c70: sealed under the key that the manager gave, and under no other.
+    let keystore = swarmpki::keystore::Keystore::new(dir.path());
+    assert!(keystore.is_locked().unwrap());
+    keystore.set_kek(Some(Arc::new(SecretBytes::copy_of(&[7; 32]))), 7);
+    assert_eq!(keystore.load_pair().unwrap().unwrap().key.kek_version, 7);
+    // And back: the key lies open again.
+    fake.facts().role = Role::Worker;
+    fake.told.send_modify(|told| told.desired_role = 0);
+    running.when("demotion", |status| status.role == Some(Role::Worker)).await;
+    assert!(!swarmpki::keystore::Keystore::new(dir.path()).is_locked().unwrap());
+    running.stop().await;
+}
+
+#[tokio::test]
+async fn a_removed_node_stops_and_says_so() {
+    let fake = Fake::new(Role::Worker);
+    let at = fake.listen().await;
+    let dir = tempfile::tempdir().unwrap();
+    let running = ready(&fake, &at, dir.path()).await;
+    fake.facts().removed = true;
+    let ended = soon("the end", running.task).await.unwrap();
+    let Ended::Removed { text } = ended else { panic!("{ended:?}") };
+    assert!(text.contains("node node1 was removed from swarm"), "{text}");
+    let status = running.handle.status();
+    assert_eq!(status.borrow().phase, Phase::Removed);
+}
+
+#[tokio::test]
+async fn a_manager_that_comes_back_is_found_again() {
+    let fake = Fake::new(Role::Worker);
+    let first = fake.listen().await;
+    let dir = tempfile::tempdir().unwrap();
+    let running = ready(&fake, &first, dir.path()).await;
+    // The second one is known from the session before the first goes.
+    let second = fake.listen().await;
+    running.when("both known", |status| status.managers.len() == 2).await;
+    first.stop();
+    let addr = second.addr.to_string();
+    running
+        .when("the other manager", |status| status.connected.as_ref().is_some_and(|peer| peer.addr == addr))
+        .await;
+    running.stop().await;
+}
+
+#[tokio::test]
+async fn a_wrong_clock_is_told_and_an_engine_is_listened_to() {
+    let fake = Fake::new(Role::Worker);
+    let at = fake.listen().await;
+    let dir = tempfile::tempdir().unwrap();
+    let mut config = Config::new(dir.path());
+    config.clock = Arc::new(|| now().saturating_sub(Duration::from_secs(600)));
+    let request = JoinRequest::new(fake.token(), [at.addr.to_string()]);
+    let running = Running::start(soon("the join", Node::join(config, request)).await.unwrap());
+    let status = running
+        .when("the offset", |status| status.clock_offset_ms.is_some_and(|offset| (595_000..605_000).contains(&offset)))
+        .await;
+    assert!(status.clock_offset_ms.is_some());
+    assert_eq!(fake.facts().assignments, 0);
+    running.stop().await;
+
+    fake.facts().ours = false;
+    let running = Running::start(Node::open(Config::new(dir.path())).unwrap());
+    let mut status = running.handle.status();
+    while fake.facts().assignments == 0 {
+        // Any change of the status, or a heartbeat's length: the call leaves no other trace here.
+        let _ = tokio::time::timeout(Duration::from_millis(50), status.changed()).await;
+    }
+    running.stop().await;
+}
