@@ -11,13 +11,17 @@ pub mod disk;
 pub mod handle;
 pub mod model;
 pub mod seal;
-pub mod store;
 
 mod fatal;
+mod propose;
 mod raft;
+mod replica;
+mod store;
 
 pub use fatal::Fatal;
 pub use handle::{Handle, ProposeError, ReadError};
+pub use replica::{Clock, Config, Limits, Metrics, OpenError, Replica};
+pub use store::{Header, StoreError, header};
 
 /// Encoded bytes of one caller's commands, at most.
 pub const ENTRY_BYTES_MAX: usize = 8 * 1024 * 1024;

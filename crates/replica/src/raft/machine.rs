@@ -17,6 +17,7 @@ use std::io;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use tokio::sync::{oneshot, watch};
+use zeroize::Zeroizing;
 
 /// How much log there is that no snapshot covers.
 #[derive(Debug, Default)]
@@ -74,7 +75,7 @@ pub(super) struct Machine {
 #[derive(Clone)]
 pub(super) enum Image {
     Stored(Store),
-    Bytes(Arc<Vec<u8>>),
+    Bytes(Arc<Zeroizing<Vec<u8>>>),
 }
 
 /// Writes one snapshot of the state as it was.
@@ -231,7 +232,7 @@ type StoredSnapshot = openraft::alias::SnapshotOf<Types, Image>;
 
 impl Image {
     /// The bytes, if they are what the description says.
-    fn load(&self, description: &Description) -> io::Result<Arc<Vec<u8>>> {
+    fn load(&self, description: &Description) -> io::Result<Arc<Zeroizing<Vec<u8>>>> {
         let bytes = match self {
             Self::Stored(store) => Arc::new(store.snapshot().map_err(io::Error::other)?),
             Self::Bytes(bytes) => bytes.clone(),
@@ -249,7 +250,7 @@ impl RaftSnapshotBuilder<Types> for Builder {
     async fn build_snapshot(&mut self) -> io::Result<StoredSnapshot> {
         let state = self.state.clone();
         let encode = move || {
-            let bytes = state.encode_snapshot();
+            let bytes = Zeroizing::new(state.encode_snapshot());
             let digest = sha256(&bytes);
             (Arc::new(bytes), digest)
         };
@@ -262,7 +263,7 @@ impl RaftSnapshotBuilder<Types> for Builder {
     }
 }
 
-async fn save(store: &Store, description: &Description, bytes: Arc<Vec<u8>>) -> io::Result<()> {
+async fn save(store: &Store, description: &Description, bytes: Arc<Zeroizing<Vec<u8>>>) -> io::Result<()> {
     let (sender, receiver) = oneshot::channel();
     // The receiver is gone only when raft is: nobody is left to be told.
     let done = Box::new(move |result| drop(sender.send(result)));

@@ -9,12 +9,13 @@ mod node;
 mod record;
 
 pub(crate) use machine::Progress;
-pub(crate) use node::{Node, Submitted};
+pub(crate) use node::{Node, StartError};
 
 use cluster::{Batch, Outcome};
 use openraft::alias;
 use std::fmt;
 use std::sync::Arc;
+use zeroize::Zeroizing;
 
 openraft::declare_raft_types!(
     /// The types of our raft group.
@@ -36,17 +37,17 @@ type SnapshotMeta = alias::SnapshotMetaOf<Types>;
 /// A batch in its stored form, and decoded where it was made here.
 #[derive(Clone)]
 pub(crate) struct Stamped {
-    bytes: Arc<[u8]>,
+    bytes: Arc<Zeroizing<Vec<u8>>>,
     batch: Option<Arc<Batch>>,
 }
 
 impl Stamped {
     pub(crate) fn new(batch: Batch) -> Self {
-        Self { bytes: batch.encode().into(), batch: Some(Arc::new(batch)) }
+        Self { bytes: Arc::new(batch.encode().into()), batch: Some(Arc::new(batch)) }
     }
 
     pub(crate) fn stored(bytes: Vec<u8>) -> Self {
-        Self { bytes: bytes.into(), batch: None }
+        Self { bytes: Arc::new(bytes.into()), batch: None }
     }
 
     pub(crate) fn bytes(&self) -> &[u8] {

@@ -88,12 +88,12 @@ impl Node {
         Ok(Self { raft })
     }
 
-    /// Hands a batch to raft. An error means: surely not proposed, or [`ProposeError::Unknown`].
+    /// Hands a batch to raft. It fails only when raft has stopped; nobody knows then whether it got the batch.
     pub(crate) async fn submit(&self, batch: Batch) -> Result<Submitted, ProposeError> {
         let (responder, receiver) = ProgressResponder::complete_only();
         match self.raft.client_write_ff(Stamped::new(batch), Some(responder)).await {
             Ok(()) => Ok(Submitted { receiver }),
-            Err(_) => Err(ProposeError::Unknown),
+            Err(error) => Err(ProposeError::Fatal(Fatal::new(error.to_string()))),
         }
     }
 
@@ -130,9 +130,7 @@ impl Submitted {
             Ok(Ok(response)) => Ok(response.data),
             Ok(Err(ClientWriteError::ForwardToLeader(to))) => Err(ProposeError::NotLeader { leader: to.leader_id }),
             // Discarded entries may still be committed by another leader; a dropped sender is a raft that stopped.
-            Ok(Err(ClientWriteError::LogEntryDiscarded(_) | ClientWriteError::ChangeMembershipError(_))) | Err(_) => {
-                Err(ProposeError::Unknown)
-            }
+            Ok(Err(_)) | Err(_) => Err(ProposeError::Unknown),
         }
     }
 }

@@ -26,8 +26,10 @@ use std::ops::RangeInclusive;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
 use table::{ENTRIES, ISSUED, META, SNAPSHOT};
 use writer::{Job, Writer};
+use zeroize::Zeroizing;
 
 /// Memory that redb may use for pages; the state itself is in memory, so pages are read once.
 const PAGE_CACHE_BYTES: usize = 2 * 1024 * 1024;
@@ -37,7 +39,7 @@ pub(crate) type Row = (u64, Vec<u8>);
 
 /// A handle to the store; clones share it. The file is closed when the last one is dropped.
 #[derive(Clone)]
-pub struct Store {
+pub(crate) struct Store {
     inner: Arc<Inner>,
 }
 
@@ -131,7 +133,7 @@ impl Store {
     }
 
     /// The database's file.
-    pub fn path(&self) -> &Path {
+    pub(crate) fn path(&self) -> &Path {
         &self.inner.path
     }
 
@@ -167,7 +169,7 @@ impl Store {
     }
 
     /// Replaces the snapshot; `done` is called after the sync.
-    pub(crate) fn put_snapshot(&self, key: u64, description: Vec<u8>, image: Arc<Vec<u8>>, done: Done) {
+    pub(crate) fn put_snapshot(&self, key: u64, description: Vec<u8>, image: Arc<Zeroizing<Vec<u8>>>, done: Done) {
         self.inner.writer.send(Job::Snapshot { key, description, image, done });
     }
 
@@ -181,6 +183,23 @@ impl Store {
     /// Everything queued so far is on disk when `done` is called.
     pub(crate) fn flush(&self, done: Done) {
         self.inner.writer.send(Job::Flush { done });
+    }
+
+    /// Everything queued so far can be read when `done` is called; no sync.
+    pub(crate) fn settle(&self, done: Done) {
+        self.inner.writer.send(Job::Settle { done });
+    }
+
+    /// Gives up this handle and waits until the others are gone too and the file is closed.
+    pub(crate) async fn closed(self, within: Duration) {
+        let rest = Arc::downgrade(&self.inner);
+        drop(self);
+        let pause = Duration::from_millis(1);
+        let mut waited = Duration::ZERO;
+        while rest.strong_count() > 0 && waited < within {
+            tokio::time::sleep(pause).await;
+            waited += pause;
+        }
     }
 
     /// A row of the meta table.
@@ -216,15 +235,16 @@ impl Store {
     }
 
     /// The snapshot's pieces, put together.
-    pub(crate) fn snapshot(&self) -> Result<Vec<u8>, StoreError> {
+    pub(crate) fn snapshot(&self) -> Result<Zeroizing<Vec<u8>>, StoreError> {
         let read = || -> Result<Vec<Row>, redb::Error> {
             let table = self.inner.database.begin_read()?.open_table(SNAPSHOT)?;
             table.iter()?.map(|row| row.map(|(key, value)| (key.value(), value.value().to_vec()))).map(|r| Ok(r?)).collect()
         };
         let pieces = read().map_err(|error| self.failed("read the snapshot of", error))?;
-        let mut out = Vec::new();
+        let bytes = pieces.iter().map(|(_, sealed)| sealed.len()).sum();
+        let mut out = Zeroizing::new(Vec::with_capacity(bytes));
         for (key, sealed) in pieces {
-            out.extend_from_slice(&self.unseal(Kind::Snapshot, key, &sealed)?);
+            out.extend_from_slice(&Zeroizing::new(self.unseal(Kind::Snapshot, key, &sealed)?));
         }
         Ok(out)
     }

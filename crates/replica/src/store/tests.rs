@@ -75,9 +75,9 @@ fn truncation_purge_and_snapshot_replace_rows() {
     append(&store, &[(4, b"other")]).unwrap();
     assert_eq!(store.entries(0..=9).unwrap(), vec![(2, b"2".to_vec()), (3, b"3".to_vec()), (4, b"other".to_vec())]);
     for size in [700_000usize, 10] {
-        let image = Arc::new(vec![size as u8; size]);
+        let image = Arc::new(Zeroizing::new(vec![size as u8; size]));
         waiting(|done| store.put_snapshot(META_KEYS.snapshot, b"about".to_vec(), image.clone(), done)).unwrap();
-        assert_eq!(store.snapshot().unwrap(), *image);
+        assert_eq!(*store.snapshot().unwrap(), **image);
     }
 }
 
@@ -143,7 +143,7 @@ fn nothing_readable_lies_on_disk() {
     let store = create(dir.path());
     let secret = b"SWMTKN-1-secret-secret";
     append(&store, &[(1, secret)]).unwrap();
-    waiting(|done| store.put_snapshot(3, secret.to_vec(), Arc::new(secret.to_vec()), done)).unwrap();
+    waiting(|done| store.put_snapshot(3, secret.to_vec(), Arc::new(Zeroizing::new(secret.to_vec())), done)).unwrap();
     store.add_issued(vec![(0, secret.to_vec())]);
     drop(store);
     for file in std::fs::read_dir(dir.path()).unwrap() {

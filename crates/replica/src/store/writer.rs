@@ -10,6 +10,7 @@ use std::path::PathBuf;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError, mpsc};
 use std::thread::JoinHandle;
+use zeroize::{Zeroize, Zeroizing};
 
 /// Called once, on the writer's thread, after the sync or the failure. It must not block.
 pub(crate) type Done = Box<dyn FnOnce(io::Result<()>) + Send>;
@@ -26,9 +27,12 @@ pub(crate) enum Job {
     Meta { key: u64, value: Vec<u8>, done: Done },
     TruncateFrom { index: u64 },
     PurgeThrough { index: u64, key: u64, mark: Vec<u8> },
-    Snapshot { key: u64, description: Vec<u8>, image: Arc<Vec<u8>>, done: Done },
+    Snapshot { key: u64, description: Vec<u8>, image: Arc<Zeroizing<Vec<u8>>>, done: Done },
     Issued { rows: Vec<Row> },
+    /// All before it is on disk.
     Flush { done: Done },
+    /// All before it can be read.
+    Settle { done: Done },
     Stop,
 }
 
@@ -39,23 +43,55 @@ impl Job {
             Self::Append { rows: r, .. } | Self::Issued { rows: r } => rows(r),
             Self::Snapshot { image, .. } => image.len(),
             Self::Meta { .. } | Self::TruncateFrom { .. } | Self::PurgeThrough { .. } => 64,
-            Self::Flush { .. } | Self::Stop => 0,
+            Self::Flush { .. } | Self::Settle { .. } | Self::Stop => 0,
         }
     }
 
-    /// Nobody waits for it.
-    fn lazy(&self) -> bool {
-        matches!(self, Self::TruncateFrom { .. } | Self::PurgeThrough { .. } | Self::Issued { .. })
+    fn urgency(&self) -> Urgency {
+        match self {
+            Self::TruncateFrom { .. } | Self::PurgeThrough { .. } | Self::Issued { .. } => Urgency::Lazy,
+            Self::Settle { .. } => Urgency::Written,
+            Self::Append { .. } | Self::Meta { .. } | Self::Snapshot { .. } | Self::Flush { .. } | Self::Stop => {
+                Urgency::Synced
+            }
+        }
+    }
+
+    /// Overwrites what is not sealed: entries carry keys and token secrets.
+    fn wipe(&mut self) {
+        match self {
+            Self::Append { rows, .. } | Self::Issued { rows } => rows.iter_mut().for_each(|(_, plain)| plain.zeroize()),
+            Self::Meta { .. }
+            | Self::TruncateFrom { .. }
+            | Self::PurgeThrough { .. }
+            | Self::Snapshot { .. }
+            | Self::Flush { .. }
+            | Self::Settle { .. }
+            | Self::Stop => {}
+        }
     }
 
     fn into_done(self) -> Option<Done> {
         match self {
-            Self::Append { done, .. } | Self::Meta { done, .. } | Self::Snapshot { done, .. } | Self::Flush { done } => {
-                Some(done)
-            }
+            Self::Append { done, .. }
+            | Self::Meta { done, .. }
+            | Self::Snapshot { done, .. }
+            | Self::Flush { done }
+            | Self::Settle { done } => Some(done),
             Self::TruncateFrom { .. } | Self::PurgeThrough { .. } | Self::Issued { .. } | Self::Stop => None,
         }
     }
+}
+
+/// What a job waits for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+enum Urgency {
+    /// Nothing: it rides along.
+    Lazy,
+    /// A transaction.
+    Written,
+    /// A transaction and its sync.
+    Synced,
 }
 
 /// The sending end; dropping it ends the thread after what is queued was written.
@@ -132,23 +168,24 @@ impl Work {
         let mut bytes = 0;
         let mut open = true;
         while open {
-            let mut urgent = false;
+            let mut urgency = Urgency::Lazy;
             let mut next = queue.recv().ok();
             while let Some(job) = next.take() {
+                urgency = urgency.max(job.urgency());
                 if matches!(job, Job::Stop) {
                     open = false;
                     break;
                 }
                 bytes += job.bytes();
-                urgent |= !job.lazy();
                 batch.push(job);
                 if bytes < TRANSACTION_BYTES {
                     next = queue.try_recv().ok();
                 }
             }
-            if urgent || !open || bytes >= LAZY_BYTES_MAX {
+            // A closed channel without a stop: the handle is gone.
+            if urgency > Urgency::Lazy || bytes >= LAZY_BYTES_MAX {
                 bytes = 0;
-                let result = self.write(&batch, urgent || !open);
+                let result = self.write(&batch, urgency == Urgency::Synced);
                 self.answer(&mut batch, &result);
                 if result.is_err() {
                     break;
@@ -168,7 +205,9 @@ impl Work {
         if let Err(error) = result {
             self.fatal.raise(Fatal::new(error.to_string()));
         }
-        for done in batch.drain(..).filter_map(Job::into_done) {
+        for mut job in batch.drain(..) {
+            job.wipe();
+            let Some(done) = job.into_done() else { continue };
             done(match result {
                 Ok(()) => Ok(()),
                 Err(error) => Err(io::Error::other(error.to_string())),
@@ -177,7 +216,7 @@ impl Work {
     }
 
     fn write(&mut self, batch: &[Job], durable: bool) -> Result<(), StoreError> {
-        if batch.is_empty() {
+        if batch.iter().all(|job| matches!(job, Job::Settle { .. })) {
             return Ok(());
         }
         match self.transact(batch, durable) {
@@ -229,7 +268,7 @@ impl Work {
                         table.insert(seq, seal(&mut self.sealer, Kind::Issued, *seq, plain)?.as_slice())?;
                     }
                 }
-                Job::Flush { .. } | Job::Stop => {}
+                Job::Flush { .. } | Job::Settle { .. } | Job::Stop => {}
             }
         }
         transaction.commit()?;

@@ -1,0 +1,261 @@
+//! The product's replica: one member of the raft group, its store, and the task that proposes.
+
+use crate::batch;
+use crate::disk::{Local, Medium};
+use crate::fatal::{Fatal, FatalFlag};
+use crate::handle::{Handle, ProposeError, ReadError};
+use crate::propose::{Proposer, Queue};
+use crate::raft::{Node, Progress, StartError};
+use crate::seal::{DataKey, Scope};
+use crate::store::{Store, StoreError};
+use cluster::{Batch, Command, LogEntry, Outcome, State};
+use pki::secret::SecretBytes;
+use pki::time::Time;
+use std::future::Future;
+use std::path::PathBuf;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+use tokio::sync::{oneshot, watch};
+use tokio::task::JoinHandle;
+
+/// Tells the time; the leader stamps batches with it.
+pub type Clock = Arc<dyn Fn() -> Time + Send + Sync>;
+
+/// How a replica is opened.
+pub struct Config {
+    /// The directory that holds it, `<state>/raft`; made when missing, 0700.
+    pub dir: PathBuf,
+    /// The data key, 32 bytes.
+    pub dek: SecretBytes,
+    /// The clock.
+    pub clock: Clock,
+    /// Bounds; the default is what the product uses.
+    pub limits: Limits,
+}
+
+/// Bounds of a replica.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Limits {
+    /// What may wait to be proposed.
+    pub batch: batch::Limits,
+    /// Entries that no snapshot covers, at most: then one is written.
+    pub snapshot_entries: u64,
+    /// Bytes of entries that no snapshot covers: one is written when there are more than this and more than the state's own size.
+    pub snapshot_log_bytes: u64,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self { batch: batch::Limits::default(), snapshot_entries: 10_000, snapshot_log_bytes: 4 * 1024 * 1024 }
+    }
+}
+
+/// What was counted since the replica was opened.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Metrics {
+    /// Transactions of the store.
+    pub commits: u64,
+    /// Syncs of the store's file.
+    pub syncs: u64,
+    /// Raft entries proposed here.
+    pub entries: u64,
+    /// Commands in them.
+    pub commands: u64,
+}
+
+/// Why a replica could not be made or opened. The texts say what to do.
+#[derive(Debug, thiserror::Error)]
+pub enum OpenError {
+    /// The store.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    /// Not 32 bytes.
+    #[error("the data key has {0} bytes instead of 32: the node key file is damaged")]
+    DataKey(usize),
+    /// The first command made no cluster.
+    #[error("the first command was refused: {0:?}")]
+    Refused(Option<Outcome>),
+    /// The state that was rebuilt is not this cluster's.
+    #[error("{} holds the state of another cluster than its header says; restore a backup", path.display())]
+    Foreign {
+        /// The directory.
+        path: PathBuf,
+    },
+    /// Raft did not start, or its disk failed while it did.
+    #[error(transparent)]
+    Fatal(#[from] Fatal),
+}
+
+/// One member of the group. Clones share it. Dropping the last one ends it as a crash would, and loses nothing;
+/// [`shutdown`](Self::shutdown) ends it in order.
+#[derive(Clone)]
+pub struct Replica {
+    inner: Arc<Inner>,
+}
+
+struct Inner {
+    queue: Queue,
+    node: Node,
+    states: Arc<watch::Sender<Arc<State>>>,
+    fatal: FatalFlag,
+    store: Mutex<Option<Store>>,
+    proposer: Mutex<Option<JoinHandle<()>>>,
+}
+
+impl Drop for Inner {
+    fn drop(&mut self) {
+        self.queue.close(self.fatal.get());
+    }
+}
+
+impl Replica {
+    /// Makes a cluster: its first entry is `first`, which must be the bootstrap. Nothing is left behind when it fails.
+    pub async fn create(config: Config, first: Command) -> Result<Self, OpenError> {
+        Self::create_on(&Local, config, first).await
+    }
+
+    /// Opens what [`create`](Self::create) made and whatever was committed since: the state is rebuilt from the last
+    /// snapshot and the log before this returns.
+    pub async fn open(config: Config) -> Result<Self, OpenError> {
+        Self::open_on(&Local, config).await
+    }
+
+    pub(crate) async fn create_on<M: Medium>(medium: &M, config: Config, first: Command) -> Result<Self, OpenError> {
+        let data_key = data_key(&config.dek)?;
+        let mut trial = State::empty();
+        let batch = Batch { time: (config.clock)(), commands: vec![first.clone()] };
+        let applied = trial.apply(1, &batch);
+        let Some(cluster) = trial.cluster_id() else {
+            return Err(OpenError::Refused(applied.outcomes.into_iter().next()));
+        };
+        let scope = Scope { cluster: cluster.as_str().to_owned(), epoch: trial.epoch() };
+        let unfinished = Store::create(medium, &config.dir, scope, &data_key)?;
+        let replica = Self::start(unfinished.store().clone(), true, &config).await?;
+        match replica.propose(vec![first]).await {
+            Ok(outcomes) if replica.state().cluster_id().is_none() => {
+                return Err(OpenError::Refused(outcomes.into_iter().next()));
+            }
+            Ok(_) => {}
+            Err(ProposeError::Fatal(fatal)) => return Err(fatal.into()),
+            Err(error) => return Err(Fatal::new(format!("the first entry was not committed: {error}")).into()),
+        }
+        unfinished.finish()?;
+        Ok(replica)
+    }
+
+    pub(crate) async fn open_on<M: Medium>(medium: &M, config: Config) -> Result<Self, OpenError> {
+        let data_key = data_key(&config.dek)?;
+        let (store, header) = Store::open(medium, &config.dir, &data_key)?;
+        let replica = Self::start(store, false, &config).await?;
+        let state = replica.state();
+        // A member that is not alone may know nothing yet.
+        if state.cluster_id().is_some_and(|id| id.as_str() != header.cluster) {
+            return Err(OpenError::Foreign { path: config.dir });
+        }
+        Ok(replica)
+    }
+
+    async fn start(store: Store, found: bool, config: &Config) -> Result<Self, OpenError> {
+        let states = Arc::new(watch::Sender::new(Arc::new(State::empty())));
+        let progress = Arc::new(Progress::default());
+        let fatal = store.fatal().clone();
+        let node = Node::start(store.clone(), found, states.clone(), progress.clone()).await.map_err(|error| {
+            match (fatal.get(), error) {
+                (Some(fatal), _) | (None, StartError::Fatal(fatal)) => OpenError::Fatal(fatal),
+                (None, StartError::Store(error)) => OpenError::Store(error),
+            }
+        })?;
+        let queue = Queue::new(config.limits.batch);
+        let proposer = Proposer {
+            queue: queue.clone(),
+            node: node.clone(),
+            clock: config.clock.clone(),
+            limits: config.limits,
+            states: states.clone(),
+            progress,
+            fatal: fatal.clone(),
+            stamped: Time::default(),
+        };
+        let proposer = Mutex::new(Some(tokio::spawn(proposer.run())));
+        let inner = Inner { queue, node, states, fatal, store: Mutex::new(Some(store)), proposer };
+        Ok(Self { inner: Arc::new(inner) })
+    }
+
+    /// Ends in order: no new proposals, answers for those under way, everything on disk, the files closed.
+    /// The handles that are left refuse proposals and serve the last state.
+    pub async fn shutdown(&self) {
+        self.inner.queue.close(self.inner.fatal.get());
+        let proposer = self.inner.proposer.lock().unwrap_or_else(PoisonError::into_inner).take();
+        if let Some(proposer) = proposer
+            && let Err(error) = proposer.await
+        {
+            tracing::error!(%error, "the proposer failed");
+        }
+        self.inner.node.stop().await;
+        let store = self.inner.store.lock().unwrap_or_else(PoisonError::into_inner).take();
+        if let Some(store) = store {
+            let (sender, receiver) = oneshot::channel();
+            store.flush(Box::new(move |result| drop(sender.send(result))));
+            // A failure raised the flag already.
+            let _ = receiver.await;
+            store.closed(CLOSE_WITHIN).await;
+        }
+    }
+
+    /// Waits until the replica stopped for good, for ever if it does not. The process must end then.
+    pub fn fatal(&self) -> impl Future<Output = Fatal> + Send + 'static {
+        let fatal = self.inner.fatal.clone();
+        async move { fatal.wait().await }
+    }
+
+    /// Counters since it was opened.
+    pub fn metrics(&self) -> Metrics {
+        let (entries, commands) = self.inner.queue.counts();
+        let counts = self.store().map(|store| store.counts()).unwrap_or_default();
+        Metrics { commits: counts.commits, syncs: counts.syncs, entries, commands }
+    }
+
+    /// The issuance log as projected here, at most `max` entries from a sequence number on. Causes no sync.
+    pub async fn log_entries(&self, from: u64, max: usize) -> Result<Vec<LogEntry>, OpenError> {
+        let Some(store) = self.store() else { return Err(Fatal::new("the replica is shut down").into()) };
+        let (sender, receiver) = oneshot::channel();
+        store.settle(Box::new(move |result| drop(sender.send(result))));
+        if !matches!(receiver.await, Ok(Ok(()))) {
+            return Err(self.inner.fatal.get().unwrap_or_else(|| Fatal::new("the store is closed")).into());
+        }
+        Ok(store.issued(from, max)?.into_iter().map(|(seq, bytes)| LogEntry { seq, bytes }).collect())
+    }
+
+    fn store(&self) -> Option<Store> {
+        self.inner.store.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+}
+
+impl Handle for Replica {
+    async fn propose(&self, commands: Vec<Command>) -> Result<Vec<Outcome>, ProposeError> {
+        self.inner.queue.propose(commands, &self.inner.fatal).await
+    }
+
+    fn state(&self) -> Arc<State> {
+        self.inner.states.borrow().clone()
+    }
+
+    fn watch(&self) -> watch::Receiver<Arc<State>> {
+        self.inner.states.subscribe()
+    }
+
+    async fn read(&self) -> Result<Arc<State>, ReadError> {
+        if let Some(fatal) = self.inner.fatal.get() {
+            return Err(fatal.into());
+        }
+        self.inner.node.confirm().await?;
+        Ok(self.state())
+    }
+}
+
+/// How long closing waits for readers of the store to let go of it.
+const CLOSE_WITHIN: Duration = Duration::from_secs(5);
+
+fn data_key(dek: &SecretBytes) -> Result<DataKey, OpenError> {
+    DataKey::from_slice(dek.expose()).ok_or(OpenError::DataKey(dek.expose().len()))
+}
