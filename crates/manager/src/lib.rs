@@ -1,1 +1,36 @@
-//! The cluster CA: gRPC services, issuance pipeline, the leader's work
+//! The cluster CA: port 2377 and the leader's work.
+//!
+//! - [`bootstrap`] makes a cluster: root, first manager, first entry of the log;
+//! - [`issue`] decides and signs; its pipeline answers only what is committed;
+//! - [`sessions`] is the table of who is there, without sockets or clocks;
+//! - [`server`] accepts connections and knows who is at the other end of each;
+//! - [`service`] answers the gRPC calls;
+//! - [`control`] is the operator's side, which the Engine API speaks to;
+//! - [`Manager`] runs all of it.
+//!
+//! Everything that decides is a function of the replicated state, the session table, and a time and chance given as
+//! arguments; what moves bytes stays thin.
+
+pub mod bootstrap;
+pub mod chance;
+pub mod control;
+pub mod issue;
+pub mod report;
+pub mod server;
+pub mod service;
+pub mod sessions;
+pub mod view;
+
+mod alarm;
+mod collect;
+mod run;
+mod shared;
+mod slots;
+mod watcher;
+
+pub use bootstrap::Bootstrap;
+pub use chance::Chance;
+pub use control::Control;
+pub use run::{Config, Manager, StartError};
+pub use shared::Clock;
+pub use view::*;

@@ -11,6 +11,9 @@ pub const METADATA_VALUE: &str = "1";
 /// The label in `description.engine.labels` that our nodes carry; its value is their version.
 pub const VERSION_LABEL: &str = "swarmpki.version";
 
+/// The metadata key in which our nodes send their clock with sessions and heartbeats: milliseconds since the Unix epoch.
+pub const CLOCK_KEY: &str = "swarmpki-clock";
+
 /// Marks a request as one of ours.
 pub fn mark(metadata: &mut MetadataMap) {
     metadata.insert(METADATA_KEY, MetadataValue::from_static(METADATA_VALUE));

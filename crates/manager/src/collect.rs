@@ -1,0 +1,61 @@
+//! What time ends: sessions without heartbeats, joins never finished, letters, replaced leaves.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use cluster::Command;
+use replica::Handle;
+use tokio_util::sync::CancellationToken;
+use wire::status::Refusal;
+
+use crate::shared::Shared;
+
+/// How often the state is searched for what has outlived its time; those times are a day.
+const COLLECT_PERIOD: Duration = Duration::from_secs(10 * 60);
+
+/// Nodes named in one command.
+const COLLECT_CHUNK: usize = 1024;
+
+/// Ends sessions whose heartbeats stopped, until `shutdown`.
+pub(crate) async fn sessions<H: Handle>(shared: Arc<Shared<H>>, shutdown: CancellationToken) {
+    loop {
+        let now = shared.now();
+        let gone = shared.sessions().expire(now);
+        if !gone.is_empty() {
+            let mut commands = Vec::with_capacity(gone.len());
+            for (node, row) in gone {
+                tracing::info!(%node, "heartbeats stopped");
+                shared.slots.end(&node, Refusal::NotRegistered);
+                let seen = row.last_contact.unwrap_or(now);
+                commands.push(Command::Presence { node, down: true, seen });
+            }
+            if let Err(error) = shared.handle.propose(commands).await {
+                tracing::warn!(%error, "that nodes are down could not be committed");
+            }
+            shared.touch();
+        }
+        let next = shared.sessions().next_deadline();
+        let wait = next.map_or(COLLECT_PERIOD, |next| next.since(shared.now()));
+        tokio::select! {
+            () = shutdown.cancelled() => return,
+            () = shared.deadline_moved.notified() => {}
+            () = tokio::time::sleep(wait.max(Duration::from_millis(5))) => {}
+        }
+    }
+}
+
+/// Collects what has outlived its time, until `shutdown`.
+pub(crate) async fn state<H: Handle>(shared: Arc<Shared<H>>, shutdown: CancellationToken) {
+    loop {
+        let nodes = shared.handle.state().collectable(shared.now());
+        for chunk in nodes.chunks(COLLECT_CHUNK) {
+            if let Err(error) = shared.handle.propose(vec![Command::Collect { nodes: chunk.to_vec() }]).await {
+                tracing::warn!(%error, "what has outlived its time could not be collected");
+            }
+        }
+        tokio::select! {
+            () = shutdown.cancelled() => return,
+            () = tokio::time::sleep(COLLECT_PERIOD) => {}
+        }
+    }
+}

@@ -1,0 +1,212 @@
+//! Issuance, step by step: shape and size → admission → the CSR's own signature → sign → commit → answer.
+//!
+//! The steps that decide are here, without sockets, clocks or chance; [`pipeline`] runs them. What holds:
+//! - a caller without token or registered leaf costs no public-key work;
+//! - nothing signed leaves before its entry is committed and judged [`Outcome::Issued`];
+//! - a leaf whose premises went stale is signed again once, then refused.
+
+pub mod pipeline;
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use cluster::authorize::{Caller, Grant, Method};
+use cluster::command::{Admit, Premises, Renew};
+use cluster::node::{Availability, IssuerHash, Letter, Spec};
+use cluster::roots::Root;
+use cluster::tokens::Admission;
+use cluster::{Command, Outcome, Rejection, State};
+use pki::bundle::Issuer;
+use pki::csr::{Csr, Linted};
+use pki::digest::Digest;
+use pki::identity::{NodeId, Role, Subject};
+use pki::key::{PrivateKey, Signer};
+use pki::serial::Serial;
+use pki::time::Time;
+use wire::status::Refusal;
+
+/// A request for a certificate, as it came.
+#[derive(Clone, Debug)]
+pub struct Request {
+    /// The CSR, PEM.
+    pub csr: Vec<u8>,
+    /// The join token, if any. A secret.
+    pub token: Arc<str>,
+    /// What the joiner asks to be.
+    pub availability: Availability,
+    /// Whether the caller said that it runs swarmpki.
+    pub ours: bool,
+}
+
+/// What a request is for, once it is admitted.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Purpose {
+    /// A new node.
+    Join(Admission),
+    /// Another leaf for a node that proved itself.
+    Renewal {
+        /// Which.
+        node: NodeId,
+        /// Its `cut` when it was let in.
+        cut: u32,
+    },
+}
+
+/// Shape and size of a request; no public-key work.
+///
+/// # Errors
+/// The refusal, with the reason.
+pub fn shape(request: &Request) -> Result<Csr, Refusal> {
+    if request.csr.is_empty() {
+        return Err(Refusal::CaArgumentMissing);
+    }
+    Csr::parse(&request.csr).map_err(|error| Refusal::CsrRefused { reason: error.to_string() })
+}
+
+/// Whether the caller may have a certificate, and as whom (pki.md 6, 4 and 5). A node of this cluster renews, whatever
+/// token it sends; everybody else needs a token, also those whose certificate is of another cluster or was removed.
+///
+/// # Errors
+/// [`Refusal::TokenRefused`], or [`Refusal::EngineAsManager`].
+pub fn admit(state: &State, caller: Caller<'_>, request: &Request, now: Time) -> Result<Purpose, Refusal> {
+    let grant = state.authorize(caller, Method::IssueNodeCertificate, now);
+    if let (Ok(Grant::Node(_) | Grant::Returning(_)), Caller::Identified(leaf, standing)) = (&grant, caller) {
+        if let Some(cut) = standing.cut() {
+            return Ok(Purpose::Renewal { node: leaf.node.clone(), cut });
+        }
+    }
+    let root = state.roots.served().ok_or(Refusal::SignerStarting)?;
+    let fips = state.cluster.as_ref().is_some_and(|facts| facts.fips);
+    let admission = state.tokens.admit(&Digest::of(&root.bundle), fips, &request.token).ok_or(Refusal::TokenRefused)?;
+    if admission.role == Role::Manager && !request.ours {
+        return Err(Refusal::EngineAsManager);
+    }
+    Ok(Purpose::Join(admission))
+}
+
+/// The signer of today, ready to sign: its key parsed once.
+pub struct Signing {
+    issuer: Issuer,
+    /// Whose leaves it makes.
+    pub hash: IssuerHash,
+}
+
+impl Signing {
+    /// The signer of a root.
+    ///
+    /// # Errors
+    /// If its key is not here, or does not fit its certificate.
+    pub fn of(root: &Root, now: Time) -> Result<Self, String> {
+        let key = root.key.as_ref().ok_or("no valid signer found")?;
+        let key = PrivateKey::from_der(key.expose()).map_err(|error| error.to_string())?;
+        Self::with(root, Arc::new(key), now)
+    }
+
+    /// The same, with a signer given: the simulator's, say.
+    ///
+    /// # Errors
+    /// If the signer's key does not fit its certificate.
+    pub fn with(root: &Root, signer: Arc<dyn Signer>, now: Time) -> Result<Self, String> {
+        let own = root.intermediates.is_empty().then(|| root.signer.pem());
+        let certificate = own.unwrap_or_else(|| root.signer.pem());
+        let issuer = Issuer::build(&root.bundle, Some(certificate.as_bytes()), Some(signer), &root.intermediates, now)
+            .map_err(|error| error.to_string())?;
+        let hash = IssuerHash::of(&issuer.id());
+        Ok(Self { issuer, hash })
+    }
+}
+
+/// What chance gives to one attempt at signing.
+#[derive(Clone, Debug)]
+pub struct Draw {
+    /// The id of the node, if it is a new one.
+    pub node: NodeId,
+    /// The serial.
+    pub serial: Serial,
+}
+
+/// Signs a leaf for an admitted request and says what to propose for it.
+///
+/// # Errors
+/// If the node is gone, or the signer fails.
+pub fn sign(
+    state: &State,
+    purpose: &Purpose,
+    request: &Request,
+    csr: &Linted,
+    signing: &Signing,
+    draw: Draw,
+    now: Time,
+) -> Result<Command, Refusal> {
+    let cluster = state.cluster_id().ok_or(Refusal::SignerStarting)?.clone();
+    let (node, role) = match purpose {
+        Purpose::Join(admission) => (draw.node, admission.role),
+        Purpose::Renewal { node, .. } => (node.clone(), state.node(node).ok_or(Refusal::TokenRefused)?.role),
+    };
+    let subject = Subject { cluster, role, node };
+    let life: Duration = state.settings.leaf_life();
+    let wanted = pki::issue::Leaf { subject: &subject, serial: draw.serial, now, expiry: life };
+    let leaf = pki::issue::leaf(csr, &wanted, &signing.issuer).map_err(|error| {
+        tracing::error!(%error, "a certificate could not be signed");
+        Refusal::SignerStopped
+    })?;
+    let letter = Arc::new(crate::bootstrap::letter(request.csr.clone(), &leaf, role, signing.hash, now));
+    let premises = Premises { issuer: signing.hash, epoch: state.epoch(), signed: now };
+    Ok(match purpose {
+        Purpose::Join(admission) => Command::Admit(Box::new(Admit {
+            node: subject.node,
+            spec: Spec::new(role, request.availability),
+            ours: request.ours,
+            token: admission.token,
+            letter,
+            premises,
+        })),
+        Purpose::Renewal { cut, .. } => {
+            Command::Renew(Box::new(Renew { node: subject.node, cut: *cut, letter, premises }))
+        }
+    })
+}
+
+/// What an outcome means for the caller.
+pub enum Verdict {
+    /// The certificate may be fetched.
+    Answer(NodeId, Arc<Letter>),
+    /// Fresh state may bring another outcome.
+    Again,
+    /// Refused for good.
+    Refused(Refusal),
+}
+
+/// Judges what came of [`sign`]'s command.
+pub fn verdict(outcome: Option<&Outcome>, node: Option<&NodeId>) -> Verdict {
+    match outcome {
+        Some(Outcome::Issued { node, letter, .. }) => Verdict::Answer(node.clone(), Arc::clone(letter)),
+        Some(Outcome::Rejected(rejection)) if rejection.is_stale() => Verdict::Again,
+        Some(Outcome::Rejected(rejection)) => Verdict::Refused(refusal(rejection, node)),
+        Some(Outcome::Done { .. } | Outcome::Unchanged | Outcome::Collected(_)) | None => {
+            Verdict::Refused(Refusal::SignerStopped)
+        }
+    }
+}
+
+fn refusal(rejection: &Rejection, node: Option<&NodeId>) -> Refusal {
+    match (rejection, node) {
+        (Rejection::TokenBusy, _) => Refusal::TooManyUnfinishedJoins,
+        (Rejection::NodeBusy, Some(node)) => {
+            Refusal::IssuanceRateExceeded { node: node.clone(), retry_after: Duration::from_secs(3600) }
+        }
+        (Rejection::NoCluster, _) => Refusal::SignerStarting,
+        _ => Refusal::TokenRefused,
+    }
+}
+
+/// The chain that a letter holds, PEM, leaf first.
+pub fn chain_pem(letter: &Letter) -> Vec<u8> {
+    let mut chain = Vec::with_capacity(2048);
+    for der in std::iter::once(&letter.certificate).chain(&letter.ladder) {
+        if let Ok(certificate) = pki::certificate::Certificate::from_der(der.as_slice()) {
+            chain.extend_from_slice(certificate.pem().as_bytes());
+        }
+    }
+    chain
+}

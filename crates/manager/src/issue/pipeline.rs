@@ -1,0 +1,130 @@
+//! The pipeline: runs the steps of [`issue`](super) on the connection's own task, so signing uses every core; the log packs
+//! what many callers propose into one entry and one sync.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use arc_swap::ArcSwapOption;
+use cluster::node::Letter;
+use cluster::{Command, State, issuance};
+use pki::identity::NodeId;
+use replica::{Handle, ProposeError};
+use tokio::sync::Semaphore;
+use wire::status::Refusal;
+
+use super::{Draw, Purpose, Request, Signing, Verdict};
+use crate::alarm::Alarm;
+use crate::chance::NoChance;
+use crate::server::Peer;
+use crate::shared::Shared;
+
+/// Requests in work at a time; more are told to come back.
+const IN_WORK_MAX: usize = 4096;
+
+/// When to come back if it is too busy.
+const BUSY_RETRY: Duration = Duration::from_millis(500);
+
+/// The pipeline's own state: the parsed signer, and how many requests are in work.
+pub(crate) struct Pipeline {
+    signing: ArcSwapOption<Signing>,
+    in_work: Semaphore,
+}
+
+impl Default for Pipeline {
+    fn default() -> Self {
+        Self { signing: ArcSwapOption::empty(), in_work: Semaphore::new(IN_WORK_MAX) }
+    }
+}
+
+/// A certificate was issued.
+pub(crate) struct Issued {
+    /// To whom.
+    pub(crate) node: NodeId,
+    /// What.
+    pub(crate) letter: Arc<Letter>,
+}
+
+impl<H: Handle> Shared<H> {
+    /// One request, to its end.
+    pub(crate) async fn issue(&self, peer: &Peer, request: Request) -> Result<Issued, Refusal> {
+        let busy = || Refusal::Busy { retry_after: BUSY_RETRY };
+        let _in_work = self.pipeline.in_work.try_acquire().map_err(|_| busy())?;
+        let csr = super::shape(&request)?;
+        let now = self.now();
+        let mut state = self.handle.state();
+        let mut purpose = super::admit(&state, peer.caller(), &request, now)?;
+        if let Purpose::Join(admission) = &purpose {
+            if let Some((node, letter)) = state.unfinished_join(&csr.public_key().hash()) {
+                if node.unfinished == Some(admission.token) && letter.csr == request.csr {
+                    return Ok(Issued { node: node.id.clone(), letter: Arc::clone(letter) });
+                }
+            }
+        }
+        let csr = csr.verify().map_err(|error| Refusal::CsrRefused { reason: error.to_string() })?;
+        for _ in 0..2 {
+            let now = self.now();
+            let signing = self.signing(&state)?;
+            let draw = self.draw().map_err(|_| Refusal::SignerStopped)?;
+            let command = super::sign(&state, &purpose, &request, &csr, &signing, draw, now)?;
+            let mut commands = Vec::with_capacity(2);
+            commands.extend(peer.take_unproven().map(|(node, serial)| Command::Confirm { node, serial }));
+            commands.push(command);
+            let outcomes = self.handle.propose(commands).await.map_err(|error| {
+                peer.give_back_unproven();
+                refused(&error)
+            })?;
+            let node = match &purpose {
+                Purpose::Join(_) => None,
+                Purpose::Renewal { node, .. } => Some(node),
+            };
+            match super::verdict(outcomes.last(), node) {
+                Verdict::Answer(node, letter) => {
+                    self.watch_rate(&node);
+                    return Ok(Issued { node, letter });
+                }
+                Verdict::Refused(refusal) => return Err(refusal),
+                Verdict::Again => {}
+            }
+            state = self.handle.read().await.map_err(|_| busy())?;
+            purpose = super::admit(&state, peer.caller(), &request, self.now())?;
+        }
+        Err(Refusal::IssuanceStale)
+    }
+
+    fn watch_rate(&self, node: &NodeId) {
+        let state = self.handle.state();
+        if state.node(node).is_some_and(|record| issuance::is_alarming(record, state.time())) {
+            Alarm::ManyIssuances { node: node.clone() }.raise();
+        }
+    }
+
+    fn draw(&self) -> Result<Draw, NoChance> {
+        Ok(Draw { node: self.chance.node_id()?, serial: self.chance.serial()? })
+    }
+
+    /// Today's signer, parsed once and kept until the roots change.
+    fn signing(&self, state: &State) -> Result<Arc<Signing>, Refusal> {
+        let root = state.roots.signing().ok_or(Refusal::SignerStarting)?;
+        if let Some(signing) = self.pipeline.signing.load_full().filter(|signing| signing.hash == root.issuer) {
+            return Ok(signing);
+        }
+        let signing = Signing::of(root, self.now()).map_err(|error| {
+            tracing::error!(error, "the root cannot sign");
+            Refusal::SignerStopped
+        })?;
+        let signing = Arc::new(signing);
+        self.pipeline.signing.store(Some(Arc::clone(&signing)));
+        Ok(signing)
+    }
+}
+
+/// What a failed proposal means for the caller. An unknown outcome is neither success nor failure: the caller is told to ask
+/// again, and gets the same certificate for the same key if there is one.
+pub(crate) fn refused(error: &ProposeError) -> Refusal {
+    match error {
+        ProposeError::Unavailable { retry_after } => Refusal::Busy { retry_after: *retry_after },
+        ProposeError::Unknown => Refusal::OutcomeUnknown,
+        ProposeError::NotLeader { .. } => Refusal::LeaderLost,
+        ProposeError::TooLarge { .. } | ProposeError::Fatal(_) => Refusal::SignerStopped,
+    }
+}

@@ -1,0 +1,271 @@
+//! `Dispatcher`: sessions and heartbeats (wire.md 6). There is no work to hand out: assignments are one empty set.
+
+use std::hash::{DefaultHasher, Hash, Hasher};
+use std::sync::Arc;
+
+use cluster::authorize::{Grant, Method};
+use cluster::{Command, State};
+use futures::stream;
+use pki::identity::NodeId;
+use replica::Handle;
+use tonic::{Request, Response, Status};
+use wire::convert;
+use wire::proto::issuance_status::State as Issuance;
+use wire::proto::node_spec::Membership;
+use wire::proto::node_status::State as Presence;
+use wire::proto::{
+    Annotations, AssignmentsMessage, AssignmentsRequest, Certificate, HeartbeatRequest, HeartbeatResponse, Meta, Node,
+    NodeSpec, NodeStatus, SessionMessage, SessionRequest, TasksMessage, TasksRequest, UpdateTaskStatusRequest,
+    UpdateTaskStatusResponse, UpdateVolumeStatusRequest, UpdateVolumeStatusResponse, Version,
+};
+use wire::status::Refusal;
+
+use super::{Answers, Service, peer};
+use crate::issue::pipeline::refused;
+use crate::report;
+use crate::server::CallGuard;
+use crate::shared::Shared;
+use crate::slots::Slot;
+
+#[tonic::async_trait]
+impl<H: Handle> wire::server::Dispatcher for Service<H> {
+    type SessionStream = Answers<SessionMessage>;
+    type TasksStream = Answers<TasksMessage>;
+    type AssignmentsStream = Answers<AssignmentsMessage>;
+
+    async fn session(&self, request: Request<SessionRequest>) -> Result<Response<Self::SessionStream>, Status> {
+        let (peer, call) = peer(&request)?;
+        let shared = &self.0;
+        let (node, grant) = shared.authorize_node(&peer, Method::Session)?;
+        let returning = matches!(grant, Grant::Returning(_));
+        let clock = clock_offset(&request, shared);
+        let SessionRequest { description, session_id } = request.into_inner();
+        let description = description.unwrap_or_default();
+        convert::node_description::check_size(&description)?;
+        let state = shared.handle.state();
+        let record = state.node(&node).ok_or(Refusal::SessionNodeMissing)?;
+        let fresh = pki::identity::random_id(shared.chance.bytes().map_err(|_| Refusal::DispatcherStopped)?);
+        let period = state.settings.heartbeat_period();
+        let registered = shared.sessions().register(shared.now(), &node, &session_id, fresh, period, returning)?;
+        if let Some(offset) = clock {
+            shared.sessions().note_clock(&node, offset);
+        }
+        shared.deadline_moved.notify_one();
+
+        let mut commands: Vec<_> =
+            peer.take_unproven().map(|(node, serial)| Command::Confirm { node, serial }).into_iter().collect();
+        let reported = report::split(&state, &node, description, &peer.addr.ip().to_string());
+        if record.report.as_deref() != Some(&reported.report) || record.down {
+            commands.push(Command::Report(Box::new(reported)));
+        }
+        if !commands.is_empty() {
+            shared.handle.propose(commands).await.map_err(|error| {
+                peer.give_back_unproven();
+                refused(&error)
+            })?;
+        }
+        let slot = shared.slots.open(&node, registered.session, returning);
+        shared.touch();
+        Ok(Response::new(session_stream(Arc::clone(shared), node, slot, call)))
+    }
+
+    async fn heartbeat(&self, request: Request<HeartbeatRequest>) -> Result<Response<HeartbeatResponse>, Status> {
+        let (peer, _call) = peer(&request)?;
+        let (node, _) = self.0.authorize_node(&peer, Method::Heartbeat)?;
+        let period = self.0.handle.state().settings.heartbeat_period();
+        let jitter = u32::from_be_bytes(self.0.chance.bytes().map_err(|_| Refusal::DispatcherStopped)?);
+        let clock = clock_offset(&request, &self.0);
+        let told = {
+            let mut sessions = self.0.sessions();
+            let told = sessions.heartbeat(self.0.now(), &node, &request.get_ref().session_id, period, jitter)?;
+            if let Some(offset) = clock {
+                sessions.note_clock(&node, offset);
+            }
+            told
+        };
+        Ok(Response::new(HeartbeatResponse { period: Some(convert::duration::to_wire(told)) }))
+    }
+
+    async fn update_task_status(
+        &self,
+        request: Request<UpdateTaskStatusRequest>,
+    ) -> Result<Response<UpdateTaskStatusResponse>, Status> {
+        let (peer, _call) = peer(&request)?;
+        let (node, _) = self.0.authorize_node(&peer, Method::UpdateTaskStatus)?;
+        self.0.sessions().check(&node, &request.get_ref().session_id)?;
+        if request.get_ref().updates.is_empty() {
+            return Ok(Response::new(UpdateTaskStatusResponse {}));
+        }
+        // No task was ever assigned to anybody, so none is this node's.
+        Err(Status::permission_denied("cannot update a task not assigned this node"))
+    }
+
+    async fn update_volume_status(
+        &self,
+        request: Request<UpdateVolumeStatusRequest>,
+    ) -> Result<Response<UpdateVolumeStatusResponse>, Status> {
+        let (peer, _call) = peer(&request)?;
+        let (node, _) = self.0.authorize_node(&peer, Method::UpdateVolumeStatus)?;
+        self.0.sessions().check(&node, &request.get_ref().session_id)?;
+        Ok(Response::new(UpdateVolumeStatusResponse {}))
+    }
+
+    async fn tasks(&self, request: Request<TasksRequest>) -> Result<Response<Self::TasksStream>, Status> {
+        let (peer, call) = peer(&request)?;
+        let (node, _) = self.0.authorize_node(&peer, Method::Tasks)?;
+        self.0.sessions().check(&node, &request.get_ref().session_id)?;
+        let none = TasksMessage { tasks: Vec::new() };
+        Ok(Response::new(until_session_ends(&self.0, &node, Some(none), call)))
+    }
+
+    async fn assignments(
+        &self,
+        request: Request<AssignmentsRequest>,
+    ) -> Result<Response<Self::AssignmentsStream>, Status> {
+        let (peer, call) = peer(&request)?;
+        let (node, _) = self.0.authorize_node(&peer, Method::Assignments)?;
+        self.0.sessions().check(&node, &request.get_ref().session_id)?;
+        Ok(Response::new(until_session_ends(&self.0, &node, Some(convert::assignments::none()), call)))
+    }
+}
+
+/// The node's clock minus ours, in milliseconds, if the request carries it.
+fn clock_offset<T, H: Handle>(request: &Request<T>, shared: &Shared<H>) -> Option<i64> {
+    let text = request.metadata().get(wire::marker::CLOCK_KEY)?.to_str().ok()?;
+    text.parse::<i64>().ok()?.checked_sub(shared.now().unix_millis())
+}
+
+/// A stream that says `first` and then nothing until the session ends, and with it the stream.
+pub(super) fn until_session_ends<T: Send + 'static, H: Handle>(
+    shared: &Shared<H>,
+    node: &NodeId,
+    first: Option<T>,
+    call: CallGuard,
+) -> Answers<T> {
+    let slot = shared.slots.get(node);
+    Box::pin(stream::unfold((first, slot, Some(call)), |(first, slot, call)| async move {
+        if let Some(first) = first {
+            return Some((Ok(first), (None, slot, call)));
+        }
+        call.as_ref()?;
+        let refusal = match &slot {
+            Some(slot) => slot.ended().await,
+            None => Refusal::NotRegistered,
+        };
+        Some((Err(refusal.status()), (None, slot, None)))
+    }))
+}
+
+struct SessionState<H: Handle> {
+    shared: Arc<Shared<H>>,
+    node: NodeId,
+    slot: Arc<Slot>,
+    sent: Option<u64>,
+    over: bool,
+    _call: CallGuard,
+}
+
+impl<H: Handle> Drop for SessionState<H> {
+    fn drop(&mut self) {
+        self.shared.slots.close(&self.node, &self.slot);
+    }
+}
+
+fn session_stream<H: Handle>(
+    shared: Arc<Shared<H>>,
+    node: NodeId,
+    slot: Arc<Slot>,
+    call: CallGuard,
+) -> Answers<SessionMessage> {
+    let state = SessionState { shared, node, slot, sent: None, over: false, _call: call };
+    Box::pin(stream::unfold(state, |mut session| async move {
+        loop {
+            if session.over {
+                return None;
+            }
+            if let Some(refusal) = session.slot.reason() {
+                let status = refusal.status();
+                session.over = true;
+                return Some((Err(status), session));
+            }
+            let message = session_message(&session.shared.handle.state(), &session.node, &session.slot);
+            let print = message.as_ref().map(fingerprint);
+            match message {
+                Some(message) if print != session.sent => {
+                    session.sent = print;
+                    return Some((Ok(message), session));
+                }
+                Some(_) => session.slot.changed().await,
+                None => session.slot.end(Refusal::SessionNodeMissing),
+            }
+        }
+    }))
+}
+
+/// A whole session message: everything, every time (wire.md 6.3). A node that may only come back is told to renew and is
+/// given no root until it has.
+fn session_message(state: &State, id: &NodeId, slot: &Slot) -> Option<SessionMessage> {
+    let record = state.node(id)?;
+    let issuance = if slot.returning { Issuance::Rotate } else { Issuance::Issued };
+    let availability = match record.spec.availability {
+        cluster::node::Availability::Active => 0,
+        cluster::node::Availability::Pause => 1,
+        cluster::node::Availability::Drain => 2,
+    };
+    let node = Node {
+        id: id.to_string(),
+        meta: Some(Meta {
+            version: Some(Version { index: record.version }),
+            created_at: Some(convert::timestamp::to_wire(record.created)),
+            updated_at: Some(convert::timestamp::to_wire(record.updated)),
+        }),
+        spec: Some(NodeSpec {
+            annotations: Some(Annotations {
+                name: record.spec.name.clone(),
+                labels: record.spec.labels.clone().into_iter().collect(),
+                ..Annotations::default()
+            }),
+            desired_role: convert::role::to_wire(record.spec.role),
+            membership: Membership::Accepted.into(),
+            availability,
+        }),
+        description: record.report.as_deref().map(|said| report::join(state, said)),
+        status: Some(NodeStatus {
+            state: Presence::Ready.into(),
+            message: String::new(),
+            addr: record.report.as_deref().map(|said| said.addr.clone()).unwrap_or_default(),
+        }),
+        certificate: Some(Certificate {
+            role: convert::role::to_wire(record.role),
+            status: Some(convert::certificate::status(issuance, "")),
+            cn: id.to_string(),
+            ..Certificate::default()
+        }),
+        role: convert::role::to_wire(record.role),
+        ..Node::default()
+    };
+    let managers =
+        state.members.rows.iter().map(|(node, member)| convert::weighted_peer::manager(node, &member.addr)).collect();
+    let root_ca = if slot.returning { Vec::new() } else { state.roots.served()?.bundle.clone() };
+    Some(SessionMessage {
+        session_id: slot.session.clone(),
+        node: Some(node),
+        managers,
+        network_bootstrap_keys: Vec::new(),
+        root_ca: root_ca.into(),
+    })
+}
+
+/// What a message says, but for what engines ignore: a message that says nothing new is not sent.
+fn fingerprint(message: &SessionMessage) -> u64 {
+    let mut hasher = DefaultHasher::new();
+    if let Some(node) = &message.node {
+        let quiet = Node { meta: None, status: None, description: None, ..node.clone() };
+        prost::Message::encode_to_vec(&quiet).hash(&mut hasher);
+    }
+    for manager in &message.managers {
+        prost::Message::encode_to_vec(manager).hash(&mut hasher);
+    }
+    message.root_ca.hash(&mut hasher);
+    hasher.finish()
+}

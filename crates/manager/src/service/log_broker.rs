@@ -1,0 +1,37 @@
+//! `LogBroker`: there are no logs to ask for. Subscriptions stay open and silent: an end would bounce the session.
+
+use cluster::authorize::Method;
+use futures::StreamExt;
+use replica::Handle;
+use tonic::{Request, Response, Status, Streaming};
+use wire::proto::{ListenSubscriptionsRequest, PublishLogsMessage, PublishLogsResponse, SubscriptionMessage};
+
+use super::dispatcher::until_session_ends;
+use super::{Answers, Service, peer};
+
+#[tonic::async_trait]
+impl<H: Handle> wire::server::LogBroker for Service<H> {
+    type ListenSubscriptionsStream = Answers<SubscriptionMessage>;
+
+    async fn listen_subscriptions(
+        &self,
+        request: Request<ListenSubscriptionsRequest>,
+    ) -> Result<Response<Self::ListenSubscriptionsStream>, Status> {
+        let (peer, call) = peer(&request)?;
+        let (node, _) = self.0.authorize_node(&peer, Method::ListenSubscriptions)?;
+        Ok(Response::new(until_session_ends(&self.0, &node, None, call)))
+    }
+
+    async fn publish_logs(
+        &self,
+        request: Request<Streaming<PublishLogsMessage>>,
+    ) -> Result<Response<PublishLogsResponse>, Status> {
+        let (peer, _call) = peer(&request)?;
+        self.0.authorize(&peer, Method::PublishLogs)?;
+        let mut messages = request.into_inner();
+        while let Some(message) = messages.next().await {
+            message?;
+        }
+        Ok(Response::new(PublishLogsResponse {}))
+    }
+}

@@ -1,0 +1,64 @@
+//! `NodeCA`: certificates for joiners and nodes (pki.md 6).
+
+use std::sync::Arc;
+
+use cluster::authorize::Method;
+use cluster::node::Availability;
+use replica::Handle;
+use tonic::{Request, Response, Status};
+use wire::convert;
+use wire::proto::node_spec::{Availability as WireAvailability, Membership};
+use wire::proto::{
+    IssueNodeCertificateRequest, IssueNodeCertificateResponse, NodeCertificateStatusRequest,
+    NodeCertificateStatusResponse,
+};
+use wire::status::Refusal;
+
+use super::{Service, peer};
+use crate::issue;
+
+#[tonic::async_trait]
+impl<H: Handle> wire::server::NodeCa for Service<H> {
+    async fn issue_node_certificate(
+        &self,
+        request: Request<IssueNodeCertificateRequest>,
+    ) -> Result<Response<IssueNodeCertificateResponse>, Status> {
+        let (peer, _call) = peer(&request)?;
+        let ours = wire::marker::is_marked(request.metadata());
+        let message = request.into_inner();
+        let availability = match convert::availability::from_wire(message.availability) {
+            WireAvailability::Active => Availability::Active,
+            WireAvailability::Pause => Availability::Pause,
+            WireAvailability::Drain => Availability::Drain,
+        };
+        let wanted = issue::Request { csr: message.csr, token: Arc::from(message.token), availability, ours };
+        let issued = self.0.issue(&peer, wanted).await?;
+        peer.remember(issued.node.clone(), issued.letter.leaf.spki);
+        Ok(Response::new(IssueNodeCertificateResponse {
+            node_id: issued.node.to_string(),
+            node_membership: Membership::Accepted.into(),
+        }))
+    }
+
+    /// Anybody who knows an id is told of what was issued to it and not yet used; of anything else, that there is nothing.
+    async fn node_certificate_status(
+        &self,
+        request: Request<NodeCertificateStatusRequest>,
+    ) -> Result<Response<NodeCertificateStatusResponse>, Status> {
+        let (peer, _call) = peer(&request)?;
+        self.0.authorize(&peer, Method::NodeCertificateStatus)?;
+        let id = request.into_inner().node_id;
+        if id.is_empty() {
+            return Err(Refusal::CaArgumentMissing.into());
+        }
+        let id = id.parse().map_err(|_| Refusal::CertificateMissing)?;
+        let state = self.0.handle.state();
+        let node = state.node(&id).ok_or(Refusal::CertificateMissing)?;
+        let letter = node.letter(peer.issued_key(&id).as_ref()).ok_or(Refusal::CertificateMissing)?;
+        let chain = issue::chain_pem(letter);
+        if peer.is_returning() && peer.node() == Some(&id) {
+            self.0.release_returning(&id);
+        }
+        Ok(Response::new(convert::certificate::issued(&id, letter.leaf.role, letter.csr.clone(), chain)))
+    }
+}

@@ -1,0 +1,323 @@
+//! The session table: who is there. No socket, no clock, no chance of its own: time, ids and jitter are arguments.
+//!
+//! - a node has one session at most; a new registration ends the old one;
+//! - heartbeats keep it; three missed ones end it (six for a node not seen since this manager began to lead);
+//! - registrations are counted: more than three within eight seconds are refused (wire.md 6.2, 6.5).
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
+
+use pki::identity::NodeId;
+use pki::time::Time;
+use wire::status::Refusal;
+
+/// Registrations accepted of a node that is known to the table, within [`REGISTRATION_WINDOW`]. Source: wire.md 6.2.
+pub const REGISTRATIONS_MAX: u32 = 3;
+/// After so long without an accepted registration the count begins anew. Source: wire.md 6.2.
+pub const REGISTRATION_WINDOW: Duration = Duration::from_secs(8);
+/// Heartbeat periods that may pass without one. Source: wire.md 6.5.
+pub const GRACE: u32 = 3;
+/// The same for a node not seen since this manager began to lead. Source: wire.md 6.5.
+pub const UNKNOWN_GRACE: u32 = 6;
+/// How far a period told to a node is from the set one, at most, in thousandths. Source: wire.md 6.5, 5 s ± 0.5 s.
+pub const JITTER_PER_MILLE: u64 = 100;
+
+const _: () = assert!(GRACE < UNKNOWN_GRACE);
+
+/// The table.
+#[derive(Default)]
+pub struct Sessions {
+    rows: BTreeMap<NodeId, Row>,
+    deadlines: BTreeSet<(Time, NodeId)>,
+}
+
+/// What is known of a node's presence.
+#[derive(Clone, Debug)]
+pub struct Row {
+    /// Its session; none while it has not registered since this manager began to lead.
+    pub session: Option<String>,
+    /// Whether it may only come back (quarantine): then it is not shown ready.
+    pub returning: bool,
+    /// When it is given up.
+    deadline: Time,
+    /// The period it was told last.
+    period: Duration,
+    /// The last accepted registration, and how many were counted since.
+    accepted: Time,
+    attempts: u32,
+    /// When it was last heard of.
+    pub last_contact: Option<Time>,
+    /// Its clock minus ours in milliseconds, if it tells.
+    pub clock_offset_ms: Option<i64>,
+}
+
+/// A session was accepted.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Registered {
+    /// The session's id.
+    pub session: String,
+    /// Whether it is the one that the node had before.
+    pub resumed: bool,
+}
+
+impl Sessions {
+    /// This manager begins to lead: nodes that were not down may register for a while before they are called so.
+    pub fn lead(&mut self, now: Time, period: Duration, nodes: impl IntoIterator<Item = NodeId>) {
+        for node in nodes {
+            let deadline = now.saturating_add(period * UNKNOWN_GRACE);
+            let row = Row {
+                session: None,
+                returning: false,
+                deadline,
+                period,
+                accepted: Time::from_unix_millis(i64::MIN),
+                attempts: 0,
+                last_contact: None,
+                clock_offset_ms: None,
+            };
+            self.put(node, row);
+        }
+    }
+
+    /// A node asks for a session; `previous` is the id it sent, `fresh` the id it gets if it gets a new one.
+    ///
+    /// # Errors
+    /// [`Refusal::RateLimited`].
+    pub fn register(
+        &mut self,
+        now: Time,
+        node: &NodeId,
+        previous: &str,
+        fresh: String,
+        period: Duration,
+        returning: bool,
+    ) -> Result<Registered, Refusal> {
+        let known = self.rows.get(node);
+        if let Some(row) = known.filter(|row| row.session.as_deref() == Some(previous) && !previous.is_empty()) {
+            let mut row = row.clone();
+            row.returning = returning;
+            row.last_contact = Some(now);
+            row.deadline = now.saturating_add(row.period * GRACE);
+            self.put(node.clone(), row);
+            return Ok(Registered { session: previous.to_owned(), resumed: true });
+        }
+        let attempts = match known {
+            None => 0,
+            Some(row) if now.since(row.accepted) > REGISTRATION_WINDOW => 1,
+            Some(row) => row.attempts + 1,
+        };
+        if attempts > REGISTRATIONS_MAX {
+            return Err(Refusal::RateLimited { node: node.clone() });
+        }
+        let clock_offset_ms = known.and_then(|row| row.clock_offset_ms);
+        let row = Row {
+            session: Some(fresh.clone()),
+            returning,
+            deadline: now.saturating_add(period * GRACE),
+            period,
+            accepted: now,
+            attempts,
+            last_contact: Some(now),
+            clock_offset_ms,
+        };
+        self.put(node.clone(), row);
+        Ok(Registered { session: fresh, resumed: false })
+    }
+
+    /// A heartbeat; the next is due after the period returned. `jitter` is any random number.
+    ///
+    /// # Errors
+    /// [`Refusal::NotRegistered`] or [`Refusal::SessionInvalid`].
+    pub fn heartbeat(
+        &mut self,
+        now: Time,
+        node: &NodeId,
+        session: &str,
+        period: Duration,
+        jitter: u32,
+    ) -> Result<Duration, Refusal> {
+        self.check(node, session)?;
+        let told = jittered(period, jitter);
+        let Some(row) = self.rows.get_mut(node) else { return Err(Refusal::NotRegistered) };
+        let before = row.deadline;
+        row.period = told;
+        row.last_contact = Some(now);
+        row.deadline = now.saturating_add(told * GRACE);
+        let after = row.deadline;
+        self.deadlines.remove(&(before, node.clone()));
+        self.deadlines.insert((after, node.clone()));
+        Ok(told)
+    }
+
+    /// Whether `session` is the node's present one.
+    ///
+    /// # Errors
+    /// [`Refusal::NotRegistered`] or [`Refusal::SessionInvalid`].
+    pub fn check(&self, node: &NodeId, session: &str) -> Result<(), Refusal> {
+        match self.rows.get(node) {
+            None => Err(Refusal::NotRegistered),
+            Some(row) if row.session.as_deref() == Some(session) => Ok(()),
+            Some(_) => Err(Refusal::SessionInvalid),
+        }
+    }
+
+    /// What a node says of its clock.
+    pub fn note_clock(&mut self, node: &NodeId, offset_ms: i64) {
+        if let Some(row) = self.rows.get_mut(node) {
+            row.clock_offset_ms = Some(offset_ms);
+        }
+    }
+
+    /// Nodes whose time is over at `now`, each with the moment it was last heard of; they leave the table.
+    pub fn expire(&mut self, now: Time) -> Vec<(NodeId, Row)> {
+        let mut gone = Vec::new();
+        while let Some((deadline, _)) = self.deadlines.first() {
+            if *deadline > now {
+                break;
+            }
+            let Some((_, node)) = self.deadlines.pop_first() else { break };
+            if let Some(row) = self.rows.remove(&node) {
+                gone.push((node, row));
+            }
+        }
+        gone
+    }
+
+    /// When the next node's time is over.
+    pub fn next_deadline(&self) -> Option<Time> {
+        self.deadlines.first().map(|(deadline, _)| *deadline)
+    }
+
+    /// The node is no longer of this cluster.
+    pub fn forget(&mut self, node: &NodeId) {
+        if let Some(row) = self.rows.remove(node) {
+            self.deadlines.remove(&(row.deadline, node.clone()));
+        }
+    }
+
+    /// What is known of a node's presence.
+    pub fn row(&self, node: &NodeId) -> Option<&Row> {
+        self.rows.get(node)
+    }
+
+    /// Whether a node is in session as a full member.
+    pub fn is_ready(&self, node: &NodeId) -> bool {
+        self.rows.get(node).is_some_and(|row| row.session.is_some() && !row.returning)
+    }
+
+    fn put(&mut self, node: NodeId, row: Row) {
+        let deadline = row.deadline;
+        if let Some(before) = self.rows.insert(node.clone(), row) {
+            self.deadlines.remove(&(before.deadline, node.clone()));
+        }
+        self.deadlines.insert((deadline, node));
+    }
+}
+
+/// A period near `period`: heartbeats of many nodes do not come at once.
+fn jittered(period: Duration, jitter: u32) -> Duration {
+    let nanos = u64::try_from(period.as_nanos()).unwrap_or(u64::MAX);
+    let span = nanos / 1000 * JITTER_PER_MILLE;
+    let offset = (u128::from(jitter) * u128::from(2 * span) / u128::from(u32::MAX)) as u64;
+    Duration::from_nanos(nanos.saturating_sub(span).saturating_add(offset))
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+
+    const PERIOD: Duration = Duration::from_secs(5);
+
+    fn at(millis: i64) -> Time {
+        Time::from_unix_millis(1_700_000_000_000 + millis)
+    }
+
+    fn node() -> NodeId {
+        "node".parse().unwrap()
+    }
+
+    fn register(table: &mut Sessions, millis: i64, id: &str) -> Result<Registered, Refusal> {
+        table.register(at(millis), &node(), "", id.to_owned(), PERIOD, false)
+    }
+
+    #[test]
+    fn c361_each_registration_has_its_own_id() {
+        let mut table = Sessions::default();
+        assert_eq!(register(&mut table, 0, "a").unwrap().session, "a");
+        assert_eq!(register(&mut table, 1, "b").unwrap().session, "b");
+        assert_eq!(table.check(&node(), "a"), Err(Refusal::SessionInvalid));
+        assert_eq!(table.check(&node(), "b"), Ok(()));
+    }
+
+    #[test]
+    fn c362_registrations_are_limited() {
+        let limited = Err(Refusal::RateLimited { node: node() });
+        let mut table = Sessions::default();
+        for n in 0..4 {
+            assert!(register(&mut table, n, "s").is_ok(), "a new node: {n}");
+        }
+        assert_eq!(register(&mut table, 4, "s"), limited);
+        assert!(register(&mut table, 8_004, "s").is_ok(), "after eight seconds");
+
+        let mut table = Sessions::default();
+        table.lead(at(0), PERIOD, [node()]);
+        for n in 0..3 {
+            assert!(register(&mut table, n, "s").is_ok(), "a known node: {n}");
+        }
+        assert_eq!(register(&mut table, 4, "s"), limited);
+    }
+
+    #[test]
+    fn c365_c366_heartbeats() {
+        let mut table = Sessions::default();
+        let beat =
+            |table: &mut Sessions, session: &str, jitter| table.heartbeat(at(1), &node(), session, PERIOD, jitter);
+        assert_eq!(beat(&mut table, "a", 0), Err(Refusal::NotRegistered));
+        register(&mut table, 0, "a").unwrap();
+        assert_eq!(beat(&mut table, "", 0), Err(Refusal::SessionInvalid));
+        assert_eq!(beat(&mut table, "b", 0), Err(Refusal::SessionInvalid));
+        assert_eq!(beat(&mut table, "a", 0), Ok(Duration::from_millis(4500)));
+        assert_eq!(beat(&mut table, "a", u32::MAX), Ok(Duration::from_millis(5500)));
+        assert!(table.is_ready(&node()));
+    }
+
+    #[test]
+    fn c367_without_heartbeats_a_node_is_given_up() {
+        let mut table = Sessions::default();
+        register(&mut table, 0, "a").unwrap();
+        assert!(table.expire(at(14_999)).is_empty());
+        let gone = table.expire(at(15_000));
+        assert_eq!(gone.len(), 1);
+        assert_eq!(table.heartbeat(at(15_001), &node(), "a", PERIOD, 0), Err(Refusal::NotRegistered));
+        assert_eq!(table.next_deadline(), None);
+    }
+
+    #[test]
+    fn c370_a_session_is_resumed_without_being_counted() {
+        let mut table = Sessions::default();
+        register(&mut table, 0, "a").unwrap();
+        for n in 0..10 {
+            let again = table.register(at(n), &node(), "a", "x".to_owned(), PERIOD, false).unwrap();
+            assert_eq!(again, Registered { session: "a".to_owned(), resumed: true });
+        }
+    }
+
+    #[test]
+    fn c373_after_a_start_nodes_have_six_periods() {
+        let mut table = Sessions::default();
+        table.lead(at(0), PERIOD, [node()]);
+        assert!(!table.is_ready(&node()));
+        assert!(table.expire(at(29_999)).is_empty());
+        assert_eq!(table.expire(at(30_000)).len(), 1);
+    }
+
+    #[test]
+    fn a_forgotten_node_leaves_nothing() {
+        let mut table = Sessions::default();
+        register(&mut table, 0, "a").unwrap();
+        table.forget(&node());
+        assert_eq!(table.next_deadline(), None);
+        assert_eq!(table.check(&node(), "a"), Err(Refusal::NotRegistered));
+    }
+}

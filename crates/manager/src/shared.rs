@@ -1,0 +1,125 @@
+//! What all parts of a running manager share.
+
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use cluster::Command;
+use cluster::authorize::{Denial, Grant, Method};
+use pki::identity::{NodeId, Role};
+use pki::time::Time;
+use replica::Handle;
+use tokio::sync::watch;
+use wire::status::{Refusal, Unauthorized};
+
+use crate::chance::Chance;
+use crate::issue::pipeline::{Pipeline, refused};
+use crate::server::{Connections, Peer};
+use crate::sessions::Sessions;
+use crate::slots::Slots;
+
+/// Time that a node which came back has to install its new certificate before its session is ended.
+const INSTALL_TIME: std::time::Duration = std::time::Duration::from_millis(500);
+
+/// The time, given as an argument.
+pub type Clock = Arc<dyn Fn() -> Time + Send + Sync>;
+
+pub(crate) struct Shared<H> {
+    pub(crate) handle: H,
+    pub(crate) clock: Clock,
+    pub(crate) chance: Chance,
+    pub(crate) identity: mtls::Live,
+    pub(crate) pipeline: Pipeline,
+    pub(crate) slots: Slots,
+    pub(crate) connections: Connections,
+    sessions: Mutex<Sessions>,
+    /// Wakes whoever waits for the next session to run out.
+    pub(crate) deadline_moved: tokio::sync::Notify,
+    /// Counts changes of what an operator sees.
+    pub(crate) seen: watch::Sender<u64>,
+}
+
+impl<H: Handle> Shared<H> {
+    pub(crate) fn new(handle: H, clock: Clock, chance: Chance, identity: mtls::Live) -> Self {
+        Self {
+            handle,
+            clock,
+            chance,
+            identity,
+            pipeline: Pipeline::default(),
+            slots: Slots::default(),
+            connections: Connections::default(),
+            sessions: Mutex::new(Sessions::default()),
+            deadline_moved: tokio::sync::Notify::new(),
+            seen: watch::Sender::new(0),
+        }
+    }
+
+    /// The time; never before the cluster's own.
+    pub(crate) fn now(&self) -> Time {
+        (self.clock)()
+    }
+
+    pub(crate) fn sessions(&self) -> MutexGuard<'_, Sessions> {
+        self.sessions.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Says that something an operator sees has changed.
+    pub(crate) fn touch(&self) {
+        self.seen.send_modify(|count| *count = count.wrapping_add(1));
+    }
+
+    /// Whether the peer may call `method` now.
+    pub(crate) fn authorize(&self, peer: &Peer, method: Method) -> Result<Grant, Refusal> {
+        let state = self.handle.state();
+        state.authorize(peer.caller(), method, self.now()).map_err(|denial| refusal(denial, &state))
+    }
+
+    /// The same for a call that only a node makes: who it is.
+    pub(crate) fn authorize_node(&self, peer: &Peer, method: Method) -> Result<(NodeId, Grant), Refusal> {
+        let grant = self.authorize(peer, method)?;
+        let node = peer.node().ok_or(Refusal::Peer(Unauthorized::NoCertificate))?;
+        Ok((node.clone(), grant))
+    }
+
+    /// Lets a node that came back start over: it has fetched its new certificate, and a connection made with that one is no
+    /// longer quarantined. It gets a moment to install it first.
+    pub(crate) fn release_returning(self: &Arc<Self>, node: &NodeId) {
+        let (shared, node) = (Arc::clone(self), node.clone());
+        tokio::spawn(async move {
+            tokio::time::sleep(INSTALL_TIME).await;
+            if shared.slots.get(&node).is_some_and(|slot| slot.returning) {
+                shared.slots.end(&node, Refusal::MustDisconnect);
+                shared.connections.cut(&node);
+            }
+        });
+    }
+
+    /// Commits that the leaf of this connection was seen in use, if that is not known yet.
+    pub(crate) async fn confirm(&self, peer: &Peer) -> Result<(), Refusal> {
+        let Some((node, serial)) = peer.take_unproven() else { return Ok(()) };
+        match self.handle.propose(vec![Command::Confirm { node, serial }]).await {
+            Ok(_) => Ok(()),
+            Err(error) => {
+                peer.give_back_unproven();
+                Err(refused(&error))
+            }
+        }
+    }
+}
+
+/// The text of a denial (wire.md 4).
+pub(crate) fn refusal(denial: Denial, state: &cluster::State) -> Refusal {
+    let both = || vec![Role::Worker, Role::Manager];
+    Refusal::Peer(match denial {
+        Denial::NoCertificate => Unauthorized::NoCertificate,
+        Denial::Role { workers_too } => {
+            Unauthorized::Role { allowed: if workers_too { both() } else { vec![Role::Manager] } }
+        }
+        Denial::Removed(node) => Unauthorized::Removed { node },
+        Denial::Organization(cluster) => {
+            Unauthorized::Organization { cluster: state.cluster_id().cloned().unwrap_or(cluster) }
+        }
+        Denial::Unregistered(node) => Unauthorized::Unregistered { node },
+        Denial::Cut(node) => Unauthorized::Withdrawn { node },
+        Denial::Expired(node) | Denial::Quarantined(node, _) => Unauthorized::MustRenew { node },
+    })
+}
