@@ -150,7 +150,7 @@ pub struct Reported {
     pub node: NodeId,
     /// The report.
     pub report: Report,
-    /// Blobs, each checked against its digest.
+    /// Blobs; each counts by the digest that it has.
     pub blobs: Vec<(BlobDigest, Arc<[u8]>)>,
 }
 

@@ -60,8 +60,8 @@ pub fn check_step(before: &State, after: &State) -> Result<(), Broken> {
             _ => {}
         }
     }
-    for id in before.removals.keys() {
-        if after.nodes.contains_key(id) {
+    for (id, removal) in &before.removals {
+        if after.nodes.contains_key(id) && removal.until >= after.time {
             return broken(format!("{id} was removed and is back"));
         }
     }

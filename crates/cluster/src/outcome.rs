@@ -88,8 +88,8 @@ pub enum Rejection {
     /// A manager cannot be made yet, or not be unmade.
     #[error("the role cannot be changed")]
     RoleFixed,
-    /// A blob does not have its digest.
-    #[error("a blob does not have its digest")]
+    /// A report refers to a blob that is neither stored nor given.
+    #[error("a blob of the report is missing")]
     Blob,
 }
 

@@ -6,7 +6,7 @@ pub mod walk;
 use std::sync::Arc;
 use std::time::Duration;
 
-use cluster::command::{Admit, Batch, Bootstrap, Command, Premises, Renew, Reported, SecretBox};
+use cluster::command::{Admit, Batch, Bootstrap, Command, Premises, Renew, Reported, SecretBox, UpdateCluster};
 use cluster::node::{Availability, BlobDigest, IssuerHash, Leaf, Letter, Node, Report, Spec, TokenUse};
 use cluster::outcome::{Outcome, Rejection};
 use cluster::roots::Root;
@@ -260,4 +260,49 @@ pub fn assert_same(a: &State, b: &State) {
 
 pub fn issuer(n: u8) -> IssuerHash {
     IssuerHash([n; 32])
+}
+
+/// What the samples in testdata/state/format-1 hold: a batch with every command, and the state of a small cluster.
+pub fn sample() -> (Batch, Cluster) {
+    let mut cluster = Cluster::new();
+    cluster.join(1);
+    cluster.report(1, "worker-1", b"a description");
+    let second = cluster.admission(2);
+    cluster.run(Command::Admit(Box::new(second.clone())));
+    let renewal = cluster.renewal(1);
+    cluster.run(Command::Renew(Box::new(renewal.clone())));
+    cluster.confirm(1, &renewal.letter);
+    cluster.renew(1);
+    cluster.join(3);
+    cluster.remove(3);
+    let mut spec = cluster.node(1).spec.clone();
+    spec.name = "name".to_owned();
+    spec.labels.insert("key".to_owned(), "value".to_owned());
+    spec.availability = Availability::Drain;
+    let update_node = Command::UpdateNode { node: id(1), version: cluster.node(1).version, spec: Box::new(spec) };
+    cluster.run(update_node.clone());
+    let presence = Command::Presence { node: id(1), down: true, seen: cluster.now };
+    cluster.run(presence.clone());
+    let (report, blobs) = report("worker-1", b"a description");
+    let settings = Settings { autolock: true, node_cert_expiry: 2 * HOUR, ..Settings::default() };
+    let update = UpdateCluster {
+        version: cluster.state.cluster_version,
+        settings: Some(settings),
+        worker_secret: Some(secret(3)),
+        manager_secret: Some(secret(4)),
+    };
+    cluster.run(Command::UpdateCluster(Box::new(update.clone())));
+    let commands = vec![
+        Cluster::bootstrap(),
+        Command::Admit(Box::new(second)),
+        Command::Confirm { node: id(1), serial: renewal.letter.leaf.serial },
+        Command::Renew(Box::new(renewal)),
+        Command::Report(Box::new(Reported { node: id(1), report, blobs })),
+        presence,
+        update_node,
+        Command::RemoveNode { node: id(3), force: true, ready: false },
+        Command::UpdateCluster(Box::new(update)),
+        Command::Collect { nodes: vec![id(1), id(2)] },
+    ];
+    (Batch { time: cluster.now, commands }, cluster)
 }

@@ -16,6 +16,7 @@ pub type Step = (u8, u16, u8);
 impl Cluster {
     /// The command of a step, as it makes sense in this state; none: time passes instead.
     pub fn step(&mut self, (what, pick, twist): Step) -> Option<Command> {
+        let twist = twist % 16;
         let nodes: Vec<NodeId> = self.state.nodes.keys().cloned().collect();
         let picked = nodes[usize::from(pick) % nodes.len()].clone();
         let record = self.state.node(&picked).cloned();

@@ -1,0 +1,17 @@
+//! Writes the samples of the present storage format: `cargo run -p swarmpki-cluster --example write_samples`.
+//! Once a format is released its samples are never written again.
+#![allow(missing_docs)]
+
+extern crate swarmpki_cluster as cluster;
+
+#[path = "../tests/support/mod.rs"]
+mod support;
+
+fn main() -> std::io::Result<()> {
+    let dir = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("testdata/state/format-1");
+    let (batch, cluster) = support::sample();
+    std::fs::create_dir_all(&dir)?;
+    std::fs::write(dir.join("batch.bin"), batch.encode())?;
+    std::fs::write(dir.join("state.bin"), cluster.state.encode_snapshot())?;
+    std::fs::write(dir.join("log.bin"), &cluster.log[2].bytes)
+}

@@ -1,0 +1,396 @@
+//! Storage format 1: what is written comes back, samples stay readable, and no bytes make it panic.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
+
+mod support;
+
+extern crate swarmpki_cluster as cluster;
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use cluster::command::{Admit, Batch, Bootstrap, Command, Premises, Renew, Reported, SecretBox, UpdateCluster};
+use cluster::format::LogRecord;
+use cluster::node::{Availability, BlobDigest, IssuerHash, Leaf, Letter, Report, Spec, TokenUse};
+use cluster::roots::Root;
+use cluster::settings::{ExternalCa, RaftSettings, Settings};
+use cluster::{DecodeError, State, invariant};
+use pki::identity::{NodeId, Role};
+use pki::join_token::JoinSecret;
+use pki::key::SpkiHash;
+use pki::secret::SecretBytes;
+use pki::serial::Serial;
+use pki::time::Time;
+use proptest::collection::{btree_map, vec};
+use proptest::prelude::*;
+use support::walk::Step;
+use support::{Cluster, assert_same, id};
+
+fn node_id() -> impl Strategy<Value = NodeId> {
+    "[0-9A-Za-z._-]{1,64}".prop_map(|text| text.parse().unwrap())
+}
+
+fn time() -> impl Strategy<Value = Time> {
+    any::<i64>().prop_map(Time::from_unix_millis)
+}
+
+fn role() -> impl Strategy<Value = Role> {
+    prop_oneof![Just(Role::Worker), Just(Role::Manager)]
+}
+
+fn text() -> impl Strategy<Value = String> {
+    ".{0,12}"
+}
+
+fn labels() -> impl Strategy<Value = BTreeMap<String, String>> {
+    btree_map(text(), text(), 0..4)
+}
+
+fn bytes() -> impl Strategy<Value = Vec<u8>> {
+    vec(any::<u8>(), 0..40)
+}
+
+fn secret() -> impl Strategy<Value = SecretBox> {
+    any::<[u8; 16]>().prop_map(|bytes| SecretBox(Arc::new(JoinSecret::from_bytes(bytes))))
+}
+
+fn spec() -> impl Strategy<Value = Spec> {
+    let availability = prop_oneof![Just(Availability::Active), Just(Availability::Pause), Just(Availability::Drain)];
+    (text(), labels(), role(), availability).prop_map(|(name, labels, role, availability)| Spec {
+        name,
+        labels,
+        role,
+        availability,
+    })
+}
+
+fn leaf() -> impl Strategy<Value = Leaf> {
+    (any::<[u8; 20]>(), any::<[u8; 32]>(), any::<[u8; 32]>(), role(), time(), time()).prop_map(
+        |(serial, spki, issuer, role, not_before, not_after)| Leaf {
+            serial: Serial::from_random(serial),
+            spki: SpkiHash(spki),
+            issuer: IssuerHash(issuer),
+            role,
+            not_before,
+            not_after,
+        },
+    )
+}
+
+fn letter() -> impl Strategy<Value = Letter> {
+    (bytes(), leaf(), bytes(), vec(bytes(), 0..3), time()).prop_map(|(csr, leaf, certificate, ladder, issued)| Letter {
+        csr,
+        leaf,
+        certificate,
+        ladder,
+        issued,
+    })
+}
+
+fn token() -> impl Strategy<Value = TokenUse> {
+    any::<(u32, u64)>().prop_map(|(row, generation)| TokenUse { row, generation })
+}
+
+fn premises() -> impl Strategy<Value = Premises> {
+    (any::<[u8; 32]>(), any::<u64>(), time()).prop_map(|(issuer, epoch, signed)| Premises {
+        issuer: IssuerHash(issuer),
+        epoch,
+        signed,
+    })
+}
+
+fn duration() -> impl Strategy<Value = Duration> {
+    any::<u64>().prop_map(Duration::from_nanos)
+}
+
+fn settings() -> impl Strategy<Value = Settings> {
+    let raft = any::<(u64, Option<u64>, u64, u32, u32)>();
+    let external = (text(), labels(), text()).prop_map(|(url, options, ca_cert)| ExternalCa { url, options, ca_cert });
+    let plain = any::<(Option<i64>, u64, bool, u32, u32)>();
+    (labels(), raft, duration(), duration(), vec(external, 0..3), plain, vec(text(), 0..3)).prop_map(
+        |(labels, raft, heartbeat, node_cert_expiry, external_cas, plain, default_addr_pool)| Settings {
+            labels,
+            task_history: plain.0,
+            raft: RaftSettings {
+                snapshot_interval: raft.0,
+                keep_old_snapshots: raft.1,
+                slow_followers: raft.2,
+                election_tick: raft.3,
+                heartbeat_tick: raft.4,
+            },
+            heartbeat,
+            node_cert_expiry,
+            external_cas,
+            force_rotate: plain.1,
+            autolock: plain.2,
+            default_addr_pool,
+            subnet_size: plain.3,
+            data_path_port: plain.4,
+        },
+    )
+}
+
+fn root() -> impl Strategy<Value = Arc<Root>> {
+    (bytes(), bytes(), proptest::option::of(bytes())).prop_map(|(bundle, intermediates, key)| {
+        let key = key.map(|key| Arc::new(SecretBytes::new(key)));
+        Arc::new(Root::new(bundle, support::root().signer.clone(), intermediates, key))
+    })
+}
+
+fn bootstrap() -> impl Strategy<Value = Command> {
+    let first = ("[0-9A-Za-z._-]{1,64}", any::<bool>(), root(), vec(bytes(), 0..3), node_id());
+    (first, (spec(), text(), letter(), secret(), secret(), settings())).prop_map(
+        |((cluster, fips, root, logged, node), (spec, addr, letter, worker_secret, manager_secret, settings))| {
+            Command::Bootstrap(Box::new(Bootstrap {
+                cluster: cluster.parse().unwrap(),
+                fips,
+                root,
+                logged,
+                node,
+                spec,
+                addr,
+                letter,
+                worker_secret,
+                manager_secret,
+                settings,
+            }))
+        },
+    )
+}
+
+fn reported() -> impl Strategy<Value = Command> {
+    (node_id(), text(), text(), any::<[[u8; 32]; 3]>(), vec(bytes(), 0..4)).prop_map(
+        |(node, hostname, addr, [issuer, trust, description], blobs)| {
+            let report = Report {
+                hostname,
+                addr,
+                issuer: BlobDigest(issuer),
+                trust: BlobDigest(trust),
+                description: BlobDigest(description),
+            };
+            let blobs = blobs.into_iter().map(|bytes| (BlobDigest::of(&bytes), Arc::from(bytes))).collect();
+            Command::Report(Box::new(Reported { node, report, blobs }))
+        },
+    )
+}
+
+fn command() -> impl Strategy<Value = Command> {
+    let admit = (node_id(), spec(), any::<bool>(), token(), letter(), premises());
+    let renew = (node_id(), any::<u32>(), letter(), premises());
+    let update = (any::<u64>(), proptest::option::of(settings()), [secret(), secret()], any::<[bool; 2]>());
+    prop_oneof![
+        bootstrap(),
+        admit.prop_map(|(node, spec, ours, token, letter, premises)| Command::Admit(Box::new(Admit {
+            node,
+            spec,
+            ours,
+            token,
+            letter: Arc::new(letter),
+            premises
+        }))),
+        renew.prop_map(|(node, cut, letter, premises)| Command::Renew(Box::new(Renew {
+            node,
+            cut,
+            letter: Arc::new(letter),
+            premises
+        }))),
+        (node_id(), any::<[u8; 20]>())
+            .prop_map(|(node, serial)| Command::Confirm { node, serial: Serial::from_random(serial) }),
+        reported(),
+        (node_id(), any::<bool>(), time()).prop_map(|(node, down, seen)| Command::Presence { node, down, seen }),
+        (node_id(), any::<u64>(), spec()).prop_map(|(node, version, spec)| Command::UpdateNode {
+            node,
+            version,
+            spec: Box::new(spec)
+        }),
+        (node_id(), any::<bool>(), any::<bool>()).prop_map(|(node, force, ready)| Command::RemoveNode {
+            node,
+            force,
+            ready
+        }),
+        update.prop_map(|(version, settings, [worker, manager], [some_worker, some_manager])| {
+            Command::UpdateCluster(Box::new(UpdateCluster {
+                version,
+                settings,
+                worker_secret: some_worker.then_some(worker),
+                manager_secret: some_manager.then_some(manager),
+            }))
+        }),
+        vec(node_id(), 0..4).prop_map(|nodes| Command::Collect { nodes }),
+    ]
+}
+
+/// What `Debug` hides of a command: its secrets, and a root's bytes.
+fn hidden(command: &Command) -> Vec<Option<Vec<u8>>> {
+    let secret = |secret: &SecretBox| Some(secret.0.expose().to_vec());
+    match command {
+        Command::Bootstrap(first) => vec![
+            secret(&first.worker_secret),
+            secret(&first.manager_secret),
+            first.root.key.as_ref().map(|key| key.expose().to_vec()),
+            Some(first.root.bundle.clone()),
+            Some(first.root.signer.der().to_vec()),
+            Some(first.root.intermediates.clone()),
+        ],
+        Command::UpdateCluster(update) => {
+            vec![update.worker_secret.as_ref().and_then(secret), update.manager_secret.as_ref().and_then(secret)]
+        }
+        _ => Vec::new(),
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(200))]
+
+    #[test]
+    fn a_batch_comes_back(time in time(), commands in vec(command(), 0..4)) {
+        let batch = Batch { time, commands };
+        let bytes = batch.encode();
+        let back = Batch::decode(&bytes).unwrap();
+        prop_assert_eq!(format!("{batch:?}"), format!("{back:?}"));
+        let secrets = |batch: &Batch| batch.commands.iter().map(hidden).collect::<Vec<_>>();
+        prop_assert!(secrets(&batch) == secrets(&back), "what Debug hides differs");
+        prop_assert_eq!(&bytes, &back.encode());
+        let sum: usize = batch.commands.iter().map(Command::encoded_len).sum();
+        prop_assert!(sum <= bytes.len() && bytes.len() <= sum + 20 + 11 * batch.commands.len());
+    }
+
+    #[test]
+    fn a_populated_state_comes_back(steps in vec(any::<Step>(), 0..120)) {
+        let mut cluster = Cluster::new();
+        cluster.walk(&steps);
+        let bytes = cluster.state.encode_snapshot();
+        let back = State::decode_snapshot(&bytes).unwrap();
+        assert_same(&cluster.state, &back);
+        prop_assert!(bytes == back.encode_snapshot());
+        invariant::check(&back).unwrap();
+    }
+
+    #[test]
+    fn no_bytes_make_decoding_panic(bytes in vec(any::<u8>(), 0..200)) {
+        let _ = Batch::decode(&bytes);
+        let _ = State::decode_snapshot(&bytes);
+        let _ = LogRecord::decode(&bytes);
+    }
+
+    /// Damage to what was written: it is refused, or means something that can be applied without panic.
+    #[test]
+    fn no_damage_makes_decoding_or_applying_panic(
+        steps in vec(any::<Step>(), 0..40),
+        damage in vec((any::<prop::sample::Index>(), any::<u8>()), 1..4),
+        cut in any::<prop::sample::Index>(),
+        next in any::<Step>(),
+    ) {
+        let mut cluster = Cluster::new();
+        let trail = cluster.walk(&steps);
+        let hurt = |bytes: &[u8]| {
+            let mut bytes = bytes.to_vec();
+            for (place, value) in &damage {
+                let place = place.index(bytes.len());
+                bytes[place] = *value;
+            }
+            bytes
+        };
+        let snapshot = cluster.state.encode_snapshot();
+        let _ = State::decode_snapshot(&snapshot[..cut.index(snapshot.len())]);
+        if let Some((bytes, _)) = trail.last()
+            && let Ok(batch) = Batch::decode(&hurt(bytes))
+        {
+            cluster.state.clone().apply(u64::MAX, &batch);
+        }
+        if let Ok(mut state) = State::decode_snapshot(&hurt(&snapshot)) {
+            let commands = cluster.step(next).into_iter().collect();
+            state.apply(1_000, &Batch { time: cluster.now, commands });
+            state.encode_snapshot();
+        }
+    }
+}
+
+const SAMPLES: [&str; 3] = ["batch.bin", "state.bin", "log.bin"];
+
+fn sample(name: &str) -> Vec<u8> {
+    let path = format!("{}/testdata/state/format-1/{name}", env!("CARGO_MANIFEST_DIR"));
+    std::fs::read(&path).unwrap_or_else(|_| panic!("no {path}: cargo run -p swarmpki-cluster --example write_samples"))
+}
+
+/// Every stored format ever released still opens, and this build still writes it the same.
+#[test]
+fn samples_of_format_1_open() {
+    let [batch, state, log] = SAMPLES.map(sample);
+    let (commands, cluster) = support::sample();
+    let decoded = Batch::decode(&batch).unwrap();
+    assert_eq!(format!("{decoded:?}"), format!("{commands:?}"));
+    assert!(decoded.commands.iter().map(hidden).eq(commands.commands.iter().map(hidden)), "secrets differ");
+    assert!(commands.encode() == batch, "this build writes batches otherwise: a new sample is due");
+
+    let decoded = State::decode_snapshot(&state).unwrap();
+    assert_same(&decoded, &cluster.state);
+    invariant::check(&decoded).unwrap();
+    assert!(cluster.state.encode_snapshot() == state, "this build writes states otherwise: a new sample is due");
+
+    let record = LogRecord::decode(&log).unwrap();
+    assert_eq!(record.node, Some(id(1)));
+    assert_eq!(record.time, support::START);
+    assert_eq!(log, cluster.log[2].bytes);
+}
+
+#[test]
+fn a_sample_has_every_command() {
+    let kinds: std::collections::BTreeSet<_> = support::sample().0.commands.iter().map(kind).collect();
+    assert!(kinds.into_iter().eq(0..10));
+}
+
+/// Fails to compile when a command is added: it needs a place in the sample.
+fn kind(command: &Command) -> u8 {
+    match command {
+        Command::Bootstrap(_) => 0,
+        Command::Admit(_) => 1,
+        Command::Renew(_) => 2,
+        Command::Confirm { .. } => 3,
+        Command::Report(_) => 4,
+        Command::Presence { .. } => 5,
+        Command::UpdateNode { .. } => 6,
+        Command::RemoveNode { .. } => 7,
+        Command::UpdateCluster(_) => 8,
+        Command::Collect { .. } => 9,
+    }
+}
+
+#[test]
+fn a_snapshot_that_contradicts_itself_is_refused() {
+    let mut cluster = Cluster::new();
+    cluster.join(1);
+    cluster.report(1, "one", b"linux");
+    let decode = |state: &State| State::decode_snapshot(&state.encode_snapshot()).err();
+    assert_eq!(decode(&cluster.state), None);
+
+    let mut missing = cluster.state.clone();
+    let digest = *missing.blobs.keys().next().unwrap();
+    missing.blobs.remove(&digest);
+    assert_eq!(decode(&missing), Some(DecodeError::Field("blob")));
+
+    let mut unread = cluster.state.clone();
+    unread.blobs.insert(BlobDigest::of(b"unread"), (1, Arc::from(b"unread".as_slice())));
+    assert_eq!(decode(&unread), Some(DecodeError::Field("blob")));
+
+    let mut twice = cluster.state.clone();
+    twice.nodes.insert(id(2), Arc::new(cluster.node(1).clone()));
+    assert_eq!(decode(&twice), Some(DecodeError::Field("node id")));
+
+    let mut rootless = cluster.state.clone();
+    rootless.roots = cluster::roots::Roots::None;
+    assert_eq!(decode(&rootless), Some(DecodeError::Field("root")));
+
+    let mut no_token = cluster.state.clone();
+    let mut record = cluster.node(1).clone();
+    record.unfinished = Some(TokenUse { row: 9, generation: 0 });
+    no_token.nodes.insert(id(1), Arc::new(record));
+    assert_eq!(decode(&no_token), Some(DecodeError::Field("token")));
+}
+
+#[test]
+fn no_secret_shows_in_debug() {
+    let (batch, _) = support::sample();
+    let shown = format!("{batch:?}");
+    assert!(!shown.contains("[1, 1, 1") && !shown.contains("not a key"), "{shown}");
+}
