@@ -94,7 +94,12 @@ impl Log {
         self.tail.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn read(&self, range: impl RangeBounds<u64>) -> io::Result<Vec<Entry>> {
+    #[cfg(test)]
+    pub(super) fn kept(&self) -> usize {
+        self.lock().entries.len()
+    }
+
+    pub(super) fn read(&self, range: impl RangeBounds<u64>) -> io::Result<Vec<Entry>> {
         let (start, disk_end, mut kept) = {
             let tail = self.lock();
             let first = tail.purged.map_or(0, |id| id.index.saturating_add(1));
@@ -239,7 +244,7 @@ impl RaftLogStorage<Types> for Log {
                 tail.bytes = tail.bytes.saturating_sub(back.bytes);
                 tail.entries.pop_back();
             }
-            tail.last = last;
+            tail.last = tail.last.min(last);
             // Only followers truncate, so there are others; what the last membership was is asked at the next start.
             tail.sole_voter = None;
         }

@@ -71,11 +71,11 @@ pub(super) struct Machine {
     snapshot: Arc<Mutex<Option<Description>>>,
 }
 
-/// The bytes of a snapshot: still in the store, or received.
+/// A snapshot that lies in a store: read when it is needed, so that nobody holds two copies of the state.
 #[derive(Clone)]
-pub(super) enum Image {
-    Stored(Store),
-    Bytes(Arc<Zeroizing<Vec<u8>>>),
+pub(super) struct Image {
+    store: Store,
+    description: Description,
 }
 
 /// Writes one snapshot of the state as it was.
@@ -199,12 +199,7 @@ impl RaftStateMachine<Types> for Machine {
     }
 
     async fn install_snapshot(&mut self, meta: &SnapshotMeta, image: Image) -> io::Result<()> {
-        let known = self.described().clone().filter(|description| description.meta == *meta);
-        let bytes = match (&image, &known) {
-            (Image::Stored(_), Some(description)) => image.load(description)?,
-            (Image::Stored(_), None) => return Err(io::Error::other("the stored snapshot is another one")),
-            (Image::Bytes(bytes), _) => bytes.clone(),
-        };
+        let bytes = image.load()?;
         self.state = State::decode_snapshot(&bytes).map_err(|error| {
             let what = format!("the snapshot cannot be read by this version: {error}");
             self.fatal.raise(Fatal::new(what.clone()));
@@ -212,8 +207,8 @@ impl RaftStateMachine<Types> for Machine {
         })?;
         self.applied = meta.last_log_id;
         self.membership = meta.last_membership.clone();
-        if matches!(image, Image::Bytes(_)) {
-            let description = Description { meta: meta.clone(), bytes: bytes.len() as u64, sha256: sha256(&bytes) };
+        if !image.store.is(&self.store) {
+            let description = Description { meta: meta.clone(), ..image.description };
             save(&self.store, &description, bytes).await?;
             self.progress.covered(self.progress.take(), description.bytes);
             *self.described() = Some(description);
@@ -223,8 +218,8 @@ impl RaftStateMachine<Types> for Machine {
     }
 
     async fn get_current_snapshot(&mut self) -> io::Result<Option<StoredSnapshot>> {
-        let meta = self.described().as_ref().map(|description| description.meta.clone());
-        Ok(meta.map(|meta| StoredSnapshot { meta, snapshot: Image::Stored(self.store.clone()) }))
+        let description = self.described().clone();
+        Ok(description.map(|description| stored(&self.store, description)))
     }
 }
 
@@ -232,16 +227,17 @@ type StoredSnapshot = openraft::alias::SnapshotOf<Types, Image>;
 
 impl Image {
     /// The bytes, if they are what the description says.
-    fn load(&self, description: &Description) -> io::Result<Arc<Zeroizing<Vec<u8>>>> {
-        let bytes = match self {
-            Self::Stored(store) => Arc::new(store.snapshot().map_err(io::Error::other)?),
-            Self::Bytes(bytes) => bytes.clone(),
-        };
-        if bytes.len() as u64 != description.bytes || sha256(&bytes) != description.sha256 {
+    fn load(&self) -> io::Result<Arc<Zeroizing<Vec<u8>>>> {
+        let bytes = self.store.snapshot().map_err(io::Error::other)?;
+        if bytes.len() as u64 != self.description.bytes || sha256(&bytes) != self.description.sha256 {
             return Err(io::Error::other("the snapshot is not the one that its description names"));
         }
-        Ok(bytes)
+        Ok(Arc::new(bytes))
     }
+}
+
+fn stored(store: &Store, description: Description) -> StoredSnapshot {
+    Snapshot { meta: description.meta.clone(), snapshot: Image { store: store.clone(), description } }
 }
 
 impl RaftSnapshotBuilder<Types> for Builder {
@@ -258,12 +254,12 @@ impl RaftSnapshotBuilder<Types> for Builder {
         let description = Description { meta: self.meta.clone(), bytes: bytes.len() as u64, sha256: digest };
         save(&self.store, &description, bytes).await?;
         self.progress.covered(self.covers, description.bytes);
-        *self.snapshot.lock().unwrap_or_else(PoisonError::into_inner) = Some(description);
-        Ok(Snapshot { meta: self.meta.clone(), snapshot: Image::Stored(self.store.clone()) })
+        *self.snapshot.lock().unwrap_or_else(PoisonError::into_inner) = Some(description.clone());
+        Ok(stored(&self.store, description))
     }
 }
 
-async fn save(store: &Store, description: &Description, bytes: Arc<Zeroizing<Vec<u8>>>) -> io::Result<()> {
+pub(super) async fn save(store: &Store, description: &Description, bytes: Arc<Zeroizing<Vec<u8>>>) -> io::Result<()> {
     let (sender, receiver) = oneshot::channel();
     // The receiver is gone only when raft is: nobody is left to be told.
     let done = Box::new(move |result| drop(sender.send(result)));

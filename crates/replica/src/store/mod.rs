@@ -137,6 +137,11 @@ impl Store {
         &self.inner.path
     }
 
+    /// Whether both are handles to one store.
+    pub(crate) fn is(&self, other: &Self) -> bool {
+        Arc::ptr_eq(&self.inner, &other.inner)
+    }
+
     pub(crate) fn fatal(&self) -> &FatalFlag {
         &self.inner.fatal
     }

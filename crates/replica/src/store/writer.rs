@@ -170,6 +170,7 @@ impl Work {
         while open {
             let mut urgency = Urgency::Lazy;
             let mut next = queue.recv().ok();
+            open = next.is_some();
             while let Some(job) = next.take() {
                 urgency = urgency.max(job.urgency());
                 if matches!(job, Job::Stop) {
@@ -182,7 +183,6 @@ impl Work {
                     next = queue.try_recv().ok();
                 }
             }
-            // A closed channel without a stop: the handle is gone.
             if urgency > Urgency::Lazy || bytes >= LAZY_BYTES_MAX {
                 bytes = 0;
                 let result = self.write(&batch, urgency == Urgency::Synced);
