@@ -184,6 +184,24 @@ pub enum Caller<'a> {
     Anonymous,
     /// A verified certificate.
     Identified(&'a Presented, &'a Standing),
+    /// Another manager, on behalf of somebody who called it (wire.md 8).
+    Forwarded {
+        /// The manager's own certificate, if it presented one.
+        by: Option<(&'a Presented, &'a Standing)>,
+        /// Who called it.
+        origin: &'a Origin,
+    },
+}
+
+/// The original caller of a forwarded call, as the forwarder names it; empty parts were not there.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Origin {
+    /// CN.
+    pub node: String,
+    /// O.
+    pub organization: String,
+    /// OUs.
+    pub units: Vec<String>,
 }
 
 /// Proof that a call was authorized, and as what.
@@ -219,6 +237,19 @@ pub enum Denial {
     Expired(NodeId),
     /// The node may only come back.
     Quarantined(NodeId, Quarantine),
+    /// The manager that forwarded the call may not.
+    Forwarder(Box<Denial>),
+    /// The original caller is not named in full.
+    ForwardedIncomplete,
+    /// The original caller's role is not among those allowed.
+    ForwardedRole {
+        /// Whether workers would have been allowed.
+        workers_too: bool,
+    },
+    /// The original caller is of another organization.
+    ForwardedOrganization,
+    /// The original caller was removed, or never was.
+    ForwardedRemoved(NodeId),
 }
 
 impl State {
@@ -260,6 +291,7 @@ impl State {
         let audience = method.audience();
         let (leaf, standing) = match caller {
             Caller::Identified(leaf, standing) => (leaf, standing),
+            Caller::Forwarded { by, origin } => return self.authorize_forwarded(by, origin, audience, now),
             Caller::Anonymous if audience == Audience::Anybody => return Ok(Grant::Anybody),
             Caller::Anonymous => return Err(Denial::NoCertificate),
         };
@@ -277,6 +309,50 @@ impl State {
                 Standing::Quarantined { reason, .. } => Err(Denial::Quarantined(leaf.node.clone(), *reason)),
                 _ => Err(Denial::Unregistered(leaf.node.clone())),
             },
+        }
+    }
+
+    /// A forwarded call: the forwarder is judged first, then the original caller by its name and record.
+    fn authorize_forwarded(
+        &self,
+        by: Option<(&Presented, &Standing)>,
+        origin: &Origin,
+        audience: Audience,
+        now: Time,
+    ) -> Result<Grant, Denial> {
+        let forwarder = |denial| Denial::Forwarder(Box::new(denial));
+        let (leaf, standing) = by.ok_or_else(|| forwarder(Denial::NoCertificate))?;
+        if leaf.role != Role::Manager {
+            return Err(forwarder(Denial::Role { workers_too: false }));
+        }
+        match self.known_caller(leaf, standing, now).map_err(forwarder)? {
+            Grant::Node(Role::Manager) => {}
+            Grant::Node(Role::Worker) | Grant::Anybody => return Err(forwarder(Denial::Role { workers_too: false })),
+            Grant::Returning(_) => return Err(forwarder(Denial::Unregistered(leaf.node.clone()))),
+        }
+        let known = self.known_origin(origin, audience == Audience::Managers);
+        if audience == Audience::Anybody { Ok(known.unwrap_or(Grant::Anybody)) } else { known }
+    }
+
+    fn known_origin(&self, origin: &Origin, managers_only: bool) -> Result<Grant, Denial> {
+        if origin.node.is_empty() || origin.organization.is_empty() || origin.units.is_empty() {
+            return Err(Denial::ForwardedIncomplete);
+        }
+        let role = origin.units.iter().find_map(|unit| Role::from_ou(unit));
+        let role = role
+            .filter(|role| !managers_only || *role == Role::Manager)
+            .ok_or(Denial::ForwardedRole { workers_too: !managers_only })?;
+        if self.cluster_id().map(ClusterId::as_str) != Some(&origin.organization) {
+            return Err(Denial::ForwardedOrganization);
+        }
+        let id: NodeId = origin.node.parse().map_err(|_| Denial::ForwardedIncomplete)?;
+        match self.nodes.get(&id) {
+            None => Err(Denial::ForwardedRemoved(id)),
+            Some(node) if managers_only && node.role != Role::Manager => {
+                Err(Denial::ForwardedRole { workers_too: false })
+            }
+            Some(node) if node.role == Role::Manager && role == Role::Manager => Ok(Grant::Node(Role::Manager)),
+            Some(_) => Ok(Grant::Node(Role::Worker)),
         }
     }
 

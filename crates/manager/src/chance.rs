@@ -8,7 +8,9 @@ use pki::serial::Serial;
 
 /// A source of random bytes. The product's is the operating system's; the simulator's comes from its seed.
 #[derive(Clone)]
-pub struct Chance(Arc<dyn Fn(&mut [u8]) -> bool + Send + Sync>);
+pub struct Chance(Arc<Fill>);
+
+type Fill = dyn Fn(&mut [u8]) -> bool + Send + Sync;
 
 /// No random bytes could be had.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]

@@ -70,10 +70,10 @@ pub fn shape(request: &Request) -> Result<Csr, Refusal> {
 /// [`Refusal::TokenRefused`], or [`Refusal::EngineAsManager`].
 pub fn admit(state: &State, caller: Caller<'_>, request: &Request, now: Time) -> Result<Purpose, Refusal> {
     let grant = state.authorize(caller, Method::IssueNodeCertificate, now);
-    if let (Ok(Grant::Node(_) | Grant::Returning(_)), Caller::Identified(leaf, standing)) = (&grant, caller) {
-        if let Some(cut) = standing.cut() {
-            return Ok(Purpose::Renewal { node: leaf.node.clone(), cut });
-        }
+    if let Ok(Grant::Node(_) | Grant::Returning(_)) = grant
+        && let Some(purpose) = renewal(state, caller)
+    {
+        return Ok(purpose);
     }
     let root = state.roots.served().ok_or(Refusal::SignerStarting)?;
     let fips = state.cluster.as_ref().is_some_and(|facts| facts.fips);
@@ -82,6 +82,19 @@ pub fn admit(state: &State, caller: Caller<'_>, request: &Request, now: Time) ->
         return Err(Refusal::EngineAsManager);
     }
     Ok(Purpose::Join(admission))
+}
+
+/// The renewal that an authorized node asks for. A forwarded call has no connection of its own that could have been cut.
+fn renewal(state: &State, caller: Caller<'_>) -> Option<Purpose> {
+    match caller {
+        Caller::Identified(leaf, standing) => Some(Purpose::Renewal { node: leaf.node.clone(), cut: standing.cut()? }),
+        Caller::Forwarded { origin, .. } => {
+            let node: NodeId = origin.node.parse().ok()?;
+            let cut = state.node(&node)?.cut;
+            Some(Purpose::Renewal { node, cut })
+        }
+        Caller::Anonymous => None,
+    }
 }
 
 /// The signer of today, ready to sign: its key parsed once.

@@ -11,7 +11,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use cluster::authorize::{Caller, Presented, Standing};
+use cluster::authorize::{Caller, Origin, Presented, Standing};
 use cluster::node::IssuerHash;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
@@ -126,21 +126,47 @@ impl Peer {
     fn issued(&self) -> MutexGuard<'_, Vec<(NodeId, SpkiHash)>> {
         self.issued.lock().unwrap_or_else(PoisonError::into_inner)
     }
+}
 
-    /// Counts a call for as long as the guard lives.
-    pub(crate) fn call(self: &Arc<Self>) -> CallGuard {
-        self.calls.fetch_add(1, Ordering::Relaxed);
-        self.served.fetch_add(1, Ordering::Relaxed);
-        CallGuard(Arc::clone(self))
+/// A call in work: whose connection it came on, and on whose behalf.
+pub(crate) struct Call {
+    /// The connection's peer.
+    pub(crate) peer: Arc<Peer>,
+    /// Who called the manager that forwarded this.
+    pub(crate) origin: Option<Origin>,
+}
+
+impl Call {
+    /// Counts a call for as long as it lives.
+    pub(crate) fn new(peer: Arc<Peer>, origin: Option<Origin>) -> Self {
+        peer.calls.fetch_add(1, Ordering::Relaxed);
+        peer.served.fetch_add(1, Ordering::Relaxed);
+        Self { peer, origin }
+    }
+
+    /// As authorization sees it.
+    pub(crate) fn caller(&self) -> Caller<'_> {
+        match &self.origin {
+            Some(origin) => {
+                let by = self.peer.leaf.as_ref().map(|(leaf, standing)| (leaf, standing));
+                Caller::Forwarded { by, origin }
+            }
+            None => self.peer.caller(),
+        }
+    }
+
+    /// The node that calls.
+    pub(crate) fn node(&self) -> Option<NodeId> {
+        match &self.origin {
+            Some(origin) => origin.node.parse().ok(),
+            None => self.peer.node().cloned(),
+        }
     }
 }
 
-/// A call in work.
-pub(crate) struct CallGuard(Arc<Peer>);
-
-impl Drop for CallGuard {
+impl Drop for Call {
     fn drop(&mut self) {
-        self.0.calls.fetch_sub(1, Ordering::Relaxed);
+        self.peer.calls.fetch_sub(1, Ordering::Relaxed);
     }
 }
 
@@ -260,10 +286,10 @@ async fn connection<H: Handle>(
     let cut = registered.as_ref().map(|(_, (_, token))| token.clone()).unwrap_or_default();
     // A removal that was applied between the handshake and this line has found no connection to cut.
     let still = shared.handle.state();
-    if let Some((leaf, standing)) = &peer.leaf {
-        if still.standing(leaf, shared.now()).cut() != standing.cut() {
-            cut.cancel();
-        }
+    if let Some((leaf, standing)) = &peer.leaf
+        && still.standing(leaf, shared.now()).cut() != standing.cut()
+    {
+        cut.cancel();
     }
     let service = {
         let peer = Arc::clone(&peer);

@@ -12,7 +12,7 @@ use wire::status::{Refusal, Unauthorized};
 
 use crate::chance::Chance;
 use crate::issue::pipeline::{Pipeline, refused};
-use crate::server::{Connections, Peer};
+use crate::server::{Call, Connections, Peer};
 use crate::sessions::Sessions;
 use crate::slots::Slots;
 
@@ -67,17 +67,17 @@ impl<H: Handle> Shared<H> {
         self.seen.send_modify(|count| *count = count.wrapping_add(1));
     }
 
-    /// Whether the peer may call `method` now.
-    pub(crate) fn authorize(&self, peer: &Peer, method: Method) -> Result<Grant, Refusal> {
+    /// Whether the call may be made now.
+    pub(crate) fn authorize(&self, call: &Call, method: Method) -> Result<Grant, Refusal> {
         let state = self.handle.state();
-        state.authorize(peer.caller(), method, self.now()).map_err(|denial| refusal(denial, &state))
+        state.authorize(call.caller(), method, self.now()).map_err(|denial| refusal(denial, &state))
     }
 
     /// The same for a call that only a node makes: who it is.
-    pub(crate) fn authorize_node(&self, peer: &Peer, method: Method) -> Result<(NodeId, Grant), Refusal> {
-        let grant = self.authorize(peer, method)?;
-        let node = peer.node().ok_or(Refusal::Peer(Unauthorized::NoCertificate))?;
-        Ok((node.clone(), grant))
+    pub(crate) fn authorize_node(&self, call: &Call, method: Method) -> Result<(NodeId, Grant), Refusal> {
+        let grant = self.authorize(call, method)?;
+        let node = call.node().ok_or(Refusal::Peer(Unauthorized::NoCertificate))?;
+        Ok((node, grant))
     }
 
     /// Lets a node that came back start over: it has fetched its new certificate, and a connection made with that one is no
@@ -106,14 +106,30 @@ impl<H: Handle> Shared<H> {
     }
 }
 
-/// The text of a denial (wire.md 4).
+/// The text of a denial (wire.md 4 and 8).
 pub(crate) fn refusal(denial: Denial, state: &cluster::State) -> Refusal {
-    let both = || vec![Role::Worker, Role::Manager];
-    Refusal::Peer(match denial {
-        Denial::NoCertificate => Unauthorized::NoCertificate,
-        Denial::Role { workers_too } => {
-            Unauthorized::Role { allowed: if workers_too { both() } else { vec![Role::Manager] } }
+    let cluster = || state.cluster_id().cloned().ok_or(Refusal::SignerStarting);
+    match denial {
+        Denial::Forwarder(inner) => unauthorized(*inner, state).map_or_else(Refusal::Peer, Refusal::Forwarder),
+        Denial::ForwardedIncomplete => Refusal::ForwardedIncomplete,
+        Denial::ForwardedRole { workers_too } => Refusal::ForwardedRole { allowed: roles(workers_too) },
+        Denial::ForwardedOrganization => {
+            cluster().map_or_else(|refusal| refusal, |cluster| Refusal::ForwardedOrganization { cluster })
         }
+        Denial::ForwardedRemoved(node) => Refusal::ForwardedPeer(Unauthorized::Removed { node }),
+        direct => Refusal::Peer(unauthorized(direct, state).unwrap_or_else(|other| other)),
+    }
+}
+
+fn roles(workers_too: bool) -> Vec<Role> {
+    if workers_too { vec![Role::Worker, Role::Manager] } else { vec![Role::Manager] }
+}
+
+/// What a peer is told of itself; `Err` is for denials that speak of somebody else, which never come here.
+fn unauthorized(denial: Denial, state: &cluster::State) -> Result<Unauthorized, Unauthorized> {
+    Ok(match denial {
+        Denial::NoCertificate => Unauthorized::NoCertificate,
+        Denial::Role { workers_too } => Unauthorized::Role { allowed: roles(workers_too) },
         Denial::Removed(node) => Unauthorized::Removed { node },
         Denial::Organization(cluster) => {
             Unauthorized::Organization { cluster: state.cluster_id().cloned().unwrap_or(cluster) }
@@ -121,5 +137,10 @@ pub(crate) fn refusal(denial: Denial, state: &cluster::State) -> Refusal {
         Denial::Unregistered(node) => Unauthorized::Unregistered { node },
         Denial::Cut(node) => Unauthorized::Withdrawn { node },
         Denial::Expired(node) | Denial::Quarantined(node, _) => Unauthorized::MustRenew { node },
+        Denial::Forwarder(_)
+        | Denial::ForwardedIncomplete
+        | Denial::ForwardedRole { .. }
+        | Denial::ForwardedOrganization
+        | Denial::ForwardedRemoved(_) => return Err(Unauthorized::NoPeer),
     })
 }

@@ -15,7 +15,7 @@ use wire::status::Refusal;
 use super::{Draw, Purpose, Request, Signing, Verdict};
 use crate::alarm::Alarm;
 use crate::chance::NoChance;
-use crate::server::Peer;
+use crate::server::Call;
 use crate::shared::Shared;
 
 /// Requests in work at a time; more are told to come back.
@@ -46,19 +46,19 @@ pub(crate) struct Issued {
 
 impl<H: Handle> Shared<H> {
     /// One request, to its end.
-    pub(crate) async fn issue(&self, peer: &Peer, request: Request) -> Result<Issued, Refusal> {
+    pub(crate) async fn issue(&self, call: &Call, request: Request) -> Result<Issued, Refusal> {
         let busy = || Refusal::Busy { retry_after: BUSY_RETRY };
         let _in_work = self.pipeline.in_work.try_acquire().map_err(|_| busy())?;
         let csr = super::shape(&request)?;
         let now = self.now();
         let mut state = self.handle.state();
-        let mut purpose = super::admit(&state, peer.caller(), &request, now)?;
-        if let Purpose::Join(admission) = &purpose {
-            if let Some((node, letter)) = state.unfinished_join(&csr.public_key().hash()) {
-                if node.unfinished == Some(admission.token) && letter.csr == request.csr {
-                    return Ok(Issued { node: node.id.clone(), letter: Arc::clone(letter) });
-                }
-            }
+        let mut purpose = super::admit(&state, call.caller(), &request, now)?;
+        if let Purpose::Join(admission) = &purpose
+            && let Some((node, letter)) = state.unfinished_join(&csr.public_key().hash())
+            && node.unfinished == Some(admission.token)
+            && letter.csr == request.csr
+        {
+            return Ok(Issued { node: node.id.clone(), letter: Arc::clone(letter) });
         }
         let csr = csr.verify().map_err(|error| Refusal::CsrRefused { reason: error.to_string() })?;
         for _ in 0..2 {
@@ -67,10 +67,10 @@ impl<H: Handle> Shared<H> {
             let draw = self.draw().map_err(|_| Refusal::SignerStopped)?;
             let command = super::sign(&state, &purpose, &request, &csr, &signing, draw, now)?;
             let mut commands = Vec::with_capacity(2);
-            commands.extend(peer.take_unproven().map(|(node, serial)| Command::Confirm { node, serial }));
+            commands.extend(call.peer.take_unproven().map(|(node, serial)| Command::Confirm { node, serial }));
             commands.push(command);
             let outcomes = self.handle.propose(commands).await.map_err(|error| {
-                peer.give_back_unproven();
+                call.peer.give_back_unproven();
                 refused(&error)
             })?;
             let node = match &purpose {
@@ -86,7 +86,7 @@ impl<H: Handle> Shared<H> {
                 Verdict::Again => {}
             }
             state = self.handle.read().await.map_err(|_| busy())?;
-            purpose = super::admit(&state, peer.caller(), &request, self.now())?;
+            purpose = super::admit(&state, call.caller(), &request, self.now())?;
         }
         Err(Refusal::IssuanceStale)
     }

@@ -8,7 +8,7 @@ use wire::proto::{
 };
 use wire::status::Refusal;
 
-use super::{Service, peer};
+use super::{Service, call};
 
 #[tonic::async_trait]
 impl<H: Handle> wire::server::Ca for Service<H> {
@@ -16,8 +16,8 @@ impl<H: Handle> wire::server::Ca for Service<H> {
         &self,
         request: Request<GetRootCaCertificateRequest>,
     ) -> Result<Response<GetRootCaCertificateResponse>, Status> {
-        let (peer, _call) = peer(&request)?;
-        self.0.authorize(&peer, Method::GetRootCaCertificate)?;
+        let call = call(&request)?;
+        self.0.authorize(&call, Method::GetRootCaCertificate)?;
         let state = self.0.handle.state();
         let root = state.roots.served().ok_or(Refusal::SignerStarting)?;
         Ok(Response::new(GetRootCaCertificateResponse { certificate: root.bundle.clone().into() }))
@@ -27,9 +27,9 @@ impl<H: Handle> wire::server::Ca for Service<H> {
         &self,
         request: Request<GetUnlockKeyRequest>,
     ) -> Result<Response<GetUnlockKeyResponse>, Status> {
-        let (peer, _call) = peer(&request)?;
-        self.0.authorize(&peer, Method::GetUnlockKey)?;
-        self.0.confirm(&peer).await?;
+        let call = call(&request)?;
+        self.0.authorize(&call, Method::GetUnlockKey)?;
+        self.0.confirm(&call.peer).await?;
         let version = Some(Version { index: self.0.handle.state().cluster_version });
         Ok(Response::new(GetUnlockKeyResponse { unlock_key: Vec::new(), version }))
     }

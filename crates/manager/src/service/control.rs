@@ -9,12 +9,12 @@ use wire::proto::{
     UpdateClusterResponse, UpdateNodeRequest, UpdateNodeResponse,
 };
 
-use super::{Service, peer};
+use super::{Service, call};
 
 impl<H: Handle> Service<H> {
     fn no_control<Q, A>(&self, request: &Request<Q>) -> Result<Response<A>, Status> {
-        let (peer, _call) = peer(request)?;
-        self.0.authorize(&peer, Method::Control)?;
+        let call = call(request)?;
+        self.0.authorize(&call, Method::Control)?;
         Err(Status::unimplemented("use the Engine API of a manager: this service is not offered over the network"))
     }
 }

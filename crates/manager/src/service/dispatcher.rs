@@ -20,10 +20,10 @@ use wire::proto::{
 };
 use wire::status::Refusal;
 
-use super::{Answers, Service, peer};
+use super::{Answers, Service, call, caller_addr};
 use crate::issue::pipeline::refused;
 use crate::report;
-use crate::server::CallGuard;
+use crate::server::Call;
 use crate::shared::Shared;
 use crate::slots::Slot;
 
@@ -34,11 +34,12 @@ impl<H: Handle> wire::server::Dispatcher for Service<H> {
     type AssignmentsStream = Answers<AssignmentsMessage>;
 
     async fn session(&self, request: Request<SessionRequest>) -> Result<Response<Self::SessionStream>, Status> {
-        let (peer, call) = peer(&request)?;
+        let call = call(&request)?;
         let shared = &self.0;
-        let (node, grant) = shared.authorize_node(&peer, Method::Session)?;
+        let (node, grant) = shared.authorize_node(&call, Method::Session)?;
         let returning = matches!(grant, Grant::Returning(_));
         let clock = clock_offset(&request, shared);
+        let addr = caller_addr(&request, &call);
         let SessionRequest { description, session_id } = request.into_inner();
         let description = description.unwrap_or_default();
         convert::node_description::check_size(&description)?;
@@ -53,14 +54,14 @@ impl<H: Handle> wire::server::Dispatcher for Service<H> {
         shared.deadline_moved.notify_one();
 
         let mut commands: Vec<_> =
-            peer.take_unproven().map(|(node, serial)| Command::Confirm { node, serial }).into_iter().collect();
-        let reported = report::split(&state, &node, description, &peer.addr.ip().to_string());
+            call.peer.take_unproven().map(|(node, serial)| Command::Confirm { node, serial }).into_iter().collect();
+        let reported = report::split(&state, &node, description, &addr);
         if record.report.as_deref() != Some(&reported.report) || record.down {
             commands.push(Command::Report(Box::new(reported)));
         }
         if !commands.is_empty() {
             shared.handle.propose(commands).await.map_err(|error| {
-                peer.give_back_unproven();
+                call.peer.give_back_unproven();
                 refused(&error)
             })?;
         }
@@ -70,8 +71,8 @@ impl<H: Handle> wire::server::Dispatcher for Service<H> {
     }
 
     async fn heartbeat(&self, request: Request<HeartbeatRequest>) -> Result<Response<HeartbeatResponse>, Status> {
-        let (peer, _call) = peer(&request)?;
-        let (node, _) = self.0.authorize_node(&peer, Method::Heartbeat)?;
+        let call = call(&request)?;
+        let (node, _) = self.0.authorize_node(&call, Method::Heartbeat)?;
         let period = self.0.handle.state().settings.heartbeat_period();
         let jitter = u32::from_be_bytes(self.0.chance.bytes().map_err(|_| Refusal::DispatcherStopped)?);
         let clock = clock_offset(&request, &self.0);
@@ -90,8 +91,8 @@ impl<H: Handle> wire::server::Dispatcher for Service<H> {
         &self,
         request: Request<UpdateTaskStatusRequest>,
     ) -> Result<Response<UpdateTaskStatusResponse>, Status> {
-        let (peer, _call) = peer(&request)?;
-        let (node, _) = self.0.authorize_node(&peer, Method::UpdateTaskStatus)?;
+        let call = call(&request)?;
+        let (node, _) = self.0.authorize_node(&call, Method::UpdateTaskStatus)?;
         self.0.sessions().check(&node, &request.get_ref().session_id)?;
         if request.get_ref().updates.is_empty() {
             return Ok(Response::new(UpdateTaskStatusResponse {}));
@@ -104,15 +105,15 @@ impl<H: Handle> wire::server::Dispatcher for Service<H> {
         &self,
         request: Request<UpdateVolumeStatusRequest>,
     ) -> Result<Response<UpdateVolumeStatusResponse>, Status> {
-        let (peer, _call) = peer(&request)?;
-        let (node, _) = self.0.authorize_node(&peer, Method::UpdateVolumeStatus)?;
+        let call = call(&request)?;
+        let (node, _) = self.0.authorize_node(&call, Method::UpdateVolumeStatus)?;
         self.0.sessions().check(&node, &request.get_ref().session_id)?;
         Ok(Response::new(UpdateVolumeStatusResponse {}))
     }
 
     async fn tasks(&self, request: Request<TasksRequest>) -> Result<Response<Self::TasksStream>, Status> {
-        let (peer, call) = peer(&request)?;
-        let (node, _) = self.0.authorize_node(&peer, Method::Tasks)?;
+        let call = call(&request)?;
+        let (node, _) = self.0.authorize_node(&call, Method::Tasks)?;
         self.0.sessions().check(&node, &request.get_ref().session_id)?;
         let none = TasksMessage { tasks: Vec::new() };
         Ok(Response::new(until_session_ends(&self.0, &node, Some(none), call)))
@@ -122,8 +123,8 @@ impl<H: Handle> wire::server::Dispatcher for Service<H> {
         &self,
         request: Request<AssignmentsRequest>,
     ) -> Result<Response<Self::AssignmentsStream>, Status> {
-        let (peer, call) = peer(&request)?;
-        let (node, _) = self.0.authorize_node(&peer, Method::Assignments)?;
+        let call = call(&request)?;
+        let (node, _) = self.0.authorize_node(&call, Method::Assignments)?;
         self.0.sessions().check(&node, &request.get_ref().session_id)?;
         Ok(Response::new(until_session_ends(&self.0, &node, Some(convert::assignments::none()), call)))
     }
@@ -140,7 +141,7 @@ pub(super) fn until_session_ends<T: Send + 'static, H: Handle>(
     shared: &Shared<H>,
     node: &NodeId,
     first: Option<T>,
-    call: CallGuard,
+    call: Call,
 ) -> Answers<T> {
     let slot = shared.slots.get(node);
     Box::pin(stream::unfold((first, slot, Some(call)), |(first, slot, call)| async move {
@@ -162,7 +163,7 @@ struct SessionState<H: Handle> {
     slot: Arc<Slot>,
     sent: Option<u64>,
     over: bool,
-    _call: CallGuard,
+    _call: Call,
 }
 
 impl<H: Handle> Drop for SessionState<H> {
@@ -175,7 +176,7 @@ fn session_stream<H: Handle>(
     shared: Arc<Shared<H>>,
     node: NodeId,
     slot: Arc<Slot>,
-    call: CallGuard,
+    call: Call,
 ) -> Answers<SessionMessage> {
     let state = SessionState { shared, node, slot, sent: None, over: false, _call: call };
     Box::pin(stream::unfold(state, |mut session| async move {

@@ -7,7 +7,7 @@ use tonic::{Request, Response, Status, Streaming};
 use wire::proto::{ListenSubscriptionsRequest, PublishLogsMessage, PublishLogsResponse, SubscriptionMessage};
 
 use super::dispatcher::until_session_ends;
-use super::{Answers, Service, peer};
+use super::{Answers, Service, call};
 
 #[tonic::async_trait]
 impl<H: Handle> wire::server::LogBroker for Service<H> {
@@ -17,8 +17,8 @@ impl<H: Handle> wire::server::LogBroker for Service<H> {
         &self,
         request: Request<ListenSubscriptionsRequest>,
     ) -> Result<Response<Self::ListenSubscriptionsStream>, Status> {
-        let (peer, call) = peer(&request)?;
-        let (node, _) = self.0.authorize_node(&peer, Method::ListenSubscriptions)?;
+        let call = call(&request)?;
+        let (node, _) = self.0.authorize_node(&call, Method::ListenSubscriptions)?;
         Ok(Response::new(until_session_ends(&self.0, &node, None, call)))
     }
 
@@ -26,8 +26,8 @@ impl<H: Handle> wire::server::LogBroker for Service<H> {
         &self,
         request: Request<Streaming<PublishLogsMessage>>,
     ) -> Result<Response<PublishLogsResponse>, Status> {
-        let (peer, _call) = peer(&request)?;
-        self.0.authorize(&peer, Method::PublishLogs)?;
+        let call = call(&request)?;
+        self.0.authorize(&call, Method::PublishLogs)?;
         let mut messages = request.into_inner();
         while let Some(message) = messages.next().await {
             message?;

@@ -14,7 +14,7 @@ use wire::proto::{
 };
 use wire::status::Refusal;
 
-use super::{Service, peer};
+use super::{Service, call};
 use crate::issue;
 
 #[tonic::async_trait]
@@ -23,7 +23,7 @@ impl<H: Handle> wire::server::NodeCa for Service<H> {
         &self,
         request: Request<IssueNodeCertificateRequest>,
     ) -> Result<Response<IssueNodeCertificateResponse>, Status> {
-        let (peer, _call) = peer(&request)?;
+        let call = call(&request)?;
         let ours = wire::marker::is_marked(request.metadata());
         let message = request.into_inner();
         let availability = match convert::availability::from_wire(message.availability) {
@@ -32,8 +32,8 @@ impl<H: Handle> wire::server::NodeCa for Service<H> {
             WireAvailability::Drain => Availability::Drain,
         };
         let wanted = issue::Request { csr: message.csr, token: Arc::from(message.token), availability, ours };
-        let issued = self.0.issue(&peer, wanted).await?;
-        peer.remember(issued.node.clone(), issued.letter.leaf.spki);
+        let issued = self.0.issue(&call, wanted).await?;
+        call.peer.remember(issued.node.clone(), issued.letter.leaf.spki);
         Ok(Response::new(IssueNodeCertificateResponse {
             node_id: issued.node.to_string(),
             node_membership: Membership::Accepted.into(),
@@ -45,8 +45,8 @@ impl<H: Handle> wire::server::NodeCa for Service<H> {
         &self,
         request: Request<NodeCertificateStatusRequest>,
     ) -> Result<Response<NodeCertificateStatusResponse>, Status> {
-        let (peer, _call) = peer(&request)?;
-        self.0.authorize(&peer, Method::NodeCertificateStatus)?;
+        let call = call(&request)?;
+        self.0.authorize(&call, Method::NodeCertificateStatus)?;
         let id = request.into_inner().node_id;
         if id.is_empty() {
             return Err(Refusal::CaArgumentMissing.into());
@@ -54,9 +54,9 @@ impl<H: Handle> wire::server::NodeCa for Service<H> {
         let id = id.parse().map_err(|_| Refusal::CertificateMissing)?;
         let state = self.0.handle.state();
         let node = state.node(&id).ok_or(Refusal::CertificateMissing)?;
-        let letter = node.letter(peer.issued_key(&id).as_ref()).ok_or(Refusal::CertificateMissing)?;
+        let letter = node.letter(call.peer.issued_key(&id).as_ref()).ok_or(Refusal::CertificateMissing)?;
         let chain = issue::chain_pem(letter);
-        if peer.is_returning() && peer.node() == Some(&id) {
+        if call.peer.is_returning() && call.peer.node() == Some(&id) {
             self.0.release_returning(&id);
         }
         Ok(Response::new(convert::certificate::issued(&id, letter.leaf.role, letter.csr.clone(), chain)))

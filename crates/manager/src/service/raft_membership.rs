@@ -5,21 +5,21 @@ use replica::Handle;
 use tonic::{Request, Response, Status};
 use wire::proto::{JoinRequest, JoinResponse, LeaveRequest, LeaveResponse};
 
-use super::{Service, peer};
+use super::{Service, call};
 
 const TEXT: &str = "the managers of this cluster run swarmpki: a Docker Engine can join it as a worker only";
 
 #[tonic::async_trait]
 impl<H: Handle> wire::server::RaftMembership for Service<H> {
     async fn join(&self, request: Request<JoinRequest>) -> Result<Response<JoinResponse>, Status> {
-        let (peer, _call) = peer(&request)?;
-        self.0.authorize(&peer, Method::RaftJoin)?;
+        let call = call(&request)?;
+        self.0.authorize(&call, Method::RaftJoin)?;
         Err(Status::failed_precondition(TEXT))
     }
 
     async fn leave(&self, request: Request<LeaveRequest>) -> Result<Response<LeaveResponse>, Status> {
-        let (peer, _call) = peer(&request)?;
-        self.0.authorize(&peer, Method::RaftLeave)?;
+        let call = call(&request)?;
+        self.0.authorize(&call, Method::RaftLeave)?;
         Err(Status::failed_precondition(TEXT))
     }
 }

@@ -5,7 +5,7 @@ use replica::Handle;
 use tonic::{Request, Response, Status};
 use wire::proto::{AttachNetworkRequest, AttachNetworkResponse, DetachNetworkRequest, DetachNetworkResponse};
 
-use super::{Service, peer};
+use super::{Service, call};
 
 const TEXT: &str = "this cluster manages identities only: it has no networks";
 
@@ -15,8 +15,8 @@ impl<H: Handle> wire::server::ResourceAllocator for Service<H> {
         &self,
         request: Request<AttachNetworkRequest>,
     ) -> Result<Response<AttachNetworkResponse>, Status> {
-        let (peer, _call) = peer(&request)?;
-        self.0.authorize(&peer, Method::AttachNetwork)?;
+        let call = call(&request)?;
+        self.0.authorize(&call, Method::AttachNetwork)?;
         Err(Status::unimplemented(TEXT))
     }
 
@@ -24,8 +24,8 @@ impl<H: Handle> wire::server::ResourceAllocator for Service<H> {
         &self,
         request: Request<DetachNetworkRequest>,
     ) -> Result<Response<DetachNetworkResponse>, Status> {
-        let (peer, _call) = peer(&request)?;
-        self.0.authorize(&peer, Method::DetachNetwork)?;
+        let call = call(&request)?;
+        self.0.authorize(&call, Method::DetachNetwork)?;
         Err(Status::unimplemented(TEXT))
     }
 }
