@@ -151,10 +151,7 @@ pub(crate) struct ManagerStatus {
 impl Node {
     /// A text of the node's spec: `Role`, `Availability`, `Name`.
     pub(crate) fn wish(&self, field: &str) -> &str {
-        self.spec
-            .get(field)
-            .and_then(Value::as_str)
-            .unwrap_or_default()
+        self.spec.get(field).and_then(Value::as_str).unwrap_or_default()
     }
 }
 

@@ -1,27 +1,19 @@
 //! The command line: verbs, and the flags that all of them take.
 
 use clap::{ArgAction, Args, Parser, Subcommand, ValueEnum};
+use daemon::Host;
+use daemon::config::{HostError, default_socket};
 
 use crate::failure::Failure;
-use crate::host::{Host, HostError};
 use crate::verb;
 
 /// Names the daemon to talk to, as `-H` does.
 const HOST_VARIABLE: &str = "SWARMPKI_HOST";
 
-/// Docker swarm mode's cluster CA as a program of its own: mutual TLS for a fleet, one command a machine
+/// Docker swarm mode's cluster CA as a program of its own
 #[derive(Parser, Debug)]
-#[command(
-    name = "swarmpki",
-    version,
-    propagate_version = false,
-    arg_required_else_help = true
-)]
-#[command(
-    disable_help_subcommand = true,
-    max_term_width = 100,
-    subcommand_value_name = "COMMAND"
-)]
+#[command(name = "swarmpki", version, propagate_version = false, arg_required_else_help = true)]
+#[command(disable_help_subcommand = true, max_term_width = 100, subcommand_value_name = "COMMAND")]
 pub(crate) struct Cli {
     #[command(flatten)]
     pub(crate) global: Global,
@@ -33,16 +25,18 @@ pub(crate) struct Cli {
 #[derive(Args, Clone, Debug)]
 #[command(next_help_heading = "Global options")]
 pub(crate) struct Global {
-    /// Daemon's address, unix://PATH or tcp://HOST:PORT [env: SWARMPKI_HOST]; the daemon listens there, may be repeated
+    /// Daemon's address: unix://PATH or tcp://HOST:PORT
+    // Also from the environment: SWARMPKI_HOST. The daemon itself listens there; it takes the flag more than once.
     #[arg(short = 'H', long = "host", value_name = "HOST", global = true, action = ArgAction::Append)]
     pub(crate) hosts: Vec<Host>,
     /// Print JSON
     #[arg(long, global = true)]
     pub(crate) json: bool,
-    /// Log lines on standard error: text or json
+    /// Log lines as text or json
     #[arg(long, value_name = "FORMAT", global = true, value_enum, default_value_t = LogFormat::Text, hide_possible_values = true)]
     pub(crate) log_format: LogFormat,
-    /// What to log: error, warn, info, debug, trace, or filters such as info,manager=debug
+    /// error, warn, info, debug or trace
+    // Or filters such as info,manager=debug.
     #[arg(long, value_name = "LEVEL", global = true, default_value = "info")]
     pub(crate) log_level: String,
 }
@@ -61,6 +55,8 @@ pub(crate) enum LogFormat {
 pub(crate) enum Command {
     Ca(verb::ca::CaArgs),
     Completion(verb::completion::CompletionArgs),
+    Daemon(verb::daemon::DaemonArgs),
+    Demo(verb::demo::DemoArgs),
     /// Show what this machine is in its swarm, and its certificate
     Info,
     Init(verb::init::InitArgs),
@@ -69,12 +65,9 @@ pub(crate) enum Command {
     Leave(verb::leave::LeaveArgs),
     Man(verb::man::ManArgs),
     /// Manage nodes
-    #[command(
-        subcommand,
-        arg_required_else_help = true,
-        subcommand_value_name = "COMMAND"
-    )]
+    #[command(subcommand, arg_required_else_help = true, subcommand_value_name = "COMMAND")]
     Node(verb::node::NodeCommand),
+    Up(verb::up::UpArgs),
     Update(verb::update::UpdateArgs),
     /// Show the versions of this command and of the daemon
     Version,
@@ -98,7 +91,7 @@ impl Global {
     /// The one daemon to talk to.
     pub(crate) fn host(&self) -> Result<Host, Failure> {
         match self.hosts()?.as_slice() {
-            [] => Ok(Host::standard()),
+            [] => Ok(Host::Unix(default_socket())),
             [host] => Ok(host.clone()),
             _ => Err(Failure::new("Specify only one -H")),
         }

@@ -5,6 +5,7 @@
 
 use std::io;
 
+use daemon::Host;
 use http::header::{CONTENT_TYPE, HOST, USER_AGENT};
 use http::{HeaderMap, Method, Request, StatusCode};
 use http_body_util::{BodyExt, Full, Limited};
@@ -17,7 +18,6 @@ use serde_json::Value;
 use tokio::net::{TcpStream, UnixStream};
 
 use crate::failure::Failure;
-use crate::host::Host;
 
 /// The newest API version that this client speaks. Source: engine-api.md 1.1, docker's command 28.2.2.
 pub(crate) const API_VERSION: ApiVersion = ApiVersion(1, 50);
@@ -59,20 +59,12 @@ impl Client {
     /// Connects and pings.
     pub(crate) async fn connect(host: &Host) -> Result<Self, Failure> {
         let sender = dial(host).await?;
-        let mut client = Self {
-            host: host.clone(),
-            version: API_VERSION,
-            sender,
-        };
+        let mut client = Self { host: host.clone(), version: API_VERSION, sender };
         let mut pong = client.send(&Method::HEAD, "/_ping", None).await?;
         if pong.status != StatusCode::OK {
             pong = client.send(&Method::GET, "/_ping", None).await?;
         }
-        let told = pong
-            .headers
-            .get("api-version")
-            .and_then(|value| value.to_str().ok())
-            .and_then(ApiVersion::parse);
+        let told = pong.headers.get("api-version").and_then(|value| value.to_str().ok()).and_then(ApiVersion::parse);
         if let Some(told) = told {
             client.version = told.min(API_VERSION);
         }
@@ -91,19 +83,11 @@ impl Client {
     }
 
     /// Posts to the Engine API; returns the answer's JSON, or null when it is empty.
-    pub(crate) async fn post<B: Serialize>(
-        &mut self,
-        path: &str,
-        body: Option<&B>,
-    ) -> Result<Value, Failure> {
+    pub(crate) async fn post<B: Serialize>(&mut self, path: &str, body: Option<&B>) -> Result<Value, Failure> {
         let path = self.engine(path);
         let body = body.map(encode).transpose()?;
         let answer = self.call(&Method::POST, &path, body).await?;
-        if answer.is_empty() {
-            Ok(Value::Null)
-        } else {
-            decode(&answer)
-        }
+        if answer.is_empty() { Ok(Value::Null) } else { decode(&answer) }
     }
 
     /// Deletes a resource of the Engine API.
@@ -113,10 +97,7 @@ impl Client {
     }
 
     /// Reads one of our own endpoints, `None` if the daemon has no such thing (a Docker Engine).
-    pub(crate) async fn own<T: DeserializeOwned>(
-        &mut self,
-        path: &str,
-    ) -> Result<Option<T>, Failure> {
+    pub(crate) async fn own<T: DeserializeOwned>(&mut self, path: &str) -> Result<Option<T>, Failure> {
         let path = format!("/swarmpki/v1{path}");
         let answer = self.send(&Method::GET, &path, None).await?;
         if answer.status == StatusCode::NOT_FOUND {
@@ -125,26 +106,21 @@ impl Client {
         decode(&accepted(&path, answer)?).map(Some)
     }
 
+    /// Posts to one of our own endpoints, without a body.
+    pub(crate) async fn own_post(&mut self, path: &str) -> Result<(), Failure> {
+        self.call(&Method::POST, &format!("/swarmpki/v1{path}"), None).await.map(drop)
+    }
+
     fn engine(&self, path: &str) -> String {
         format!("/v{}{path}", self.version)
     }
 
-    async fn call(
-        &mut self,
-        method: &Method,
-        path: &str,
-        body: Option<Bytes>,
-    ) -> Result<Bytes, Failure> {
+    async fn call(&mut self, method: &Method, path: &str, body: Option<Bytes>) -> Result<Bytes, Failure> {
         let answer = self.send(method, path, body).await?;
         accepted(path, answer)
     }
 
-    async fn send(
-        &mut self,
-        method: &Method,
-        path: &str,
-        body: Option<Bytes>,
-    ) -> Result<Answer, Failure> {
+    async fn send(&mut self, method: &Method, path: &str, body: Option<Bytes>) -> Result<Answer, Failure> {
         if self.sender.ready().await.is_err() {
             self.sender = dial(&self.host).await?;
         }
@@ -163,35 +139,20 @@ impl Client {
         let request = request
             .body(Full::new(body.unwrap_or_default()))
             .map_err(|error| Failure::new(format!("cannot ask for {path}: {error}")))?;
-        let answer = self
-            .sender
-            .send_request(request)
-            .await
-            .map_err(|error| self.broken(&error))?;
+        let answer = self.sender.send_request(request).await.map_err(|error| self.broken(&error))?;
         let (head, body) = answer.into_parts();
-        let body = Limited::new(body, ANSWER_BYTES_MAX)
-            .collect()
-            .await
-            .map_err(|error| self.broken(error.as_ref()))?;
-        Ok(Answer {
-            status: head.status,
-            headers: head.headers,
-            body: body.to_bytes(),
-        })
+        let body = Limited::new(body, ANSWER_BYTES_MAX).collect().await.map_err(|error| self.broken(error.as_ref()))?;
+        Ok(Answer { status: head.status, headers: head.headers, body: body.to_bytes() })
     }
 
     fn broken(&self, error: &dyn std::error::Error) -> Failure {
-        let mut text = format!(
-            "the connection to the swarmpki daemon at {} broke: {error}",
-            self.host
-        );
+        let mut text = format!("the connection to the swarmpki daemon at {} broke: {error}", self.host);
         let mut source = error.source();
         while let Some(cause) = source {
             text.push_str(&format!(": {cause}"));
             source = cause.source();
         }
-        Failure::new(text)
-            .hint("Whether the request was carried out is not known: look with swarmpki info.")
+        Failure::new(text).hint("Whether the request was carried out is not known: look with swarmpki info.")
     }
 }
 
@@ -200,9 +161,7 @@ pub(crate) fn escape(text: &str) -> String {
     let mut escaped = String::with_capacity(text.len());
     for byte in text.bytes() {
         match byte {
-            b'A'..=b'Z' | b'a'..=b'z' | b'0'..=b'9' | b'-' | b'_' | b'.' | b'~' => {
-                escaped.push(char::from(byte))
-            }
+            b'A'..=b'Z' | b'a'..=b'z' | b'0'..=b'9' | b'-' | b'_' | b'.' | b'~' => escaped.push(char::from(byte)),
             _ => escaped.push_str(&format!("%{byte:02X}")),
         }
     }
@@ -215,7 +174,7 @@ async fn dial(host: &Host) -> Result<SendRequest<Full<Bytes>>, Failure> {
             Ok(stream) => shake(stream).await,
             Err(error) => Err(error),
         },
-        Host::Tcp(address) => match TcpStream::connect(address).await {
+        Host::Tcp(address) => match TcpStream::connect(host.tcp_address(false).as_ref().unwrap_or(address)).await {
             Ok(stream) => shake(stream).await,
             Err(error) => Err(error),
         },
@@ -227,9 +186,7 @@ async fn shake<S>(stream: S) -> io::Result<SendRequest<Full<Bytes>>>
 where
     S: tokio::io::AsyncRead + tokio::io::AsyncWrite + Unpin + Send + 'static,
 {
-    let (sender, connection) = handshake(TokioIo::new(stream))
-        .await
-        .map_err(io::Error::other)?;
+    let (sender, connection) = handshake(TokioIo::new(stream)).await.map_err(io::Error::other)?;
     tokio::spawn(async move {
         // An error here also ends the request that waits for it, which reports it.
         let _ = connection.await;
@@ -255,18 +212,11 @@ fn accepted(path: &str, answer: Answer) -> Result<Bytes, Failure> {
     if answer.status.is_success() {
         return Ok(answer.body);
     }
-    let json = answer
-        .headers
-        .get(CONTENT_TYPE)
-        .is_some_and(|kind| kind.as_bytes().starts_with(b"application/json"));
+    let json = answer.headers.get(CONTENT_TYPE).is_some_and(|kind| kind.as_bytes().starts_with(b"application/json"));
     let text = if json {
         serde_json::from_slice::<Value>(&answer.body)
             .ok()
-            .and_then(|body| {
-                body.get("message")
-                    .and_then(Value::as_str)
-                    .map(|text| text.trim().to_owned())
-            })
+            .and_then(|body| body.get("message").and_then(Value::as_str).map(|text| text.trim().to_owned()))
             .unwrap_or_default()
     } else {
         String::from_utf8_lossy(&answer.body).trim().to_owned()

@@ -20,29 +20,17 @@ pub(crate) struct Failure {
 impl Failure {
     /// A failure with exit code 1.
     pub(crate) fn new(text: impl Into<String>) -> Self {
-        Self {
-            text: text.into(),
-            hint: None,
-            code: FAILED,
-        }
+        Self { text: text.into(), hint: None, code: FAILED }
     }
 
     /// A flag's value that does not parse: exit code 125.
     pub(crate) fn flag(flag: &str, value: &str, reason: impl fmt::Display) -> Self {
-        Self {
-            text: format!("invalid argument \"{value}\" for \"{flag}\" flag: {reason}"),
-            hint: None,
-            code: BAD_FLAG,
-        }
+        Self { text: format!("invalid argument \"{value}\" for \"{flag}\" flag: {reason}"), hint: None, code: BAD_FLAG }
     }
 
     /// Ends the program without a word and with exit code 0: nobody reads what we write any more.
     pub(crate) fn quiet() -> Self {
-        Self {
-            text: String::new(),
-            hint: None,
-            code: 0,
-        }
+        Self { text: String::new(), hint: None, code: 0 }
     }
 
     /// Adds the next step.
@@ -56,16 +44,8 @@ impl Failure {
         let Some(code) = failures.iter().map(|failure| failure.code).max() else {
             return Ok(());
         };
-        let text = failures
-            .iter()
-            .map(ToString::to_string)
-            .collect::<Vec<_>>()
-            .join("\n");
-        Err(Self {
-            text,
-            hint: None,
-            code,
-        })
+        let text = failures.iter().map(ToString::to_string).collect::<Vec<_>>().join("\n");
+        Err(Self { text, hint: None, code })
     }
 
     /// The exit code.

@@ -41,17 +41,13 @@ pub(crate) fn parse(text: &str) -> Result<Duration, DurationError> {
     }
     let mut total: u64 = 0;
     while !rest.is_empty() {
-        let end = rest
-            .find(|c: char| !c.is_ascii_digit() && c != '.')
-            .unwrap_or(rest.len());
+        let end = rest.find(|c: char| !c.is_ascii_digit() && c != '.').unwrap_or(rest.len());
         let (number, tail) = rest.split_at(end);
         let (whole, fraction) = number.split_once('.').unwrap_or((number, ""));
         if (whole.is_empty() && fraction.is_empty()) || fraction.contains('.') {
             return Err(invalid());
         }
-        let end = tail
-            .find(|c: char| c.is_ascii_digit() || c == '.')
-            .unwrap_or(tail.len());
+        let end = tail.find(|c: char| c.is_ascii_digit() || c == '.').unwrap_or(tail.len());
         let (unit, tail) = tail.split_at(end);
         if unit.is_empty() {
             return Err(DurationError::NoUnit(text.to_owned()));
@@ -59,18 +55,12 @@ pub(crate) fn parse(text: &str) -> Result<Duration, DurationError> {
         let Some((_, nanos)) = UNITS.iter().find(|(name, _)| *name == unit) else {
             return Err(DurationError::BadUnit(text.to_owned(), unit.to_owned()));
         };
-        let whole: u64 = if whole.is_empty() {
-            0
-        } else {
-            whole.parse().map_err(|_| invalid())?
-        };
+        let whole: u64 = if whole.is_empty() { 0 } else { whole.parse().map_err(|_| invalid())? };
         let mut part = whole.checked_mul(*nanos).ok_or_else(invalid)?;
         let mut scale = *nanos;
         for digit in fraction.bytes() {
             scale /= 10;
-            part = part
-                .checked_add(u64::from(digit - b'0') * scale)
-                .ok_or_else(invalid)?;
+            part = part.checked_add(u64::from(digit - b'0') * scale).ok_or_else(invalid)?;
         }
         total = total.checked_add(part).ok_or_else(invalid)?;
         rest = tail;
@@ -83,9 +73,7 @@ pub(crate) fn parse(text: &str) -> Result<Duration, DurationError> {
 
 /// A duration in nanoseconds as the API carries it; at most 292 years.
 pub(crate) fn nanos(duration: Duration) -> u64 {
-    u64::try_from(duration.as_nanos())
-        .unwrap_or(u64::MAX)
-        .min(i64::MAX.unsigned_abs())
+    u64::try_from(duration.as_nanos()).unwrap_or(u64::MAX).min(i64::MAX.unsigned_abs())
 }
 
 #[cfg(test)]
@@ -120,11 +108,7 @@ mod tests {
             ("1..5h", "time: invalid duration \"1..5h\""),
             ("9999999999h", "time: invalid duration \"9999999999h\""),
         ] {
-            assert_eq!(
-                parse(text).map_err(|error| error.to_string()),
-                Err(error.to_owned()),
-                "{text}"
-            );
+            assert_eq!(parse(text).map_err(|error| error.to_string()), Err(error.to_owned()), "{text}");
         }
     }
 }

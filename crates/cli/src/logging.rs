@@ -11,13 +11,10 @@ use crate::failure::Failure;
 pub(crate) fn start(global: &Global) -> Result<(), Failure> {
     let filter = EnvFilter::try_new(&global.log_level)
         .map_err(|error| Failure::flag("--log-level", &global.log_level, error))?;
-    let lines = tracing_subscriber::fmt()
-        .with_env_filter(filter)
-        .with_writer(io::stderr);
+    let lines = tracing_subscriber::fmt().with_env_filter(filter).with_writer(io::stderr);
     let started = match global.log_format {
         LogFormat::Text => {
-            let colours = io::IsTerminal::is_terminal(&io::stderr())
-                && std::env::var_os("NO_COLOR").is_none();
+            let colours = io::IsTerminal::is_terminal(&io::stderr()) && std::env::var_os("NO_COLOR").is_none();
             lines.with_ansi(colours).try_init()
         }
         LogFormat::Json => lines.json().flatten_event(true).try_init(),

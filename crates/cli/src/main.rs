@@ -8,9 +8,10 @@ mod args;
 mod client;
 mod failure;
 mod go_duration;
-mod host;
 mod logging;
+mod notify;
 mod output;
+mod signals;
 mod span;
 mod spec;
 mod table;
@@ -20,6 +21,8 @@ mod verb;
 use std::process::ExitCode;
 
 use clap::{CommandFactory, Parser};
+use daemon::Host;
+use daemon::config::default_socket;
 
 use args::{Cli, Command};
 use failure::Failure;
@@ -43,7 +46,9 @@ fn main() -> ExitCode {
 }
 
 fn refuse(error: &clap::Error) -> ExitCode {
-    let refusal = usage::refusal(error);
+    let arguments: Vec<String> =
+        std::env::args_os().map(|argument| argument.to_string_lossy().into_owned()).skip(1).collect();
+    let refusal = usage::refusal(error, &arguments);
     let text = refusal.text.trim_end();
     if refusal.asked {
         // A reader that went away has seen enough of the help.
@@ -60,12 +65,19 @@ fn dispatch(cli: &Cli) -> Result<(), Failure> {
         Command::Completion(args) => verb::completion::run(args, &mut out),
         Command::Man(args) => verb::man::run(args, &mut out),
         Command::Update(args) if args.is_empty() => out.text(help_of("update")),
+        Command::Daemon(args) => {
+            logging::start(&cli.global)?;
+            on_all_threads(verb::daemon::run(args, &cli.global))
+        }
+        Command::Up(args) => {
+            logging::start(&cli.global)?;
+            // Which of its sockets to talk to is settled once the daemon listens.
+            let mut context = Context { host: Host::Unix(default_socket()), out };
+            on_all_threads(verb::up::run(args, &cli.global, &mut context))
+        }
         command => {
             logging::start(&cli.global)?;
-            let mut context = Context {
-                host: cli.global.host()?,
-                out,
-            };
+            let mut context = Context { host: cli.global.host()?, out };
             on_one_thread(ask(command, &mut context))
         }
     }
@@ -74,6 +86,7 @@ fn dispatch(cli: &Cli) -> Result<(), Failure> {
 /// The verbs that ask a daemon.
 async fn ask(command: &Command, context: &mut Context) -> Result<(), Failure> {
     match command {
+        Command::Demo(args) => verb::demo::run(args, context).await,
         Command::Ca(args) => verb::ca::run(args, context).await,
         Command::Info => verb::info::run(context).await,
         Command::Init(args) => verb::init::run(args, context).await,
@@ -83,9 +96,18 @@ async fn ask(command: &Command, context: &mut Context) -> Result<(), Failure> {
         Command::Node(command) => verb::node::run(command, context).await,
         Command::Update(args) => verb::update::run(args, context).await,
         Command::Version => verb::version::run(context).await,
-        Command::Completion(args) => verb::completion::run(args, &mut context.out),
-        Command::Man(args) => verb::man::run(args, &mut context.out),
+        // These ask nobody and were carried out before.
+        Command::Completion(_) | Command::Daemon(_) | Command::Man(_) | Command::Up(_) => Ok(()),
     }
+}
+
+/// A daemon uses all processors: it signs and verifies.
+fn on_all_threads(work: impl Future<Output = Result<(), Failure>>) -> Result<(), Failure> {
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .enable_all()
+        .build()
+        .map_err(|error| Failure::new(format!("cannot start: {error}")))?;
+    runtime.block_on(work)
 }
 
 fn on_one_thread(work: impl Future<Output = Result<(), Failure>>) -> Result<(), Failure> {
@@ -100,7 +122,5 @@ fn on_one_thread(work: impl Future<Output = Result<(), Failure>>) -> Result<(), 
 fn help_of(verb: &str) -> String {
     let mut cli = Cli::command();
     cli.build();
-    cli.find_subcommand_mut(verb)
-        .map(|verb| verb.render_help().to_string())
-        .unwrap_or_default()
+    cli.find_subcommand_mut(verb).map(|verb| verb.render_help().to_string()).unwrap_or_default()
 }

@@ -22,11 +22,7 @@ impl Output {
     pub(crate) fn new(json: bool) -> Self {
         let stdout = io::stdout();
         let terminal = stdout.is_terminal();
-        Self {
-            to: BufWriter::new(stdout.lock()),
-            json,
-            terminal,
-        }
+        Self { to: BufWriter::new(stdout.lock()), json, terminal }
     }
 
     /// Whether JSON was asked for.

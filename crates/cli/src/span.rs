@@ -61,11 +61,7 @@ pub(crate) fn relative(then: Timestamp, now: Timestamp) -> String {
 /// A window of time, seen from `now`: `in 45d-72d`; a single moment as [`relative`] says it.
 pub(crate) fn window(from: Timestamp, to: Timestamp, now: Timestamp) -> String {
     if from == to || from <= now || to <= from {
-        return if from <= now && to > now {
-            format!("by {}", short_until(to, now))
-        } else {
-            relative(to, now)
-        };
+        return if from <= now && to > now { format!("by {}", short_until(to, now)) } else { relative(to, now) };
     }
     format!(
         "in {}-{}",
@@ -134,21 +130,9 @@ mod tests {
         assert_eq!(relative(at("2026-11-21T12:00:00Z"), now), "now");
         assert_eq!(relative(at("2026-11-21T13:30:00Z"), now), "in 1h 30m");
         assert_eq!(relative(at("2026-11-21T11:59:48Z"), now), "12s ago");
-        assert_eq!(
-            window(at("2027-01-05T12:00:00Z"), at("2027-02-01T12:00:00Z"), now),
-            "in 45d-72d"
-        );
-        assert_eq!(
-            window(at("2026-11-21T13:00:00Z"), at("2026-11-21T13:00:00Z"), now),
-            "in 1h"
-        );
-        assert_eq!(
-            window(at("2026-11-21T11:00:00Z"), at("2026-11-21T13:00:00Z"), now),
-            "by 1h"
-        );
-        assert_eq!(
-            window(at("2026-11-21T10:00:00Z"), at("2026-11-21T11:00:00Z"), now),
-            "1h ago"
-        );
+        assert_eq!(window(at("2027-01-05T12:00:00Z"), at("2027-02-01T12:00:00Z"), now), "in 45d-72d");
+        assert_eq!(window(at("2026-11-21T13:00:00Z"), at("2026-11-21T13:00:00Z"), now), "in 1h");
+        assert_eq!(window(at("2026-11-21T11:00:00Z"), at("2026-11-21T13:00:00Z"), now), "by 1h");
+        assert_eq!(window(at("2026-11-21T10:00:00Z"), at("2026-11-21T11:00:00Z"), now), "1h ago");
     }
 }

@@ -46,20 +46,10 @@ impl SpecFlags {
     /// Writes the flags that were given into a Spec; an external CA without a root gets `root`.
     pub(crate) fn put_into(&self, spec: &mut Value, root: &str) {
         if let Some(expiry) = self.cert_expiry {
-            put(
-                spec,
-                "CAConfig",
-                "NodeCertExpiry",
-                json!(go_duration::nanos(expiry)),
-            );
+            put(spec, "CAConfig", "NodeCertExpiry", json!(go_duration::nanos(expiry)));
         }
         if let Some(period) = self.dispatcher_heartbeat {
-            put(
-                spec,
-                "Dispatcher",
-                "HeartbeatPeriod",
-                json!(go_duration::nanos(period)),
-            );
+            put(spec, "Dispatcher", "HeartbeatPeriod", json!(go_duration::nanos(period)));
         }
         if !self.external_ca.is_empty() {
             let list: Vec<Value> = self.external_ca.iter().map(|ca| ca.json(root)).collect();
@@ -72,12 +62,7 @@ impl SpecFlags {
             put(spec, "Raft", "SnapshotInterval", json!(count));
         }
         if let Some(limit) = self.task_history_limit {
-            put(
-                spec,
-                "Orchestration",
-                "TaskHistoryRetentionLimit",
-                json!(limit),
-            );
+            put(spec, "Orchestration", "TaskHistoryRetentionLimit", json!(limit));
         }
     }
 }
@@ -99,11 +84,7 @@ impl ExternalCa {
             "CACert": self.root.as_deref().unwrap_or(root),
         });
         if !self.options.is_empty() {
-            let options = self
-                .options
-                .iter()
-                .map(|(key, value)| (key.clone(), json!(value)))
-                .collect::<Map<_, _>>();
+            let options = self.options.iter().map(|(key, value)| (key.clone(), json!(value))).collect::<Map<_, _>>();
             if let Some(ca) = ca.as_object_mut() {
                 ca.insert("Options".to_owned(), Value::Object(options));
             }
@@ -156,12 +137,7 @@ fn not_open(path: &str, error: &std::io::Error) -> String {
 
 /// Reads `protocol=cfssl,url=https://…,cacert=FILE`. Texts: engine-api.md 10.
 pub(crate) fn parse_external_ca(text: &str) -> Result<ExternalCa, String> {
-    let mut ca = ExternalCa {
-        protocol: String::new(),
-        url: String::new(),
-        root: None,
-        options: Vec::new(),
-    };
+    let mut ca = ExternalCa { protocol: String::new(), url: String::new(), root: None, options: Vec::new() };
     for field in text.split(',') {
         let Some((key, value)) = field.split_once('=') else {
             return Err(format!("invalid field '{field}' must be a key=value pair"));
@@ -171,12 +147,8 @@ pub(crate) fn parse_external_ca(text: &str) -> Result<ExternalCa, String> {
             "protocol" => return Err(format!("unrecognized external CA protocol {value}")),
             "url" => ca.url = value.to_owned(),
             "cacert" => {
-                let pem = fs::read_to_string(value).map_err(|error| {
-                    format!(
-                        "unable to read CA cert for external CA: {}",
-                        not_open(value, &error)
-                    )
-                })?;
+                let pem = fs::read_to_string(value)
+                    .map_err(|error| format!("unable to read CA cert for external CA: {}", not_open(value, &error)))?;
                 if !pem.contains("-----BEGIN ") {
                     return Err("CA cert for external CA must be in PEM format".to_owned());
                 }
@@ -198,9 +170,9 @@ pub(crate) fn parse_external_ca(text: &str) -> Result<ExternalCa, String> {
 pub(crate) fn check_availability(word: Option<&str>) -> Result<String, Failure> {
     match word.unwrap_or_default() {
         word @ ("" | "active" | "pause" | "drain") => Ok(word.to_owned()),
-        word => Err(Failure::new(format!(
-            "invalid availability \"{word}\", only active, pause and drain are supported"
-        ))),
+        word => {
+            Err(Failure::new(format!("invalid availability \"{word}\", only active, pause and drain are supported")))
+        }
     }
 }
 
@@ -218,18 +190,9 @@ mod tests {
         );
         for (text, error) in [
             ("cfssl", "invalid field 'cfssl' must be a key=value pair"),
-            (
-                "protocol=foo,url=x",
-                "unrecognized external CA protocol foo",
-            ),
-            (
-                "url=x",
-                "the external-ca option needs a protocol= parameter",
-            ),
-            (
-                "protocol=cfssl",
-                "the external-ca option needs a url= parameter",
-            ),
+            ("protocol=foo,url=x", "unrecognized external CA protocol foo"),
+            ("url=x", "the external-ca option needs a protocol= parameter"),
+            ("protocol=cfssl", "the external-ca option needs a url= parameter"),
             (
                 "protocol=cfssl,url=x,cacert=/nowhere/f",
                 "unable to read CA cert for external CA: open /nowhere/f: no such file or directory",
@@ -242,11 +205,7 @@ mod tests {
     #[test]
     fn only_given_flags_are_put() {
         let mut spec = json!({"CAConfig": null, "Raft": {"ElectionTick": 10}, "Unknown": 1});
-        SpecFlags {
-            cert_expiry: Some(Duration::from_secs(3600)),
-            ..SpecFlags::default()
-        }
-        .put_into(&mut spec, "");
+        SpecFlags { cert_expiry: Some(Duration::from_secs(3600)), ..SpecFlags::default() }.put_into(&mut spec, "");
         assert_eq!(
             spec,
             json!({"CAConfig": {"NodeCertExpiry": 3_600_000_000_000_u64}, "Raft": {"ElectionTick": 10}, "Unknown": 1})

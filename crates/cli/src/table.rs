@@ -13,9 +13,7 @@ pub(crate) struct Table {
 impl Table {
     /// A table with these headings.
     pub(crate) fn new(headings: &[&str]) -> Self {
-        Self {
-            rows: vec![headings.iter().map(ToString::to_string).collect()],
-        }
+        Self { rows: vec![headings.iter().map(ToString::to_string).collect()] }
     }
 
     /// Adds a row.
@@ -36,10 +34,7 @@ impl Table {
             let mut line = String::new();
             for (cell, width) in row.iter().zip(&widths) {
                 line.push_str(cell);
-                line.extend(std::iter::repeat_n(
-                    ' ',
-                    width.saturating_sub(cell.chars().count()),
-                ));
+                line.extend(std::iter::repeat_n(' ', width.saturating_sub(cell.chars().count())));
             }
             text.push_str(line.trim_end());
             text.push('\n');
@@ -55,12 +50,7 @@ mod tests {
     #[test]
     fn draws_as_docker_does() {
         let mut table = Table::new(&["ID", "HOSTNAME", "STATUS", "X"]);
-        table.row(vec![
-            "dzm52djk15bshpeec4zdo7hez *".into(),
-            "manager1".into(),
-            "Ready".into(),
-            String::new(),
-        ]);
+        table.row(vec!["dzm52djk15bshpeec4zdo7hez *".into(), "manager1".into(), "Ready".into(), String::new()]);
         assert_eq!(
             table.draw(),
             "ID                            HOSTNAME   STATUS    X\n\

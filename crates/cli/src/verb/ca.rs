@@ -85,9 +85,9 @@ fn check(args: &CaArgs) -> Result<(), Failure> {
             ("--external-ca", !args.external_ca.is_empty()),
         ];
         return match given.iter().find(|(_, given)| *given) {
-            Some((flag, _)) => Err(Failure::new(format!(
-                "`{flag}` flag requires the `--rotate` flag to update the CA"
-            ))),
+            Some((flag, _)) => {
+                Err(Failure::new(format!("`{flag}` flag requires the `--rotate` flag to update the CA")))
+            }
             None => Ok(()),
         };
     }
@@ -124,10 +124,7 @@ fn wanted(args: &CaArgs, swarm: &Swarm) -> Value {
     }
     if !args.external_ca.is_empty() {
         let root = args.ca_cert.as_deref().unwrap_or_default();
-        set(
-            "ExternalCAs",
-            args.external_ca.iter().map(|ca| ca.json(root)).collect(),
-        );
+        set("ExternalCAs", args.external_ca.iter().map(|ca| ca.json(root)).collect());
     }
     spec
 }
@@ -140,14 +137,11 @@ async fn follow(client: &mut Client, context: &mut Context, quiet: bool) -> Resu
         let nodes: Vec<Node> = client.get("/nodes").await?;
         let same_issuer = |node: &&Node| {
             node.description.tls_info.cert_issuer_subject == swarm.tls_info.cert_issuer_subject
-                && node.description.tls_info.cert_issuer_public_key
-                    == swarm.tls_info.cert_issuer_public_key
+                && node.description.tls_info.cert_issuer_public_key == swarm.tls_info.cert_issuer_public_key
         };
         let certificates = nodes.iter().filter(same_issuer).count();
-        let roots = nodes
-            .iter()
-            .filter(|node| node.description.tls_info.trust_root == swarm.tls_info.trust_root)
-            .count();
+        let roots =
+            nodes.iter().filter(|node| node.description.tls_info.trust_root == swarm.tls_info.trust_root).count();
         let switched = certificates == nodes.len() && !swarm.root_rotation_in_progress;
         let line = format!(
             "rotated TLS certificates: {certificates}/{total} nodes, rotated CA certificates: {roots}/{total} nodes",

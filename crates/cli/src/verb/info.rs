@@ -3,8 +3,8 @@
 use std::fmt::Write as _;
 use std::time::Duration;
 
+use daemon::engine_api::extra::StatusReport;
 use jiff::Timestamp;
-use serde::Deserialize;
 use serde_json::Value;
 
 use super::Context;
@@ -12,19 +12,6 @@ use crate::api::{Info, Swarm, moment};
 use crate::failure::Failure;
 use crate::output::complain;
 use crate::span;
-
-/// Our own endpoint's word on the node's certificate; a Docker Engine has no such thing.
-#[derive(Debug, Default, Deserialize)]
-#[serde(rename_all = "PascalCase", default)]
-struct OwnStatus {
-    state: String,
-    not_before: Option<String>,
-    not_after: Option<String>,
-    renew_at: Option<String>,
-    clock_offset_ms: Option<i64>,
-    last_error: Option<String>,
-    hint: Option<String>,
-}
 
 /// Prints the machine's part in the cluster.
 pub(crate) async fn run(context: &mut Context) -> Result<(), Failure> {
@@ -34,20 +21,18 @@ pub(crate) async fn run(context: &mut Context) -> Result<(), Failure> {
         let own: Option<Value> = client.own("/status").await?;
         let mut swarm = info.get("Swarm").cloned().unwrap_or_default();
         if let (Some(swarm), Some(own)) = (swarm.as_object_mut(), own) {
-            swarm.insert("Status".to_owned(), own);
+            swarm.insert("Swarmpki".to_owned(), own);
         }
         return context.out.document(&swarm);
     }
     let info: Info = client.get("/info").await?;
-    let own: Option<OwnStatus> = client.own("/status").await?;
-    context
-        .out
-        .text(page(&info, own.as_ref(), Timestamp::now()))?;
+    let own: Option<StatusReport> = client.own("/status").await?;
+    context.out.text(page(&info, own.as_ref(), Timestamp::now()))?;
     info.warnings.iter().for_each(complain);
     Ok(())
 }
 
-fn page(info: &Info, own: Option<&OwnStatus>, now: Timestamp) -> String {
+fn page(info: &Info, own: Option<&StatusReport>, now: Timestamp) -> String {
     let mut page = String::new();
     let swarm = &info.swarm;
     // Writing to a String cannot fail.
@@ -65,22 +50,14 @@ fn page(info: &Info, own: Option<&OwnStatus>, now: Timestamp) -> String {
         line(1, format!("Error: {}", swarm.error));
     }
     line(1, format!("Is Manager: {}", swarm.control_available));
-    if let Some(cluster) = swarm
-        .cluster
-        .as_ref()
-        .filter(|_| swarm.control_available && swarm.error.is_empty())
-    {
+    if let Some(cluster) = swarm.cluster.as_ref().filter(|_| swarm.control_available && swarm.error.is_empty()) {
         line(1, format!("ClusterID: {}", cluster.id));
         line(1, format!("Managers: {}", swarm.managers));
         line(1, format!("Nodes: {}", swarm.nodes));
         settings(cluster, &mut line);
     }
     line(1, format!("Node Address: {}", swarm.node_addr));
-    let mut managers: Vec<&str> = swarm
-        .remote_managers
-        .iter()
-        .map(|manager| manager.addr.as_str())
-        .collect();
+    let mut managers: Vec<&str> = swarm.remote_managers.iter().map(|manager| manager.addr.as_str()).collect();
     if !managers.is_empty() {
         managers.sort_unstable();
         line(1, "Manager Addresses:".to_owned());
@@ -94,11 +71,8 @@ fn page(info: &Info, own: Option<&OwnStatus>, now: Timestamp) -> String {
 
 fn settings(cluster: &Swarm, line: &mut impl FnMut(usize, String)) {
     let number = |group: &str, field: &str| cluster.spec[group][field].as_i64().unwrap_or(0);
-    let words = |group: &str, field: &str| {
-        span::words(Duration::from_nanos(
-            cluster.spec[group][field].as_u64().unwrap_or(0),
-        ))
-    };
+    let words =
+        |group: &str, field: &str| span::words(Duration::from_nanos(cluster.spec[group][field].as_u64().unwrap_or(0)));
     if let Some(pools) = &cluster.default_addr_pool {
         let pools: String = pools.iter().map(|pool| format!("{pool}  ")).collect();
         line(1, format!("Default Address Pool: {pools}"));
@@ -108,98 +82,49 @@ fn settings(cluster: &Swarm, line: &mut impl FnMut(usize, String)) {
         line(1, format!("Data Path Port: {}", cluster.data_path_port));
     }
     line(1, "Orchestration:".to_owned());
-    line(
-        2,
-        format!(
-            "Task History Retention Limit: {}",
-            number("Orchestration", "TaskHistoryRetentionLimit")
-        ),
-    );
+    line(2, format!("Task History Retention Limit: {}", number("Orchestration", "TaskHistoryRetentionLimit")));
     line(1, "Raft:".to_owned());
-    line(
-        2,
-        format!("Snapshot Interval: {}", number("Raft", "SnapshotInterval")),
-    );
-    line(
-        2,
-        format!(
-            "Number of Old Snapshots to Retain: {}",
-            number("Raft", "KeepOldSnapshots")
-        ),
-    );
-    line(
-        2,
-        format!("Heartbeat Tick: {}", number("Raft", "HeartbeatTick")),
-    );
-    line(
-        2,
-        format!("Election Tick: {}", number("Raft", "ElectionTick")),
-    );
+    line(2, format!("Snapshot Interval: {}", number("Raft", "SnapshotInterval")));
+    line(2, format!("Number of Old Snapshots to Retain: {}", number("Raft", "KeepOldSnapshots")));
+    line(2, format!("Heartbeat Tick: {}", number("Raft", "HeartbeatTick")));
+    line(2, format!("Election Tick: {}", number("Raft", "ElectionTick")));
     line(1, "Dispatcher:".to_owned());
-    line(
-        2,
-        format!(
-            "Heartbeat Period: {}",
-            words("Dispatcher", "HeartbeatPeriod")
-        ),
-    );
+    line(2, format!("Heartbeat Period: {}", words("Dispatcher", "HeartbeatPeriod")));
     line(1, "CA Configuration:".to_owned());
-    line(
-        2,
-        format!("Expiry Duration: {}", words("CAConfig", "NodeCertExpiry")),
-    );
-    line(
-        2,
-        format!("Force Rotate: {}", number("CAConfig", "ForceRotate")),
-    );
-    if let Some(externals) = cluster.spec["CAConfig"]["ExternalCAs"]
-        .as_array()
-        .filter(|list| !list.is_empty())
-    {
+    line(2, format!("Expiry Duration: {}", words("CAConfig", "NodeCertExpiry")));
+    line(2, format!("Force Rotate: {}", number("CAConfig", "ForceRotate")));
+    if let Some(externals) = cluster.spec["CAConfig"]["ExternalCAs"].as_array().filter(|list| !list.is_empty()) {
         line(2, "External CAs:".to_owned());
         for external in externals {
             let text = |field: &str| external[field].as_str().unwrap_or_default().to_owned();
             line(3, format!("{}: {}", text("Protocol"), text("URL")));
         }
     }
-    let locked = cluster.spec["EncryptionConfig"]["AutoLockManagers"]
-        .as_bool()
-        .unwrap_or(false);
+    let locked = cluster.spec["EncryptionConfig"]["AutoLockManagers"].as_bool().unwrap_or(false);
     line(1, format!("Autolock Managers: {locked}"));
-    line(
-        1,
-        format!(
-            "Root Rotation In Progress: {}",
-            cluster.root_rotation_in_progress
-        ),
-    );
+    line(1, format!("Root Rotation In Progress: {}", cluster.root_rotation_in_progress));
 }
 
-fn certificate(own: &OwnStatus, now: Timestamp, line: &mut impl FnMut(usize, String)) {
+fn certificate(own: &StatusReport, now: Timestamp, line: &mut impl FnMut(usize, String)) {
     let when = |text: &Option<String>| text.as_deref().and_then(moment);
-    line(1, "Certificate:".to_owned());
-    if let Some(from) = when(&own.not_before) {
-        line(2, format!("Valid From: {from}"));
-    }
+    let said = |text: &Option<String>| text.clone().filter(|text| !text.is_empty());
     if let Some(end) = when(&own.not_after) {
+        line(1, "Certificate:".to_owned());
         line(2, format!("Expires: {end} ({})", span::relative(end, now)));
-    }
-    if let Some(renew) = when(&own.renew_at) {
-        line(
-            2,
-            format!("Renews: {renew} ({})", span::relative(renew, now)),
-        );
+        if let Some(renew) = when(&own.renew_at) {
+            line(2, format!("Renews: {renew} ({})", span::relative(renew, now)));
+        }
     }
     if let Some(offset) = own.clock_offset_ms {
         line(1, format!("Clock Offset: {offset:+} ms"));
     }
-    if !own.state.is_empty() {
-        line(1, format!("Node State: {}", own.state));
+    if let Some(phase) = said(&own.phase) {
+        line(1, format!("Session: {phase}"));
     }
-    if let Some(error) = own.last_error.as_deref().filter(|error| !error.is_empty()) {
+    if let Some(error) = said(&own.error) {
         line(1, format!("Last Error: {error}"));
-        if let Some(hint) = own.hint.as_deref().filter(|hint| !hint.is_empty()) {
-            line(2, hint.to_owned());
+        if let Some(hint) = said(&own.hint) {
+            line(2, hint);
         }
     }
 }

@@ -10,6 +10,11 @@ use crate::client::{Client, escape};
 use crate::failure::Failure;
 use crate::spec::{self, SpecFlags};
 
+/// Where managers listen for nodes unless told otherwise. Source: engine-api.md 10.
+pub(crate) const LISTEN_ADDR: &str = "0.0.0.0:2377";
+/// Mask length of the subnets in the default address pool. Source: engine-api.md 10.
+const SUBNET_MASK: u32 = 24;
+
 /// Initialize a swarm: make this machine its first manager
 #[derive(Args, Clone, Debug)]
 pub(crate) struct InitArgs {
@@ -17,7 +22,7 @@ pub(crate) struct InitArgs {
     #[arg(long, value_name = "STRING")]
     pub(crate) advertise_addr: Option<String>,
     /// Address to listen on for nodes, <ip|interface>[:port]
-    #[arg(long, value_name = "NODE-ADDR", default_value = "0.0.0.0:2377")]
+    #[arg(long, value_name = "NODE-ADDR", default_value = LISTEN_ADDR)]
     pub(crate) listen_addr: String,
     /// Availability of the node: active, pause or drain
     #[arg(long, value_name = "STRING")]
@@ -38,10 +43,28 @@ pub(crate) struct InitArgs {
     #[arg(long, value_name = "CIDR", hide = true, value_delimiter = ',')]
     pub(crate) default_addr_pool: Vec<String>,
     /// Subnet mask length of the default address pool; kept for docker's sake
-    #[arg(long, value_name = "UINT32", hide = true, default_value_t = 24)]
+    #[arg(long, value_name = "UINT32", hide = true, default_value_t = SUBNET_MASK)]
     pub(crate) default_addr_pool_mask_length: u32,
     #[command(flatten)]
     pub(crate) spec: SpecFlags,
+}
+
+impl Default for InitArgs {
+    /// As without any flag.
+    fn default() -> Self {
+        Self {
+            advertise_addr: None,
+            listen_addr: LISTEN_ADDR.to_owned(),
+            availability: None,
+            autolock: false,
+            force_new_cluster: false,
+            data_path_addr: String::new(),
+            data_path_port: 0,
+            default_addr_pool: Vec::new(),
+            default_addr_pool_mask_length: SUBNET_MASK,
+            spec: SpecFlags::default(),
+        }
+    }
 }
 
 /// Initializes and prints how others join.
@@ -53,20 +76,11 @@ pub(crate) async fn run(args: &InitArgs, context: &mut Context) -> Result<(), Fa
 }
 
 /// Asks the daemon to initialize; returns the new node's id.
-pub(crate) async fn request(
-    args: &InitArgs,
-    availability: String,
-    client: &mut Client,
-) -> Result<String, Failure> {
+pub(crate) async fn request(args: &InitArgs, availability: String, client: &mut Client) -> Result<String, Failure> {
     let mut spec = spec::empty();
     args.spec.put_into(&mut spec, "");
     if args.autolock {
-        spec::put(
-            &mut spec,
-            "EncryptionConfig",
-            "AutoLockManagers",
-            json!(true),
-        );
+        spec::put(&mut spec, "EncryptionConfig", "AutoLockManagers", json!(true));
     }
     let request = InitRequest {
         listen_addr: args.listen_addr.clone(),
@@ -80,46 +94,30 @@ pub(crate) async fn request(
         default_addr_pool: args.default_addr_pool.clone(),
         subnet_size: args.default_addr_pool_mask_length,
     };
-    let answer = client
-        .post("/swarm/init", Some(&request))
-        .await
-        .map_err(|failure| {
-            let text = failure.text();
-            let which = text.contains("could not choose an IP address to advertise")
-                || text.contains("could not find the system's IP address");
-            if which {
-                Failure::new(format!("{text} - specify one with --advertise-addr"))
-            } else {
-                failure
-            }
-        })?;
+    let answer = client.post("/swarm/init", Some(&request)).await.map_err(|failure| {
+        let text = failure.text();
+        let which = text.contains("could not choose an IP address to advertise")
+            || text.contains("could not find the system's IP address");
+        if which { Failure::new(format!("{text} - specify one with --advertise-addr")) } else { failure }
+    })?;
     Ok(answer.as_str().unwrap_or_default().to_owned())
 }
 
-async fn report(node: &str, client: &mut Client, context: &mut Context) -> Result<(), Failure> {
+pub(crate) async fn report(node: &str, client: &mut Client, context: &mut Context) -> Result<(), Failure> {
     let this: Node = client.get(&format!("/nodes/{}", escape(node))).await?;
     let swarm: Swarm = client.get("/swarm").await?;
-    let addr = this
-        .manager_status
-        .map(|status| status.addr)
-        .unwrap_or_default();
+    let addr = this.manager_status.map(|status| status.addr).unwrap_or_default();
     if context.out.json() {
         return context.out.document(&json!({
             "NodeID": node, "ClusterID": swarm.id, "Addr": addr,
             "JoinTokens": {"Worker": swarm.join_tokens.worker, "Manager": swarm.join_tokens.manager},
         }));
     }
-    context.out.line(format!(
-        "Swarm initialized: current node ({node}) is now a manager.\n"
-    ))?;
-    context.out.text(join_token::how_to_join(
-        "worker",
-        &swarm.join_tokens.worker,
-        &addr,
-    ))?;
-    context.out.line(
-        "To add a manager to this swarm, run 'swarmpki join-token manager' and follow the instructions.",
-    )?;
+    context.out.line(format!("Swarm initialized: current node ({node}) is now a manager.\n"))?;
+    context.out.text(join_token::how_to_join("worker", &swarm.join_tokens.worker, &addr))?;
+    context
+        .out
+        .line("To add a manager to this swarm, run 'swarmpki join-token manager' and follow the instructions.")?;
     if Value::Bool(true) == swarm.spec["EncryptionConfig"]["AutoLockManagers"] {
         context.out.line("\nManagers are locked: write down the unlock key that 'docker swarm unlock-key' shows.")?;
     }

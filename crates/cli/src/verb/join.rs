@@ -4,6 +4,7 @@ use clap::Args;
 use serde_json::json;
 
 use super::Context;
+use super::init::LISTEN_ADDR;
 use crate::api::{Info, JoinRequest};
 use crate::client::Client;
 use crate::failure::Failure;
@@ -13,18 +14,13 @@ use crate::spec;
 #[derive(Args, Clone, Debug)]
 pub(crate) struct JoinArgs {
     /// Token for entry into the swarm: 'swarmpki join-token worker' on a manager shows it
-    #[arg(
-        long,
-        value_name = "STRING",
-        default_value = "",
-        hide_default_value = true
-    )]
+    #[arg(long, value_name = "STRING", default_value = "", hide_default_value = true)]
     pub(crate) token: String,
     /// Address that other nodes reach this one at, <ip|interface>[:port]
     #[arg(long, value_name = "STRING")]
     pub(crate) advertise_addr: Option<String>,
     /// Address to listen on if this node is a manager, <ip|interface>[:port]
-    #[arg(long, value_name = "NODE-ADDR", default_value = "0.0.0.0:2377")]
+    #[arg(long, value_name = "NODE-ADDR", default_value = LISTEN_ADDR)]
     pub(crate) listen_addr: String,
     /// Availability of the node: active, pause or drain
     #[arg(long, value_name = "STRING")]
@@ -42,27 +38,15 @@ pub(crate) async fn run(args: &JoinArgs, context: &mut Context) -> Result<(), Fa
     let availability = spec::check_availability(args.availability.as_deref())?;
     let mut client = context.client().await?;
     let info = request(args, availability, &mut client).await?;
-    let role = if info.swarm.control_available {
-        "manager"
-    } else {
-        "worker"
-    };
+    let role = if info.swarm.control_available { "manager" } else { "worker" };
     if context.out.json() {
-        return context
-            .out
-            .document(&json!({"NodeID": info.swarm.node_id, "Role": role}));
+        return context.out.document(&json!({"NodeID": info.swarm.node_id, "Role": role}));
     }
-    context
-        .out
-        .line(format!("This node joined a swarm as a {role}."))
+    context.out.line(format!("This node joined a swarm as a {role}."))
 }
 
 /// Asks the daemon to join; returns what it then is.
-pub(crate) async fn request(
-    args: &JoinArgs,
-    availability: String,
-    client: &mut Client,
-) -> Result<Info, Failure> {
+pub(crate) async fn request(args: &JoinArgs, availability: String, client: &mut Client) -> Result<Info, Failure> {
     let request = JoinRequest {
         listen_addr: args.listen_addr.clone(),
         advertise_addr: args.advertise_addr.clone().unwrap_or_default(),

@@ -34,9 +34,7 @@ pub(crate) async fn run(args: &JoinTokenArgs, context: &mut Context) -> Result<(
     if args.rotate {
         update(&mut client, &swarm, &swarm.spec, role).await?;
         if !args.quiet && !context.out.json() {
-            context
-                .out
-                .line(format!("Successfully rotated {role} join token.\n"))?;
+            context.out.line(format!("Successfully rotated {role} join token.\n"))?;
         }
         swarm = client.get("/swarm").await?;
     }
@@ -44,21 +42,12 @@ pub(crate) async fn run(args: &JoinTokenArgs, context: &mut Context) -> Result<(
         return context.out.line(token_of(&swarm, role));
     }
     let info: Info = client.get("/info").await?;
-    let node: Node = client
-        .get(&format!("/nodes/{}", escape(&info.swarm.node_id)))
-        .await?;
-    let addr = node
-        .manager_status
-        .map(|status| status.addr)
-        .unwrap_or_default();
+    let node: Node = client.get(&format!("/nodes/{}", escape(&info.swarm.node_id))).await?;
+    let addr = node.manager_status.map(|status| status.addr).unwrap_or_default();
     if context.out.json() {
-        return context
-            .out
-            .document(&json!({"Role": role, "Token": token_of(&swarm, role), "Addr": addr}));
+        return context.out.document(&json!({"Role": role, "Token": token_of(&swarm, role), "Addr": addr}));
     }
-    context
-        .out
-        .text(how_to_join(role, token_of(&swarm, role), &addr))
+    context.out.text(how_to_join(role, token_of(&swarm, role), &addr))
 }
 
 /// The text that tells how a node joins; empty without an address.
@@ -70,20 +59,14 @@ pub(crate) fn how_to_join(role: &str, token: &str, addr: &str) -> String {
         "To add a {role} to this swarm, run the following command:\n\n    swarmpki join --token {token} {addr}\n\n"
     );
     if role == "worker" {
-        text.push_str(&format!(
-            "or, on a Docker Engine:\n\n    docker swarm join --token {token} {addr}\n\n"
-        ));
+        text.push_str(&format!("or, on a Docker Engine:\n\n    docker swarm join --token {token} {addr}\n\n"));
     }
     text
 }
 
 /// The token for a role.
 pub(crate) fn token_of<'a>(swarm: &'a Swarm, role: &str) -> &'a str {
-    if role == "manager" {
-        &swarm.join_tokens.manager
-    } else {
-        &swarm.join_tokens.worker
-    }
+    if role == "manager" { &swarm.join_tokens.manager } else { &swarm.join_tokens.worker }
 }
 
 /// Posts the cluster's settings back, replacing the token of `rotate` (a role, or nothing).

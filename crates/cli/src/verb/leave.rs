@@ -17,11 +17,7 @@ pub(crate) struct LeaveArgs {
 /// Leaves.
 pub(crate) async fn run(args: &LeaveArgs, context: &mut Context) -> Result<(), Failure> {
     let mut client = context.client().await?;
-    let path = if args.force {
-        "/swarm/leave?force=1"
-    } else {
-        "/swarm/leave"
-    };
+    let path = if args.force { "/swarm/leave?force=1" } else { "/swarm/leave" };
     client.post::<()>(path, None).await?;
     if context.out.json() {
         return context.out.document(&json!({"Left": true}));

@@ -20,11 +20,8 @@ pub(crate) struct ManArgs {
 /// Writes the pages and lists them.
 pub(crate) fn run(args: &ManArgs, out: &mut Output) -> Result<(), Failure> {
     let failed = |error: std::io::Error| {
-        Failure::new(format!(
-            "cannot write manual pages to {}: {error}",
-            args.dir.display()
-        ))
-        .hint("Name a directory that you may write to.")
+        Failure::new(format!("cannot write manual pages to {}: {error}", args.dir.display()))
+            .hint("Name a directory that you may write to.")
     };
     fs::create_dir_all(&args.dir).map_err(failed)?;
     clap_mangen::generate_to(Cli::command(), &args.dir).map_err(failed)?;

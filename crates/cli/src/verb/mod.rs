@@ -2,6 +2,8 @@
 
 pub(crate) mod ca;
 pub(crate) mod completion;
+pub(crate) mod daemon;
+pub(crate) mod demo;
 pub(crate) mod info;
 pub(crate) mod init;
 pub(crate) mod join;
@@ -9,12 +11,14 @@ pub(crate) mod join_token;
 pub(crate) mod leave;
 pub(crate) mod man;
 pub(crate) mod node;
+pub(crate) mod up;
 pub(crate) mod update;
 pub(crate) mod version;
 
+use ::daemon::Host;
+
 use crate::client::Client;
 use crate::failure::Failure;
-use crate::host::Host;
 use crate::output::Output;
 
 /// What every verb is given: where the daemon is, and where to print.

@@ -34,12 +34,7 @@ pub(crate) async fn run(args: &UpdateArgs, context: &mut Context) -> Result<(), 
     let mut spec = swarm.spec.clone();
     args.spec.put_into(&mut spec, &swarm.tls_info.trust_root);
     if let Some(lock) = args.autolock {
-        spec::put(
-            &mut spec,
-            "EncryptionConfig",
-            "AutoLockManagers",
-            json!(lock),
-        );
+        spec::put(&mut spec, "EncryptionConfig", "AutoLockManagers", json!(lock));
     }
     join_token::update(&mut client, &swarm, &spec, "").await?;
     if context.out.json() {

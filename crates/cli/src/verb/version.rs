@@ -18,19 +18,14 @@ pub(crate) async fn run(context: &mut Context) -> Result<(), Failure> {
     let used = server.as_ref().map_or(API_VERSION, |(_, used)| *used);
     let platform = format!("{}/{}", std::env::consts::OS, go_architecture());
     if context.out.json() {
-        let server_json = server
-            .as_ref()
-            .map_or(Value::Null, |(version, _)| version.clone());
+        let server_json = server.as_ref().map_or(Value::Null, |(version, _)| version.clone());
         context.out.document(&json!({
             "Client": {"Version": env!("CARGO_PKG_VERSION"), "ApiVersion": used.to_string(), "OsArch": platform},
             "Server": server_json,
         }))?;
         return server.map(drop);
     }
-    let mut text = format!(
-        "Client:\n Version:           {}\n API version:       {used}",
-        env!("CARGO_PKG_VERSION")
-    );
+    let mut text = format!("Client:\n Version:           {}\n API version:       {used}", env!("CARGO_PKG_VERSION"));
     if used < API_VERSION {
         text.push_str(&format!(" (downgraded from {API_VERSION})"));
     }

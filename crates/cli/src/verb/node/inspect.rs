@@ -3,16 +3,16 @@
 use std::fmt::Write as _;
 
 use clap::Args;
+use daemon::engine_api::extra::NodeReport;
 use jiff::Timestamp;
 use serde::Serialize;
 use serde_json::Value;
 
-use super::ls::{Extra, extras};
+use super::ls::{self, extras};
 use super::resolve;
-use crate::api::{Node, moment};
+use crate::api::Node;
 use crate::client::escape;
 use crate::failure::Failure;
-use crate::span;
 use crate::verb::Context;
 
 /// Show all that is known of one or more nodes
@@ -46,20 +46,13 @@ pub(crate) async fn run(args: &InspectArgs, context: &mut Context) -> Result<(),
         }
     }
     if args.pretty {
-        let extras = if found.is_empty() {
-            Vec::new()
-        } else {
-            extras(&mut client).await?.unwrap_or_default()
-        };
+        let extras = if found.is_empty() { Vec::new() } else { extras(&mut client).await?.unwrap_or_default() };
         for (index, node) in found.into_iter().enumerate() {
-            let node: Node = serde_json::from_value(node).map_err(|error| {
-                Failure::new(format!("cannot read the daemon's answer: {error}"))
-            })?;
+            let node: Node = serde_json::from_value(node)
+                .map_err(|error| Failure::new(format!("cannot read the daemon's answer: {error}")))?;
             let extra = extras.iter().find(|extra| extra.id == node.id);
             let gap = if index > 0 { "\n" } else { "" };
-            context
-                .out
-                .text(format!("{gap}{}", page(&node, extra, Timestamp::now())))?;
+            context.out.text(format!("{gap}{}", page(&node, extra, Timestamp::now())))?;
         }
     } else {
         context.out.line(indented_by_four(&found)?)?;
@@ -78,15 +71,11 @@ fn indented_by_four(found: &[Value]) -> Result<String, Failure> {
     Ok(String::from_utf8_lossy(&bytes).into_owned())
 }
 
-fn page(node: &Node, extra: Option<&Extra>, now: Timestamp) -> String {
+fn page(node: &Node, extra: Option<&NodeReport>, now: Timestamp) -> String {
     let mut page = String::new();
     // Writing to a String cannot fail.
     let mut line = |label: &str, value: &str| {
-        let _ = if value.is_empty() {
-            writeln!(page, "{label}")
-        } else {
-            writeln!(page, "{label:<24}{value}")
-        };
+        let _ = if value.is_empty() { writeln!(page, "{label}") } else { writeln!(page, "{label:<24}{value}") };
     };
     line("ID:", &node.id);
     if !node.wish("Name").is_empty() {
@@ -96,28 +85,22 @@ fn page(node: &Node, extra: Option<&Extra>, now: Timestamp) -> String {
     if let Some(labels) = labels.filter(|labels| !labels.is_empty()) {
         line("Labels:", "");
         for (key, value) in labels {
-            line(
-                &format!(" - {key}={}", value.as_str().unwrap_or_default()),
-                "",
-            );
+            line(&format!(" - {key}={}", value.as_str().unwrap_or_default()), "");
         }
     }
     line("Hostname:", &node.description.hostname);
     line("Joined at:", &node.created_at);
     line("Status:", "");
-    line(" State:", &super::ls::capital(&node.status.state));
+    line(" State:", &ls::capital(&node.status.state));
     if !node.status.message.is_empty() {
         line(" Message:", &node.status.message);
     }
-    line(
-        " Availability:",
-        &super::ls::capital(node.wish("Availability")),
-    );
+    line(" Availability:", &ls::capital(node.wish("Availability")));
     line(" Address:", &node.status.addr);
     if let Some(manager) = &node.manager_status {
         line("Manager Status:", "");
         line(" Address:", &manager.addr);
-        line(" Raft Status:", &super::ls::capital(&manager.reachability));
+        line(" Raft Status:", &ls::capital(&manager.reachability));
         line(" Leader:", if manager.leader { "Yes" } else { "No" });
     }
     line("Platform:", "");
@@ -126,15 +109,11 @@ fn page(node: &Node, extra: Option<&Extra>, now: Timestamp) -> String {
     line("Engine Version:", &node.description.engine.engine_version);
     if let Some(extra) = extra {
         line("Certificate:", "");
-        if let Some(end) = extra.not_after.as_deref().and_then(moment) {
-            line(
-                " Expires:",
-                &format!("{end} ({})", span::relative(end, now)),
-            );
-        }
-        line(" Renews:", &extra.renewal(now));
-        line(" Clock offset:", &extra.clock());
-        line(" Last contact:", &extra.contact(now));
+        let end = extra.not_after.as_deref().unwrap_or("?");
+        line(" Expires:", &format!("{end} ({})", ls::expiry(extra, now)));
+        line(" Renews:", &ls::renewal(extra, now));
+        line(" Clock offset:", &ls::clock(extra));
+        line(" Last contact:", &ls::contact(extra, now));
     }
     let tls = &node.description.tls_info;
     if !tls.trust_root.is_empty() {

@@ -5,8 +5,8 @@ use std::cmp::Ordering;
 use std::collections::BTreeMap;
 
 use clap::Args;
+use daemon::engine_api::extra::NodeReport;
 use jiff::Timestamp;
-use serde::Deserialize;
 use serde_json::{Value, json};
 
 use crate::api::{Info, Node, moment};
@@ -30,61 +30,36 @@ pub(crate) struct LsArgs {
     unfinished: bool,
 }
 
-/// What our own endpoint adds to a node.
-#[derive(Debug, Default, Deserialize)]
-#[serde(rename_all = "PascalCase", default)]
-pub(crate) struct Extra {
-    #[serde(rename = "ID")]
-    pub(crate) id: String,
-    role: String,
-    created_at: String,
-    pub(crate) not_after: Option<String>,
-    renew_from: Option<String>,
-    renew_to: Option<String>,
-    clock_offset_ms: Option<i64>,
-    last_contact: Option<String>,
-    unfinished: bool,
+/// When a node's certificate ends.
+pub(crate) fn expiry(node: &NodeReport, now: Timestamp) -> String {
+    when(node.not_after.as_deref()).map_or_else(unknown, |end| span::relative(end, now))
 }
 
-impl Extra {
-    /// When the certificate ends.
-    fn expiry(&self, now: Timestamp) -> String {
-        self.not_after
-            .as_deref()
-            .and_then(moment)
-            .map_or_else(unknown, |end| span::relative(end, now))
+/// When a node will renew: a moment, or a window for an engine.
+pub(crate) fn renewal(node: &NodeReport, now: Timestamp) -> String {
+    match (when(node.renew_from.as_deref()), when(node.renew_until.as_deref())) {
+        (Some(from), Some(until)) => span::window(from, until, now),
+        (Some(at), None) | (None, Some(at)) => span::relative(at, now),
+        (None, None) => unknown(),
     }
+}
 
-    /// When the node will renew: a moment, or a window for an engine.
-    pub(crate) fn renewal(&self, now: Timestamp) -> String {
-        let from = self.renew_from.as_deref().and_then(moment);
-        let to = self.renew_to.as_deref().and_then(moment);
-        match (from, to) {
-            (Some(from), Some(to)) => span::window(from, to, now),
-            (Some(at), None) | (None, Some(at)) => span::relative(at, now),
-            (None, None) => unknown(),
-        }
-    }
+/// A node's clock minus the manager's.
+pub(crate) fn clock(node: &NodeReport) -> String {
+    node.clock_offset_ms.map_or_else(unknown, |offset| format!("{offset:+}ms"))
+}
 
-    /// The node's clock minus ours.
-    pub(crate) fn clock(&self) -> String {
-        self.clock_offset_ms
-            .map_or_else(unknown, |offset| format!("{offset:+}ms"))
+/// When a node was last heard of.
+pub(crate) fn contact(node: &NodeReport, now: Timestamp) -> String {
+    match when(node.last_contact.as_deref()) {
+        Some(then) if then >= now => "now".to_owned(),
+        Some(then) => span::relative(then, now),
+        None => "never".to_owned(),
     }
+}
 
-    /// When it was last heard of.
-    pub(crate) fn contact(&self, now: Timestamp) -> String {
-        self.last_contact.as_deref().and_then(moment).map_or_else(
-            || "never".to_owned(),
-            |then| {
-                if then >= now {
-                    "now".to_owned()
-                } else {
-                    span::relative(then, now)
-                }
-            },
-        )
-    }
+fn when(time: Option<&str>) -> Option<Timestamp> {
+    time.and_then(moment)
 }
 
 /// Lists.
@@ -106,9 +81,7 @@ pub(crate) async fn run(args: &LsArgs, context: &mut Context) -> Result<(), Fail
         .map(serde_json::from_value)
         .collect::<Result<Vec<Node>, _>>()
         .map_err(|error| Failure::new(format!("cannot read the daemon's answer: {error}")))?;
-    nodes.sort_by(|a, b| {
-        natural(&a.description.hostname, &b.description.hostname).then_with(|| a.id.cmp(&b.id))
-    });
+    nodes.sort_by(|a, b| natural(&a.description.hostname, &b.description.hostname).then_with(|| a.id.cmp(&b.id)));
     if args.quiet {
         return ids(nodes.iter().map(|node| node.id.as_str()), context);
     }
@@ -118,25 +91,16 @@ pub(crate) async fn run(args: &LsArgs, context: &mut Context) -> Result<(), Fail
         let info: Info = client.get("/info").await?;
         (info.swarm.node_id, extras(&mut client).await?)
     };
-    context
-        .out
-        .text(table(&nodes, &this, extras.as_deref(), Timestamp::now()))
+    context.out.text(table(&nodes, &this, extras.as_deref(), Timestamp::now()))
 }
 
 /// What our own endpoint knows; `None` from a Docker Engine.
-pub(crate) async fn extras(client: &mut Client) -> Result<Option<Vec<Extra>>, Failure> {
+pub(crate) async fn extras(client: &mut Client) -> Result<Option<Vec<NodeReport>>, Failure> {
     client.own("/nodes").await
 }
 
-fn table(nodes: &[Node], this: &str, extras: Option<&[Extra]>, now: Timestamp) -> String {
-    let mut headings = vec![
-        "ID",
-        "HOSTNAME",
-        "STATUS",
-        "AVAILABILITY",
-        "MANAGER STATUS",
-        "ENGINE VERSION",
-    ];
+fn table(nodes: &[Node], this: &str, extras: Option<&[NodeReport]>, now: Timestamp) -> String {
+    let mut headings = vec!["ID", "HOSTNAME", "STATUS", "AVAILABILITY", "MANAGER STATUS", "ENGINE VERSION"];
     if extras.is_some() {
         headings.extend(["EXPIRES", "RENEWS", "CLOCK", "LAST CONTACT"]);
     }
@@ -156,42 +120,46 @@ fn table(nodes: &[Node], this: &str, extras: Option<&[Extra]>, now: Timestamp) -
             node.description.engine.engine_version.clone(),
         ];
         if let Some(extras) = extras {
-            let none = Extra::default();
-            let extra = extras
-                .iter()
-                .find(|extra| extra.id == node.id)
-                .unwrap_or(&none);
-            row.extend([
-                extra.expiry(now),
-                extra.renewal(now),
-                extra.clock(),
-                extra.contact(now),
-            ]);
+            let none = NodeReport::default();
+            let extra = extras.iter().find(|extra| extra.id == node.id).unwrap_or(&none);
+            row.extend([expiry(extra, now), renewal(extra, now), clock(extra), contact(extra, now)]);
         }
         table.row(row);
     }
     table.draw()
 }
 
-async fn unfinished(
-    args: &LsArgs,
-    client: &mut Client,
-    context: &mut Context,
-) -> Result<(), Failure> {
+/// The table without ids and docker's words: names, states and certificates.
+pub(crate) fn short_table(nodes: &[Node], extras: Option<&[NodeReport]>) -> String {
+    let now = Timestamp::now();
+    let mut table = Table::new(&["HOSTNAME", "STATUS", "ROLE", "EXPIRES", "RENEWS", "LAST CONTACT"]);
+    let none = NodeReport::default();
+    for node in nodes {
+        let extra = extras.and_then(|extras| extras.iter().find(|extra| extra.id == node.id));
+        let extra = extra.unwrap_or(&none);
+        table.row(vec![
+            node.description.hostname.clone(),
+            capital(&node.status.state),
+            node.wish("Role").to_owned(),
+            expiry(extra, now),
+            renewal(extra, now),
+            contact(extra, now),
+        ]);
+    }
+    table.draw()
+}
+
+async fn unfinished(args: &LsArgs, client: &mut Client, context: &mut Context) -> Result<(), Failure> {
     let values: Option<Vec<Value>> = client.own("/nodes").await?;
     let values = values.ok_or_else(|| {
-        Failure::new("this daemon does not tell unfinished joins from nodes").hint(
-            "It seems to be a Docker Engine: look for nodes without a host name in docker node ls.",
-        )
+        Failure::new("this daemon does not tell unfinished joins from nodes")
+            .hint("It seems to be a Docker Engine: look for nodes without a host name in docker node ls.")
     })?;
-    let values: Vec<Value> = values
-        .into_iter()
-        .filter(|node| node["Unfinished"] == Value::Bool(true))
-        .collect();
+    let values: Vec<Value> = values.into_iter().filter(|node| node["unfinished"] == Value::Bool(true)).collect();
     if context.out.json() && !args.quiet {
         return context.out.document(&values);
     }
-    let joins = serde_json::from_value::<Vec<Extra>>(Value::Array(values))
+    let joins = serde_json::from_value::<Vec<NodeReport>>(Value::Array(values))
         .map_err(|error| Failure::new(format!("cannot read the daemon's answer: {error}")))?;
     if args.quiet {
         return ids(joins.iter().map(|join| join.id.as_str()), context);
@@ -199,25 +167,18 @@ async fn unfinished(
     let now = Timestamp::now();
     let mut table = Table::new(&["ID", "ROLE", "BEGUN"]);
     for join in joins.iter().filter(|join| join.unfinished) {
-        let begun = moment(&join.created_at).map_or_else(unknown, |then| span::relative(then, now));
+        let begun = moment(&join.created).map_or_else(unknown, |then| span::relative(then, now));
         table.row(vec![join.id.clone(), join.role.clone(), begun]);
     }
     context.out.text(table.draw())
 }
 
-async fn as_json(
-    mut nodes: Vec<Value>,
-    client: &mut Client,
-    context: &mut Context,
-) -> Result<(), Failure> {
+async fn as_json(mut nodes: Vec<Value>, client: &mut Client, context: &mut Context) -> Result<(), Failure> {
     let own: Vec<Value> = client.own("/nodes").await?.unwrap_or_default();
     for node in &mut nodes {
-        let extra = own.iter().find(|extra| extra["ID"] == node["ID"]);
-        if let (Some(node), Some(extra)) = (node.as_object_mut(), extra.and_then(Value::as_object))
-        {
-            for (field, value) in extra {
-                node.entry(field).or_insert_with(|| value.clone());
-            }
+        let extra = own.iter().find(|extra| extra["id"] == node["ID"]).cloned();
+        if let (Some(node), Some(extra)) = (node.as_object_mut(), extra) {
+            node.insert("Swarmpki".to_owned(), extra);
         }
     }
     context.out.document(&nodes)
@@ -238,16 +199,9 @@ fn filters(given: &[String]) -> Result<Option<String>, Failure> {
     let mut filters: BTreeMap<String, BTreeMap<String, bool>> = BTreeMap::new();
     for filter in given {
         let Some((key, value)) = filter.split_once('=') else {
-            return Err(Failure::flag(
-                "-f, --filter",
-                filter,
-                "invalid filter, expected key=value",
-            ));
+            return Err(Failure::flag("-f, --filter", filter, "invalid filter, expected key=value"));
         };
-        filters
-            .entry(key.trim().to_lowercase())
-            .or_default()
-            .insert(value.trim().to_owned(), true);
+        filters.entry(key.trim().to_lowercase()).or_default().insert(value.trim().to_owned(), true);
     }
     Ok((!filters.is_empty()).then(|| json!(filters).to_string()))
 }
@@ -255,9 +209,7 @@ fn filters(given: &[String]) -> Result<Option<String>, Failure> {
 /// The first letter in capital: `ready` → `Ready`.
 pub(crate) fn capital(word: &str) -> String {
     let mut letters = word.chars();
-    letters.next().map_or_else(String::new, |first| {
-        first.to_uppercase().chain(letters).collect()
-    })
+    letters.next().map_or_else(String::new, |first| first.to_uppercase().chain(letters).collect())
 }
 
 fn unknown() -> String {
@@ -289,10 +241,7 @@ fn natural(a: &str, b: &str) -> Ordering {
 }
 
 fn digits(text: &str) -> (&str, &str) {
-    text.split_at(
-        text.find(|c: char| !c.is_ascii_digit())
-            .unwrap_or(text.len()),
-    )
+    text.split_at(text.find(|c: char| !c.is_ascii_digit()).unwrap_or(text.len()))
 }
 
 #[cfg(test)]
@@ -308,12 +257,42 @@ mod tests {
     }
 
     #[test]
+    fn our_columns_stand_beside_dockers() {
+        let now: Timestamp = "2026-11-21T12:00:00Z".parse().unwrap();
+        let node = |id: &str, hostname: &str| -> Node {
+            serde_json::from_value(json!({
+                "ID": id, "Spec": {"Availability": "active"}, "Description": {"Hostname": hostname}, "Status": {"State": "ready"},
+            }))
+            .unwrap()
+        };
+        let ours = NodeReport {
+            id: "a".into(),
+            not_after: Some("2027-02-19T12:00:00Z".into()),
+            renew_from: Some("2027-01-20T13:00:00Z".into()),
+            renew_until: Some("2027-01-20T13:00:00Z".into()),
+            clock_offset_ms: Some(-12),
+            last_contact: Some("2026-11-21T11:59:58Z".into()),
+            ..NodeReport::default()
+        };
+        let engine = NodeReport {
+            id: "b".into(),
+            renew_from: Some("2027-01-05T12:00:00Z".into()),
+            renew_until: Some("2027-02-01T12:00:00Z".into()),
+            clock_offset_ms: None,
+            last_contact: None,
+            ..ours.clone()
+        };
+        let drawn = table(&[node("a", "n1"), node("b", "e1"), node("c", "x")], "a", Some(&[ours, engine]), now);
+        let lines: Vec<&str> = drawn.lines().map(|line| line.split_once("   ").unwrap().1.trim()).collect();
+        assert!(lines[0].ends_with("EXPIRES   RENEWS       CLOCK     LAST CONTACT"), "{drawn}");
+        assert!(lines[1].ends_with("in 90d    in 60d 1h    -12ms     2s ago"), "{drawn}");
+        assert!(lines[2].ends_with("in 90d    in 45d-72d   ?         never"), "{drawn}");
+        assert!(lines[3].ends_with("?         ?            ?         never"), "{drawn}");
+    }
+
+    #[test]
     fn filters_as_docker_sends_them() {
-        let given = [
-            "role=worker".to_owned(),
-            "Role=manager".to_owned(),
-            "node.label=a=b".to_owned(),
-        ];
+        let given = ["role=worker".to_owned(), "Role=manager".to_owned(), "node.label=a=b".to_owned()];
         assert_eq!(
             filters(&given).unwrap().unwrap(),
             r#"{"node.label":{"a=b":true},"role":{"manager":true,"worker":true}}"#

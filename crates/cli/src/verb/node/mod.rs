@@ -43,11 +43,7 @@ pub(crate) async fn run(command: &NodeCommand, context: &mut Context) -> Result<
 
 /// Posts a node's spec back under the version it was read with.
 async fn write(client: &mut Client, node: &Node, spec: &Value) -> Result<(), Failure> {
-    let path = format!(
-        "/nodes/{}/update?version={}",
-        escape(&node.id),
-        node.version.index
-    );
+    let path = format!("/nodes/{}/update?version={}", escape(&node.id), node.version.index);
     client.post(&path, Some(spec)).await.map(drop)
 }
 

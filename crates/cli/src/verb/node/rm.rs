@@ -23,11 +23,7 @@ pub(crate) async fn run(args: &RmArgs, context: &mut Context) -> Result<(), Fail
     let mut client = context.client().await?;
     let (mut removed, mut failures) = (Vec::new(), Vec::new());
     for node in &args.nodes {
-        let path = format!(
-            "/nodes/{}{}",
-            escape(node),
-            if args.force { "?force=1" } else { "" }
-        );
+        let path = format!("/nodes/{}{}", escape(node), if args.force { "?force=1" } else { "" });
         match client.delete(&path).await {
             Ok(()) if context.out.json() => removed.push(node),
             Ok(()) => context.out.line(node)?,

@@ -9,20 +9,14 @@ use crate::failure::Failure;
 use crate::verb::Context;
 
 /// Wishes `role` for each node in turn; stops at the first failure.
-pub(super) async fn wish(
-    nodes: &[String],
-    role: &str,
-    context: &mut Context,
-) -> Result<(), Failure> {
+pub(super) async fn wish(nodes: &[String], role: &str, context: &mut Context) -> Result<(), Failure> {
     let mut client = context.client().await?;
     let mut changed = Vec::new();
     for reference in nodes {
         let node: Node = client.get(&format!("/nodes/{}", escape(reference))).await?;
         if node.wish("Role") == role {
             if !context.out.json() {
-                context
-                    .out
-                    .line(format!("Node {reference} is already a {role}."))?;
+                context.out.line(format!("Node {reference} is already a {role}."))?;
             }
             continue;
         }
@@ -38,9 +32,7 @@ pub(super) async fn wish(
         }
     }
     if context.out.json() {
-        return context
-            .out
-            .document(&json!({"Role": role, "Changed": changed}));
+        return context.out.document(&json!({"Role": role, "Changed": changed}));
     }
     Ok(())
 }

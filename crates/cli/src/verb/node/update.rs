@@ -32,9 +32,7 @@ pub(crate) struct UpdateArgs {
 /// Reads the node, changes what the flags say, writes it back.
 pub(crate) async fn run(args: &UpdateArgs, context: &mut Context) -> Result<(), Failure> {
     let mut client = context.client().await?;
-    let node: Node = client
-        .get(&format!("/nodes/{}", escape(&args.node)))
-        .await?;
+    let node: Node = client.get(&format!("/nodes/{}", escape(&args.node))).await?;
     let spec = changed(args, &node.spec)?;
     write(&mut client, &node, &spec).await?;
     if context.out.json() {
@@ -61,9 +59,7 @@ fn changed(args: &UpdateArgs, spec: &Value) -> Result<Value, Failure> {
     }
     for key in &args.label_rm {
         if labels.remove(key).is_none() {
-            return Err(Failure::new(format!(
-                "key {key} doesn't exist in node's labels"
-            )));
+            return Err(Failure::new(format!("key {key} doesn't exist in node's labels")));
         }
     }
     spec["Labels"] = Value::Object(labels);

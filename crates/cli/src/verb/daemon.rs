@@ -1,0 +1,129 @@
+//! `swarmpki daemon`: what a machine runs. It is nothing, a worker or a manager, as the other verbs make it.
+
+use std::path::PathBuf;
+
+use clap::{ArgAction, Args};
+use daemon::{Daemon, DaemonConfig, RunError, TlsSettings};
+use tokio::task::JoinHandle;
+use tokio_util::sync::CancellationToken;
+
+use crate::args::Global;
+use crate::failure::Failure;
+use crate::{notify, signals};
+
+/// Holds the files of the API's TLS where no flag names them.
+const CERT_DIR_VARIABLE: &str = "SWARMPKI_CERT_PATH";
+/// Where they lie when the variable is not set either.
+const CERT_DIR: &str = "/etc/swarmpki";
+
+/// Run the daemon of this machine
+#[derive(Args, Clone, Debug)]
+pub(crate) struct DaemonArgs {
+    /// Where the node's state lies: /var/lib/swarmpki for root, ~/.local/state/swarmpki for others unless set
+    #[arg(long, value_name = "DIR")]
+    state_dir: Option<PathBuf>,
+    /// Name of this node in lists; the machine's unless set
+    #[arg(long, value_name = "NAME")]
+    hostname: Option<String>,
+    /// TLS for the tcp:// hosts, client certificates required
+    #[arg(long)]
+    tls: bool,
+    /// As --tls; with =false clients need no certificate
+    #[arg(long, value_name = "BOOL", num_args = 0..=1, require_equals = true, default_missing_value = "true",
+          action = ArgAction::Set, hide_possible_values = true)]
+    tlsverify: Option<bool>,
+    /// Client certificates have to come from this CA; ca.pem in $SWARMPKI_CERT_PATH or /etc/swarmpki unless set
+    #[arg(long, value_name = "FILE")]
+    tlscacert: Option<PathBuf>,
+    /// The API's certificate; cert.pem there unless set
+    #[arg(long, value_name = "FILE")]
+    tlscert: Option<PathBuf>,
+    /// The API's key; key.pem there unless set
+    #[arg(long, value_name = "FILE")]
+    tlskey: Option<PathBuf>,
+}
+
+impl DaemonArgs {
+    /// The daemon's configuration.
+    pub(crate) fn config(&self, global: &Global) -> Result<DaemonConfig, Failure> {
+        let mut config = DaemonConfig {
+            hosts: global.hosts()?,
+            tls: self.tls(),
+            hostname: self.hostname.clone(),
+            ..DaemonConfig::default()
+        };
+        if let Some(dir) = &self.state_dir {
+            config.state_dir.clone_from(dir);
+        }
+        Ok(config)
+    }
+
+    fn tls(&self) -> Option<TlsSettings> {
+        if !self.tls && self.tlsverify.is_none() {
+            return None;
+        }
+        let dir = std::env::var_os(CERT_DIR_VARIABLE).map_or_else(|| PathBuf::from(CERT_DIR), PathBuf::from);
+        let file = |given: &Option<PathBuf>, name: &str| given.clone().unwrap_or_else(|| dir.join(name));
+        Some(TlsSettings {
+            ca: file(&self.tlscacert, "ca.pem"),
+            cert: file(&self.tlscert, "cert.pem"),
+            key: file(&self.tlskey, "key.pem"),
+            verify: self.tlsverify.unwrap_or(true),
+        })
+    }
+}
+
+/// Runs until a signal ends it.
+pub(crate) async fn run(args: &DaemonArgs, global: &Global) -> Result<(), Failure> {
+    let running = Running::start(args.config(global)?).await?;
+    notify::ready();
+    running.ended().await
+}
+
+/// A daemon in this process.
+pub(crate) struct Running {
+    task: JoinHandle<Result<(), RunError>>,
+    /// Ends the daemon; signals cancel it too.
+    pub(crate) shutdown: CancellationToken,
+}
+
+impl Running {
+    /// Starts it, and listens for signals. It answers from now on.
+    pub(crate) async fn start(config: DaemonConfig) -> Result<Self, Failure> {
+        let shutdown = CancellationToken::new();
+        signals::watch(shutdown.clone())?;
+        let daemon = Daemon::start(config, shutdown.clone()).await.map_err(|error| ended_by(&error))?;
+        Ok(Self { task: tokio::spawn(daemon.serve()), shutdown })
+    }
+
+    /// Waits for its end.
+    pub(crate) async fn ended(mut self) -> Result<(), Failure> {
+        let ended = tokio::select! {
+            () = self.shutdown.cancelled() => {
+                notify::stopping();
+                self.task.await
+            }
+            ended = &mut self.task => ended,
+        };
+        match ended {
+            Ok(Ok(())) => Ok(()),
+            Ok(Err(error)) => Err(ended_by(&error)),
+            Err(error) => Err(Failure::new(format!("the daemon broke off: {error}"))
+                .hint("This is a defect: please report it with the log above.")),
+        }
+    }
+}
+
+/// The daemon's error with its causes, as far as it does not name them itself.
+fn ended_by(error: &RunError) -> Failure {
+    let mut text = error.to_string();
+    let mut source = std::error::Error::source(error);
+    while let Some(cause) = source {
+        let cause_text = cause.to_string();
+        if !text.contains(&cause_text) {
+            text.push_str(&format!(": {cause_text}"));
+        }
+        source = cause.source();
+    }
+    Failure::new(text)
+}
