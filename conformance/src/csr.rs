@@ -20,6 +20,11 @@ pub fn ordinary() -> Request {
     made(&key(&PKCS_ECDSA_P256_SHA256), nameless())
 }
 
+/// Another request for the key of `request`: the signature differs, so the bytes do.
+pub fn again(request: &Request) -> Request {
+    made(&KeyPair::from_pem(&request.key).expect("its key"), nameless())
+}
+
 /// The same with a P-384 key.
 pub fn p384() -> Request {
     made(&key(&PKCS_ECDSA_P384_SHA384), nameless())
@@ -117,6 +122,14 @@ mod tests {
             let said = openssl_says(&bad);
             assert!(said.code != 0 || said.stderr.contains("fail"), "{said:?}");
         }
+    }
+
+    #[test]
+    fn a_request_made_again_has_other_bytes_for_the_same_key() {
+        let one = ordinary();
+        let two = again(&one);
+        assert_eq!(one.key, two.key);
+        assert_ne!(one.csr, two.csr);
     }
 
     #[test]

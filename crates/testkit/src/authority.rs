@@ -1,8 +1,8 @@
 //! Certificates of authorities that no cluster knows.
 
 use rcgen::{
-    BasicConstraints, CertificateParams, DistinguishedName, DnType, DnValue,
-    ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair, KeyUsagePurpose,
+    BasicConstraints, CertificateParams, DistinguishedName, DnType, DnValue, ExtendedKeyUsagePurpose, IsCa, Issuer,
+    KeyPair, KeyUsagePurpose,
 };
 
 /// A root of our own making, named like a swarm's.
@@ -28,16 +28,11 @@ impl Authority {
         let key = KeyPair::generate().expect("a key");
         let mut params = CertificateParams::default();
         params.distinguished_name = DistinguishedName::new();
-        params
-            .distinguished_name
-            .push(DnType::CommonName, printable(name));
+        params.distinguished_name.push(DnType::CommonName, printable(name));
         params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
         params.key_usages = vec![KeyUsagePurpose::KeyCertSign, KeyUsagePurpose::CrlSign];
         let pem = params.self_signed(&key).expect("a root").pem();
-        Self {
-            issuer: Issuer::new(params, key),
-            pem,
-        }
+        Self { issuer: Issuer::new(params, key), pem }
     }
 
     /// The root in PEM.
@@ -57,27 +52,16 @@ impl Authority {
         }
         let mut params = CertificateParams::new(names).expect("DNS names");
         params.distinguished_name = DistinguishedName::new();
-        for (kind, value) in [
-            (DnType::OrganizationName, cluster),
-            (DnType::OrganizationalUnitName, ou),
-            (DnType::CommonName, node),
-        ] {
+        for (kind, value) in
+            [(DnType::OrganizationName, cluster), (DnType::OrganizationalUnitName, ou), (DnType::CommonName, node)]
+        {
             params.distinguished_name.push(kind, printable(value));
         }
-        params.key_usages = vec![
-            KeyUsagePurpose::DigitalSignature,
-            KeyUsagePurpose::KeyEncipherment,
-        ];
-        params.extended_key_usages = vec![
-            ExtendedKeyUsagePurpose::ServerAuth,
-            ExtendedKeyUsagePurpose::ClientAuth,
-        ];
+        params.key_usages = vec![KeyUsagePurpose::DigitalSignature, KeyUsagePurpose::KeyEncipherment];
+        params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ServerAuth, ExtendedKeyUsagePurpose::ClientAuth];
         params.use_authority_key_identifier_extension = true;
         let certificate = params.signed_by(&key, &self.issuer).expect("a leaf").pem();
-        Leaf {
-            certificate,
-            key: key.serialize_pem(),
-        }
+        Leaf { certificate, key: key.serialize_pem() }
     }
 }
 
@@ -101,16 +85,10 @@ mod tests {
             std::fs::write(&path, text).unwrap();
             path
         };
-        let (root, wrong, chain) = (
-            file("root", one.pem()),
-            file("wrong", other.pem()),
-            file("leaf", &leaf.certificate),
-        );
+        let (root, wrong, chain) =
+            (file("root", one.pem()), file("wrong", other.pem()), file("leaf", &leaf.certificate));
         openssl::verify(&root, &chain);
-        assert_eq!(
-            openssl::subject(&chain),
-            "O=cluster,OU=swarm-worker,CN=node"
-        );
+        assert_eq!(openssl::subject(&chain), "O=cluster,OU=swarm-worker,CN=node");
         assert!(std::panic::catch_unwind(|| openssl::verify(&wrong, &chain)).is_err());
     }
 }

@@ -20,14 +20,7 @@ impl Daemon {
         let program = program().expect("swarmpki, after require_or_skip!(\"swarmpki\")");
         Self(Server::start(name, program, |folder| {
             let listen = format!("unix://{}", server::socket(folder).display());
-            [
-                "daemon".into(),
-                "--state-dir".into(),
-                folder.join("state").into(),
-                "-H".into(),
-                listen.into(),
-            ]
-            .to_vec()
+            ["daemon".into(), "--state-dir".into(), folder.join("state").into(), "-H".into(), listen.into()].to_vec()
         }))
     }
 
@@ -37,10 +30,7 @@ impl Daemon {
     /// If it cannot be run.
     pub fn swarmpki(&self, args: &[&str]) -> Output {
         let mut command = Command::new(program().expect("swarmpki"));
-        command
-            .env_remove("SWARMPKI_HOST")
-            .arg("-H")
-            .arg(format!("unix://{}", self.socket().display()));
+        command.env_remove("SWARMPKI_HOST").arg("-H").arg(format!("unix://{}", self.socket().display()));
         docker::run(command.args(args))
     }
 
@@ -48,11 +38,7 @@ impl Daemon {
     pub fn certificates(&self) -> Certificates {
         let state = self.folder().join("state");
         let engine_like = state.join("swarm/certificates");
-        Certificates::in_folder(&if engine_like.is_dir() {
-            engine_like
-        } else {
-            state.join("certificates")
-        })
+        Certificates::in_folder(&if engine_like.is_dir() { engine_like } else { state.join("certificates") })
     }
 }
 
@@ -75,19 +61,10 @@ impl DerefMut for Daemon {
 /// If it has not been built.
 pub fn program() -> Result<PathBuf, String> {
     if let Some(file) = std::env::var_os("SWARMPKI_BIN").map(PathBuf::from) {
-        return if file.is_file() {
-            Ok(file)
-        } else {
-            Err(format!("SWARMPKI_BIN={}: no such file", file.display()))
-        };
+        return if file.is_file() { Ok(file) } else { Err(format!("SWARMPKI_BIN={}: no such file", file.display())) };
     }
     // A test's own file is target/<profile>/deps/NAME-HASH.
     let test = std::env::current_exe().map_err(|error| error.to_string())?;
-    let built = test
-        .parent()
-        .and_then(|deps| deps.parent())
-        .map(|profile| profile.join("swarmpki"));
-    built
-        .filter(|file| file.is_file())
-        .ok_or_else(|| "swarmpki not built (cargo build -p swarmpki-cli)".into())
+    let built = test.parent().and_then(|deps| deps.parent()).map(|profile| profile.join("swarmpki"));
+    built.filter(|file| file.is_file()).ok_or_else(|| "swarmpki not built (cargo build -p swarmpki-cli)".into())
 }

@@ -21,17 +21,12 @@ impl Client {
     /// # Panics
     /// If there is none: ask [`require_or_skip!`](crate::require_or_skip) first.
     pub fn first() -> Self {
-        Self {
-            program: peer::find("docker").expect("docker, after require_or_skip!(\"docker\")"),
-        }
+        Self { program: peer::find("docker").expect("docker, after require_or_skip!(\"docker\")") }
     }
 
     /// Every `docker` on this machine, in the order of the search path: a test that holds for all of them says so for each version there is.
     pub fn all() -> Vec<Self> {
-        peer::all("docker")
-            .into_iter()
-            .map(|program| Self { program })
-            .collect()
+        peer::all("docker").into_iter().map(|program| Self { program }).collect()
     }
 
     /// What it calls itself: `Docker version 20.10.24+dfsg1, build 297e128`.
@@ -59,15 +54,8 @@ impl Client {
         for name in own {
             command.env_remove(name);
         }
-        let folder = socket
-            .parent()
-            .expect("a socket in a folder")
-            .join("docker-config");
-        run(command
-            .env("DOCKER_CONFIG", folder)
-            .arg("-H")
-            .arg(format!("unix://{}", socket.display()))
-            .args(args))
+        let folder = socket.parent().expect("a socket in a folder").join("docker-config");
+        run(command.env("DOCKER_CONFIG", folder).arg("-H").arg(format!("unix://{}", socket.display())).args(args))
     }
 }
 
@@ -92,11 +80,7 @@ impl Output {
     /// # Panics
     /// If the command failed.
     pub fn ok(&self) -> String {
-        assert_eq!(
-            self.code, 0,
-            "{}\nstdout: {}\nstderr: {}",
-            self.line, self.stdout, self.stderr
-        );
+        assert_eq!(self.code, 0, "{}\nstdout: {}\nstderr: {}", self.line, self.stdout, self.stderr);
         self.stdout.trim().to_owned()
     }
 
@@ -105,11 +89,7 @@ impl Output {
     /// # Panics
     /// If the command did not fail with exit code 1.
     pub fn refused(&self) -> String {
-        assert_eq!(
-            self.code, 1,
-            "{}\nstdout: {}\nstderr: {}",
-            self.line, self.stdout, self.stderr
-        );
+        assert_eq!(self.code, 1, "{}\nstdout: {}\nstderr: {}", self.line, self.stdout, self.stderr);
         self.stderr.trim().to_owned()
     }
 }
@@ -121,11 +101,7 @@ impl Output {
 pub fn run(command: &mut Command) -> Output {
     let line = format!("{command:?}");
     let start = Instant::now();
-    let child = command
-        .stdin(Stdio::null())
-        .stdout(Stdio::piped())
-        .stderr(Stdio::piped())
-        .spawn();
+    let child = command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn();
     let child = child.unwrap_or_else(|error| panic!("{line}: {error}"));
     let pid = nix::unistd::Pid::from_raw(i32::try_from(child.id()).expect("a process id"));
     // The reader owns the child; its answer, or the limit, whichever is first.

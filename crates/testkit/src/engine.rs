@@ -21,16 +21,8 @@ impl Engine {
             std::fs::write(folder.join("daemon.json"), "{}").expect("an empty configuration");
             let path = |name: &str| folder.join(name).into_os_string();
             // Namespaces first; `exec` keeps the process id that the guard knows.
-            let mut args = [
-                "--mount",
-                "--uts",
-                "sh",
-                "-c",
-                "hostname \"$0\" && exec \"$@\"",
-                name,
-            ]
-            .map(Into::into)
-            .to_vec();
+            let mut args =
+                ["--mount", "--uts", "sh", "-c", "hostname \"$0\" && exec \"$@\"", name].map(Into::into).to_vec();
             args.push(dockerd.into_os_string());
             args.extend(["--config-file".into(), path("daemon.json")]);
             args.extend([
@@ -41,23 +33,27 @@ impl Engine {
                 "-p".into(),
                 path("pid"),
             ]);
-            args.extend([
-                "-H".into(),
-                format!("unix://{}", server::socket(folder).display()).into(),
-            ]);
-            args.extend(
-                ["--iptables=false", "--bridge=none", "--storage-driver=vfs"].map(Into::into),
-            );
+            args.extend(["-H".into(), format!("unix://{}", server::socket(folder).display()).into()]);
+            args.extend(["--iptables=false", "--bridge=none", "--storage-driver=vfs"].map(Into::into));
             args
         });
         Self(server)
     }
 
+    /// Kills it at once (`kill -9`), as a power cut would; its containerd dies with it.
+    ///
+    /// # Panics
+    /// If it does not run.
+    pub fn kill(&mut self) {
+        self.0.kill();
+        // A power cut would also end the process that this file names. Here the kernel may keep it as a zombie, which a new engine takes
+        // for alive and waits for in vain.
+        let _absent = std::fs::remove_file(self.folder().join("exec/containerd/containerd.pid"));
+    }
+
     /// Where it keeps its node certificate, key and trust bundle, and under which names.
     pub fn certificates(&self) -> Certificates {
-        Certificates {
-            folder: self.folder().join("data/swarm/certificates"),
-        }
+        Certificates { folder: self.folder().join("data/swarm/certificates") }
     }
 }
 
@@ -83,9 +79,7 @@ pub struct Certificates {
 impl Certificates {
     /// The files of `folder`.
     pub fn in_folder(folder: &Path) -> Self {
-        Self {
-            folder: folder.to_owned(),
-        }
+        Self { folder: folder.to_owned() }
     }
 
     /// The trust bundle.

@@ -28,10 +28,7 @@ impl Loopback {
             ];
             let address = Ipv4Addr::new(127, network[0], network[1], 254);
             if let Ok(claim) = TcpListener::bind((address, CLAIM_PORT)) {
-                return Self {
-                    network,
-                    _claim: claim,
-                };
+                return Self { network, _claim: claim };
             }
         }
         panic!("no free loopback network")
@@ -56,9 +53,7 @@ impl Loopback {
     /// # Panics
     /// If there is none.
     pub fn free_port(&self, n: u8) -> SocketAddr {
-        TcpListener::bind((self.host(n), 0))
-            .and_then(|listener| listener.local_addr())
-            .expect("a free port")
+        TcpListener::bind((self.host(n), 0)).and_then(|listener| listener.local_addr()).expect("a free port")
     }
 }
 
@@ -77,10 +72,7 @@ mod tests {
     #[test]
     fn a_dropped_claim_can_be_taken_again() {
         let one = Loopback::claim();
-        let address = (
-            Ipv4Addr::new(127, one.network[0], one.network[1], 254),
-            CLAIM_PORT,
-        );
+        let address = (Ipv4Addr::new(127, one.network[0], one.network[1], 254), CLAIM_PORT);
         assert!(TcpListener::bind(address).is_err());
         drop(one);
         assert!(TcpListener::bind(address).is_ok());

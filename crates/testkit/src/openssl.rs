@@ -28,21 +28,8 @@ pub fn verify(root: &Path, chain: &Path) {
 /// # Panics
 /// If it cannot be read.
 pub fn subject(chain: &Path) -> String {
-    let said = openssl(&[
-        "x509",
-        "-in",
-        &text(chain),
-        "-noout",
-        "-subject",
-        "-nameopt",
-        "sep_comma_plus",
-    ])
-    .ok();
-    said.strip_prefix("subject=")
-        .expect("a subject")
-        .trim()
-        .replace(" = ", "=")
-        .replace(", ", ",")
+    let said = openssl(&["x509", "-in", &text(chain), "-noout", "-subject", "-nameopt", "sep_comma_plus"]).ok();
+    said.strip_prefix("subject=").expect("a subject").trim().replace(" = ", "=").replace(", ", ",")
 }
 
 /// The serial number of the first certificate of a file, in hexadecimal.

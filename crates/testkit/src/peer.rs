@@ -28,11 +28,7 @@ pub fn all(name: &str) -> Vec<PathBuf> {
         let Ok(real) = path.canonicalize() else {
             continue;
         };
-        if real.is_file()
-            && !found
-                .iter()
-                .any(|seen| seen.canonicalize().is_ok_and(|seen| seen == real))
-        {
+        if real.is_file() && !found.iter().any(|seen| seen.canonicalize().is_ok_and(|seen| seen == real)) {
             found.push(path);
         }
     }
@@ -40,19 +36,13 @@ pub fn all(name: &str) -> Vec<PathBuf> {
 }
 
 fn search(name: &str) -> Option<PathBuf> {
-    folders()
-        .map(|folder| folder.join(name))
-        .find(|path| path.is_file())
+    folders().map(|folder| folder.join(name)).find(|path| path.is_file())
 }
 
 fn folders() -> impl Iterator<Item = PathBuf> {
     let path = std::env::var_os("PATH").unwrap_or_default();
     std::env::split_paths(&path)
-        .chain(
-            ["/usr/local/sbin", "/usr/sbin", "/sbin"]
-                .into_iter()
-                .map(PathBuf::from),
-        )
+        .chain(["/usr/local/sbin", "/usr/sbin", "/sbin"].into_iter().map(PathBuf::from))
         .collect::<Vec<_>>()
         .into_iter()
 }
@@ -62,15 +52,11 @@ fn folders() -> impl Iterator<Item = PathBuf> {
 /// # Errors
 /// If it is in none of the places.
 pub fn softhsm2_module() -> Result<PathBuf, String> {
-    [
-        "/usr/lib/softhsm/libsofthsm2.so",
-        "/usr/lib64/softhsm/libsofthsm2.so",
-        "/usr/local/lib/softhsm/libsofthsm2.so",
-    ]
-    .into_iter()
-    .map(PathBuf::from)
-    .find(|path| path.is_file())
-    .ok_or_else(|| "libsofthsm2.so not found".into())
+    ["/usr/lib/softhsm/libsofthsm2.so", "/usr/lib64/softhsm/libsofthsm2.so", "/usr/local/lib/softhsm/libsofthsm2.so"]
+        .into_iter()
+        .map(PathBuf::from)
+        .find(|path| path.is_file())
+        .ok_or_else(|| "libsofthsm2.so not found".into())
 }
 
 /// Whether a missing peer must fail the test.
@@ -83,10 +69,7 @@ pub fn required() -> bool {
 /// # Panics
 /// Under `SWARMPKI_REQUIRE_PEERS=1`.
 pub fn skip(test: &str, missing: &str) {
-    assert!(
-        !required(),
-        "{test}: {missing}, and SWARMPKI_REQUIRE_PEERS=1"
-    );
+    assert!(!required(), "{test}: {missing}, and SWARMPKI_REQUIRE_PEERS=1");
     let line = format!("skipped: {test}: {missing}");
     eprintln!("{line}");
     if let Some(file) = std::env::var_os("SWARMPKI_SKIPPED") {
@@ -97,13 +80,8 @@ pub fn skip(test: &str, missing: &str) {
 fn append(file: &Path, line: &str) {
     use std::io::Write;
     // One write to a file opened for appending: lines of tests that run side by side do not mix.
-    let opened = std::fs::OpenOptions::new()
-        .create(true)
-        .append(true)
-        .open(file);
-    opened
-        .and_then(|mut file| file.write_all(format!("{line}\n").as_bytes()))
-        .expect("the list of skipped tests");
+    let opened = std::fs::OpenOptions::new().create(true).append(true).open(file);
+    opened.and_then(|mut file| file.write_all(format!("{line}\n").as_bytes())).expect("the list of skipped tests");
 }
 
 /// The name of the test that runs now: tests run on threads named after them.
@@ -132,18 +110,12 @@ mod tests {
     #[test]
     fn a_shell_is_found_and_nonsense_is_not() {
         assert!(find("sh").is_ok_and(|path| path.is_absolute()));
-        assert_eq!(
-            find("no-such-program-anywhere"),
-            Err("no-such-program-anywhere not found".into())
-        );
+        assert_eq!(find("no-such-program-anywhere"), Err("no-such-program-anywhere not found".into()));
     }
 
     #[test]
     fn a_link_to_the_same_file_counts_once() {
-        let real: Vec<_> = all("sh")
-            .iter()
-            .map(|path| path.canonicalize().unwrap())
-            .collect();
+        let real: Vec<_> = all("sh").iter().map(|path| path.canonicalize().unwrap()).collect();
         assert!(!real.is_empty());
         for (n, path) in real.iter().enumerate() {
             assert!(!real[..n].contains(path), "{path:?} twice");

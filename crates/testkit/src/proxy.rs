@@ -60,8 +60,7 @@ impl Proxy {
                     continue;
                 };
                 for from_client in [true, false] {
-                    let (Ok(mut from), Ok(mut to)) = (client.try_clone(), server.try_clone())
-                    else {
+                    let (Ok(mut from), Ok(mut to)) = (client.try_clone(), server.try_clone()) else {
                         continue;
                     };
                     if !from_client {
@@ -69,14 +68,7 @@ impl Proxy {
                     }
                     let judge = Arc::clone(&judge);
                     std::thread::spawn(move || {
-                        pump(from, to, |kind, length| {
-                            judge(Record {
-                                connection,
-                                from_client,
-                                kind,
-                                length,
-                            })
-                        })
+                        pump(from, to, |kind, length| judge(Record { connection, from_client, kind, length }))
                     });
                 }
             }
@@ -134,20 +126,13 @@ mod tests {
         let two = [22, 3, 3, 0, 1, 9, APPLICATION_DATA, 3, 3, 0, 2, 7, 7];
         assert_eq!(pass(&two, |_, _| Verdict::Pass), (true, two.to_vec()));
         let cut = |kind, length| {
-            if (kind, length) == (APPLICATION_DATA, 2) {
-                Verdict::Cut
-            } else {
-                Verdict::Pass
-            }
+            if (kind, length) == (APPLICATION_DATA, 2) { Verdict::Cut } else { Verdict::Pass }
         };
         assert_eq!(pass(&two, cut), (true, two[..6].to_vec()));
     }
 
     #[test]
     fn a_torn_record_is_not_passed_on() {
-        assert_eq!(
-            pass(&[22, 3, 3, 0, 9, 1], |_, _| Verdict::Pass),
-            (false, vec![])
-        );
+        assert_eq!(pass(&[22, 3, 3, 0, 9, 1], |_, _| Verdict::Pass), (false, vec![]));
     }
 }

@@ -12,7 +12,7 @@ use nix::unistd::Pid;
 
 use crate::docker::{Client, Output};
 use crate::http::{self, Answer};
-use crate::wait;
+use crate::{peer, wait};
 
 /// How long a server may take until it answers. A Docker Engine alone takes 0.2 to 0.5 s; a loaded machine takes more.
 const START_WITHIN: Duration = Duration::from_secs(60);
@@ -31,24 +31,11 @@ pub struct Server {
 
 impl Server {
     /// Starts `program` with the arguments that `args` makes of the server's folder and waits until its API answers.
-    pub(crate) fn start(
-        name: &str,
-        program: PathBuf,
-        args: impl FnOnce(&Path) -> Vec<OsString>,
-    ) -> Self {
+    pub(crate) fn start(name: &str, program: PathBuf, args: impl FnOnce(&Path) -> Vec<OsString>) -> Self {
         // Short names: a path of a unix socket has at most 107 bytes.
-        let folder = tempfile::Builder::new()
-            .prefix("swarmpki-")
-            .tempdir()
-            .expect("a folder");
+        let folder = tempfile::Builder::new().prefix("swarmpki-").tempdir().expect("a folder");
         let args = args(folder.path());
-        let mut server = Self {
-            name: name.to_owned(),
-            program,
-            args,
-            folder: Some(folder),
-            child: None,
-        };
+        let mut server = Self { name: name.to_owned(), program, args, folder: Some(folder), child: None };
         server.spawn();
         server
     }
@@ -63,10 +50,7 @@ impl Server {
     /// # Panics
     /// Never while the value lives.
     pub fn folder(&self) -> &Path {
-        self.folder
-            .as_ref()
-            .expect("the folder lives as long as the server")
-            .path()
+        self.folder.as_ref().expect("the folder lives as long as the server").path()
     }
 
     /// Where its Engine API listens.
@@ -147,11 +131,7 @@ impl Server {
         let (_, took) = wait::until(&what, limit, || {
             let log = self.log();
             let new = log.get(from..).unwrap_or_default();
-            if new.contains(text) {
-                Ok(())
-            } else {
-                Err(new.lines().rev().take(5).collect::<Vec<_>>().join("\n"))
-            }
+            if new.contains(text) { Ok(()) } else { Err(new.lines().rev().take(5).collect::<Vec<_>>().join("\n")) }
         });
         took
     }
@@ -162,12 +142,17 @@ impl Server {
     }
 
     fn spawn(&mut self) -> Duration {
-        let log = File::options()
-            .create(true)
-            .append(true)
-            .open(self.folder().join("log"))
-            .expect("a log file");
-        let child = Command::new(&self.program)
+        let log = File::options().create(true).append(true).open(self.folder().join("log")).expect("a log file");
+        // A test that is killed (a time limit, say) runs no guard: the kernel ends its servers then.
+        let mut command = match peer::find("setpriv") {
+            Ok(setpriv) => {
+                let mut command = Command::new(setpriv);
+                command.args(["--pdeathsig", "TERM"]).arg(&self.program);
+                command
+            }
+            Err(_) => Command::new(&self.program),
+        };
+        let child = command
             .args(&self.args)
             .current_dir(self.folder())
             .stdin(Stdio::null())
@@ -175,10 +160,7 @@ impl Server {
             .stderr(log)
             .process_group(0)
             .spawn();
-        self.child =
-            Some(child.unwrap_or_else(|error| {
-                panic!("{}: {}: {error}", self.name, self.program.display())
-            }));
+        self.child = Some(child.unwrap_or_else(|error| panic!("{}: {}: {error}", self.name, self.program.display())));
         self.wait_ready()
     }
 
@@ -186,11 +168,7 @@ impl Server {
         let socket = self.socket();
         let start = Instant::now();
         loop {
-            if let Some(status) = self
-                .child
-                .as_mut()
-                .and_then(|child| child.try_wait().expect("its state"))
-            {
+            if let Some(status) = self.child.as_mut().and_then(|child| child.try_wait().expect("its state")) {
                 self.child = None;
                 panic!(
                     "{} ended at its start with {status} (signal {:?}):\n{}",
@@ -201,11 +179,9 @@ impl Server {
             }
             match http::request(&socket, "GET", "/_ping", None) {
                 Ok(answer) if answer.status == 200 => return start.elapsed(),
-                _ if start.elapsed() > START_WITHIN => panic!(
-                    "{}: no answer within {START_WITHIN:?}:\n{}",
-                    self.name,
-                    self.tail()
-                ),
+                _ if start.elapsed() > START_WITHIN => {
+                    panic!("{}: no answer within {START_WITHIN:?}:\n{}", self.name, self.tail())
+                }
                 // Nothing announces that a socket begins to answer.
                 _ => std::thread::sleep(Duration::from_millis(10)),
             }
@@ -227,23 +203,10 @@ impl Drop for Server {
         if std::thread::panicking()
             && let Some(folder) = self.folder.take()
         {
-            eprintln!(
-                "{}: kept {}; its log ends with:\n{}",
-                self.name,
-                folder.path().display(),
-                {
-                    let log =
-                        std::fs::read_to_string(folder.path().join("log")).unwrap_or_default();
-                    log.lines()
-                        .rev()
-                        .take(12)
-                        .collect::<Vec<_>>()
-                        .into_iter()
-                        .rev()
-                        .collect::<Vec<_>>()
-                        .join("\n")
-                }
-            );
+            eprintln!("{}: kept {}; its log ends with:\n{}", self.name, folder.path().display(), {
+                let log = std::fs::read_to_string(folder.path().join("log")).unwrap_or_default();
+                log.lines().rev().take(12).collect::<Vec<_>>().into_iter().rev().collect::<Vec<_>>().join("\n")
+            });
             let _kept: PathBuf = folder.keep();
         }
     }

@@ -9,11 +9,7 @@ const LOOK_AGAIN: Duration = Duration::from_millis(25);
 ///
 /// # Panics
 /// After `limit`, naming `what` and the last thing that `probe` said of its failure.
-pub fn until<T>(
-    what: &str,
-    limit: Duration,
-    mut probe: impl FnMut() -> Result<T, String>,
-) -> (T, Duration) {
+pub fn until<T>(what: &str, limit: Duration, mut probe: impl FnMut() -> Result<T, String>) -> (T, Duration) {
     let start = Instant::now();
     loop {
         match probe() {
@@ -31,10 +27,7 @@ pub fn until<T>(
 /// # Panics
 /// After `limit`, naming `what`.
 pub fn until_true(what: &str, limit: Duration, mut probe: impl FnMut() -> bool) -> Duration {
-    until(what, limit, || {
-        if probe() { Ok(()) } else { Err("false".into()) }
-    })
-    .1
+    until(what, limit, || if probe() { Ok(()) } else { Err("false".into()) }).1
 }
 
 /// Checks that `probe` goes on holding for the whole of `span`: here the delay itself is the point.
@@ -60,11 +53,7 @@ mod tests {
         let mut left = 3;
         let (value, _) = until("a count", Duration::from_secs(5), || {
             left -= 1;
-            if left == 0 {
-                Ok("there")
-            } else {
-                Err(left.to_string())
-            }
+            if left == 0 { Ok("there") } else { Err(left.to_string()) }
         });
         assert_eq!((value, left), ("there", 0));
     }
@@ -72,9 +61,7 @@ mod tests {
     #[test]
     #[should_panic(expected = "a miracle: not within 0ns; last seen: nothing")]
     fn until_says_what_it_saw_last() {
-        until("a miracle", Duration::ZERO, || {
-            Err::<(), _>("nothing".into())
-        });
+        until("a miracle", Duration::ZERO, || Err::<(), _>("nothing".into()));
     }
 
     #[test]

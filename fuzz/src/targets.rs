@@ -1,0 +1,217 @@
+// The functions that fuzzing drives, one for each parser, and for each of them inputs to start from. This file is compiled twice: by the fuzz
+// targets, and by the smoke test in `conformance/tests/fuzz_smoke.rs`, so that every run of the tests drives the same functions.
+//
+// A target may panic only where a promise of the parser is broken: what was accepted must be encoded and accepted again.
+
+use pki::time::Time;
+
+/// One parser under test.
+pub struct Target {
+    /// Its name, and that of its file under `fuzz_targets/`.
+    pub name: &'static str,
+    /// Feeds it.
+    pub run: fn(&[u8]),
+    /// Inputs that it accepts.
+    pub seeds: fn() -> Vec<Vec<u8>>,
+}
+
+/// All of them.
+pub const TARGETS: &[Target] = &[
+    Target { name: "csr", run: csr, seeds: csr_seeds },
+    Target { name: "certificate", run: certificate, seeds: certificate_seeds },
+    Target { name: "bundle", run: bundle, seeds: certificate_seeds },
+    Target { name: "join_token", run: join_token, seeds: join_token_seeds },
+    Target { name: "key_file", run: key_file, seeds: key_file_seeds },
+    Target { name: "subject", run: subject, seeds: subject_seeds },
+    Target { name: "public_key", run: public_key, seeds: public_key_seeds },
+    Target { name: "batch", run: batch, seeds: empty_seeds },
+    Target { name: "snapshot", run: snapshot, seeds: snapshot_seeds },
+    Target { name: "session", run: session, seeds: session_seeds },
+];
+
+/// Some moment within the life of the certificates below.
+const NOW: Time = Time::from_unix_secs(1_795_000_000);
+
+/// A CSR, and its signature.
+pub fn csr(input: &[u8]) {
+    if let Ok(csr) = pki::csr::Csr::parse(input) {
+        let _ = csr.public_key().hash();
+        let _ = csr.verify();
+    }
+    let _ = pki::csr::Csr::from_der(input.to_vec());
+}
+
+/// Certificates in PEM and DER, and everything that is read off them.
+pub fn certificate(input: &[u8]) {
+    let mut found = pki::Certificate::parse_pem_bundle(input).unwrap_or_default();
+    found.extend(pki::Certificate::from_der(input.to_vec()));
+    for certificate in &found {
+        let again = pki::Certificate::parse_pem_bundle(certificate.pem().as_bytes());
+        assert!(
+            again.is_ok_and(|again| again.len() == 1 && again[0].der() == certificate.der()),
+            "PEM of what was accepted is accepted"
+        );
+        let _ = (
+            certificate.public_key(),
+            certificate.node_subject(),
+            certificate.issuer_id(),
+            certificate.signature_algorithm(),
+        );
+        let _ = (
+            certificate.ski(),
+            certificate.aki(),
+            certificate.path_len(),
+            certificate.dns_names(),
+            certificate.common_name(),
+        );
+        let _ = (certificate.not_before().rfc3339(), certificate.not_after().rfc1123());
+    }
+    let normal = pki::certificate::normalize(input);
+    assert_eq!(pki::certificate::normalize(&normal), normal, "what is normal stays as it is");
+}
+
+/// A trust bundle, an issuer made of it, and chains checked against it.
+pub fn bundle(input: &[u8]) {
+    if let Ok(trust) = pki::TrustBundle::parse(input, NOW) {
+        assert_eq!(trust.raw(), input, "a bundle is kept as it came");
+        for allow_expired in [false, true] {
+            let _ = pki::chain::validate(input, &trust, allow_expired, NOW);
+        }
+        let _ = trust.intermediates(input, NOW);
+    }
+}
+
+/// A join token.
+pub fn join_token(input: &[u8]) {
+    let Ok(text) = std::str::from_utf8(input) else { return };
+    if let Ok(token) = text.parse::<pki::JoinToken>() {
+        assert_eq!(token.text(), text, "a token is kept as it was typed");
+        assert!(token.matches(text));
+        let _ = (token.digest(), token.fips());
+    }
+}
+
+/// A key file, with and without a key that opens it.
+pub fn key_file(input: &[u8]) {
+    let kek = pki::SecretBytes::new(vec![7; 32]);
+    for kek in [None, Some(&kek)] {
+        if let Ok(file) = pki::KeyFile::parse(input, kek) {
+            let Ok(encoded) = file.encode(None) else { continue };
+            let Ok(again) = pki::KeyFile::parse(encoded.expose(), None) else {
+                panic!("a key file that was written cannot be read")
+            };
+            assert_eq!(again.headers, file.headers);
+        }
+    }
+}
+
+/// A subject name in DER.
+pub fn subject(input: &[u8]) {
+    if let Ok(subject) = pki::Subject::from_name_der(input) {
+        assert!(pki::Subject::from_name_der(&subject.to_name_der()).is_ok_and(|again| again == subject));
+    }
+}
+
+/// A public key in DER.
+pub fn public_key(input: &[u8]) {
+    if let Ok(key) = pki::PublicKey::from_spki_der(input) {
+        assert_eq!(key.spki_der(), input, "a public key is kept as it came");
+        let _ = (key.kind(), key.key_id(), key.hash());
+    }
+}
+
+/// An entry of the raft log.
+pub fn batch(input: &[u8]) {
+    if let Ok(batch) = cluster::Batch::decode(input) {
+        let again = cluster::Batch::decode(&batch.encode());
+        assert!(
+            again.is_ok_and(|again| again.encode() == batch.encode()),
+            "an entry that was accepted can be stored again"
+        );
+    }
+}
+
+/// A snapshot of the state.
+pub fn snapshot(input: &[u8]) {
+    if let Ok(state) = cluster::State::decode_snapshot(input) {
+        let bytes = state.encode_snapshot();
+        let again = cluster::State::decode_snapshot(&bytes);
+        assert!(
+            again.is_ok_and(|again| again.encode_snapshot() == bytes),
+            "a snapshot that was accepted can be stored again"
+        );
+    }
+}
+
+/// The largest messages that a stranger may send.
+pub fn session(input: &[u8]) {
+    use prost::Message;
+    let _ = wire::proto::SessionRequest::decode(input);
+    let _ = wire::proto::SessionMessage::decode(input);
+    let _ = wire::proto::IssueNodeCertificateRequest::decode(input);
+}
+
+fn key(seed: u8) -> Option<pki::PrivateKey> {
+    pki::PrivateKey::generate_p256(&[seed; 32]).ok()
+}
+
+fn csr_seeds() -> Vec<Vec<u8>> {
+    let pem = key(1).and_then(|key| pki::csr::request(&key).ok());
+    pem.into_iter().flat_map(|pem| [opened(&pem), pem.into_bytes()]).collect()
+}
+
+fn certificate_seeds() -> Vec<Vec<u8>> {
+    let roots = [2, 3].into_iter().filter_map(|seed| {
+        let serial = pki::Serial::from_random([seed; 20]);
+        pki::issue::root(&key(seed)?, serial, NOW).ok()
+    });
+    let roots: Vec<_> = roots.collect();
+    let each = roots.iter().flat_map(|root| [root.der().to_vec(), root.pem().into_bytes()]);
+    each.chain([pki::certificate::encode_pem(&roots).into_bytes()]).collect()
+}
+
+/// The DER in a PEM block, so that damage can be done inside it.
+fn opened(text: &str) -> Vec<u8> {
+    pem::parse(text).map(|block| block.contents().to_vec()).unwrap_or_default()
+}
+
+fn join_token_seeds() -> Vec<Vec<u8>> {
+    let digest = pki::Digest::of(b"root");
+    let secret = pki::JoinSecret::from_bytes([5; 16]);
+    [false, true].map(|fips| pki::JoinToken::new(digest, &secret, fips).text().as_bytes().to_vec()).to_vec()
+}
+
+fn key_file_seeds() -> Vec<Vec<u8>> {
+    let Some(key) = key(4) else { return Vec::new() };
+    let headers = std::collections::BTreeMap::from([("raft-dek".to_owned(), "EgMKAQ".to_owned())]);
+    let file = pki::KeyFile { kek_version: 3, headers, key };
+    let kek = pki::SecretBytes::new(vec![7; 32]);
+    let encoded = [file.encode(None), file.encode(Some((&kek, [1; 8], [2; 16])))];
+    encoded.into_iter().flatten().map(|bytes| bytes.expose().to_vec()).collect()
+}
+
+fn subject_seeds() -> Vec<Vec<u8>> {
+    let (Ok(cluster), Ok(node)) = ("v80z2gochcgtdkvsyeu3kfmx9".parse(), "7bke00cq5ruqtr0huzvotenf4".parse()) else {
+        return Vec::new();
+    };
+    vec![pki::Subject { cluster, role: pki::Role::Worker, node }.to_name_der()]
+}
+
+fn public_key_seeds() -> Vec<Vec<u8>> {
+    use pki::Signer;
+    key(5).into_iter().map(|key| key.public().spki_der().to_vec()).collect()
+}
+
+fn snapshot_seeds() -> Vec<Vec<u8>> {
+    vec![cluster::State::empty().encode_snapshot()]
+}
+
+fn session_seeds() -> Vec<Vec<u8>> {
+    use prost::Message;
+    let description = wire::proto::NodeDescription { hostname: "worker1".into(), ..Default::default() };
+    vec![wire::proto::SessionRequest { description: Some(description), session_id: "abc".into() }.encode_to_vec()]
+}
+
+fn empty_seeds() -> Vec<Vec<u8>> {
+    vec![Vec::new()]
+}
