@@ -1,5 +1,5 @@
 //! Admission, renewal, confirmation, collection, removal: each rule by rows.
-#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::print_stderr)]
 
 mod support;
 
@@ -99,7 +99,7 @@ fn admission_is_refused_when_a_premise_fails() {
         let mut cluster = Cluster::new();
         let mut admission = cluster.admission(1);
         twist(&mut admission, cluster.now);
-        println!("{name}");
+        eprintln!("{name}");
         cluster.refused(admit(&admission), why);
     }
     for off in [300 * SECOND, Duration::ZERO] {
@@ -276,7 +276,7 @@ fn renewal_is_refused_when_a_premise_fails() {
         cluster.remove(2);
         let mut renew = cluster.renewal(1);
         twist(&mut renew, cluster.now);
-        println!("{name}");
+        eprintln!("{name}");
         cluster.refused(Command::Renew(Box::new(renew)), why);
     }
 }
