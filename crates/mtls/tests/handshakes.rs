@@ -129,6 +129,8 @@ async fn what_is_negotiated() {
     let state = served.stream.get_ref().1;
     assert_eq!(state.protocol_version(), Some(ProtocolVersion::TLSv1_3));
     assert_eq!(state.alpn_protocol(), Some(b"h2".as_slice()));
+    let suite = state.negotiated_cipher_suite().unwrap().suite();
+    assert_eq!(suite, rustls::CipherSuite::TLS13_AES_128_GCM_SHA256);
     assert_eq!(state.negotiated_key_exchange_group().unwrap().name(), NamedGroup::X25519MLKEM768);
     assert_eq!(called.stream.get_ref().1.alpn_protocol(), Some(b"h2".as_slice()));
 }
@@ -396,11 +398,19 @@ fn raw_client_of(
     versions: &[&'static rustls::SupportedProtocolVersion],
     finish: impl FnOnce(Builder) -> ClientConfig,
 ) -> ClientConfig {
+    raw_client_with(root, rustls::crypto::aws_lc_rs::default_provider(), versions, finish)
+}
+
+fn raw_client_with(
+    root: &Root,
+    provider: rustls::crypto::CryptoProvider,
+    versions: &[&'static rustls::SupportedProtocolVersion],
+    finish: impl FnOnce(Builder) -> ClientConfig,
+) -> ClientConfig {
     let mut roots = RootCertStore::empty();
     roots.add(root.certificate.der().to_vec().into()).unwrap();
-    let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
-    let time = Arc::new(FixedTime);
-    let builder = ClientConfig::builder_with_details(provider, time)
+    // `ALL_VERSIONS` with suites of one version only is fine: rustls leaves out the other.
+    let builder = ClientConfig::builder_with_details(Arc::new(provider), Arc::new(FixedTime))
         .with_protocol_versions(versions)
         .unwrap()
         .with_root_certificates(roots);
@@ -491,6 +501,36 @@ async fn no_session_is_ever_resumed() {
         let (served, called) = accepted(meet(&server, &client).await);
         for kind in [served.stream.get_ref().1.handshake_kind(), called.stream.get_ref().1.handshake_kind()] {
             assert_eq!(kind, Some(HandshakeKind::Full));
+        }
+    }
+}
+
+#[tokio::test]
+async fn every_suite_of_the_protocol_is_accepted() {
+    use rustls::CipherSuite as Suite;
+    let root = Root::new();
+    let (_p, server) = live(Node::manager("m1").identity(&root, &[], &[&root]));
+    // RSA suites need an RSA certificate; the server's here is ECDSA.
+    for wanted in [
+        Suite::TLS13_AES_256_GCM_SHA384,
+        Suite::TLS13_AES_128_GCM_SHA256,
+        Suite::TLS13_CHACHA20_POLY1305_SHA256,
+        Suite::TLS_ECDHE_ECDSA_WITH_AES_256_GCM_SHA384,
+        Suite::TLS_ECDHE_ECDSA_WITH_AES_128_GCM_SHA256,
+        Suite::TLS_ECDHE_ECDSA_WITH_CHACHA20_POLY1305_SHA256,
+    ] {
+        for group in [NamedGroup::X25519, NamedGroup::secp256r1] {
+            let mut provider = rustls::crypto::aws_lc_rs::default_provider();
+            provider.cipher_suites.retain(|one| one.suite() == wanted);
+            provider.kx_groups.retain(|one| one.name() == group);
+            let config = raw_client_with(&root, provider, rustls::ALL_VERSIONS, Builder::with_no_client_auth);
+            let (near, far) = pipe();
+            let (served, called) = tokio::join!(server.accept(near, NOW, &[]), raw_connect(config, far));
+            called.unwrap();
+            let served = served.unwrap();
+            let state = served.stream.get_ref().1;
+            assert_eq!(state.negotiated_cipher_suite().unwrap().suite(), wanted);
+            assert_eq!(state.negotiated_key_exchange_group().unwrap().name(), group);
         }
     }
 }
