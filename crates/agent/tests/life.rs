@@ -131,20 +131,20 @@ async fn c347_nobody_at_the_address() {
     let fake = Fake::new(Role::Worker);
     let at = fake.listen().await;
     let request = JoinRequest::new(fake.token(), [at.addr.to_string()]);
-    let mut pending = Node::prepare(Config::new(dir.path()), request).unwrap();
     at.stop();
     drop(at);
+    let pending = Node::prepare(Config::new(dir.path()), request).unwrap();
     let mut status = pending.handle().status();
-    let told = tokio::spawn(async move { soon("a word", status.wait_for(|one| one.last_error.is_some())).await.unwrap().clone() });
-    // Five rounds with pauses of two seconds: not waited for here, only that the first failure is told.
-    pending = tokio::select! {
-        _ = pending.join() => panic!("joined at nobody"),
-        told = told => {
-            assert_eq!(told.unwrap().phase, Phase::Joining);
-            return;
+    // Five rounds with pauses of two seconds are not waited for: the first failure is told at once.
+    let told = soon("a word", async {
+        tokio::select! {
+            _ = pending.join() => panic!("joined at nobody"),
+            told = status.wait_for(|status| status.last_error.is_some()) => told.unwrap().clone(),
         }
-    };
-    let _ = pending;
+    });
+    let told = told.await;
+    assert_eq!(told.phase, Phase::Joining);
+    assert!(told.last_error.unwrap().hint.contains("port 2377"));
 }
 
 #[tokio::test]
@@ -275,10 +275,22 @@ async fn a_manager_that_comes_back_is_found_again() {
     running.when("both known", |status| status.managers.len() == 2).await;
     first.stop();
     let addr = second.addr.to_string();
-    running
-        .when("the other manager", |status| status.connected.as_ref().is_some_and(|peer| peer.addr == addr))
-        .await;
+    running.when("the other manager", |status| status.connected.as_ref().is_some_and(|peer| peer.addr == addr)).await;
     running.stop().await;
+}
+
+#[tokio::test]
+async fn a_clock_before_the_root_is_told_at_the_join() {
+    let fake = Fake::new(Role::Worker);
+    let at = fake.listen().await;
+    let dir = tempfile::tempdir().unwrap();
+    let mut config = Config::new(dir.path());
+    config.clock = Arc::new(|| now().saturating_sub(Duration::from_secs(86_400)));
+    let request = JoinRequest::new(fake.token(), [at.addr.to_string()]);
+    let error = soon("the refusal", Node::join(config, request)).await.err().unwrap();
+    let NodeError::Join(JoinError::Clock { behind, .. }) = &error else { panic!("{error}") };
+    assert!(behind.as_secs() > 85_000, "{error}");
+    assert!(error.hint().contains("clock"), "{}", error.hint());
 }
 
 #[tokio::test]
@@ -287,22 +299,19 @@ async fn a_wrong_clock_is_told_and_an_engine_is_listened_to() {
     let at = fake.listen().await;
     let dir = tempfile::tempdir().unwrap();
     let mut config = Config::new(dir.path());
-    config.clock = Arc::new(|| now().saturating_sub(Duration::from_secs(600)));
+    config.clock = Arc::new(|| now().saturating_sub(Duration::from_secs(120)));
     let request = JoinRequest::new(fake.token(), [at.addr.to_string()]);
     let running = Running::start(soon("the join", Node::join(config, request)).await.unwrap());
     let status = running
-        .when("the offset", |status| status.clock_offset_ms.is_some_and(|offset| (595_000..605_000).contains(&offset)))
+        .when("the offset", |status| status.clock_offset_ms.is_some_and(|offset| (115_000..125_000).contains(&offset)))
         .await;
     assert!(status.clock_offset_ms.is_some());
-    assert_eq!(fake.facts().assignments, 0);
+    assert_eq!(fake.told.borrow().assignments, 0);
     running.stop().await;
 
     fake.facts().ours = false;
     let running = Running::start(Node::open(Config::new(dir.path())).unwrap());
-    let mut status = running.handle.status();
-    while fake.facts().assignments == 0 {
-        // Any change of the status, or a heartbeat's length: the call leaves no other trace here.
-        let _ = tokio::time::timeout(Duration::from_millis(50), status.changed()).await;
-    }
+    let mut seen = fake.told.subscribe();
+    soon("the assignments", seen.wait_for(|told| told.assignments > 0)).await.unwrap();
     running.stop().await;
 }

@@ -5,6 +5,7 @@
 //! - Addresses are tried in order; after a whole round there is a pause. Five rounds, then the join has failed.
 
 use pki::bundle::TrustBundle;
+use pki::certificate::Certificate;
 use pki::digest::Digest;
 use pki::time::Time;
 
@@ -97,7 +98,7 @@ impl Plan {
                         joining.pending = Some(bundle.clone());
                         out.push(Effect::SaveTrust(bundle));
                     }
-                    Err(error) => self.join_failed(now, JoinError::Root(error.to_string()), out),
+                    Err(error) => self.join_failed(now, root_refused(&pem, now, at, error.to_string()), out),
                 }
             }
             Err(failure) => {
@@ -148,5 +149,14 @@ impl Plan {
             return JoinError::Clock { behind: std::time::Duration::from_millis(behind), text: failure.text.clone() };
         }
         JoinError::NoManager { tried: self.addrs.clone(), last: failure.text.clone() }
+    }
+}
+
+/// A root that begins in the future says that this machine's clock is behind, by this much at least.
+fn root_refused(pem: &[u8], now: Time, at: Time, text: String) -> JoinError {
+    let roots = Certificate::parse_pem_bundle(pem).unwrap_or_default();
+    match roots.iter().map(Certificate::not_before).max() {
+        Some(begin) if begin > at => JoinError::Clock { behind: begin.since(now), text },
+        _ => JoinError::Root(text),
     }
 }

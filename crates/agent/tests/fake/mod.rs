@@ -8,6 +8,7 @@ use std::collections::HashMap;
 use std::io;
 use std::net::SocketAddr;
 use std::pin::Pin;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::task::{Context, Poll};
 use std::time::{Duration, SystemTime};
@@ -44,6 +45,8 @@ pub struct Told {
     pub desired_role: i32,
     pub state: i32,
     pub err: String,
+    /// How many assignment streams were opened; not told, but a change that tests can wait for.
+    pub assignments: u64,
 }
 
 pub struct Record {
@@ -65,7 +68,6 @@ pub struct Facts {
     pub marked: u64,
     pub signs: bool,
     pub ours: bool,
-    pub assignments: u64,
 }
 
 #[derive(Clone)]
@@ -79,11 +81,13 @@ pub struct Fake {
 pub struct Listening {
     pub addr: SocketAddr,
     server: AbortHandle,
+    dead: Arc<AtomicBool>,
 }
 
 impl Listening {
     pub fn stop(&self) {
         self.server.abort();
+        self.dead.store(true, Ordering::Relaxed);
     }
 }
 
@@ -110,7 +114,6 @@ impl Fake {
                 marked: 0,
                 signs: true,
                 ours: true,
-                assignments: 0,
             })),
             told: Arc::new(watch::Sender::new(Told {
                 trust: String::new(),
@@ -118,6 +121,7 @@ impl Fake {
                 desired_role: i32::from(role == Role::Manager),
                 state: 3,
                 err: String::new(),
+                assignments: 0,
             })),
             publisher: Arc::new(publisher),
             live,
@@ -135,11 +139,8 @@ impl Fake {
         let key = key(50);
         let facts = self.facts();
         let pem = issue_by(&facts.issuer, &csr(&key), &subject("manager1", Role::Manager), now(), DAY);
-        let identity = Identity {
-            chain: Certificate::parse_pem_bundle(&pem).unwrap(),
-            key,
-            trust: facts.ca.trust(now()),
-        };
+        let identity =
+            Identity { chain: Certificate::parse_pem_bundle(&pem).unwrap(), key, trust: facts.ca.trust(now()) };
         self.publisher.publish(identity, now()).unwrap();
     }
 
@@ -157,7 +158,8 @@ impl Fake {
             told.managers.push(addr.to_string());
         });
         let (live, fake) = (self.live.clone(), self.clone());
-        let incoming = async_stream(listener, live);
+        let dead = Arc::new(AtomicBool::new(false));
+        let incoming = async_stream(listener, live, dead.clone());
         let server = tokio::spawn(async move {
             tonic::transport::Server::builder()
                 .add_service(CaServer::new(fake.clone()))
@@ -168,7 +170,7 @@ impl Fake {
                 .await
                 .unwrap();
         });
-        Listening { addr, server: server.abort_handle() }
+        Listening { addr, server: server.abort_handle(), dead }
     }
 
     fn message(&self, told: &Told, node: &str) -> SessionMessage {
@@ -208,19 +210,19 @@ impl Fake {
 }
 
 /// Accepts connections with TLS, each in its own task.
-fn async_stream(listener: TcpListener, live: Live) -> impl Stream<Item = io::Result<Conn>> {
+fn async_stream(listener: TcpListener, live: Live, dead: Arc<AtomicBool>) -> impl Stream<Item = io::Result<Conn>> {
     let (tx, rx) = tokio::sync::mpsc::channel(16);
     tokio::spawn(async move {
         while let Ok((tcp, _)) = listener.accept().await {
-            let (live, tx) = (live.clone(), tx.clone());
-            tokio::spawn(async move {
-                if let Ok(accepted) = live.accept(tcp, now(), &[]).await {
-                    let _ = tx.send(Ok(Conn { tls: accepted.stream, peer: accepted.peer })).await;
-                }
-            });
             if tx.is_closed() {
                 break;
             }
+            let (live, tx, dead) = (live.clone(), tx.clone(), dead.clone());
+            tokio::spawn(async move {
+                if let Ok(accepted) = live.accept(tcp, now(), &[]).await {
+                    let _ = tx.send(Ok(Conn { tls: accepted.stream, peer: accepted.peer, dead })).await;
+                }
+            });
         }
     });
     tokio_stream::wrappers::ReceiverStream::new(rx)
@@ -231,6 +233,7 @@ type Tls = tokio_rustls::server::TlsStream<TcpStream>;
 struct Conn {
     tls: Tls,
     peer: Option<VerifiedPeer>,
+    dead: Arc<AtomicBool>,
 }
 
 impl Connected for Conn {
@@ -242,6 +245,9 @@ impl Connected for Conn {
 
 impl AsyncRead for Conn {
     fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        if self.dead.load(Ordering::Relaxed) {
+            return Poll::Ready(Err(io::ErrorKind::ConnectionAborted.into()));
+        }
         Pin::new(&mut self.tls).poll_read(cx, buf)
     }
 }
@@ -372,7 +378,7 @@ impl Dispatcher for Fake {
         request: Request<AssignmentsRequest>,
     ) -> Result<Response<Self::AssignmentsStream>, Status> {
         self.authorized(&request)?;
-        self.facts().assignments += 1;
+        self.told.send_modify(|told| told.assignments += 1);
         Ok(Response::new(Box::pin(tokio_stream::pending())))
     }
 }
@@ -389,7 +395,5 @@ impl wire::node::Node for Fake {
 
 /// Waits for something to be true, for at most 20 s.
 pub async fn soon<T>(what: &str, future: impl Future<Output = T>) -> T {
-    tokio::time::timeout(Duration::from_secs(20), future)
-        .await
-        .unwrap_or_else(|_| panic!("waited too long for {what}"))
+    tokio::time::timeout(Duration::from_secs(20), future).await.unwrap_or_else(|_| panic!("waited too long for {what}"))
 }
