@@ -25,25 +25,3 @@ pub use run::{Daemon, RunError, run};
 
 /// The version this daemon gives itself in `docker version`, `docker info` and `docker node ls`.
 pub const ENGINE_VERSION: &str = concat!("swarmpki-", env!("CARGO_PKG_VERSION"));
-
-// SHIM-BEGIN
-extern crate self as manager;
-extern crate self as replica;
-#[path = "../../manager/src/view.rs"]
-pub mod view;
-#[allow(missing_docs)]
-#[derive(Clone)]
-pub struct Replica;
-#[allow(missing_docs, clippy::all)]
-#[derive(Clone)]
-pub struct Control<T>(std::marker::PhantomData<T>, tokio::sync::watch::Receiver<u64>);
-#[allow(missing_docs, clippy::all, clippy::todo)]
-impl<T: Sync> Control<T> {
-    pub fn cluster(&self) -> Result<view::ClusterView, view::ControlError> { todo!() }
-    pub fn nodes(&self) -> Vec<view::NodeView> { todo!() }
-    pub async fn update_cluster(&self, _: u64, _: view::ClusterSpec, _: view::Rotate) -> Result<(), view::ControlError> { todo!() }
-    pub async fn update_node(&self, _: &pki::identity::NodeId, _: u64, _: view::NodeSpec) -> Result<(), view::ControlError> { todo!() }
-    pub async fn remove_node(&self, _: &pki::identity::NodeId, _: bool) -> Result<(), view::ControlError> { todo!() }
-    pub fn changed(&self) -> tokio::sync::watch::Receiver<u64> { self.1.clone() }
-}
-// SHIM-END

@@ -8,7 +8,6 @@
 mod leave;
 mod member;
 mod request;
-#[path = "lifecycle/seat_shim.rs"]
 mod seat;
 
 use std::path::PathBuf;

@@ -7,6 +7,7 @@
 
 use std::net::SocketAddr;
 use std::path::Path;
+use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use base64::Engine as _;
@@ -111,7 +112,7 @@ impl Founded {
     /// Serves on `listener` with the node's identity.
     pub(super) fn sit(self, node: &Node, listener: TcpListener) -> Result<Seat, SeatError> {
         let config = Config {
-            clock: std::sync::Arc::new(|| Time::from(SystemTime::now())),
+            clock: clock(),
             chance: Chance::system(),
             identity: node.identity(),
         };
@@ -162,7 +163,11 @@ impl Seat {
 }
 
 fn store_config(state_dir: &Path, dek: SecretBytes) -> replica::Config {
-    replica::Config::new(state_dir.join("raft"), dek)
+    replica::Config { dir: state_dir.join("raft"), dek, clock: clock(), limits: replica::Limits::default() }
+}
+
+fn clock() -> replica::Clock {
+    Arc::new(|| Time::from(SystemTime::now()))
 }
 
 /// Binds the cluster's port; a refusal has the engine's words (engine-api.md 2.1).
