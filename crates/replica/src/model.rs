@@ -309,3 +309,6 @@ impl Handle for ModelLog {
 }
 
 const RETRY_AFTER: Duration = Duration::from_millis(250);
+
+#[cfg(test)]
+mod tests;

@@ -159,12 +159,13 @@ impl Replica {
         let states = Arc::new(watch::Sender::new(Arc::new(State::empty())));
         let progress = Arc::new(Progress::default());
         let fatal = store.fatal().clone();
-        let node = Node::start(store.clone(), found, states.clone(), progress.clone()).await.map_err(|error| {
-            match (fatal.get(), error) {
-                (Some(fatal), _) | (None, StartError::Fatal(fatal)) => OpenError::Fatal(fatal),
-                (None, StartError::Store(error)) => OpenError::Store(error),
-            }
-        })?;
+        let node =
+            Node::start(store.clone(), found, states.clone(), progress.clone()).await.map_err(|error| {
+                match (fatal.get(), error) {
+                    (Some(fatal), _) | (None, StartError::Fatal(fatal)) => OpenError::Fatal(fatal),
+                    (None, StartError::Store(error)) => OpenError::Store(error),
+                }
+            })?;
         let queue = Queue::new(config.limits.batch);
         let proposer = Proposer {
             queue: queue.clone(),
@@ -259,3 +260,6 @@ const CLOSE_WITHIN: Duration = Duration::from_secs(5);
 fn data_key(dek: &SecretBytes) -> Result<DataKey, OpenError> {
     DataKey::from_slice(dek.expose()).ok_or(OpenError::DataKey(dek.expose().len()))
 }
+
+#[cfg(test)]
+mod tests;

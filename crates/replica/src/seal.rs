@@ -230,7 +230,8 @@ mod tests {
         let sealed = sealer.seal(Kind::Entry, 9, b"plain words").unwrap();
         assert_eq!(opener.open(Kind::Entry, 9, &sealed).unwrap(), b"plain words");
         assert!(!sealed.windows(5).any(|w| w == b"plain"));
-        let moved = |kind, index| assert_eq!(opener.open(kind, index, &sealed), Err(SealError::NotAuthentic { kind, index }));
+        let moved =
+            |kind, index| assert_eq!(opener.open(kind, index, &sealed), Err(SealError::NotAuthentic { kind, index }));
         moved(Kind::Entry, 8);
         moved(Kind::Issued, 9);
         for other in [pair(1, scope("d", 0)).1, pair(1, scope("c", 1)).1, pair(2, scope("c", 0)).1] {

@@ -9,14 +9,14 @@ use cluster::node::{Availability, Spec};
 use cluster::{Command, Outcome};
 use pki::identity::Role;
 use pki::secret::SecretBytes;
-use swarmpki_replica as replica;
-use swarmpki_replica::{Config, Handle, Limits, OpenError, ProposeError, Replica, StoreError};
 use std::io::{BufRead, BufReader};
 use std::path::Path;
 use std::process::Stdio;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 use support::{Cluster, LIFE, START, WORKER, id, letter};
+use swarmpki_replica as replica;
+use swarmpki_replica::{Config, Handle, Limits, OpenError, ProposeError, Replica, StoreError};
 use tokio::runtime::Runtime;
 
 fn config(dir: &Path, key: u8) -> Config {
@@ -173,7 +173,10 @@ fn sixty_four_at_once_share_their_syncs() {
         let commands = (after.commands - before.commands) as f64;
         assert_eq!(commands, 64.0 * 40.0 * 2.0);
         let share = (after.syncs - before.syncs) as f64 / commands;
-        println!("syncs per command {share:.3}, commands per entry {:.1}", commands / (after.entries - before.entries) as f64);
+        println!(
+            "syncs per command {share:.3}, commands per entry {:.1}",
+            commands / (after.entries - before.entries) as f64
+        );
         assert!(share <= 0.1, "{share}: {after:?}");
         has(&replica, 2560).await;
         replica.shutdown().await;
@@ -220,7 +223,9 @@ fn child_that_is_killed() {
                 loop {
                     let n = next.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
                     match replica.propose(vec![admit(n), confirm(n)]).await {
-                        Ok(outcomes) if matches!(outcomes.first(), Some(Outcome::Issued { .. })) => println!("\nanswered {n}"),
+                        Ok(outcomes) if matches!(outcomes.first(), Some(Outcome::Issued { .. })) => {
+                            println!("\nanswered {n}")
+                        }
                         Ok(_) => {}
                         Err(error) => panic!("{error}"),
                     }

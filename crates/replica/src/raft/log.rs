@@ -270,4 +270,3 @@ impl RaftLogStorage<Types> for Log {
         Ok(())
     }
 }
-

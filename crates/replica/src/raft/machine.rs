@@ -33,7 +33,8 @@ impl Progress {
     /// when the log has outgrown it.
     pub(crate) fn due(&self, entries_max: u64, bytes_min: u64) -> bool {
         let bytes_max = bytes_min.max(self.snapshot_bytes.load(Ordering::Relaxed).min(SNAPSHOT_LOG_BYTES_MAX));
-        let due = self.entries.load(Ordering::Relaxed) >= entries_max || self.bytes.load(Ordering::Relaxed) >= bytes_max;
+        let due =
+            self.entries.load(Ordering::Relaxed) >= entries_max || self.bytes.load(Ordering::Relaxed) >= bytes_max;
         due && !self.asked.swap(true, Ordering::Relaxed)
     }
 

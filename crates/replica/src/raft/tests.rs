@@ -9,6 +9,9 @@ use crate::seal::{DataKey, Scope};
 use crate::store::Store;
 use cluster::State;
 use openraft::StorageError;
+use openraft::storage::{RaftLogStorage, RaftLogStorageExt};
+use openraft::testing::log::{StoreBuilder, Suite};
+use std::path::{Path, PathBuf};
 use tempfile::TempDir;
 use tokio::sync::watch;
 
@@ -43,7 +46,7 @@ fn the_storage_suite_of_openraft_passes() {
 fn sample() -> Vec<Entry> {
     let leader = LeaderId { term: 3, node_id: 1 };
     let id = |index| LogId { leader_id: leader, index };
-    let nodes = [(1u64, openraft::BasicNode { addr: "192.0.2.1:2377".into() })];
+    let nodes = std::collections::BTreeMap::from([(1u64, openraft::BasicNode { addr: "192.0.2.1:2377".into() })]);
     let membership = Membership::new(vec![[1u64].into()], nodes).unwrap();
     vec![
         Entry { log_id: id(0), payload: openraft::EntryPayload::Membership(membership) },

@@ -81,7 +81,8 @@ pub(super) fn write(dir: &Path, bytes: &[u8]) -> Result<(), StoreError> {
 pub(super) fn open(dir: &Path, data_key: &DataKey) -> Result<Header, StoreError> {
     let path = dir.join(FILE);
     let stored = load(&path)?.ok_or_else(|| StoreError::NotFound { path: dir.to_path_buf() })?;
-    let salt = stored.salt.as_slice().try_into().map_err(|_| StoreError::damaged(&path, "the salt has a wrong length"))?;
+    let salt =
+        stored.salt.as_slice().try_into().map_err(|_| StoreError::damaged(&path, "the salt has a wrong length"))?;
     let scope = Scope { cluster: stored.cluster.clone(), epoch: stored.epoch };
     let opener = Opener::new(data_key, scope, [(SALT_ID, salt)]).map_err(|source| StoreError::seal(&path, source))?;
     match opener.open(Kind::Header, 0, &stored.proof) {

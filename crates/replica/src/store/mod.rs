@@ -147,10 +147,7 @@ impl Store {
     }
 
     pub(crate) fn counts(&self) -> Counts {
-        Counts {
-            syncs: self.inner.syncs.load(Ordering::Relaxed),
-            commits: self.inner.commits.load(Ordering::Relaxed),
-        }
+        Counts { syncs: self.inner.syncs.load(Ordering::Relaxed), commits: self.inner.commits.load(Ordering::Relaxed) }
     }
 
     /// Queues log entries; `done` is called after the sync.
@@ -213,7 +210,10 @@ impl Store {
             let table = self.inner.database.begin_read()?.open_table(META)?;
             Ok(table.get(key)?.map(|value| value.value().to_vec()))
         };
-        read().map_err(|error| self.failed("read", error))?.map(|sealed| self.unseal(Kind::Meta, key, &sealed)).transpose()
+        read()
+            .map_err(|error| self.failed("read", error))?
+            .map(|sealed| self.unseal(Kind::Meta, key, &sealed))
+            .transpose()
     }
 
     /// The log entries in this range that are on disk, in order.
@@ -243,7 +243,11 @@ impl Store {
     pub(crate) fn snapshot(&self) -> Result<Zeroizing<Vec<u8>>, StoreError> {
         let read = || -> Result<Vec<Row>, redb::Error> {
             let table = self.inner.database.begin_read()?.open_table(SNAPSHOT)?;
-            table.iter()?.map(|row| row.map(|(key, value)| (key.value(), value.value().to_vec()))).map(|r| Ok(r?)).collect()
+            table
+                .iter()?
+                .map(|row| row.map(|(key, value)| (key.value(), value.value().to_vec())))
+                .map(|r| Ok(r?))
+                .collect()
         };
         let pieces = read().map_err(|error| self.failed("read the snapshot of", error))?;
         let bytes = pieces.iter().map(|(_, sealed)| sealed.len()).sum();

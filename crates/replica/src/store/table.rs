@@ -43,7 +43,8 @@ pub(crate) fn prepare(database: &Database) -> Result<(Vec<Salt>, u32, [u8; SALT_
         let mut table = transaction.open_table(SALTS)?;
         for row in table.iter()? {
             let (id, salt) = row?;
-            let salt = salt.value().try_into().map_err(|_| redb::Error::Corrupted("a salt has a wrong length".into()))?;
+            let salt =
+                salt.value().try_into().map_err(|_| redb::Error::Corrupted("a salt has a wrong length".into()))?;
             salts.push((id.value(), salt));
         }
         number = match salts.last() {

@@ -62,7 +62,10 @@ fn one_sync_for_all_that_is_queued_and_none_for_lazy_work() {
     }
     let after = store.counts();
     assert_eq!(after.commits - before.commits, 101);
-    assert!(after.syncs - before.syncs <= 102, "a lone write costs one sync, but for the file's rare growth: {after:?}");
+    assert!(
+        after.syncs - before.syncs <= 102,
+        "a lone write costs one sync, but for the file's rare growth: {after:?}"
+    );
 }
 
 #[test]
@@ -162,7 +165,8 @@ fn a_power_cut_loses_nothing_that_was_answered() {
         for round in 0..4 {
             for _ in 0..(seed * 7 + round) % 23 {
                 answered += 1;
-                append(&store, &[(answered, &answered.to_be_bytes().repeat(1 + (answered as usize * 37) % 200))]).unwrap();
+                append(&store, &[(answered, &answered.to_be_bytes().repeat(1 + (answered as usize * 37) % 200))])
+                    .unwrap();
             }
             // One more is written, but its sync never ends: it may be there or not.
             store.add_issued(vec![(answered, vec![1; 5000])]);

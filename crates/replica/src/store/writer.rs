@@ -23,16 +23,40 @@ const LAZY_BYTES_MAX: usize = 1024 * 1024;
 const SNAPSHOT_PIECE_BYTES: usize = 256 * 1024;
 
 pub(crate) enum Job {
-    Append { rows: Vec<Row>, done: Done },
-    Meta { key: u64, value: Vec<u8>, done: Done },
-    TruncateFrom { index: u64 },
-    PurgeThrough { index: u64, key: u64, mark: Vec<u8> },
-    Snapshot { key: u64, description: Vec<u8>, image: Arc<Zeroizing<Vec<u8>>>, done: Done },
-    Issued { rows: Vec<Row> },
+    Append {
+        rows: Vec<Row>,
+        done: Done,
+    },
+    Meta {
+        key: u64,
+        value: Vec<u8>,
+        done: Done,
+    },
+    TruncateFrom {
+        index: u64,
+    },
+    PurgeThrough {
+        index: u64,
+        key: u64,
+        mark: Vec<u8>,
+    },
+    Snapshot {
+        key: u64,
+        description: Vec<u8>,
+        image: Arc<Zeroizing<Vec<u8>>>,
+        done: Done,
+    },
+    Issued {
+        rows: Vec<Row>,
+    },
     /// All before it is on disk.
-    Flush { done: Done },
+    Flush {
+        done: Done,
+    },
     /// All before it can be read.
-    Settle { done: Done },
+    Settle {
+        done: Done,
+    },
     Stop,
 }
 
