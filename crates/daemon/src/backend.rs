@@ -74,13 +74,15 @@ pub struct Membership {
     pub manager: bool,
     /// What the node's agent says of itself, once there is one.
     pub status: Option<watch::Receiver<Status>>,
+    /// The node's agent, once it runs.
+    pub agent: Option<swarmpki::Handle>,
 }
 
 impl Membership {
     /// What the settings on disk say, before anything runs.
     pub(crate) fn of(settings: &Settings) -> Self {
         let addr = settings.advertise_addr.parse().map(|address: std::net::SocketAddr| address.ip().to_string());
-        Self { addr: addr.unwrap_or_default(), join_addr: settings.remote_addr.clone(), manager: false, status: None }
+        Self { addr: addr.unwrap_or_default(), join_addr: settings.remote_addr.clone(), manager: false, status: None, agent: None }
     }
 
     /// What the agent says at present.

@@ -68,6 +68,7 @@ enum Route {
     Status,
     NodesExtended,
     CaStatus,
+    Renew,
 }
 
 impl Route {
@@ -98,6 +99,7 @@ impl Route {
             ["swarmpki", "v1", "status"] if get => Self::Status,
             ["swarmpki", "v1", "nodes"] if get => Self::NodesExtended,
             ["swarmpki", "v1", "ca"] if get => Self::CaStatus,
+            ["swarmpki", "v1", "renew"] if post => Self::Renew,
             _ => return None,
         })
     }
@@ -194,6 +196,7 @@ where
         Route::Status => extra::status(backend),
         Route::NodesExtended => extra::nodes(backend),
         Route::CaStatus => extra::ca(backend),
+        Route::Renew => extra::renew(backend),
     }
 }
 
@@ -257,6 +260,8 @@ mod tests {
             ("GET", "/nodes/a/update", None),
             ("GET", "/nosuch", None),
             ("GET", "/swarmpki/v1/status", Some(Route::Status)),
+            ("POST", "/swarmpki/v1/renew", Some(Route::Renew)),
+            ("GET", "/swarmpki/v1/renew", None),
         ];
         for (method, path, expected) in rows {
             let method = Method::from_bytes(method.as_bytes()).unwrap_or_default();

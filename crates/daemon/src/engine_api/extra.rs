@@ -1,4 +1,4 @@
-//! Our own endpoints beside the Engine API, for the `swarmpki` command: `/swarmpki/v1/…`, JSON, read only.
+//! Our own endpoints beside the Engine API, for the `swarmpki` command: `/swarmpki/v1/…`, JSON; all but `renew` only read.
 //!
 //! Times are RFC 3339 or null. Fields may be added; readers ignore those they do not know.
 
@@ -186,6 +186,15 @@ pub(super) fn status(backend: &Backend) -> Answer {
         report.error = Some(failure.text.clone());
     }
     json(&report)
+}
+
+/// `POST /swarmpki/v1/renew`: this machine's node renews its certificate now. Answers at once; `installed` of the status
+/// tells when it is done.
+pub(super) fn renew(backend: &Backend) -> Answer {
+    let present = backend.present();
+    let agent = present.membership().and_then(|membership| membership.agent.as_ref());
+    agent.ok_or_else(|| ApiError::unavailable(crate::backend::NOT_MEMBER))?.renew_now();
+    Ok(super::empty(http::StatusCode::OK))
 }
 
 pub(super) fn nodes(backend: &Backend) -> Answer {

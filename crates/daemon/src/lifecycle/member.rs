@@ -89,6 +89,7 @@ pub(super) struct Running {
     pub(super) ready: bool,
     ended: bool,
     stop: CancellationToken,
+    agent: swarmpki::Handle,
     task: JoinHandle<Ended>,
 }
 
@@ -96,9 +97,9 @@ impl Running {
     /// Runs a node.
     pub(super) fn start(node: Node, settings: Settings, answer: Answer, seat: Option<Seat>) -> Self {
         let stop = CancellationToken::new();
-        let status = node.status();
+        let (status, agent) = (node.status(), node.handle());
         let task = tokio::spawn(node.run(stop.clone().cancelled_owned()));
-        Self { settings, answer, seat, status, ready: false, ended: false, stop, task }
+        Self { settings, answer, seat, status, ready: false, ended: false, stop, agent, task }
     }
 
     /// Waits for what happens next.
@@ -154,7 +155,12 @@ impl Running {
 
     pub(super) fn present(&self) -> Present {
         let status = self.status.borrow().clone();
-        let mut membership = Membership { status: Some(self.status.clone()), manager: self.seat.is_some(), ..Membership::of(&self.settings) };
+        let mut membership = Membership {
+            status: Some(self.status.clone()),
+            agent: Some(self.agent.clone()),
+            manager: self.seat.is_some(),
+            ..Membership::of(&self.settings)
+        };
         if self.ready || !self.settings_join() {
             membership.join_addr.clear();
         }
