@@ -53,6 +53,8 @@ pub(crate) enum LogFormat {
 /// The verbs.
 #[derive(Subcommand, Debug)]
 pub(crate) enum Command {
+    #[command(subcommand, arg_required_else_help = true, subcommand_value_name = "COMMAND")]
+    Bench(verb::bench::BenchCommand),
     Ca(verb::ca::CaArgs),
     Completion(verb::completion::CompletionArgs),
     Daemon(verb::daemon::DaemonArgs),

@@ -62,6 +62,10 @@ fn refuse(error: &clap::Error) -> ExitCode {
 fn dispatch(cli: &Cli) -> Result<(), Failure> {
     let mut out = Output::new(cli.global.json);
     match &cli.command {
+        Command::Bench(command) => {
+            logging::start(&cli.global)?;
+            on_one_thread(verb::bench::run(command, &mut out))
+        }
         Command::Completion(args) => verb::completion::run(args, &mut out),
         Command::Man(args) => verb::man::run(args, &mut out),
         Command::Update(args) if args.is_empty() => out.text(help_of("update")),
@@ -97,7 +101,7 @@ async fn ask(command: &Command, context: &mut Context) -> Result<(), Failure> {
         Command::Update(args) => verb::update::run(args, context).await,
         Command::Version => verb::version::run(context).await,
         // These ask nobody and were carried out before.
-        Command::Completion(_) | Command::Daemon(_) | Command::Man(_) | Command::Up(_) => Ok(()),
+        Command::Bench(_) | Command::Completion(_) | Command::Daemon(_) | Command::Man(_) | Command::Up(_) => Ok(()),
     }
 }
 

@@ -1,5 +1,6 @@
 //! The verbs, one a file.
 
+pub(crate) mod bench;
 pub(crate) mod ca;
 pub(crate) mod completion;
 pub(crate) mod daemon;
