@@ -202,6 +202,8 @@ pub struct Origin {
     pub organization: String,
     /// OUs.
     pub units: Vec<String>,
+    /// Where it called from.
+    pub addr: Option<std::net::SocketAddr>,
 }
 
 /// Proof that a call was authorized, and as what.

@@ -65,7 +65,8 @@ impl Bootstrap {
         let bundle = root.pem();
         let key_bytes = Arc::new(root_key.pkcs8_der());
         let signer: Arc<dyn Signer> = Arc::new(root_key);
-        let issuer = Issuer::build(bundle.as_bytes(), Some(bundle.as_bytes()), Some(signer), b"", now).map_err(|error| failed(&error))?;
+        let issuer = Issuer::build(bundle.as_bytes(), Some(bundle.as_bytes()), Some(signer), b"", now)
+            .map_err(|error| failed(&error))?;
 
         let cluster_id = ClusterId::generate(chance.bytes()?);
         let node_id = chance.node_id()?;

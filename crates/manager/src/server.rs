@@ -155,6 +155,11 @@ impl Call {
         }
     }
 
+    /// Where the caller is.
+    pub(crate) fn addr(&self) -> SocketAddr {
+        self.origin.as_ref().and_then(|origin| origin.addr).unwrap_or(self.peer.addr)
+    }
+
     /// The node that calls.
     pub(crate) fn node(&self) -> Option<NodeId> {
         match &self.origin {

@@ -10,7 +10,6 @@ mod node_ca;
 mod raft_membership;
 mod resource_allocator;
 
-use std::net::SocketAddr;
 use std::pin::Pin;
 use std::sync::Arc;
 
@@ -18,9 +17,9 @@ use cluster::authorize::Origin;
 use futures::Stream;
 use replica::Handle;
 use tonic::body::Body;
-use tonic::metadata::MetadataMap;
 use tonic::{Request, Status};
 use tower::ServiceExt;
+use wire::forward::Forwarded;
 use wire::limits::MANAGER_MESSAGE_BYTES_MAX;
 use wire::server::{
     CaServer, ControlServer, DispatcherServer, HealthServer, LogBrokerServer, NodeCaServer, RaftMembershipServer,
@@ -88,36 +87,14 @@ impl<H: Handle> Router<H> {
 /// The largest request for a certificate: a CSR of 8 KiB, a token, and room for fields to come.
 const ISSUE_BYTES_MAX: usize = 64 * 1024;
 
-/// Metadata of a forwarded call (wire.md 8).
-mod forwarded {
-    pub(super) const MARK: &str = "forwarded_cert";
-    pub(super) const NODE: &str = "forwarded_cert_cn";
-    pub(super) const ORGANIZATION: &str = "forwarded_cert_org";
-    pub(super) const UNIT: &str = "forwarded_cert_ou";
-    pub(super) const ADDRESS: &str = "remote_addr";
-}
-
 /// Who makes the call, and on whose behalf.
 pub(crate) fn call<T>(request: &Request<T>) -> Result<Call, Refusal> {
     let peer = request.extensions().get::<Arc<Peer>>().ok_or(Refusal::Peer(Unauthorized::NoPeer))?;
-    Ok(Call::new(Arc::clone(peer), origin(request.metadata())))
-}
-
-/// The original caller of a forwarded call: only if the mark is there exactly once.
-fn origin(metadata: &MetadataMap) -> Option<Origin> {
-    let mut marks = metadata.get_all(forwarded::MARK).iter();
-    let (first, second) = (marks.next()?, marks.next());
-    if first != "true" || second.is_some() {
-        return None;
-    }
-    let text = |key| metadata.get(key).and_then(|value| value.to_str().ok()).unwrap_or_default().to_owned();
-    let units = metadata.get_all(forwarded::UNIT).iter().filter_map(|unit| unit.to_str().ok().map(str::to_owned));
-    Some(Origin { node: text(forwarded::NODE), organization: text(forwarded::ORGANIZATION), units: units.collect() })
-}
-
-/// The address that the original caller came from, without port.
-pub(crate) fn caller_addr<T>(request: &Request<T>, call: &Call) -> String {
-    let told = request.metadata().get(forwarded::ADDRESS).filter(|_| call.origin.is_some());
-    let told = told.and_then(|value| value.to_str().ok()).and_then(|text| text.parse::<SocketAddr>().ok());
-    told.unwrap_or(call.peer.addr).ip().to_string()
+    let origin = Forwarded::read(request.metadata()).map(|told| Origin {
+        node: told.cn,
+        organization: told.org,
+        units: told.ous,
+        addr: told.remote_addr.and_then(|addr| addr.parse().ok()),
+    });
+    Ok(Call::new(Arc::clone(peer), origin))
 }

@@ -20,7 +20,7 @@ use wire::proto::{
 };
 use wire::status::Refusal;
 
-use super::{Answers, Service, call, caller_addr};
+use super::{Answers, Service, call};
 use crate::issue::pipeline::refused;
 use crate::report;
 use crate::server::Call;
@@ -39,7 +39,7 @@ impl<H: Handle> wire::server::Dispatcher for Service<H> {
         let (node, grant) = shared.authorize_node(&call, Method::Session)?;
         let returning = matches!(grant, Grant::Returning(_));
         let clock = clock_offset(&request, shared);
-        let addr = caller_addr(&request, &call);
+        let addr = call.addr().ip().to_string();
         let SessionRequest { description, session_id } = request.into_inner();
         let description = description.unwrap_or_default();
         convert::node_description::check_size(&description)?;
