@@ -13,9 +13,8 @@ use tokio::task::JoinSet;
 use tonic::Streaming;
 use wire::client::{DispatcherClient, LogBrokerClient};
 use wire::proto::{
-    AssignmentsMessage, AssignmentsRequest, EngineDescription, HeartbeatRequest, ListenSubscriptionsRequest,
-    NodeDescription, NodeTlsInfo, Platform, PluginDescription, Resources, SessionMessage, SessionRequest,
-    SubscriptionMessage,
+    AssignmentsRequest, EngineDescription, HeartbeatRequest, ListenSubscriptionsRequest, NodeDescription, NodeTlsInfo,
+    Platform, PluginDescription, Resources, SessionMessage, SessionRequest,
 };
 
 use super::figures::{Latencies, Progress, rate};
@@ -250,20 +249,20 @@ impl Node {
     }
 
     async fn live(mut self, fleet: &Fleet) -> Result<(), tonic::Status> {
-        let mut dispatcher = DispatcherClient::with_origin(self.calls.clone(), origin());
+        let dispatcher = DispatcherClient::with_origin(self.calls.clone(), origin());
         let mut beat = Box::pin(beat(dispatcher.clone(), self.session.clone(), Duration::ZERO));
-        let mut assignments: Streaming<AssignmentsMessage> =
-            dispatcher.assignments(AssignmentsRequest { session_id: self.session.clone() }).await?.into_inner();
-        let mut logs: Streaming<SubscriptionMessage> = LogBrokerClient::with_origin(self.calls.clone(), origin())
-            .listen_subscriptions(ListenSubscriptionsRequest {})
-            .await?
-            .into_inner();
-        let over = || tonic::Status::aborted("the stream has ended");
+        let mut logs = LogBrokerClient::with_origin(self.calls.clone(), origin());
+        // A manager may answer a stream's call with its first message only, and some never have one.
+        let listening = async { until_over(logs.listen_subscriptions(ListenSubscriptionsRequest {}).await?).await };
+        let request = AssignmentsRequest { session_id: self.session.clone() };
+        let mut other = dispatcher.clone();
+        let working = async { until_over(other.assignments(request).await?).await };
+        let (mut listening, mut working) = (Box::pin(listening), Box::pin(working));
         loop {
             tokio::select! {
                 message = self.messages.message() => { message?.ok_or_else(over)?; }
-                message = assignments.message() => { message?.ok_or_else(over)?; }
-                message = logs.message() => { message?.ok_or_else(over)?; }
+                ended = &mut working => return ended,
+                ended = &mut listening => return ended,
                 period = &mut beat => {
                     fleet.beats.fetch_add(1, Ordering::Relaxed);
                     beat.set(self::beat(dispatcher.clone(), self.session.clone(), period?));
@@ -271,6 +270,17 @@ impl Node {
             }
         }
     }
+}
+
+fn over() -> tonic::Status {
+    tonic::Status::aborted("the stream has ended")
+}
+
+/// Reads a stream that should never end.
+async fn until_over<T>(answer: tonic::Response<Streaming<T>>) -> Result<(), tonic::Status> {
+    let mut messages = answer.into_inner();
+    while messages.message().await?.is_some() {}
+    Err(over())
 }
 
 /// One heartbeat after `pause`; how long to wait with the next.
