@@ -68,7 +68,7 @@ mod testing;
 
 pub use config::{Availability, Config, Description, IdentityHook, JoinRequest};
 pub use error::{JoinError, NodeError, Retry};
-pub use mtls::Live;
+pub use mtls::{Live, PeerPolicy, subject_of};
 pub use node::{Ended, Handle, Node, Pending};
 pub use pki::identity::{ClusterId, NodeId, Role};
 pub use pki::join_token::JoinToken;

@@ -99,6 +99,18 @@ async fn c47_c67_c356_join_live_restart_with_the_same_id() {
 }
 
 #[tokio::test]
+async fn a_node_that_dies_right_after_its_join_comes_back_alone() {
+    let fake = Fake::new(Role::Worker);
+    let at = fake.listen().await;
+    let dir = tempfile::tempdir().unwrap();
+    drop(join(&fake, &at, dir.path()).await.unwrap());
+    assert!(fake.facts().sessions.is_empty());
+    let running = Running::start(Node::open(Config::new(dir.path())).unwrap());
+    running.when("ready", |status| status.phase == Phase::Ready).await;
+    running.stop().await;
+}
+
+#[tokio::test]
 async fn c48_a_token_of_another_root_joins_nothing() {
     let fake = Fake::new(Role::Worker);
     let at = fake.listen().await;
@@ -303,7 +315,10 @@ async fn a_wrong_clock_is_told_and_an_engine_is_listened_to() {
     let request = JoinRequest::new(fake.token(), [at.addr.to_string()]);
     let running = Running::start(soon("the join", Node::join(config, request)).await.unwrap());
     let status = running
-        .when("the offset", |status| status.clock_offset_ms.is_some_and(|offset| (115_000..125_000).contains(&offset)))
+        .when("the offset", |status| {
+            status.phase == Phase::Ready
+                && status.clock_offset_ms.is_some_and(|offset| (115_000..125_000).contains(&offset))
+        })
         .await;
     assert!(status.clock_offset_ms.is_some());
     assert_eq!(fake.told.borrow().assignments, 0);

@@ -435,9 +435,9 @@ impl Plan {
         let candidate = self.request.as_mut().and_then(|request| request.candidate.take());
         match (result, candidate) {
             (Ok(()), Some(held)) => {
-                self.request = None;
+                let peer = self.request.take().map(|request| request.peer);
                 out.push(Effect::Forget { request: number });
-                self.took(now, held, out);
+                self.took(now, held, peer, out);
             }
             (Ok(()), None) => {}
             (Err(failure), _) => self.request_failed(now, &JoinError::Keystore(failure.text), out),
@@ -445,7 +445,7 @@ impl Plan {
     }
 
     /// A new certificate is in place.
-    fn took(&mut self, now: Time, held: Held, out: &mut Vec<Effect>) {
+    fn took(&mut self, now: Time, held: Held, peer: Option<Peer>, out: &mut Vec<Effect>) {
         let role = held.subject.role;
         if let Some(leaf) = held.chain.first() {
             let issued = leaf.not_before().saturating_add(LEAF_BACKDATE);
@@ -461,6 +461,10 @@ impl Plan {
             None => {
                 self.joining = None;
                 self.session.desired_seen = Some(role);
+                // Until the first session tells: a node that dies now must know whom to ask when it comes back.
+                if self.managers.learn(peer.map(|peer| (peer, super::managers::GOOD))) {
+                    out.push(Effect::SaveManagers(self.managers.list()));
+                }
                 out.push(Effect::Joined);
             }
             Some(before) => {

@@ -30,7 +30,7 @@ fn c47_a_join_from_the_root_to_the_certificate() {
     assert_eq!(words(&bench.accept(1)), ["poll#1 m1:1 node1"]);
     let answer = bench.issued(Role::Worker);
     assert_eq!(words(&bench.answer(1, answer)), ["install#1 worker"]);
-    assert_eq!(words(&bench.installed(1)), ["forget#1", "joined"]);
+    assert_eq!(words(&bench.installed(1)), ["forget#1", "managers m1:1", "joined"]);
     let status = bench.plan.status();
     assert_eq!(status.phase, Phase::Connecting);
     assert_eq!(status.cluster.as_ref().unwrap().as_str(), CLUSTER);
