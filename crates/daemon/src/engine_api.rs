@@ -27,7 +27,7 @@ pub mod version;
 use std::convert::Infallible;
 
 use bytes::Bytes;
-use http::header::{CONTENT_TYPE, HeaderName, HeaderValue};
+use http::header::{CONTENT_LENGTH, CONTENT_TYPE, HeaderName, HeaderValue};
 use http::{Method, Request, Response, StatusCode};
 use http_body_util::combinators::UnsyncBoxBody;
 use http_body_util::{BodyExt, Full};
@@ -213,6 +213,8 @@ fn json<T: Serialize>(value: &T) -> Answer {
 fn empty(status: StatusCode) -> Response<AnswerBody> {
     let mut answer = Response::new(whole(Vec::new()));
     *answer.status_mut() = status;
+    // Said outright: the answer to a HEAD would go without.
+    answer.headers_mut().insert(CONTENT_LENGTH, HeaderValue::from_static("0"));
     answer
 }
 

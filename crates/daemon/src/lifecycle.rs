@@ -38,7 +38,7 @@ const STOP_MAX: Duration = Duration::from_secs(5);
 const JOIN_TIMEOUT: &str = "Timeout was reached before node joined. The attempt to join the swarm will continue in the background. Use the \"docker info\" command to see the current swarm status of your node.";
 const ENDING: &str = "the daemon is shutting down";
 const REMOVED: &str = "this node was removed from the swarm: run \"docker swarm leave\" (or \"swarmpki leave\") here, then join again";
-const MANAGER_TOKEN: &str = "this version of swarmpki cannot join as a further manager: join with the worker token (docker swarm join-token worker), and remove the node that this attempt left behind";
+const MANAGER_TOKEN: &str = "this version of swarmpki cannot join as a further manager: join with the worker token (docker swarm join-token worker)";
 
 /// Handle of the task.
 #[derive(Clone)]
@@ -200,9 +200,9 @@ impl Owner {
 
     async fn react(&mut self, event: Event) -> Result<(), LifecycleError> {
         match event {
-            Event::Joined(Ok(node)) => self.joined(node),
+            Event::Joined(Ok(node)) => self.joined(node).await,
             Event::Joined(Err(refused)) => self.join_failed(member::join_refusal(&refused)).await,
-            Event::Status => self.status_changed().await,
+            Event::Status => self.status_changed(),
             Event::Ended(ended) => self.ended(&ended).await,
             Event::Fatal(text) => {
                 error!(%text, "the cluster's store failed");
@@ -314,7 +314,13 @@ impl Owner {
     }
 
     /// The certificate came: runs the node; the join is answered when a manager serves its session.
-    fn joined(&mut self, node: Node) {
+    async fn joined(&mut self, node: Node) {
+        // Refused before its certificate is ever used: the cluster collects such a join by itself.
+        if node.status().borrow().role == Some(swarmpki::Role::Manager) {
+            drop(node);
+            self.join_failed(ApiError::not_implemented(MANAGER_TOKEN)).await;
+            return;
+        }
         let Part::Joining(joining) = std::mem::replace(&mut self.part, Part::Nothing) else { return };
         self.part = Part::Member(Box::new(Running::start(node, joining.settings, joining.answer, None)));
     }
@@ -337,14 +343,10 @@ impl Owner {
         }
     }
 
-    async fn status_changed(&mut self) {
+    fn status_changed(&mut self) {
         let Part::Member(running) = &mut self.part else { return };
         let status = running.status.borrow_and_update().clone();
         if running.settings.under_way == UnderWay::Join {
-            if status.role == Some(swarmpki::Role::Manager) && running.seat.is_none() {
-                self.join_failed(ApiError::not_implemented(MANAGER_TOKEN)).await;
-                return;
-            }
             if status.phase == Phase::Ready {
                 running.settings.under_way = UnderWay::Nothing;
                 let saved = running.settings.save(&self.setup.state_dir);

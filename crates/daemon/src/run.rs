@@ -76,9 +76,7 @@ impl Daemon {
         }
         let machine = Machine::inspect(config.hostname.as_deref());
         let setup = Setup { state_dir: dir.clone(), hostname: machine.hostname.clone() };
-        let stop = CancellationToken::new();
         let (lifecycle, task) = Lifecycle::new(setup, shutdown.clone());
-        let _ = stop;
         let backend = Backend::new(machine, engine_id, dir, lifecycle, shutdown.clone());
         Ok(Self { backend, listeners, lifecycle: Box::pin(task), shutdown, _lock: lock })
     }

@@ -223,10 +223,25 @@ pub(super) fn join_refusal(error: &NodeError) -> ApiError {
     match error {
         JoinError::Refused { code, text } => rpc(tonic::Code::from_i32(*code), text),
         JoinError::NoManager { last, .. } => {
-            rpc(tonic::Code::Unavailable, &format!("connection error: desc = \"transport: Error while dialing: {last}\""))
+            let dial = dial_text(last);
+            rpc(tonic::Code::Unavailable, &format!("connection error: desc = \"transport: Error while dialing: {dial}\""))
         }
         JoinError::NoAddress => ApiError::bad_request("at least 1 RemoteAddr is required to join"),
         other => ApiError::internal(other.to_string()),
+    }
+}
+
+/// `host:port: words (os error N)` as the engine words it: `dial tcp host:port: connect: words`.
+fn dial_text(last: &str) -> String {
+    let parts = last.strip_suffix(')').and_then(|rest| rest.rsplit_once(" (os error "));
+    let number = parts.and_then(|(_, number)| number.parse().ok());
+    let address = last.split_once(": ").map(|(address, _)| address);
+    match (address, number) {
+        (Some(address), Some(number)) => {
+            let words = nix::errno::Errno::from_raw(number).desc().to_lowercase();
+            format!("dial tcp {address}: connect: {words}")
+        }
+        _ => last.to_owned(),
     }
 }
 
@@ -245,7 +260,7 @@ mod tests {
                 "rpc error: code = InvalidArgument desc = A valid join token is necessary to join this cluster".to_owned(),
             ),
             (
-                JoinError::NoManager { tried: vec!["127.0.2.9:2377".into()], last: "dial tcp 127.0.2.9:2377: connect: connection refused".into() },
+                JoinError::NoManager { tried: vec!["127.0.2.9:2377".into()], last: "127.0.2.9:2377: Connection refused (os error 111)".into() },
                 503,
                 "rpc error: code = Unavailable desc = connection error: desc = \"transport: Error while dialing: dial tcp 127.0.2.9:2377: connect: connection refused\"".to_owned(),
             ),
