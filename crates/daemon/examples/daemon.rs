@@ -9,7 +9,10 @@ use tokio_util::sync::CancellationToken;
 
 #[tokio::main]
 async fn main() -> Result<(), Box<dyn Error>> {
-    tracing_subscriber::fmt().with_writer(std::io::stderr).with_env_filter(tracing_subscriber::EnvFilter::from_default_env()).init();
+    tracing_subscriber::fmt()
+        .with_writer(std::io::stderr)
+        .with_env_filter(tracing_subscriber::EnvFilter::from_default_env())
+        .init();
     let mut arguments = std::env::args().skip(1);
     let state_dir = arguments.next().ok_or("usage: daemon STATE_DIR HOST…")?.into();
     let hosts = arguments.map(|host| host.parse()).collect::<Result<_, _>>()?;

@@ -8,8 +8,10 @@ use crate::engine_api::error::ApiError;
 pub const CLUSTER_PORT: u16 = 2377;
 
 const BAD_LISTEN: &str = "listen address must be an IP address or network interface (with optional port number)";
-const BAD_ADVERTISE: &str = "advertise address must be a non-zero IP address or network interface (with optional port number)";
-const BAD_DATA_PATH: &str = "data path address must be a non-zero IP address or network interface (without a port number)";
+const BAD_ADVERTISE: &str =
+    "advertise address must be a non-zero IP address or network interface (with optional port number)";
+const BAD_DATA_PATH: &str =
+    "data path address must be a non-zero IP address or network interface (without a port number)";
 const NO_SYSTEM_ADDRESS: &str = "could not find the system's IP address";
 
 /// One network interface, as far as addresses are concerned.
@@ -42,7 +44,8 @@ pub fn interfaces() -> Vec<Interface> {
                 found.len() - 1
             }
         };
-        if let (Some(interface), Some(address)) = (found.get_mut(at), address.filter(|address| !is_link_local(address))) {
+        if let (Some(interface), Some(address)) = (found.get_mut(at), address.filter(|address| !is_link_local(address)))
+        {
             interface.addresses.push(address);
         }
     }
@@ -79,7 +82,12 @@ impl Addresses {
 }
 
 /// Resolves the three addresses of an init. `listen` has passed [`parse_tcp`].
-pub fn resolve(listen: &str, advertise: &str, data_path: &str, interfaces: &[Interface]) -> Result<Addresses, ApiError> {
+pub fn resolve(
+    listen: &str,
+    advertise: &str,
+    data_path: &str,
+    interfaces: &[Interface],
+) -> Result<Addresses, ApiError> {
     let listen = resolve_listen(listen, interfaces)?;
     let advertise = resolve_advertise(advertise, listen, interfaces)?;
     if !data_path.is_empty() {
@@ -132,7 +140,9 @@ pub fn resolve_listen(text: &str, interfaces: &[Interface]) -> Result<SocketAddr
     let port = port.and_then(|port| port.parse().ok()).ok_or_else(unparsable)?;
     match named(host, interfaces)? {
         Some(address) => Ok(SocketAddr::new(address, port)),
-        None => host.parse().map(|address| SocketAddr::new(address, port)).map_err(|_| ApiError::bad_request(BAD_LISTEN)),
+        None => {
+            host.parse().map(|address| SocketAddr::new(address, port)).map_err(|_| ApiError::bad_request(BAD_LISTEN))
+        }
     }
 }
 
@@ -219,20 +229,33 @@ mod tests {
     use super::*;
 
     fn interface(name: &str, eligible: bool, addresses: &[&str]) -> Interface {
-        Interface { name: name.into(), eligible, addresses: addresses.iter().map(|text| text.parse().unwrap()).collect() }
+        Interface {
+            name: name.into(),
+            eligible,
+            addresses: addresses.iter().map(|text| text.parse().unwrap()).collect(),
+        }
     }
 
-    fn check(listen: &str, advertise: &str, data_path: &str, interfaces: &[Interface], expected: Result<(&str, &str), &str>) {
+    fn check(
+        listen: &str,
+        advertise: &str,
+        data_path: &str,
+        interfaces: &[Interface],
+        expected: Result<(&str, &str), &str>,
+    ) {
         let found = resolve(listen, advertise, data_path, interfaces);
-        let found = found.map(|found| (found.listen.to_string(), found.advertise.to_string())).map_err(|error| error.message);
-        let expected = expected.map(|(listen, advertise)| (listen.to_owned(), advertise.to_owned())).map_err(str::to_owned);
+        let found =
+            found.map(|found| (found.listen.to_string(), found.advertise.to_string())).map_err(|error| error.message);
+        let expected =
+            expected.map(|(listen, advertise)| (listen.to_owned(), advertise.to_owned())).map_err(str::to_owned);
         assert_eq!(found, expected, "{listen:?} {advertise:?} {data_path:?}");
     }
 
     #[test]
     fn listen_and_advertise() {
         let one = [interface("lo", false, &["127.0.0.1", "::1"]), interface("eth0", true, &["10.0.0.5", "fd00::5"])];
-        let rows: [(&str, &str, &str, Result<(&str, &str), &str>); 19] = [
+        type Row = (&'static str, &'static str, &'static str, Result<(&'static str, &'static str), &'static str>);
+        let rows: [Row; 19] = [
             ("0.0.0.0:2377", "10.0.0.9", "", Ok(("0.0.0.0:2377", "10.0.0.9:2377"))),
             ("0.0.0.0:2377", "", "", Ok(("0.0.0.0:2377", "10.0.0.5:2377"))),
             ("tcp://0.0.0.0:99", "eth0", "", Ok(("0.0.0.0:99", "10.0.0.5:99"))),
@@ -268,7 +291,9 @@ mod tests {
             "",
             "",
             &[interface("e", true, &["1.1.1.1", "1.1.1.2"])],
-            Err("could not choose an IP address to advertise since this system has multiple addresses on interface e (1.1.1.1 and 1.1.1.2)"),
+            Err(
+                "could not choose an IP address to advertise since this system has multiple addresses on interface e (1.1.1.1 and 1.1.1.2)",
+            ),
         );
         check(
             any,

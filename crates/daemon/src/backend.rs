@@ -82,7 +82,13 @@ impl Membership {
     /// What the settings on disk say, before anything runs.
     pub(crate) fn of(settings: &Settings) -> Self {
         let addr = settings.advertise_addr.parse().map(|address: std::net::SocketAddr| address.ip().to_string());
-        Self { addr: addr.unwrap_or_default(), join_addr: settings.remote_addr.clone(), manager: false, status: None, agent: None }
+        Self {
+            addr: addr.unwrap_or_default(),
+            join_addr: settings.remote_addr.clone(),
+            manager: false,
+            status: None,
+            agent: None,
+        }
     }
 
     /// What the agent says at present.
@@ -102,7 +108,11 @@ impl Membership {
             .as_ref()
             .map(|status| {
                 let status = status.borrow();
-                status.managers.iter().map(|peer| RemoteManager { node_id: peer.node.clone(), addr: peer.addr.clone() }).collect()
+                status
+                    .managers
+                    .iter()
+                    .map(|peer| RemoteManager { node_id: peer.node.clone(), addr: peer.addr.clone() })
+                    .collect()
             })
             .unwrap_or_default();
         if known.is_empty() && !self.join_addr.is_empty() {
@@ -136,9 +146,10 @@ impl Present {
     pub fn membership(&self) -> Option<&Membership> {
         match self {
             Self::Inactive => None,
-            Self::Pending(membership) | Self::Worker(membership) | Self::Manager(membership, _) | Self::Error(membership, _) => {
-                Some(membership)
-            }
+            Self::Pending(membership)
+            | Self::Worker(membership)
+            | Self::Manager(membership, _)
+            | Self::Error(membership, _) => Some(membership),
         }
     }
 

@@ -37,11 +37,7 @@ impl DaemonConfig {
 
     /// What is listened on when no host is given (engine-api.md 12).
     pub fn default_hosts(tls: bool) -> Vec<Host> {
-        if tls {
-            vec![Host::Tcp(format!("localhost:{TLS_PORT}"))]
-        } else {
-            vec![Host::Unix(default_socket())]
-        }
+        if tls { vec![Host::Tcp(format!("localhost:{TLS_PORT}"))] } else { vec![Host::Unix(default_socket())] }
     }
 }
 
@@ -127,10 +123,12 @@ pub fn default_state_dir() -> PathBuf {
     if nix::unistd::geteuid().is_root() {
         return PathBuf::from("/var/lib/swarmpki");
     }
-    directory_from("XDG_STATE_HOME").or_else(|| directory_from("HOME").map(|home| home.join(".local/state"))).map_or_else(
-        || std::env::temp_dir().join(format!("swarmpki-{}", nix::unistd::geteuid())),
-        |base| base.join("swarmpki"),
-    )
+    directory_from("XDG_STATE_HOME")
+        .or_else(|| directory_from("HOME").map(|home| home.join(".local/state")))
+        .map_or_else(
+            || std::env::temp_dir().join(format!("swarmpki-{}", nix::unistd::geteuid())),
+            |base| base.join("swarmpki"),
+        )
 }
 
 /// `/run/swarmpki.sock` for root, `$XDG_RUNTIME_DIR/swarmpki.sock` for others (in the state directory if that is unset).

@@ -112,7 +112,8 @@ fn segment(raw: &str) -> Option<String> {
 
 /// Splits `/v1.50/swarm` into version text and `/swarm`. Without a version part that looks like one, the path stays whole.
 fn split_version(path: &str) -> (Option<&str>, &str) {
-    let Some((version, rest)) = path.strip_prefix("/v").and_then(|tail| tail.find('/').map(|at| tail.split_at(at))) else {
+    let Some((version, rest)) = path.strip_prefix("/v").and_then(|tail| tail.find('/').map(|at| tail.split_at(at)))
+    else {
         return (None, path);
     };
     let digits = !version.is_empty() && version.bytes().all(|byte| byte.is_ascii_digit() || byte == b'.');

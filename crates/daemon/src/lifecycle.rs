@@ -37,7 +37,8 @@ const STOP_MAX: Duration = Duration::from_secs(5);
 
 const JOIN_TIMEOUT: &str = "Timeout was reached before node joined. The attempt to join the swarm will continue in the background. Use the \"docker info\" command to see the current swarm status of your node.";
 const ENDING: &str = "the daemon is shutting down";
-const REMOVED: &str = "this node was removed from the swarm: run \"docker swarm leave\" (or \"swarmpki leave\") here, then join again";
+const REMOVED: &str =
+    "this node was removed from the swarm: run \"docker swarm leave\" (or \"swarmpki leave\") here, then join again";
 const MANAGER_TOKEN: &str = "this version of swarmpki cannot join as a further manager: join with the worker token (docker swarm join-token worker)";
 
 /// Handle of the task.
@@ -114,7 +115,10 @@ impl Lifecycle {
         self.ask(|reply| Command::Leave(force, reply)).await?.await.unwrap_or_else(|_| Err(ending()))
     }
 
-    async fn ask<T>(&self, command: impl FnOnce(oneshot::Sender<T>) -> Command) -> Result<oneshot::Receiver<T>, ApiError> {
+    async fn ask<T>(
+        &self,
+        command: impl FnOnce(oneshot::Sender<T>) -> Command,
+    ) -> Result<oneshot::Receiver<T>, ApiError> {
         let (reply, answer) = oneshot::channel();
         self.commands.send(command(reply)).await.map_err(|_| ending())?;
         Ok(answer)
@@ -131,12 +135,16 @@ enum Part {
     Joining(Joining),
     Member(Box<Running>),
     /// A member that could not start; tried again after `pause`.
-    Stopped { settings: Settings, failure: Failure, pause: Duration },
+    Stopped {
+        settings: Settings,
+        failure: Failure,
+        pause: Duration,
+    },
 }
 
 /// What can happen by itself.
 enum Event {
-    Joined(Result<Node, swarmpki::NodeError>),
+    Joined(Result<Box<Node>, swarmpki::NodeError>),
     Status,
     Ended(Ended),
     Fatal(String),
@@ -150,7 +158,11 @@ struct Owner {
 }
 
 impl Owner {
-    async fn run(mut self, mut queue: mpsc::Receiver<Command>, shutdown: CancellationToken) -> Result<(), LifecycleError> {
+    async fn run(
+        mut self,
+        mut queue: mpsc::Receiver<Command>,
+        shutdown: CancellationToken,
+    ) -> Result<(), LifecycleError> {
         let outcome = self.serve(&mut queue, &shutdown).await;
         // The socket goes on answering while this stops: what is running is still shown, changes are refused.
         queue.close();
@@ -158,7 +170,11 @@ impl Owner {
         outcome
     }
 
-    async fn serve(&mut self, queue: &mut mpsc::Receiver<Command>, shutdown: &CancellationToken) -> Result<(), LifecycleError> {
+    async fn serve(
+        &mut self,
+        queue: &mut mpsc::Receiver<Command>,
+        shutdown: &CancellationToken,
+    ) -> Result<(), LifecycleError> {
         match Settings::resume(&self.setup.state_dir).map_err(settings_failed)? {
             Resume::Nothing => {}
             Resume::Wipe => {
@@ -200,7 +216,7 @@ impl Owner {
 
     async fn react(&mut self, event: Event) -> Result<(), LifecycleError> {
         match event {
-            Event::Joined(Ok(node)) => self.joined(node).await,
+            Event::Joined(Ok(node)) => self.joined(*node).await,
             Event::Joined(Err(refused)) => self.join_failed(member::join_refusal(&refused)).await,
             Event::Status => self.status_changed(),
             Event::Ended(ended) => self.ended(&ended).await,
@@ -227,9 +243,9 @@ impl Owner {
     async fn init(&mut self, request: InitRequest) -> Result<NodeId, ApiError> {
         if request.force_new_cluster {
             return Err(match &self.part {
-                Part::Member(running) if running.seat.is_some() => {
-                    ApiError::not_implemented("--force-new-cluster is not supported: a cluster has one manager in this version of swarmpki")
-                }
+                Part::Member(running) if running.seat.is_some() => ApiError::not_implemented(
+                    "--force-new-cluster is not supported: a cluster has one manager in this version of swarmpki",
+                ),
                 _ => ApiError::unavailable(WORKER),
             });
         }
@@ -253,8 +269,13 @@ impl Owner {
         }
     }
 
-    async fn found(&self, plan: request::InitPlan, listener: tokio::net::TcpListener) -> Result<(NodeId, Running), ApiError> {
-        let internal = |error: &dyn std::fmt::Display| ApiError::internal(format!("swarm could not be started: {error}"));
+    async fn found(
+        &self,
+        plan: request::InitPlan,
+        listener: tokio::net::TcpListener,
+    ) -> Result<(NodeId, Running), ApiError> {
+        let internal =
+            |error: &dyn std::fmt::Display| ApiError::internal(format!("swarm could not be started: {error}"));
         let port = listener.local_addr().map_err(|error| internal(&error))?.port();
         let addresses = plan.addresses.clone().with_port(port);
         let mut settings = Settings {
@@ -265,7 +286,8 @@ impl Owner {
             under_way: UnderWay::Init,
         };
         settings.save(&self.setup.state_dir).map_err(|error| internal(&error))?;
-        let founded = seat::Founded::found(&self.setup, &plan, addresses.advertise).await.map_err(|error| internal(&error))?;
+        let founded =
+            seat::Founded::found(&self.setup, &plan, addresses.advertise).await.map_err(|error| internal(&error))?;
         let node = member::open(&self.setup, &settings).map_err(|error| internal(&error))?;
         let seat = founded.sit(&node, listener).map_err(|error| internal(&error))?;
         let mut running = Running::start(node, settings.clone(), None, Some(seat));
@@ -346,22 +368,30 @@ impl Owner {
     fn status_changed(&mut self) {
         let Part::Member(running) = &mut self.part else { return };
         let status = running.status.borrow_and_update().clone();
-        if running.settings.under_way == UnderWay::Join {
-            if status.phase == Phase::Ready {
-                running.settings.under_way = UnderWay::Nothing;
-                let saved = running.settings.save(&self.setup.state_dir);
-                if let Some(answer) = running.answer.take() {
-                    let _ = answer.send(saved.map_err(|error| ApiError::internal(error.to_string())));
-                }
-                info!(node = ?status.node.as_ref().map(NodeId::as_str), "joined");
-            }
+        let ready = status.phase == Phase::Ready;
+        running.ready |= ready;
+        if !ready || running.settings.under_way != UnderWay::Join {
+            return;
         }
-        running.ready |= status.phase == Phase::Ready;
+        running.settings.under_way = UnderWay::Nothing;
+        let saved = running.settings.save(&self.setup.state_dir).map_err(|error| ApiError::internal(error.to_string()));
+        let answer = running.answer.take();
+        info!(node = status.node.as_ref().map(NodeId::as_str), "joined");
+        // Shown first: the caller asks for it as soon as it is answered.
+        self.show();
+        if let Some(answer) = answer {
+            let _ = answer.send(saved);
+        }
     }
 
     async fn ended(&mut self, ended: &Ended) {
         let Part::Member(running) = &mut self.part else { return };
-        let text = running.status.borrow().last_error.as_ref().map_or_else(|| format!("{ended:?}"), |trouble| trouble.text.clone());
+        let text = running
+            .status
+            .borrow()
+            .last_error
+            .as_ref()
+            .map_or_else(|| format!("{ended:?}"), |trouble| trouble.text.clone());
         if running.settings.under_way == UnderWay::Join {
             self.join_failed(ApiError::internal(text)).await;
         } else {
@@ -377,6 +407,10 @@ impl Owner {
             && !force
         {
             return Err(ApiError::unavailable(leave_refusal(&control.nodes())));
+        }
+        // Docker lets a manager that does not run go without a word, and the only copy of the CA's key with it.
+        if matches!(self.part, Part::Stopped { .. }) && member::is_manager(&self.setup) && !force {
+            return Err(ApiError::unavailable(leave::STOPPED_MANAGER));
         }
         let part = std::mem::replace(&mut self.part, Part::Nothing);
         self.show();
@@ -413,7 +447,7 @@ impl Part {
     async fn event(&mut self) -> Event {
         match self {
             Self::Nothing => std::future::pending().await,
-            Self::Joining(joining) => Event::Joined(joining.finished().await),
+            Self::Joining(joining) => Event::Joined(joining.finished().await.map(Box::new)),
             Self::Member(running) => running.event().await,
             Self::Stopped { pause, .. } => {
                 tokio::time::sleep(*pause).await;

@@ -159,7 +159,9 @@ async fn bind_unix(path: &Path) -> Result<Listener, ListenError> {
     match std::fs::symlink_metadata(path) {
         Err(error) if error.kind() == io::ErrorKind::NotFound => {}
         Err(error) => return Err(io(error)),
-        Ok(found) if !found.file_type().is_socket() => return Err(ListenError::NotASocket { path: path.to_path_buf() }),
+        Ok(found) if !found.file_type().is_socket() => {
+            return Err(ListenError::NotASocket { path: path.to_path_buf() });
+        }
         Ok(_) => match UnixStream::connect(path).await {
             Ok(_) => return Err(ListenError::InUse { path: path.to_path_buf() }),
             Err(error) if error.kind() == io::ErrorKind::ConnectionRefused => std::fs::remove_file(path).map_err(io)?,
@@ -179,7 +181,8 @@ async fn handshake(stream: TcpStream, config: Arc<ServerConfig>) -> Option<tokio
             stream.write_all(PLAIN_TO_TLS).await?;
             stream.shutdown().await?;
             // Reads what the client still sends: closing over unread bytes would reset the connection before it saw this.
-            let _ = tokio::time::timeout(Duration::from_secs(1), tokio::io::copy(&mut stream, &mut tokio::io::sink())).await;
+            let _ = tokio::time::timeout(Duration::from_secs(1), tokio::io::copy(&mut stream, &mut tokio::io::sink()))
+                .await;
             return Ok(None);
         }
         TlsAcceptor::from(config).accept(stream).await.map(Some)

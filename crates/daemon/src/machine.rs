@@ -53,7 +53,10 @@ fn kernel_hostname() -> String {
 }
 
 fn first_line(path: &str) -> String {
-    fs::read_to_string(path).ok().and_then(|text| text.lines().next().map(|line| line.trim().to_owned())).unwrap_or_default()
+    fs::read_to_string(path)
+        .ok()
+        .and_then(|text| text.lines().next().map(|line| line.trim().to_owned()))
+        .unwrap_or_default()
 }
 
 fn os_release_field(text: &str, name: &str) -> Option<String> {

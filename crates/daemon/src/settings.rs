@@ -83,7 +83,8 @@ impl Settings {
         if settings.format != Self::FORMAT {
             return Err(damaged(format!("format {}, this version knows {}", settings.format, Self::FORMAT)));
         }
-        let certified = ["swarm-node.crt", ".swarm-node.crt"].iter().any(|name| dir.join("certificates").join(name).exists());
+        let certified =
+            ["swarm-node.crt", ".swarm-node.crt"].iter().any(|name| dir.join("certificates").join(name).exists());
         // A store without a certificate is a damaged manager, not a join that came to nothing: its CA key may be the only one.
         let store = dir.join("raft").exists();
         Ok(match settings.under_way {

@@ -18,7 +18,8 @@ pub struct TlsError(String);
 
 /// Builds the server's configuration: TLS 1.2 at least, `http/1.1` only, no resumption.
 pub(crate) fn server_config(settings: &TlsSettings) -> Result<Arc<ServerConfig>, TlsError> {
-    let pair = format!("(cert: {:?}, key: {:?})", settings.cert.display().to_string(), settings.key.display().to_string());
+    let pair =
+        format!("(cert: {:?}, key: {:?})", settings.cert.display().to_string(), settings.key.display().to_string());
     let no_pair = |reason: String| TlsError(format!("could not load X509 key pair {pair}: {reason}"));
     let bad_pair = |reason: &str| {
         TlsError(format!("error reading X509 key pair - make sure the key is not encrypted {pair}: tls: {reason}"))
@@ -36,9 +37,10 @@ pub(crate) fn server_config(settings: &TlsSettings) -> Result<Arc<ServerConfig>,
         .with_safe_default_protocol_versions()
         .map_err(|error| TlsError(error.to_string()))?;
     let builder = if settings.verify {
-        let verifier = WebPkiClientVerifier::builder_with_provider(Arc::new(anchors(&settings.ca)?), Arc::new(default_provider()))
-            .build()
-            .map_err(|error| TlsError(error.to_string()))?;
+        let verifier =
+            WebPkiClientVerifier::builder_with_provider(Arc::new(anchors(&settings.ca)?), Arc::new(default_provider()))
+                .build()
+                .map_err(|error| TlsError(error.to_string()))?;
         builder.with_client_cert_verifier(verifier)
     } else {
         builder.with_no_client_auth()
@@ -69,10 +71,59 @@ fn anchors(path: &Path) -> Result<RootCertStore, TlsError> {
 
 fn read(path: &Path) -> Result<Vec<u8>, String> {
     std::fs::read(path).map_err(|error| {
-        let reason = error.raw_os_error().map_or_else(
-            || error.to_string(),
-            |number| nix::errno::Errno::from_raw(number).desc().to_lowercase(),
-        );
+        let reason = error
+            .raw_os_error()
+            .map_or_else(|| error.to_string(), |number| nix::errno::Errno::from_raw(number).desc().to_lowercase());
         format!("open {}: {reason}", path.display())
     })
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
+    use super::*;
+    use std::fs;
+
+    #[test]
+    fn texts_of_a_failed_start() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = |name: &str| dir.path().join(name);
+        let (first, second) = (
+            rcgen::generate_simple_self_signed(["a".to_owned()]).unwrap(),
+            rcgen::generate_simple_self_signed(["b".to_owned()]).unwrap(),
+        );
+        fs::write(path("cert.pem"), first.cert.pem()).unwrap();
+        fs::write(path("key.pem"), first.signing_key.serialize_pem()).unwrap();
+        fs::write(path("other-key.pem"), second.signing_key.serialize_pem()).unwrap();
+        fs::write(path("empty.pem"), "nothing").unwrap();
+        let d = dir.path().display();
+        let try_with = |ca: &str, key: &str, verify: bool| {
+            let settings = TlsSettings { ca: path(ca), cert: path("cert.pem"), key: path(key), verify };
+            server_config(&settings).map(|config| config.alpn_protocols.clone()).map_err(|error| error.to_string())
+        };
+        assert_eq!(try_with("cert.pem", "key.pem", true), Ok(vec![b"http/1.1".to_vec()]));
+        assert!(try_with("none.pem", "key.pem", false).is_ok(), "the CA file is not read then");
+        assert_eq!(
+            try_with("cert.pem", "none.pem", true),
+            Err(format!(
+                "invalid TLS configuration: could not load X509 key pair (cert: \"{d}/cert.pem\", key: \"{d}/none.pem\"): open {d}/none.pem: no such file or directory"
+            ))
+        );
+        assert_eq!(
+            try_with("none.pem", "key.pem", true),
+            Err(format!(
+                "invalid TLS configuration: could not read CA certificate \"{d}/none.pem\": open {d}/none.pem: no such file or directory"
+            ))
+        );
+        assert_eq!(
+            try_with("cert.pem", "other-key.pem", true),
+            Err(format!(
+                "invalid TLS configuration: error reading X509 key pair - make sure the key is not encrypted (cert: \"{d}/cert.pem\", key: \"{d}/other-key.pem\"): tls: private key does not match public key"
+            ))
+        );
+        assert_eq!(
+            try_with("empty.pem", "key.pem", true),
+            Err(format!("invalid TLS configuration: failed to append certificates from PEM file: \"{d}/empty.pem\""))
+        );
+    }
 }

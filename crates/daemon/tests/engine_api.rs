@@ -95,14 +95,16 @@ impl Running {
 
     /// Founds a cluster on a port of its own; answers the node id.
     async fn init(&self) -> String {
-        let answer = self.post("/swarm/init", &json!({"ListenAddr": "127.0.0.1:0", "AdvertiseAddr": "127.0.0.1"})).await;
+        let answer =
+            self.post("/swarm/init", &json!({"ListenAddr": "127.0.0.1:0", "AdvertiseAddr": "127.0.0.1"})).await;
         assert_eq!(answer.status, 200, "{:?}", answer.body);
         answer.json().as_str().unwrap().to_owned()
     }
 
     async fn join(&self, manager: &Value, token: &str) -> Answer {
         let remote = &manager["RemoteManagers"][0]["Addr"];
-        self.post("/swarm/join", &json!({"ListenAddr": "127.0.0.1:0", "RemoteAddrs": [remote], "JoinToken": token})).await
+        self.post("/swarm/join", &json!({"ListenAddr": "127.0.0.1:0", "RemoteAddrs": [remote], "JoinToken": token}))
+            .await
     }
 
     /// Asks until the answer is as wanted.
@@ -147,8 +149,12 @@ async fn transport_rules() {
     assert_eq!(unknown.message(), (404, "page not found".into()), "an unknown path is unknown under any version");
     assert!(!unknown.headers.contains_key("api-version"));
     assert_eq!(unknown.body, "{\"message\":\"page not found\"}\n");
-    for (method, path) in [(Method::PUT, "/v1.50/swarm"), (Method::GET, "/v1.50/swarm/"), (Method::GET, "/vfoo/swarm"), (Method::GET, "/swarm/init")]
-    {
+    for (method, path) in [
+        (Method::PUT, "/v1.50/swarm"),
+        (Method::GET, "/v1.50/swarm/"),
+        (Method::GET, "/vfoo/swarm"),
+        (Method::GET, "/swarm/init"),
+    ] {
         assert_eq!(daemon.call(method, path, None).await.status, 404, "{path}");
     }
     assert_eq!(
@@ -168,7 +174,16 @@ async fn transport_rules() {
         daemon.post("/swarm/update", &json!({})).await.message(),
         (400, "invalid swarm version '': strconv.ParseUint: parsing \"\": invalid syntax".into())
     );
-    for path in ["/swarm", "/nodes", "/nodes/x", "/tasks", "/services", "/swarm/unlockkey", "/swarmpki/v1/nodes", "/swarmpki/v1/ca"] {
+    for path in [
+        "/swarm",
+        "/nodes",
+        "/nodes/x",
+        "/tasks",
+        "/services",
+        "/swarm/unlockkey",
+        "/swarmpki/v1/nodes",
+        "/swarmpki/v1/ca",
+    ] {
         assert_eq!(daemon.get(path).await.message(), (503, NO_SWARM.into()), "{path}");
     }
     assert_eq!(daemon.post("/swarm/unlock", &json!({"UnlockKey": "x"})).await.message(), (503, NO_SWARM.into()));
@@ -199,7 +214,9 @@ async fn a_refused_init_leaves_no_swarm() {
         (
             json!({"ListenAddr": taken}),
             500,
-            format!("manager stopped: failed to listen on remote API address: listen tcp {taken}: bind: address already in use"),
+            format!(
+                "manager stopped: failed to listen on remote API address: listen tcp {taken}: bind: address already in use"
+            ),
         ),
     ];
     for (body, status, text) in rows {
@@ -231,7 +248,10 @@ async fn life_of_a_manager() {
     spec["CAConfig"]["NodeCertExpiry"] = json!(7_200_000_000_000_u64);
     let version = swarm["Version"]["Index"].as_u64().unwrap();
     let update = |version: u64, rest: &str| format!("/swarm/update?version={version}{rest}");
-    assert_eq!(daemon.post(&update(version + 1, ""), &spec).await.message().1, "rpc error: code = Unknown desc = update out of sequence");
+    assert_eq!(
+        daemon.post(&update(version + 1, ""), &spec).await.message().1,
+        "rpc error: code = Unknown desc = update out of sequence"
+    );
     let maybe = daemon.post(&update(version, "&rotateWorkerToken=maybe"), &spec).await;
     assert_eq!(maybe.message(), (400, "invalid value for rotateWorkerToken: maybe".into()));
     let done = daemon.post(&update(version, "&rotateWorkerToken=true"), &spec).await;
@@ -243,7 +263,8 @@ async fn life_of_a_manager() {
     assert_eq!(after["JoinTokens"]["Manager"], swarm["JoinTokens"]["Manager"]);
 
     // Refusals of a manager.
-    let member = "This node is already part of a swarm. Use \"docker swarm leave\" to leave this swarm and join another one.";
+    let member =
+        "This node is already part of a swarm. Use \"docker swarm leave\" to leave this swarm and join another one.";
     assert_eq!(daemon.post("/swarm/init", &json!({})).await.message(), (503, member.into()));
     assert_eq!(daemon.post("/swarm/join", &json!({})).await.message(), (503, member.into()));
     assert_eq!(daemon.post("/swarm/unlock", &json!({})).await.message(), (409, "swarm is not locked".into()));
@@ -253,12 +274,20 @@ async fn life_of_a_manager() {
     let version = node["Version"]["Index"].as_u64().unwrap();
     let path = format!("/nodes/{id}/update?version={version}");
     assert_eq!(daemon.post(&path, &wish("")).await.message(), (400, "invalid Role: \"\"".into()));
-    assert_eq!(daemon.post(&path, &json!({"Role": "worker"})).await.message(), (400, "invalid Availability: \"\"".into()));
+    assert_eq!(
+        daemon.post(&path, &json!({"Role": "worker"})).await.message(),
+        (400, "invalid Availability: \"\"".into())
+    );
     let demoted = daemon.post(&path, &wish("worker")).await.message();
-    assert_eq!(demoted, (400, "rpc error: code = FailedPrecondition desc = attempting to demote the last manager of the swarm".into()));
+    assert_eq!(
+        demoted,
+        (400, "rpc error: code = FailedPrecondition desc = attempting to demote the last manager of the swarm".into())
+    );
     let left = daemon.call(Method::POST, "/swarm/leave", None).await.message();
     assert_eq!(left.0, 503);
-    assert!(left.1.ends_with("Removing the last manager erases all current state of the swarm. Use `--force` to ignore this message. "));
+    assert!(left.1.ends_with(
+        "Removing the last manager erases all current state of the swarm. Use `--force` to ignore this message. "
+    ));
 
     // A restart changes nothing but the session.
     daemon.stop().await;
@@ -270,7 +299,8 @@ async fn life_of_a_manager() {
     // By force it forgets everything, and founds another cluster without restart.
     assert_eq!(daemon.call(Method::POST, "/swarm/leave?force=1", None).await.status, 200);
     assert_eq!(daemon.swarm().await["LocalNodeState"], "inactive");
-    let mut files: Vec<_> = std::fs::read_dir(dir.path().join("state")).unwrap().map(|entry| entry.unwrap().file_name()).collect();
+    let mut files: Vec<_> =
+        std::fs::read_dir(dir.path().join("state")).unwrap().map(|entry| entry.unwrap().file_name()).collect();
     files.sort();
     assert_eq!(files, ["daemon.lock", "engine-id"]);
     assert_ne!(daemon.init().await, id);
@@ -294,7 +324,10 @@ async fn life_of_a_worker() {
     assert_eq!(worker.swarm().await["LocalNodeState"], "inactive", "a failed join leaves nothing behind");
 
     // Events reach a reader that was there before.
-    let mut events = manager.open(Method::GET, "/events?filters=%7B%22event%22%3A%5B%22create%22%2C%22remove%22%5D%7D", None).await.into_body();
+    let mut events = manager
+        .open(Method::GET, "/events?filters=%7B%22event%22%3A%5B%22create%22%2C%22remove%22%5D%7D", None)
+        .await
+        .into_body();
 
     let joined = worker.join(&here, &token).await;
     assert_eq!((joined.status.as_u16(), joined.body.len()), (200, 0), "{:?}", joined.body);
@@ -315,7 +348,10 @@ async fn life_of_a_worker() {
     worker.until("a worker again", "/info", |info| info["Swarm"]["LocalNodeState"] == "active").await;
 
     let live = manager.call(Method::DELETE, &format!("/nodes/{id}"), None).await.message();
-    assert_eq!(live, (400, format!("rpc error: code = FailedPrecondition desc = node {id} is not down and can't be removed")));
+    assert_eq!(
+        live,
+        (400, format!("rpc error: code = FailedPrecondition desc = node {id} is not down and can't be removed"))
+    );
     assert_eq!(manager.call(Method::DELETE, &format!("/nodes/{id}?force=1"), None).await.status, 200);
     let removed = worker.until("told of its removal", "/info", |info| info["Swarm"]["LocalNodeState"] == "error").await;
     assert!(removed["Swarm"]["Error"].as_str().unwrap().contains("was removed from the swarm"));
@@ -324,7 +360,10 @@ async fn life_of_a_worker() {
         let frame = tokio::time::timeout(PATIENCE, events.frame()).await.unwrap().unwrap().unwrap();
         for line in frame.into_data().unwrap().split(|byte| *byte == b'\n').filter(|line| !line.is_empty()) {
             let event: Value = serde_json::from_slice(line).unwrap();
-            assert_eq!((&event["Type"], &event["scope"], &event["Actor"]["ID"]), (&json!("node"), &json!("swarm"), &json!(id)));
+            assert_eq!(
+                (&event["Type"], &event["scope"], &event["Actor"]["ID"]),
+                (&json!("node"), &json!("swarm"), &json!(id))
+            );
             actions.push(event["Action"].as_str().unwrap().to_owned());
         }
     }
@@ -366,15 +405,72 @@ async fn a_join_under_way_can_be_given_up_and_is_forgotten_by_a_restart() {
     daemon.stop().await;
 }
 
+/// TLS with client certificates over TCP, as `docker --tlsverify` and its failures meet it (engine-api.md 12).
+#[tokio::test]
+async fn tls_over_tcp() {
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+    use tokio_rustls::rustls::pki_types::{PrivateKeyDer, ServerName};
+    use tokio_rustls::rustls::{ClientConfig, RootCertStore, crypto::aws_lc_rs};
+
+    let dir = tempfile::tempdir().unwrap();
+    let pair = rcgen::generate_simple_self_signed(["localhost".to_owned()]).unwrap();
+    let path = |name: &str| dir.path().join(name);
+    std::fs::write(path("cert.pem"), pair.cert.pem()).unwrap();
+    std::fs::write(path("key.pem"), pair.signing_key.serialize_pem()).unwrap();
+    let tls = swarmpki_daemon::TlsSettings {
+        ca: path("cert.pem"),
+        cert: path("cert.pem"),
+        key: path("key.pem"),
+        verify: true,
+    };
+    let config = DaemonConfig { hosts: vec![Host::Tcp("127.0.0.1:0".into())], tls: Some(tls), ..config(dir.path()) };
+    let shutdown = CancellationToken::new();
+    let daemon = Daemon::start(config, shutdown.clone()).await.unwrap();
+    let Some(Host::Tcp(address)) = daemon.hosts().pop() else { panic!("no TCP host") };
+    let task = tokio::spawn(daemon.serve());
+
+    let mut plain = tokio::net::TcpStream::connect(&address).await.unwrap();
+    plain.write_all(b"GET /_ping HTTP/1.1\r\nHost: x\r\n\r\n").await.unwrap();
+    let mut told = String::new();
+    plain.read_to_string(&mut told).await.unwrap();
+    assert_eq!(told, "HTTP/1.0 400 Bad Request\r\n\r\nClient sent an HTTP request to an HTTPS server.\n");
+
+    let mut anchors = RootCertStore::empty();
+    anchors.add(pair.cert.der().clone()).unwrap();
+    let builder = ClientConfig::builder_with_provider(std::sync::Arc::new(aws_lc_rs::default_provider()))
+        .with_safe_default_protocol_versions()
+        .unwrap()
+        .with_root_certificates(anchors);
+    let key = PrivateKeyDer::try_from(pair.signing_key.serialize_der()).unwrap();
+    let mine = builder.clone().with_client_auth_cert(vec![pair.cert.der().clone()], key).unwrap();
+    for (client, served) in [(mine, true), (builder.with_no_client_auth(), false)] {
+        let connector = tokio_rustls::TlsConnector::from(std::sync::Arc::new(client));
+        let tcp = tokio::net::TcpStream::connect(&address).await.unwrap();
+        let mut stream = connector.connect(ServerName::try_from("localhost").unwrap(), tcp).await.unwrap();
+        // In TLS 1.3 a client learns of its refusal with the first answer.
+        let _ = stream.write_all(b"GET /_ping HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n").await;
+        let mut answer = Vec::new();
+        let read = stream.read_to_end(&mut answer).await;
+        assert_eq!(answer.ends_with(b"OK"), served);
+        assert_eq!(read.is_err(), !served);
+    }
+    shutdown.cancel();
+    task.await.unwrap().unwrap();
+}
+
 #[tokio::test]
 async fn one_daemon_a_directory_and_stale_sockets() {
     let dir = tempfile::tempdir().unwrap();
     let daemon = Running::start(dir.path()).await;
-    let Err(refused) = Daemon::start(config(dir.path()), CancellationToken::new()).await else { panic!("started twice") };
+    let Err(refused) = Daemon::start(config(dir.path()), CancellationToken::new()).await else {
+        panic!("started twice")
+    };
     assert!(refused.to_string().contains(&format!("pid {}", std::process::id())), "{refused}");
 
     let elsewhere = DaemonConfig { state_dir: dir.path().join("other"), ..config(dir.path()) };
-    let Err(refused) = Daemon::start(elsewhere, CancellationToken::new()).await else { panic!("took a socket that answers") };
+    let Err(refused) = Daemon::start(elsewhere, CancellationToken::new()).await else {
+        panic!("took a socket that answers")
+    };
     assert!(refused.to_string().contains("in use by another process"), "{refused}");
     daemon.stop().await;
 

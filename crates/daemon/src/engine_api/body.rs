@@ -83,7 +83,8 @@ mod tests {
     #[tokio::test]
     async fn bodies() {
         let json = Some("application/json");
-        let rows: [(Option<&str>, &str, Result<Option<Value>, &str>); 11] = [
+        type Row = (Option<&'static str>, &'static str, Result<Option<Value>, &'static str>);
+        let rows: [Row; 11] = [
             (None, "", Ok(None)),
             (json, "", Ok(None)),
             (json, "{}", Ok(Some(serde_json::json!({})))),

@@ -86,7 +86,11 @@ pub fn node(view: &NodeView) -> json::Node {
             availability: availability_word(view.spec.availability),
         },
         description: view.description.as_ref().map(description).unwrap_or_default(),
-        status: json::NodeStatus { state: state_word(view.state), message: view.message.clone(), addr: view.addr.clone() },
+        status: json::NodeStatus {
+            state: state_word(view.state),
+            message: view.message.clone(),
+            addr: view.addr.clone(),
+        },
         manager_status: view.manager.as_ref().map(|manager| json::ManagerStatus {
             leader: manager.leader,
             reachability: if manager.reachable { "reachable" } else { "unreachable" },
@@ -100,7 +104,8 @@ fn description(told: &wire::proto::NodeDescription) -> json::NodeDescription {
     let resources = told.resources.clone().unwrap_or_default();
     let engine = told.engine.clone().unwrap_or_default();
     let tls = told.tls_info.clone().unwrap_or_default();
-    let mut plugins: Vec<(String, String)> = engine.plugins.into_iter().map(|plugin| (plugin.r#type, plugin.name)).collect();
+    let mut plugins: Vec<(String, String)> =
+        engine.plugins.into_iter().map(|plugin| (plugin.r#type, plugin.name)).collect();
     plugins.sort();
     json::NodeDescription {
         hostname: told.hostname.clone(),

@@ -29,7 +29,9 @@ impl<'a> Object<'a> {
 
     fn field(&self, name: &str) -> Option<&'a Value> {
         let map = self.map?;
-        let found = map.get(name).or_else(|| map.iter().find(|(key, _)| key.eq_ignore_ascii_case(name)).map(|(_, value)| value));
+        let found = map
+            .get(name)
+            .or_else(|| map.iter().find(|(key, _)| key.eq_ignore_ascii_case(name)).map(|(_, value)| value));
         found.filter(|value| !value.is_null())
     }
 
@@ -38,7 +40,10 @@ impl<'a> Object<'a> {
             Value::Number(number) => format!("number {number}"),
             other => kind(other).to_owned(),
         };
-        ApiError::bad_request(format!("invalid JSON: json: cannot unmarshal {shown} into Go struct field {}.{name} of type {go_type}", self.path))
+        ApiError::bad_request(format!(
+            "invalid JSON: json: cannot unmarshal {shown} into Go struct field {}.{name} of type {go_type}",
+            self.path
+        ))
     }
 
     /// A string; empty if absent.
@@ -73,9 +78,10 @@ impl<'a> Object<'a> {
     pub fn unsigned32(&self, name: &str) -> Result<u32, ApiError> {
         match self.field(name) {
             None => Ok(0),
-            Some(value) => {
-                value.as_u64().and_then(|wide| u32::try_from(wide).ok()).ok_or_else(|| self.mismatch(name, value, "uint32"))
-            }
+            Some(value) => value
+                .as_u64()
+                .and_then(|wide| u32::try_from(wide).ok())
+                .ok_or_else(|| self.mismatch(name, value, "uint32")),
         }
     }
 

@@ -25,8 +25,21 @@ use super::query::Query;
 use crate::backend::{Backend, Control, Present};
 
 const FILTERS: [&str; 15] = [
-    "config", "container", "daemon", "event", "image", "label", "network", "node", "plugin", "scope", "secret", "service", "type",
-    "volume", "id",
+    "config",
+    "container",
+    "daemon",
+    "event",
+    "image",
+    "label",
+    "network",
+    "node",
+    "plugin",
+    "scope",
+    "secret",
+    "service",
+    "type",
+    "volume",
+    "id",
 ];
 /// Events waiting for a slow reader before the stream waits too.
 const BACKLOG: usize = 64;
@@ -98,7 +111,8 @@ pub fn between(old: &[NodeView], new: &[NodeView], now: pki::time::Time) -> Vec<
             }
         }
     }
-    events.extend(old.iter().filter(|(id, _)| !new.contains_key(*id)).map(|(_, node)| event("remove", node, Vec::new())));
+    events
+        .extend(old.iter().filter(|(id, _)| !new.contains_key(*id)).map(|(_, node)| event("remove", node, Vec::new())));
     events
 }
 
@@ -297,7 +311,9 @@ mod tests {
 
     #[test]
     fn moments() {
-        let seconds = |text: &str| moment("since", text).map(|time| time.map(|time| time.duration_since(SystemTime::UNIX_EPOCH).unwrap()));
+        let seconds = |text: &str| {
+            moment("since", text).map(|time| time.map(|time| time.duration_since(SystemTime::UNIX_EPOCH).unwrap()))
+        };
         assert_eq!(seconds("").unwrap(), None);
         assert_eq!(seconds("1795294266").unwrap(), Some(Duration::from_secs(1_795_294_266)));
         assert_eq!(seconds("1.5").unwrap(), Some(Duration::from_millis(1500)));

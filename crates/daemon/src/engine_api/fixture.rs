@@ -7,9 +7,7 @@ use std::time::Duration;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
-use manager::view::{
-    Availability, ClusterSpec, ClusterView, ManagerStatus, NodeSpec, NodeState, NodeView, RaftSpec,
-};
+use manager::view::{Availability, ClusterSpec, ClusterView, ManagerStatus, NodeSpec, NodeState, NodeView, RaftSpec};
 use pki::certificate::IssuerId;
 use pki::identity::Role;
 use pki::secret::SecretString;
@@ -71,23 +69,31 @@ pub(super) fn node(id: &str, hostname: &str, role: Role) -> NodeView {
         description: Some(proto::NodeDescription {
             hostname: hostname.to_owned(),
             platform: Some(proto::Platform { architecture: "x86_64".into(), os: "linux".into() }),
-            resources: Some(proto::Resources { nano_cpus: 2_000_000_000, memory_bytes: 25_276_502_016, ..Default::default() }),
+            resources: Some(proto::Resources {
+                nano_cpus: 2_000_000_000,
+                memory_bytes: 25_276_502_016,
+                ..Default::default()
+            }),
             engine: Some(proto::EngineDescription {
                 engine_version: "28.2.2".into(),
                 plugins: vec![plugin("Volume", "local"), plugin("Log", "json-file")],
                 ..Default::default()
             }),
             tls_info: Some(proto::NodeTlsInfo {
-                trust_root: TRUST_ROOT.as_bytes().to_vec().into(),
-                cert_issuer_subject: STANDARD.decode(ISSUER_SUBJECT).expect("base64").into(),
-                cert_issuer_public_key: STANDARD.decode(ISSUER_KEY).expect("base64").into(),
+                trust_root: TRUST_ROOT.as_bytes().to_vec(),
+                cert_issuer_subject: STANDARD.decode(ISSUER_SUBJECT).expect("base64"),
+                cert_issuer_public_key: STANDARD.decode(ISSUER_KEY).expect("base64"),
             }),
             ..Default::default()
         }),
         state: NodeState::Ready,
         message: String::new(),
         addr: "127.0.2.1".into(),
-        manager: (role == Role::Manager).then(|| ManagerStatus { leader: true, reachable: true, addr: "127.0.2.1:2377".into() }),
+        manager: (role == Role::Manager).then(|| ManagerStatus {
+            leader: true,
+            reachable: true,
+            addr: "127.0.2.1:2377".into(),
+        }),
         not_after: None,
         renew_window: None,
         clock_offset_ms: None,
@@ -98,5 +104,11 @@ pub(super) fn node(id: &str, hostname: &str, role: Role) -> NodeView {
 
 /// A join that was given up.
 pub(super) fn unfinished(id: &str) -> NodeView {
-    NodeView { description: None, state: NodeState::Unknown, addr: String::new(), unfinished: true, ..node(id, "", Role::Worker) }
+    NodeView {
+        description: None,
+        state: NodeState::Unknown,
+        addr: String::new(),
+        unfinished: true,
+        ..node(id, "", Role::Worker)
+    }
 }

@@ -22,7 +22,11 @@ pub fn swarm_info(present: &Present) -> SwarmInfo {
     match present {
         Present::Inactive | Present::Worker(_) => {}
         Present::Pending(membership) => {
-            info.error = membership.status().and_then(|status| status.last_error).map(|trouble| trouble.text).unwrap_or_default();
+            info.error = membership
+                .status()
+                .and_then(|status| status.last_error)
+                .map(|trouble| trouble.text)
+                .unwrap_or_default();
         }
         Present::Error(_, failure) => info.error = failure.text.clone(),
         Present::Manager(_, control) => {
@@ -91,11 +95,21 @@ fn engine_facts() -> Value {
         "RuncCommit": { "ID": "", "Expected": "" },
         "InitCommit": { "ID": "", "Expected": "" },
     });
-    for name in ["Containers", "ContainersRunning", "ContainersPaused", "ContainersStopped", "Images", "NFd", "NGoroutines", "NEventsListener"]
-    {
+    for name in [
+        "Containers",
+        "ContainersRunning",
+        "ContainersPaused",
+        "ContainersStopped",
+        "Images",
+        "NFd",
+        "NGoroutines",
+        "NEventsListener",
+    ] {
         facts[name] = json!(0);
     }
-    for name in ["IndexServerAddress", "HttpProxy", "HttpsProxy", "NoProxy", "DefaultRuntime", "Isolation", "InitBinary"] {
+    for name in
+        ["IndexServerAddress", "HttpProxy", "HttpsProxy", "NoProxy", "DefaultRuntime", "Isolation", "InitBinary"]
+    {
         facts[name] = json!("");
     }
     for name in ["Debug", "ExperimentalBuild", "LiveRestoreEnabled"] {

@@ -120,7 +120,8 @@ mod tests {
         ];
         for (raw, expected) in rows {
             let filters = Filters::parse(raw, &FILTERS).unwrap();
-            let found: Vec<&str> = nodes.iter().filter(|node| admits(&filters, node)).map(|node| node.id.as_str()).collect();
+            let found: Vec<&str> =
+                nodes.iter().filter(|node| admits(&filters, node)).map(|node| node.id.as_str()).collect();
             assert_eq!(found, expected, "{raw}");
         }
     }

@@ -44,7 +44,9 @@ impl Query {
     pub fn object_version(&self, what: &str) -> Result<u64, ApiError> {
         let raw = self.value("version");
         let refused = |reason: &str| {
-            ApiError::bad_request(format!("invalid {what} version '{raw}': strconv.ParseUint: parsing {raw:?}: {reason}"))
+            ApiError::bad_request(format!(
+                "invalid {what} version '{raw}': strconv.ParseUint: parsing {raw:?}: {reason}"
+            ))
         };
         if raw.is_empty() || !raw.bytes().all(|byte| byte.is_ascii_digit()) {
             return Err(refused("invalid syntax"));
@@ -96,13 +98,22 @@ mod tests {
 
     #[test]
     fn booleans() {
-        for (raw, expected) in
-            [("", false), ("0", false), ("no", false), ("False", false), (" NONE ", false), ("1", true), ("yes", true), ("x", true)]
-        {
+        for (raw, expected) in [
+            ("", false),
+            ("0", false),
+            ("no", false),
+            ("False", false),
+            (" NONE ", false),
+            ("1", true),
+            ("yes", true),
+            ("x", true),
+        ] {
             let query = Query(vec![("force".into(), raw.into())]);
             assert_eq!(query.lenient_bool("force"), expected, "{raw:?}");
         }
-        for (raw, expected) in [("", Some(false)), ("T", Some(true)), ("False", Some(false)), ("tRUE", None), ("2", None), ("maybe", None)] {
+        for (raw, expected) in
+            [("", Some(false)), ("T", Some(true)), ("False", Some(false)), ("tRUE", None), ("2", None), ("maybe", None)]
+        {
             let query = Query(vec![("rotateWorkerToken".into(), raw.into())]);
             assert_eq!(query.strict_bool("rotateWorkerToken").ok(), expected, "{raw:?}");
         }
@@ -112,10 +123,14 @@ mod tests {
 
     #[test]
     fn versions() {
-        let text = |raw: &str| Query::parse(&format!("version={raw}")).object_version("swarm").map_err(|error| error.message);
+        let text =
+            |raw: &str| Query::parse(&format!("version={raw}")).object_version("swarm").map_err(|error| error.message);
         assert_eq!(text("301"), Ok(301));
         assert_eq!(text(""), Err("invalid swarm version '': strconv.ParseUint: parsing \"\": invalid syntax".into()));
-        assert_eq!(text("-1"), Err("invalid swarm version '-1': strconv.ParseUint: parsing \"-1\": invalid syntax".into()));
+        assert_eq!(
+            text("-1"),
+            Err("invalid swarm version '-1': strconv.ParseUint: parsing \"-1\": invalid syntax".into())
+        );
         assert_eq!(
             text("99999999999999999999"),
             Err("invalid swarm version '99999999999999999999': strconv.ParseUint: parsing \"99999999999999999999\": value out of range".into())

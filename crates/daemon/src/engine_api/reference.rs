@@ -11,7 +11,8 @@ pub fn resolve<'a>(nodes: &'a [NodeView], reference: &str) -> Result<&'a NodeVie
         return Ok(exact);
     }
     let finished = || nodes.iter().filter(|node| !node.unfinished);
-    let by_name: Vec<&NodeView> = finished().filter(|node| !reference.is_empty() && hostname(node) == reference).collect();
+    let by_name: Vec<&NodeView> =
+        finished().filter(|node| !reference.is_empty() && hostname(node) == reference).collect();
     let found = if by_name.is_empty() {
         finished().filter(|node| node.id.as_str().starts_with(reference)).collect()
     } else {

@@ -157,7 +157,8 @@ impl SpecRequest {
                 return Err(ApiError::bad_request(format!("invalid protocol: {protocol:?}")));
             }
         }
-        let invalid = |text: &str| Err(ApiError::bad_request(format!("rpc error: code = InvalidArgument desc = {text}")));
+        let invalid =
+            |text: &str| Err(ApiError::bad_request(format!("rpc error: code = InvalidArgument desc = {text}")));
         let expiry_min = i64::try_from(NODE_CERT_EXPIRY_MIN.as_nanos()).unwrap_or(i64::MAX);
         if self.node_cert_expiry_ns != 0 && self.node_cert_expiry_ns < expiry_min {
             return invalid("minimum certificate expiry time is: 1h0m0s");
@@ -214,7 +215,8 @@ mod tests {
         assert_eq!(spec.task_history, Some(0));
         assert!(spec.heartbeat.is_zero() && spec.node_cert_expiry.is_zero());
         assert_eq!(spec.raft.election_tick, 0);
-        let same = SpecRequest::decode(None).and_then(SpecRequest::into_replacement).map_err(|error| error.message).unwrap();
+        let same =
+            SpecRequest::decode(None).and_then(SpecRequest::into_replacement).map_err(|error| error.message).unwrap();
         assert_eq!(spec, same);
     }
 
@@ -239,7 +241,10 @@ mod tests {
         let expiry = "rpc error: code = InvalidArgument desc = minimum certificate expiry time is: 1h0m0s";
         let rows = [
             (json!({"Name": "other", "CAConfig": {"NodeCertExpiry": 1}}), "swarm spec must be named \"default\""),
-            (json!({"CAConfig": {"NodeCertExpiry": 1, "ExternalCAs": [{"Protocol": "foo", "URL": "https://x"}]}}), "invalid protocol: \"foo\""),
+            (
+                json!({"CAConfig": {"NodeCertExpiry": 1, "ExternalCAs": [{"Protocol": "foo", "URL": "https://x"}]}}),
+                "invalid protocol: \"foo\"",
+            ),
             (json!({"CAConfig": {"NodeCertExpiry": -1}, "Dispatcher": {"HeartbeatPeriod": -1}}), expiry),
             (json!({"CAConfig": {"NodeCertExpiry": 3_599_999_999_999_u64}}), expiry),
             (

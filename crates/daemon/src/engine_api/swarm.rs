@@ -154,7 +154,10 @@ mod tests {
             text(check_data_path(80, &[], 0)),
             Some((500, "Datapath port number is not in valid range (1024-49151) : 80".into()))
         );
-        assert_eq!(text(check_data_path(0, &pool("10.0.0.0/8"), 30)), Some((500, "subnet size is out of range: 30".into())));
+        assert_eq!(
+            text(check_data_path(0, &pool("10.0.0.0/8"), 30)),
+            Some((500, "subnet size is out of range: 30".into()))
+        );
         assert_eq!(
             text(check_data_path(0, &pool("10.0.0.0/28"), 24)),
             Some((500, "invalid CIDR: \"10.0.0.0/28\". Subnet size is too small for pool: 24".into()))

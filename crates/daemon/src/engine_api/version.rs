@@ -31,11 +31,14 @@ impl ApiVersion {
 
     /// Accepts the version part of a path (`[0-9.]+`), or says why not, in the engine's words.
     pub fn accept(text: &str) -> Result<Self, ApiError> {
-        let parts: Vec<u32> = text.split('.').map(|part| part.parse().unwrap_or(if part.is_empty() { 0 } else { u32::MAX })).collect();
+        let parts: Vec<u32> =
+            text.split('.').map(|part| part.parse().unwrap_or(if part.is_empty() { 0 } else { u32::MAX })).collect();
         let numbers = |version: Self| vec![1, version.minor];
         if compare(&parts, &numbers(API_VERSION_MAX)).is_gt() {
             let max = API_VERSION_MAX.text();
-            return Err(ApiError::bad_request(format!("client version {text} is too new. Maximum supported API version is {max}")));
+            return Err(ApiError::bad_request(format!(
+                "client version {text} is too new. Maximum supported API version is {max}"
+            )));
         }
         if compare(&parts, &numbers(API_VERSION_MIN)).is_lt() {
             let min = API_VERSION_MIN.text();
@@ -105,7 +108,10 @@ mod tests {
         }
         for text in ["1.99", "1.51", "2.0", "1.50.1", "99999999999.1"] {
             let refused = ApiVersion::accept(text).unwrap_err();
-            assert_eq!(refused.message, format!("client version {text} is too new. Maximum supported API version is 1.50"));
+            assert_eq!(
+                refused.message,
+                format!("client version {text} is too new. Maximum supported API version is 1.50")
+            );
             assert!(!refused.plain);
         }
         for text in ["1.20", "1", "0.9", "."] {

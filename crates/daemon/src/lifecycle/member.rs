@@ -43,7 +43,12 @@ pub(super) struct Joining {
 
 impl Joining {
     /// Starts asking for a certificate.
-    pub(super) fn start(setup: &Setup, plan: JoinPlan, settings: Settings, answer: oneshot::Sender<Result<(), ApiError>>) -> Self {
+    pub(super) fn start(
+        setup: &Setup,
+        plan: JoinPlan,
+        settings: Settings,
+        answer: oneshot::Sender<Result<(), ApiError>>,
+    ) -> Self {
         let config = agent_config(setup, Vec::new());
         let mut request = swarmpki::JoinRequest::new(plan.token, [plan.remote]);
         request.availability = match plan.availability {
@@ -135,7 +140,9 @@ impl Running {
     /// Waits until a manager serves the session; answers the node's id.
     pub(super) async fn until_ready(&mut self, at_most: Duration) -> Result<NodeId, String> {
         let decided = |status: &Status| status.phase == Phase::Ready || status.phase.is_final();
-        let waited = tokio::time::timeout(at_most, self.status.wait_for(decided)).await.map(|found| found.map(|status| status.clone()));
+        let waited = tokio::time::timeout(at_most, self.status.wait_for(decided))
+            .await
+            .map(|found| found.map(|status| status.clone()));
         let status = match waited {
             Ok(Ok(status)) => status,
             Ok(Err(_)) => return Err("the node's agent ended".to_owned()),
@@ -149,7 +156,9 @@ impl Running {
                 self.ready = true;
                 Ok(node)
             }
-            None => Err(status.last_error.map_or_else(|| "the node's agent stopped".to_owned(), |trouble| trouble.text)),
+            None => {
+                Err(status.last_error.map_or_else(|| "the node's agent stopped".to_owned(), |trouble| trouble.text))
+            }
         }
     }
 
@@ -164,14 +173,18 @@ impl Running {
         if self.ready || !self.settings_join() {
             membership.join_addr.clear();
         }
-        let text = |default: &str| status.last_error.as_ref().map_or_else(|| default.to_owned(), |trouble| trouble.text.clone());
+        let text = |default: &str| {
+            status.last_error.as_ref().map_or_else(|| default.to_owned(), |trouble| trouble.text.clone())
+        };
         if let Some(seat) = &self.seat {
             return Present::Manager(membership, seat.control());
         }
         match status.phase {
             Phase::Removed => Present::Error(membership, Failure::new(REMOVED)),
             Phase::Failed => Present::Error(membership, Failure::new(text("the node stopped"))),
-            Phase::Expired => Present::Error(membership, Failure { text: text("the node's certificate has expired"), expired: true }),
+            Phase::Expired => {
+                Present::Error(membership, Failure { text: text("the node's certificate has expired"), expired: true })
+            }
             _ if self.ready => Present::Worker(membership),
             _ => Present::Pending(membership),
         }
@@ -224,7 +237,10 @@ pub(super) fn join_refusal(error: &NodeError) -> ApiError {
         JoinError::Refused { code, text } => rpc(tonic::Code::from_i32(*code), text),
         JoinError::NoManager { last, .. } => {
             let dial = dial_text(last);
-            rpc(tonic::Code::Unavailable, &format!("connection error: desc = \"transport: Error while dialing: {dial}\""))
+            rpc(
+                tonic::Code::Unavailable,
+                &format!("connection error: desc = \"transport: Error while dialing: {dial}\""),
+            )
         }
         JoinError::NoAddress => ApiError::bad_request("at least 1 RemoteAddr is required to join"),
         other => ApiError::internal(other.to_string()),

@@ -62,7 +62,9 @@ impl InitRequest {
         }
         let or = |value: u32, default: u32| if value == 0 { default } else { value };
         if !spec.signing_ca_cert.is_empty() {
-            return Err(ApiError::not_implemented("an init with a root CA of your own is not supported by this version of swarmpki"));
+            return Err(ApiError::not_implemented(
+                "an init with a root CA of your own is not supported by this version of swarmpki",
+            ));
         }
         Ok(InitPlan {
             addresses,
@@ -152,7 +154,9 @@ mod tests {
 
     #[test]
     fn zero_values_of_an_init_mean_defaults() {
-        let plan = init(json!({"CAConfig": {"NodeCertExpiry": 7_200_000_000_000_i64}}), |_| {}).map_err(|(_, text)| text).unwrap();
+        let plan = init(json!({"CAConfig": {"NodeCertExpiry": 7_200_000_000_000_i64}}), |_| {})
+            .map_err(|(_, text)| text)
+            .unwrap();
         assert_eq!(plan.spec.node_cert_expiry.as_secs(), 7200);
         assert_eq!(plan.spec.heartbeat.as_secs(), 5);
         assert_eq!((plan.spec.task_history, plan.spec.raft.election_tick), (Some(5), 10));
@@ -161,7 +165,8 @@ mod tests {
 
     #[test]
     fn an_init_is_refused_before_anything_is_done() {
-        let rows: [(Value, fn(&mut InitRequest), u16, &str); 8] = [
+        type Row = (Value, fn(&mut InitRequest), u16, &'static str);
+        let rows: [Row; 8] = [
             (json!({}), |r| r.listen.clear(), 400, "invalid ListenAddr \"\": invalid empty address"),
             (json!({"Name": "foo"}), |_| {}, 400, "swarm spec must be named \"default\""),
             (
@@ -213,7 +218,10 @@ mod tests {
         assert_eq!(join(listen, &["127.0.2.1"], "SWMTKN-1-x-y", ""), Err((500, "invalid join token".into())));
         assert_eq!(
             join(listen, &["127.0.2.1"], "", ""),
-            Err((400, "rpc error: code = InvalidArgument desc = A valid join token is necessary to join this cluster".into()))
+            Err((
+                400,
+                "rpc error: code = InvalidArgument desc = A valid join token is necessary to join this cluster".into()
+            ))
         );
         assert_eq!(
             join(listen, &["127.0.2.1"], TOKEN, "127.0.2.4"),

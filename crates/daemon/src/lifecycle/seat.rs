@@ -47,7 +47,9 @@ pub(super) enum SeatError {
     Bootstrap(#[from] manager::bootstrap::BootstrapError),
     #[error(transparent)]
     Keystore(#[from] swarmpki::keystore::KeystoreError),
-    #[error("the node's key file holds no data key for the store in {0}/raft: it belongs to another node, or was written by another program")]
+    #[error(
+        "the node's key file holds no data key for the store in {0}/raft: it belongs to another node, or was written by another program"
+    )]
     NoDataKey(String),
     #[error("the cluster's store cannot be opened: {0}")]
     Store(String),
@@ -90,7 +92,8 @@ impl Founded {
         });
         written.await.map_err(|error| SeatError::Store(error.to_string()))??;
         let config = store_config(&setup.state_dir, SecretBytes::from(data_key.to_vec()));
-        let replica = Replica::create(config, begun.command).await.map_err(|error| SeatError::Store(error.to_string()))?;
+        let replica =
+            Replica::create(config, begun.command).await.map_err(|error| SeatError::Store(error.to_string()))?;
         Ok(Self { replica })
     }
 
@@ -111,11 +114,7 @@ impl Founded {
 
     /// Serves on `listener` with the node's identity.
     pub(super) fn sit(self, node: &Node, listener: TcpListener) -> Result<Seat, SeatError> {
-        let config = Config {
-            clock: clock(),
-            chance: Chance::system(),
-            identity: node.identity(),
-        };
+        let config = Config { clock: clock(), chance: Chance::system(), identity: node.identity() };
         let manager = Manager::start(config, self.replica.clone(), listener)?;
         Ok(Seat { manager, replica: self.replica })
     }
@@ -196,9 +195,14 @@ mod tests {
         assert_eq!(refused.status.as_u16(), 500);
         assert_eq!(
             refused.message,
-            format!("manager stopped: failed to listen on remote API address: listen tcp {address}: bind: address already in use")
+            format!(
+                "manager stopped: failed to listen on remote API address: listen tcp {address}: bind: address already in use"
+            )
         );
         let refused = bind("192.0.2.55:2377".parse().unwrap()).await.unwrap_err();
-        assert!(refused.message.ends_with("listen tcp 192.0.2.55:2377: bind: cannot assign requested address"), "{refused}");
+        assert!(
+            refused.message.ends_with("listen tcp 192.0.2.55:2377: bind: cannot assign requested address"),
+            "{refused}"
+        );
     }
 }
