@@ -9,8 +9,10 @@ use crate::failure::Failure;
 
 /// Starts logging as the flags say. Once a process.
 pub(crate) fn start(global: &Global) -> Result<(), Failure> {
-    let filter = EnvFilter::try_new(&global.log_level)
-        .map_err(|error| Failure::flag("--log-level", &global.log_level, error))?;
+    // A level alone is about our own lines: the raft library tells of every election at info and warn.
+    let alone = !global.log_level.contains(['=', ',']);
+    let wanted = if alone { format!("{},openraft=error", global.log_level) } else { global.log_level.clone() };
+    let filter = EnvFilter::try_new(wanted).map_err(|error| Failure::flag("--log-level", &global.log_level, error))?;
     let lines = tracing_subscriber::fmt().with_env_filter(filter).with_writer(io::stderr);
     let started = match global.log_format {
         LogFormat::Text => {

@@ -1,7 +1,7 @@
 //! Runs the transcripts beside this file: the real program against a daemon played by a few canned answers.
 //!
 //! A transcript is a text. Lines starting with `#` are comments. `@ METHOD PATH STATUS [BODY]` sets the answer to a
-//! request, `@ clear` forgets all answers; without any answer set, no daemon is there. `$ swarmpki …` runs the
+//! request, `@ clear` forgets all answers; without any answer set, no daemon is there. `@ daemon` starts a real one. `$ swarmpki …` runs the
 //! program; below it stand what it printed and how it ended:
 //!
 //! ```text
@@ -15,17 +15,19 @@
 //! ```
 //!
 //! `[SOCK]` stands for the daemon's socket, `[DIR]` for an empty directory of the transcript's own,
-//! `[VERSION]` and `[OS/ARCH]` for the program's. A line
+//! `[PORT]` for a free port on loopback, `[VERSION]` and `[OS/ARCH]` for the program's. A line
 //! `[...]` stands for any number of lines. `UPDATE_TRANSCRIPTS=1` writes down what the program does now: read the diff.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
 use std::collections::BTreeMap;
 use std::fs;
 use std::io::{BufRead, BufReader, Read, Write};
-use std::os::unix::net::{UnixListener, UnixStream};
-use std::path::Path;
-use std::process::Command;
+use std::net::TcpListener;
+use std::os::unix::net::{UnixDatagram, UnixListener, UnixStream};
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command};
 use std::sync::{Arc, Mutex};
+use std::time::Duration;
 
 #[derive(Default)]
 struct Canned {
@@ -64,10 +66,14 @@ fn run(file: &Path) -> Result<(), String> {
     let expected = fs::read_to_string(file).unwrap();
     let mut actual = String::new();
     let mut lines = expected.lines().peekable();
+    let mut live = None;
+    let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port().to_string();
     while let Some(line) = lines.next() {
         actual.push_str(line);
         actual.push('\n');
-        if let Some(rule) = line.strip_prefix("@ ") {
+        if line == "@ daemon" {
+            live = Some(Live::start(dir.path()));
+        } else if let Some(rule) = line.strip_prefix("@ ") {
             set(&canned, rule);
         } else if let Some(command) = line.strip_prefix("$ swarmpki") {
             let there = !canned.lock().unwrap().answers.is_empty();
@@ -82,8 +88,14 @@ fn run(file: &Path) -> Result<(), String> {
                 }
                 below.push(lines.next().unwrap().to_owned());
             }
-            let host = if there { sock.clone() } else { dir.path().join("none.sock") };
-            let printed = execute(command, &host, dir.path(), &canned);
+            let host = match (&live, there) {
+                (Some(live), _) => live.sock.clone(),
+                (None, true) => sock.clone(),
+                (None, false) => dir.path().join("none.sock"),
+            };
+            let printed = execute(&command.replace("[PORT]", &port), &host, dir.path(), &canned);
+            let printed = printed.replace(&port, "[PORT]");
+            let printed = if live.is_some() { without_chance(&printed) } else { printed };
             let below = below.join("\n");
             actual.push_str(if matches(&below, printed.trim_end()) { &below } else { printed.trim_end() });
             actual.push('\n');
@@ -107,6 +119,60 @@ fn run(file: &Path) -> Result<(), String> {
         around(&actual),
         around(&expected)
     ))
+}
+
+/// A real daemon; it is killed when the transcript ends.
+struct Live {
+    sock: PathBuf,
+    child: Child,
+}
+
+impl Live {
+    /// Starts it and waits until it tells its service manager, which is us, that it answers.
+    fn start(dir: &Path) -> Self {
+        let (sock, notify) = (dir.join("live.sock"), dir.join("notify"));
+        let told = UnixDatagram::bind(&notify).unwrap();
+        told.set_read_timeout(Some(Duration::from_secs(60))).unwrap();
+        let child = Command::new(env!("CARGO_BIN_EXE_swarmpki"))
+            .args(["daemon", "--hostname", "here", "--log-level", "warn", "--state-dir"])
+            .arg(dir.join("state"))
+            .args(["-H", &format!("unix://{}", sock.display())])
+            .env("NOTIFY_SOCKET", &notify)
+            .spawn()
+            .unwrap();
+        let live = Self { sock, child };
+        let mut word = [0; 16];
+        let length = told.recv(&mut word).expect("the daemon says that it is ready");
+        assert_eq!(&word[..length], b"READY=1");
+        live
+    }
+}
+
+impl Drop for Live {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+/// Ids and tokens by their names: they are drawn anew each time.
+fn without_chance(text: &str) -> String {
+    let is_word = |c: char| c.is_ascii_alphanumeric() || c == '-';
+    let mut plain = String::new();
+    let mut rest = text;
+    while let Some(at) = rest.find(is_word) {
+        plain.push_str(&rest[..at]);
+        rest = &rest[at..];
+        let end = rest.find(|c| !is_word(c)).unwrap_or(rest.len());
+        let word = &rest[..end];
+        plain.push_str(match word.len() {
+            _ if word.starts_with("SWMTKN-1-") => "[TOKEN]",
+            25 if word.bytes().all(|byte| byte.is_ascii_digit() || byte.is_ascii_lowercase()) => "[ID]",
+            _ => word,
+        });
+        rest = &rest[end..];
+    }
+    plain + rest
 }
 
 fn set(canned: &Mutex<Canned>, rule: &str) {

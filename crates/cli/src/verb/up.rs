@@ -1,5 +1,7 @@
 //! `swarmpki up`: a daemon and `init` (or `join`) in one, in the foreground.
 
+use std::time::{Duration, Instant};
+
 use clap::Args;
 use daemon::Host;
 
@@ -13,7 +15,13 @@ use crate::args::Global;
 use crate::client::{Client, escape};
 use crate::failure::Failure;
 use crate::notify;
+use crate::output::complain;
 use crate::spec::{self, SpecFlags};
+
+/// How long a restarted member may take to find its place before we say so.
+const SETTLE_MAX: Duration = Duration::from_secs(20);
+/// Pause between two looks at it.
+const LOOK_EVERY: Duration = Duration::from_millis(20);
 
 /// Start a manager (or join one with --token) and stay in the foreground
 #[derive(Args, Clone, Debug)]
@@ -74,6 +82,7 @@ async fn member(args: &UpArgs, availability: String, context: &mut Context) -> R
     let mut client = context.client().await?;
     let info: Info = client.get("/info").await?;
     if info.swarm.local_node_state != "inactive" {
+        let info = settled(info, &mut client).await?;
         return present(&info, &mut client, context).await;
     }
     if let (Some(token), Some(manager)) = (&args.token, &args.manager) {
@@ -98,9 +107,24 @@ async fn member(args: &UpArgs, availability: String, context: &mut Context) -> R
     init::report(&node, &mut client, context).await
 }
 
+/// Waits while a member that was restarted finds its place again; not for ever, since its managers may be away.
+async fn settled(mut info: Info, client: &mut Client) -> Result<Info, Failure> {
+    let deadline = Instant::now() + SETTLE_MAX;
+    while info.swarm.local_node_state == "pending" && Instant::now() < deadline {
+        tokio::time::sleep(LOOK_EVERY).await;
+        info = client.get("/info").await?;
+    }
+    Ok(info)
+}
+
 /// Says what this machine already is.
 async fn present(info: &Info, client: &mut Client, context: &mut Context) -> Result<(), Failure> {
-    let role = if info.swarm.control_available { "manager" } else { "worker" };
+    let swarm = &info.swarm;
+    if swarm.local_node_state != "active" {
+        let why = if swarm.error.is_empty() { "no manager answers yet" } else { &swarm.error };
+        complain(format!("This machine is in a swarm, but {why}. It goes on trying. See: swarmpki info"));
+    }
+    let role = if swarm.control_available { "manager" } else { "worker" };
     if context.out.json() {
         return context.out.document(&serde_json::json!({"NodeID": info.swarm.node_id, "Role": role}));
     }

@@ -138,6 +138,10 @@ async fn all_ready(count: usize, manager: &mut Client) -> Result<Vec<Node>, Fail
         Ok((ready == count).then_some(nodes))
     })
     .await
+    .map(|mut nodes| {
+        nodes.sort_by(|a, b| a.description.hostname.cmp(&b.description.hostname));
+        nodes
+    })
 }
 
 /// A new certificate with a new key, asked for by the node over its present identity.
@@ -199,7 +203,7 @@ async fn remove(stage: &Stage, story: &mut Story<'_>, manager: &mut Client, node
     }
     let held = stage.machine("node-2")?.certificate()?;
     story.tell(
-        "swarmpki node rm --force node-2: its session is cut, its certificate refused at once",
+        "swarmpki node rm --force node-2: session cut, certificate refused",
         &[format!("although it would have been valid until {}", held.leaf.not_after().rfc3339())],
     )
 }
