@@ -109,7 +109,8 @@ impl Drop for Inner {
 }
 
 impl Replica {
-    /// Makes a cluster: its first entry is `first`, which must be the bootstrap. Nothing is left behind when it fails.
+    /// Makes a cluster: its first entry is `first`, which must be the bootstrap. When it fails there is
+    /// no store: what lies in the directory then is replaced by the next attempt.
     pub async fn create(config: Config, first: Command) -> Result<Self, OpenError> {
         Self::create_on(&Local, config, first).await
     }
@@ -131,16 +132,18 @@ impl Replica {
         let scope = Scope { cluster: cluster.as_str().to_owned(), epoch: trial.epoch() };
         let unfinished = Store::create(medium, &config.dir, scope, &data_key)?;
         let replica = Self::start(unfinished.store().clone(), true, &config).await?;
-        match replica.propose(vec![first]).await {
-            Ok(outcomes) if replica.state().cluster_id().is_none() => {
-                return Err(OpenError::Refused(outcomes.into_iter().next()));
+        let error = match replica.propose(vec![first]).await {
+            Ok(_) if replica.state().cluster_id().is_some() => {
+                unfinished.finish()?;
+                return Ok(replica);
             }
-            Ok(_) => {}
-            Err(ProposeError::Fatal(fatal)) => return Err(fatal.into()),
-            Err(error) => return Err(Fatal::new(format!("the first entry was not committed: {error}")).into()),
-        }
-        unfinished.finish()?;
-        Ok(replica)
+            Ok(outcomes) => OpenError::Refused(outcomes.into_iter().next()),
+            Err(ProposeError::Fatal(fatal)) => fatal.into(),
+            Err(error) => Fatal::new(format!("the first entry was not committed: {error}")).into(),
+        };
+        drop(unfinished);
+        replica.shutdown().await;
+        Err(error)
     }
 
     pub(crate) async fn open_on<M: Medium>(medium: &M, config: Config) -> Result<Self, OpenError> {

@@ -232,9 +232,8 @@ fn child_that_is_killed() {
                 }
             }));
         }
-        for task in tasks {
-            task.await.unwrap();
-        }
+        // The first one that ends has failed.
+        futures::future::select_all(tasks).await.0.unwrap();
     });
 }
 

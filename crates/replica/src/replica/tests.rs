@@ -5,7 +5,6 @@ use super::*;
 use crate::disk::faulty::FaultyDisk;
 
 #[path = "../../../cluster/tests/support/mod.rs"]
-#[allow(dead_code, unreachable_pub, missing_docs)]
 mod support;
 
 fn config(dir: &std::path::Path) -> Config {
