@@ -19,6 +19,9 @@ use crate::plan::{Accepted, Answer, Caller, Failure, FailureKind, Peer};
 /// How often a seed is drawn for a key; the chance that one is out of range is 2^-32.
 const SEEDS_MAX: u32 = 8;
 
+/// The unlock key, if the cluster is locked, and the version of the cluster object it was read at.
+pub(crate) type Fetched = (Option<Arc<SecretBytes>>, u64);
+
 /// What a request for a certificate keeps between its calls.
 #[derive(Clone)]
 pub(crate) struct Asking {
@@ -28,7 +31,7 @@ pub(crate) struct Asking {
     /// The connection of the last call, with its address: Issue and Status share one.
     channel: Arc<Mutex<Option<(String, Channel)>>>,
     /// The unlock key and its version, once fetched.
-    pub(crate) kek: Arc<std::sync::Mutex<Option<(Option<Arc<SecretBytes>>, u64)>>>,
+    pub(crate) kek: Arc<std::sync::Mutex<Option<Fetched>>>,
     live: mtls::Live,
     marked: bool,
 }

@@ -31,8 +31,7 @@ impl Joining {
 }
 
 impl Plan {
-    pub(crate) fn join(&mut self, out: &mut Vec<Effect>) {
-        let now = Time::default();
+    pub(crate) fn join(&mut self, now: Time, out: &mut Vec<Effect>) {
         let Some(joining) = &self.joining else {
             // There is a pair already: nothing to do (conformance 345).
             out.push(Effect::Joined);

@@ -151,7 +151,7 @@ impl Plan {
             return out;
         }
         match input {
-            Input::Join => self.join(&mut out),
+            Input::Join => self.join(now, &mut out),
             Input::Run => self.run(now, &mut out),
             Input::Timer(Timer::Attempt) => self.attempt_due(now, &mut out),
             Input::Timer(Timer::Poll) => self.poll_due(&mut out),

@@ -268,7 +268,7 @@ impl Plan {
             Ok(valid) => valid,
             Err(error) => {
                 let leaf = Certificate::parse_pem_bundle(pem).ok().and_then(|chain| chain.into_iter().next());
-                let unknown = matches!(error, pki::chain::ChainError::UnknownAuthority { .. });
+                let unknown = matches!(error, pki::chain::ChainError::UnknownAuthority);
                 return self.chain_refused(now, leaf.as_ref(), unknown, error.to_string(), out);
             }
         };
