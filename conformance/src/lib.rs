@@ -75,10 +75,15 @@ pub fn node(manager: &Server, id: &str) -> Option<Value> {
     nodes(manager).into_iter().find(|node| node["ID"] == id)
 }
 
-/// What the manager says of a node's state: `ready`, `down`, …, or `not listed`.
+/// What the manager says of a node's state: `ready`, `down`, …, or `not listed`; or its refusal, while it starts.
 pub fn state(manager: &Server, id: &str) -> String {
-    node(manager, id)
-        .map_or_else(|| "not listed".into(), |node| node["Status"]["State"].to_string().trim_matches('"').to_owned())
+    let answer = manager.api("GET", "/nodes", None);
+    if answer.status != 200 {
+        return answer.body;
+    }
+    let listed = answer.json();
+    let node = listed.as_array().and_then(|nodes| nodes.iter().find(|node| node["ID"] == id));
+    node.and_then(|node| node["Status"]["State"].as_str()).unwrap_or("not listed").to_owned()
 }
 
 /// Waits until the manager lists all of them as ready.
