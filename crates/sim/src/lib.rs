@@ -1,1 +1,22 @@
-//! Whole clusters on one thread, from a seed
+//! Whole clusters on one thread, from a seed: the node's machine, the manager's decisions and the replicated state of the
+//! product, in a world whose time, network, disks and clocks are made up and go wrong.
+//!
+//! A run is faults for a while, then none; then every machine must be in session with a registered leaf, and who was removed
+//! must be refused. The invariants of the state are checked after every entry of the log, and besides them:
+//! - nothing signed leaves the manager before its entry is committed, and what left is in the log after every restart;
+//! - nobody believes that it was removed who was not;
+//! - every machine starts from what is on its disk, wherever the power went.
+//!
+//! `cargo run -p swarmpki-sim -- --seed 0x5eed`
+
+pub mod chance;
+pub mod handshake;
+pub mod machine;
+pub mod manager;
+pub mod message;
+pub mod packet;
+pub mod run;
+pub mod signer;
+pub mod world;
+
+pub use run::{Config, Failed, Summary, run};

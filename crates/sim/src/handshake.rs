@@ -1,0 +1,69 @@
+//! What TLS decides, without TLS: each side's chain against the other's anchors, by the functions of the product.
+
+use cluster::State;
+use cluster::authorize::Presented;
+use cluster::node::IssuerHash;
+use pki::bundle::TrustBundle;
+use pki::certificate::Certificate;
+use pki::chain::{ChainError, Usage, reaches};
+use pki::identity::Role;
+use pki::time::Time;
+use swarmpki::plan::{Failure, FailureKind};
+
+use crate::packet::{Identity, Who};
+
+/// How a client judges the manager.
+///
+/// # Errors
+/// As the client sees it.
+pub fn judge_manager(who: &Who, manager: &Identity, at: Time) -> Result<(), Failure> {
+    let (trust, cluster) = match who {
+        Who::Stranger => return Ok(()),
+        Who::Joiner(trust) => (trust, None),
+        Who::Node(identity) => (&identity.trust, cluster_of(identity)),
+    };
+    let tls = |kind, text: String| Failure::new(kind, text);
+    let Some((leaf, ladder)) = manager.chain.split_first() else {
+        return Err(tls(FailureKind::Tls, "no certificate".to_owned()));
+    };
+    reaches(leaf, ladder, trust.certificates(), at, Usage::Server).map_err(|error| {
+        let time = matches!(
+            error,
+            ChainError::PathExpired | ChainError::Expired { .. } | ChainError::NotYetValid { .. } | ChainError::NoTimeSpan
+        );
+        tls(if time { FailureKind::TlsTime } else { FailureKind::Tls }, error.to_string())
+    })?;
+    let subject = leaf.node_subject().map_err(|error| tls(FailureKind::Tls, error.to_string()))?;
+    if subject.role != Role::Manager || cluster.is_some_and(|cluster| cluster != subject.cluster) {
+        return Err(tls(FailureKind::Tls, "not a manager of this cluster".to_owned()));
+    }
+    Ok(())
+}
+
+fn cluster_of(identity: &Identity) -> Option<pki::identity::ClusterId> {
+    identity.chain.first()?.node_subject().ok().map(|subject| subject.cluster)
+}
+
+/// How the manager judges a client: who it is, also if its leaf has ended.
+///
+/// # Errors
+/// As the client sees it.
+pub fn judge_client(state: &State, trust: &TrustBundle, chain: &[Certificate], now: Time) -> Result<Presented, Failure> {
+    let refused = |text: String| Failure::new(FailureKind::Tls, text);
+    let (leaf, ladder) = chain.split_first().ok_or_else(|| refused("no certificate".to_owned()))?;
+    let mut anchors = trust.certificates().to_vec();
+    anchors.extend(state.roots.stragglers().iter().map(|anchor| anchor.certificate.clone()));
+    let at = now.min(leaf.not_after());
+    let issuer =
+        reaches(leaf, ladder, &anchors, at, Usage::Client).map_err(|error| refused(error.to_string()))?;
+    let subject = leaf.node_subject().map_err(|error| refused(error.to_string()))?;
+    Ok(Presented {
+        cluster: subject.cluster,
+        role: subject.role,
+        node: subject.node,
+        serial: leaf.serial(),
+        spki: leaf.spki_hash(),
+        issuer: IssuerHash::of(&issuer),
+        not_after: leaf.not_after(),
+    })
+}
