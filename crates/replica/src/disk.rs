@@ -1,7 +1,7 @@
 //! Files of ours: 0600 in directories of 0700, replaced whole or not at all, synced before they count.
 //!
 //! Also the seam below the database: [`Medium`] opens what redb writes to, so that tests put a disk there that drops
-//! and tears what was not synced, or fails; [`Metered`] counts the syncs of any of them.
+//! and tears what was not synced, or fails; a wrapper counts the syncs of any of them.
 
 use redb::{BackendError, StorageBackend};
 use std::fmt;

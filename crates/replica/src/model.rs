@@ -62,7 +62,6 @@ struct Inner {
     queue: VecDeque<Waiting>,
     issued: Vec<LogEntry>,
     now: Time,
-    stamped: Time,
     random: u64,
     faults: Faults,
     leading: bool,
@@ -84,7 +83,6 @@ impl ModelLog {
             queue: VecDeque::new(),
             issued: Vec::new(),
             now: Time::default(),
-            stamped: Time::default(),
             random: seed,
             faults: Faults::default(),
             leading: true,
@@ -203,7 +201,6 @@ impl ModelLog {
         while inner.applied < inner.log.len() {
             inner.apply_next(&mut state);
         }
-        inner.stamped = state.time();
         self.states.send_replace(Arc::new(state));
     }
 
@@ -254,10 +251,9 @@ impl ModelLog {
 }
 
 impl Inner {
-    fn stamp(&mut self, batch: &[Waiting]) -> Vec<u8> {
-        self.stamped = self.stamped.max(self.now);
+    fn stamp(&self, batch: &[Waiting]) -> Vec<u8> {
         let commands = batch.iter().flat_map(|waiting| waiting.commands.iter().cloned()).collect();
-        Batch { time: self.stamped, commands }.encode()
+        Batch { time: self.now, commands }.encode()
     }
 
     /// Applies the next entry of the log, from its bytes. An entry that cannot be read is skipped whole, and shows as

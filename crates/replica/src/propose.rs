@@ -117,15 +117,13 @@ pub(crate) struct Proposer {
     pub(crate) node: Node,
     pub(crate) clock: Clock,
     pub(crate) limits: Limits,
-    pub(crate) states: Arc<watch::Sender<Arc<State>>>,
     pub(crate) progress: Arc<Progress>,
     pub(crate) fatal: FatalFlag,
-    pub(crate) stamped: Time,
 }
 
 impl Proposer {
     /// Runs until the queue is closed and what was under way is answered, or the replica stopped for good.
-    pub(crate) async fn run(mut self) {
+    pub(crate) async fn run(self) {
         let mut under_way = FuturesOrdered::new();
         let fatal = self.fatal.clone();
         let mut stopped = std::pin::pin!(fatal.wait());
@@ -167,9 +165,9 @@ impl Proposer {
         }
     }
 
-    /// Stamps: the time never goes back, neither this task's nor the cluster's.
-    fn split(&mut self, items: Vec<Item>) -> (Packed, Vec<oneshot::Sender<Answer>>) {
-        self.stamped = self.stamped.max(self.states.borrow().time()).max((self.clock)());
+    /// Stamps with the leader's own clock, as it is: what was signed is judged against it. That the cluster's time never goes
+    /// back is the state's own rule.
+    fn split(&self, items: Vec<Item>) -> (Packed, Vec<oneshot::Sender<Answer>>) {
         let mut commands = Vec::new();
         let mut sizes = Vec::with_capacity(items.len());
         let mut answers = Vec::with_capacity(items.len());
@@ -180,7 +178,7 @@ impl Proposer {
         }
         self.queue.inner.entries.fetch_add(1, Ordering::Relaxed);
         self.queue.inner.commands.fetch_add(commands.len() as u64, Ordering::Relaxed);
-        (Packed { batch: Batch { time: self.stamped, commands }, sizes }, answers)
+        (Packed { batch: Batch { time: (self.clock)(), commands }, sizes }, answers)
     }
 }
 

@@ -178,7 +178,6 @@ impl Replica {
             states: states.clone(),
             progress,
             fatal: fatal.clone(),
-            stamped: Time::default(),
         };
         let proposer = Mutex::new(Some(tokio::spawn(proposer.run())));
         let inner = Inner { queue, node, states, fatal, store: Mutex::new(Some(store)), proposer };

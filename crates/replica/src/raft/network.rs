@@ -1,5 +1,4 @@
-//! The way to other members: there are none yet, and it says so.
-// TODO(#3): managers that join bring the transport with them.
+//! The way to other members: there are none yet, and it says so. Managers that join will bring the transport.
 
 use super::Types;
 use super::machine::Image;
