@@ -103,7 +103,13 @@ async fn member(args: &UpArgs, availability: String, context: &mut Context) -> R
         spec: args.spec.clone(),
         ..InitArgs::default()
     };
-    let node = init::request(&init, availability, &mut client).await?;
+    let node = init::request(&init, availability, &mut client).await.map_err(|failure| {
+        if failure.text().contains("address already in use") {
+            failure.hint("Another manager or engine listens there. Name another port: --listen-addr 0.0.0.0:2378")
+        } else {
+            failure
+        }
+    })?;
     init::report(&node, &mut client, context).await
 }
 
