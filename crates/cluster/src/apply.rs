@@ -29,6 +29,8 @@ pub(crate) struct Entry<'a> {
     pub(crate) index: u64,
     /// The cluster's time with this entry.
     pub(crate) now: Time,
+    /// The leader's own clock when it proposed the entry: behind `now` if that clock was set back.
+    pub(crate) stamp: Time,
     /// Where issuances are noted.
     pub(crate) issued: &'a mut Vec<LogEntry>,
 }
@@ -40,7 +42,7 @@ impl State {
         self.index = index;
         let mut applied = Applied { outcomes: Vec::with_capacity(batch.commands.len()), issued: Vec::new() };
         for command in &batch.commands {
-            let mut entry = Entry { index, now: self.time, issued: &mut applied.issued };
+            let mut entry = Entry { index, now: self.time, stamp: batch.time, issued: &mut applied.issued };
             let outcome = self.judge(&mut entry, command).unwrap_or_else(Outcome::Rejected);
             applied.outcomes.push(outcome);
         }

@@ -43,7 +43,7 @@ impl State {
         if premises.epoch != self.epoch {
             return Err(Rejection::Epoch);
         }
-        let skew = entry.now.since(premises.signed).max(premises.signed.since(entry.now));
+        let skew = entry.stamp.since(premises.signed).max(premises.signed.since(entry.stamp));
         if skew > SIGNING_SKEW_MAX { Err(Rejection::Skew) } else { Ok(()) }
     }
 

@@ -1,9 +1,11 @@
 //! Port 2377: accepts connections, learns who is at the other end of each, and serves HTTP/2 on it.
 //!
-//! - every handshake has its own task, a time limit and a place among a bounded number;
-//! - callers without a certificate have a budget of their own, so they cannot crowd out nodes;
+//! - every handshake has its own task, a time limit and a place among a bounded number, where the oldest gives way;
+//! - callers without a certificate have a budget of their own, likewise, so they crowd out neither nodes nor each other;
 //! - a connection's standing is decided once, when it is accepted; the connections of a node whose standing changes are let
 //!   go at once: their streams end with the reason, then the connection closes.
+
+mod bounded;
 
 use std::collections::HashMap;
 use std::net::SocketAddr;
@@ -20,9 +22,10 @@ use pki::key::SpkiHash;
 use pki::serial::Serial;
 use replica::Handle;
 use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 
+use self::bounded::{Bounded, Place};
 use crate::alarm::Alarm;
 use crate::service::Router;
 use crate::shared::Shared;
@@ -33,7 +36,7 @@ const HANDSHAKES_MAX: usize = 512;
 const HANDSHAKE_LIMIT: Duration = Duration::from_secs(10);
 /// Connections without a certificate at a time.
 const ANONYMOUS_MAX: usize = 1024;
-/// Connections with one.
+/// Connections of all kinds.
 const IDENTIFIED_MAX: usize = 262_144;
 /// How long a connection without a certificate may do nothing.
 const ANONYMOUS_IDLE: Duration = Duration::from_secs(30);
@@ -214,8 +217,8 @@ impl Connections {
 }
 
 struct Budgets {
-    handshakes: Arc<Semaphore>,
-    anonymous: Arc<Semaphore>,
+    handshakes: Arc<Bounded>,
+    anonymous: Arc<Bounded>,
     identified: Arc<Semaphore>,
 }
 
@@ -227,12 +230,11 @@ pub(crate) async fn serve<H: Handle>(
     shutdown: CancellationToken,
 ) {
     let budgets = Arc::new(Budgets {
-        handshakes: Arc::new(Semaphore::new(HANDSHAKES_MAX)),
-        anonymous: Arc::new(Semaphore::new(ANONYMOUS_MAX)),
+        handshakes: Bounded::new(HANDSHAKES_MAX),
+        anonymous: Bounded::new(ANONYMOUS_MAX),
         identified: Arc::new(Semaphore::new(IDENTIFIED_MAX)),
     });
     loop {
-        let Ok(place) = Arc::clone(&budgets.handshakes).acquire_owned().await else { return };
         let accepted = tokio::select! {
             () = shutdown.cancelled() => return,
             accepted = listener.accept() => accepted,
@@ -241,6 +243,7 @@ pub(crate) async fn serve<H: Handle>(
             Ok((stream, addr)) => {
                 let (shared, routes, budgets) = (Arc::clone(&shared), routes.clone(), Arc::clone(&budgets));
                 let shutdown = shutdown.clone();
+                let place = budgets.handshakes.enter();
                 tokio::spawn(async move { connection(shared, stream, addr, routes, place, budgets, shutdown).await });
             }
             Err(error) => {
@@ -256,7 +259,7 @@ async fn connection<H: Handle>(
     stream: TcpStream,
     addr: SocketAddr,
     routes: Router<H>,
-    handshaking: OwnedSemaphorePermit,
+    handshaking: Place,
     budgets: Arc<Budgets>,
     shutdown: CancellationToken,
 ) {
@@ -265,7 +268,14 @@ async fn connection<H: Handle>(
     let stragglers: Vec<_> =
         shared.handle.state().roots.stragglers().iter().map(|anchor| anchor.certificate.clone()).collect();
     let handshake = shared.identity.accept(stream, shared.now(), &stragglers);
-    let accepted = match tokio::time::timeout(HANDSHAKE_LIMIT, handshake).await {
+    let result = tokio::select! {
+        result = tokio::time::timeout(HANDSHAKE_LIMIT, handshake) => result,
+        () = handshaking.evicted() => {
+            tracing::debug!(%addr, "a handshake gave way to newer ones");
+            return;
+        }
+    };
+    let accepted = match result {
         Ok(Ok(accepted)) => accepted,
         Ok(Err(error)) => {
             tracing::debug!(%addr, %error, "a handshake failed");
@@ -277,9 +287,9 @@ async fn connection<H: Handle>(
         }
     };
     drop(handshaking);
-    let budget = if accepted.peer.is_some() { &budgets.identified } else { &budgets.anonymous };
-    let Ok(_place) = Arc::clone(budget).try_acquire_owned() else {
-        tracing::debug!(%addr, "too many connections of this kind");
+    let anonymous = accepted.peer.is_none().then(|| budgets.anonymous.enter());
+    let Ok(_place) = Arc::clone(&budgets.identified).try_acquire_owned() else {
+        tracing::warn!(%addr, "too many connections");
         return;
     };
     let leaf = match &accepted.peer {
@@ -312,7 +322,6 @@ async fn connection<H: Handle>(
         .keep_alive_interval(SILENCE)
         .keep_alive_timeout(SILENCE / 3);
     let mut serving = std::pin::pin!(http.serve_connection(TokioIo::new(accepted.stream), service));
-    let anonymous = peer.leaf.is_none();
     let mut idle = std::pin::pin!(idle(Arc::clone(&peer), anonymous));
     let ended = tokio::select! {
         result = &mut serving => Some(result),
@@ -329,11 +338,9 @@ async fn connection<H: Handle>(
     }
 }
 
-/// Ends when a connection without a certificate has done nothing for a while; never for others.
-async fn idle(peer: Arc<Peer>, anonymous: bool) {
-    if !anonymous {
-        return std::future::pending().await;
-    }
+/// Ends when a connection without a certificate has done nothing for a while, or has to give way; never for others.
+async fn idle(peer: Arc<Peer>, anonymous: Option<Place>) {
+    let Some(place) = anonymous else { return std::future::pending().await };
     let mut served = u64::MAX;
     loop {
         let now = peer.served.load(Ordering::Relaxed);
@@ -341,7 +348,10 @@ async fn idle(peer: Arc<Peer>, anonymous: bool) {
             return;
         }
         served = now;
-        tokio::time::sleep(ANONYMOUS_IDLE).await;
+        tokio::select! {
+            () = tokio::time::sleep(ANONYMOUS_IDLE) => {}
+            () = place.evicted() => return,
+        }
     }
 }
 

@@ -19,6 +19,8 @@ pub const REGISTRATION_WINDOW: Duration = Duration::from_secs(8);
 pub const GRACE: u32 = 3;
 /// The same for a node not seen since this manager began to lead. Source: wire.md 6.5.
 pub const UNKNOWN_GRACE: u32 = 6;
+/// Changed reports taken of a node within [`REGISTRATION_WINDOW`]: each is an entry in the log.
+pub const REPORTS_MAX: u32 = 8;
 /// How far a period told to a node is from the set one, at most, in thousandths. Source: wire.md 6.5, 5 s ± 0.5 s.
 pub const JITTER_PER_MILLE: u64 = 100;
 
@@ -45,6 +47,8 @@ pub struct Row {
     /// The last accepted registration, and how many were counted since.
     accepted: Time,
     attempts: u32,
+    /// Changed reports counted since a moment.
+    reports: (Time, u32),
     /// When it was last heard of.
     pub last_contact: Option<Time>,
     /// Its clock minus ours in milliseconds, if it tells.
@@ -72,6 +76,7 @@ impl Sessions {
                 period,
                 accepted: Time::from_unix_millis(i64::MIN),
                 attempts: 0,
+                reports: (now, 0),
                 last_contact: None,
                 clock_offset_ms: None,
             };
@@ -110,6 +115,7 @@ impl Sessions {
             return Err(Refusal::RateLimited { node: node.clone() });
         }
         let clock_offset_ms = known.and_then(|row| row.clock_offset_ms);
+        let reports = known.map_or((now, 0), |row| row.reports);
         let row = Row {
             session: Some(fresh.clone()),
             returning,
@@ -117,6 +123,7 @@ impl Sessions {
             period,
             accepted: now,
             attempts,
+            reports,
             last_contact: Some(now),
             clock_offset_ms,
         };
@@ -147,6 +154,17 @@ impl Sessions {
         self.deadlines.remove(&(before, node.clone()));
         self.deadlines.insert((after, node.clone()));
         Ok(told)
+    }
+
+    /// Counts a changed report of a node.
+    ///
+    /// # Errors
+    /// [`Refusal::RateLimited`] if it has changed too often.
+    pub fn count_report(&mut self, now: Time, node: &NodeId) -> Result<(), Refusal> {
+        let Some(row) = self.rows.get_mut(node) else { return Err(Refusal::NotRegistered) };
+        let (since, count) = row.reports;
+        row.reports = if now.since(since) > REGISTRATION_WINDOW { (now, 1) } else { (since, count + 1) };
+        if row.reports.1 > REPORTS_MAX { Err(Refusal::RateLimited { node: node.clone() }) } else { Ok(()) }
     }
 
     /// Whether `session` is the node's present one.
@@ -310,6 +328,17 @@ mod tests {
         assert!(!table.is_ready(&node()));
         assert!(table.expire(at(29_999)).is_empty());
         assert_eq!(table.expire(at(30_000)).len(), 1);
+    }
+
+    #[test]
+    fn reports_that_change_all_the_time_are_limited() {
+        let mut table = Sessions::default();
+        register(&mut table, 0, "a").unwrap();
+        for n in 0..8 {
+            assert!(table.count_report(at(n), &node()).is_ok(), "{n}");
+        }
+        assert_eq!(table.count_report(at(9), &node()), Err(Refusal::RateLimited { node: node() }));
+        assert!(table.count_report(at(8_010), &node()).is_ok());
     }
 
     #[test]

@@ -6,14 +6,13 @@ use crate::fatal::{Fatal, FatalFlag};
 use crate::handle::ProposeError;
 use crate::raft::{Node, Progress};
 use crate::replica::{Clock, Limits};
-use cluster::{Batch, Command, Outcome, State};
+use cluster::{Batch, Command, Outcome};
 use futures::StreamExt;
 use futures::stream::FuturesOrdered;
-use pki::time::Time;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
-use tokio::sync::{Notify, oneshot, watch};
+use tokio::sync::{Notify, oneshot};
 
 /// When a caller that found the queue full should come back.
 const RETRY_AFTER: Duration = Duration::from_millis(250);

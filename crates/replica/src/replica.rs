@@ -175,7 +175,6 @@ impl Replica {
             node: node.clone(),
             clock: config.clock.clone(),
             limits: config.limits,
-            states: states.clone(),
             progress,
             fatal: fatal.clone(),
         };

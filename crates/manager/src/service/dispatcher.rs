@@ -57,6 +57,7 @@ impl<H: Handle> wire::server::Dispatcher for Service<H> {
             call.peer.take_unproven().map(|(node, serial)| Command::Confirm { node, serial }).into_iter().collect();
         let reported = report::split(&state, &node, description, &addr);
         if record.report.as_deref() != Some(&reported.report) || record.down {
+            shared.sessions().count_report(shared.now(), &node)?;
             commands.push(Command::Report(Box::new(reported)));
         }
         if !commands.is_empty() {
