@@ -108,8 +108,16 @@ struct Pending {
 
 enum Then {
     Issue(Box<Issuing>),
-    Session { packet: Packet, node: NodeId, session: String, returning: bool, confirmed: bool },
+    Session(Box<Opening>),
     Nothing,
+}
+
+struct Opening {
+    packet: Packet,
+    node: NodeId,
+    session: String,
+    returning: bool,
+    confirmed: bool,
 }
 
 struct Issuing {
@@ -177,7 +185,7 @@ impl Manager {
         for pending in std::mem::take(&mut self.pending) {
             let packet = match pending.then {
                 Then::Issue(issuing) => issuing.packet,
-                Then::Session { packet, .. } => packet,
+                Then::Session(opening) => opening.packet,
                 Then::Nothing => continue,
             };
             tell(&packet, packet.call.failed(reset()), out);
@@ -366,7 +374,8 @@ impl Manager {
             self.open(packet, node, registered.session, returning, out);
         } else {
             let (packet, session) = (packet.clone(), registered.session);
-            self.propose(commands, Then::Session { packet, node, session, returning, confirmed });
+            let opening = Opening { packet, node, session, returning, confirmed };
+            self.propose(commands, Then::Session(Box::new(opening)));
         }
         Ok(())
     }
@@ -473,13 +482,16 @@ impl Manager {
     fn resume(&mut self, now: Time, result: Result<Vec<Outcome>, ProposeError>, then: Then, out: &mut Vec<Out>) {
         match then {
             Then::Nothing => {}
-            Then::Session { packet, node, session, returning, confirmed } => match result {
-                Ok(_) => self.open(&packet, node, session, returning, out),
+            Then::Session(opening) => match result {
+                Ok(_) => {
+                    let Opening { packet, node, session, returning, .. } = *opening;
+                    self.open(&packet, node, session, returning, out);
+                }
                 Err(error) => {
-                    if confirmed {
-                        self.give_back_unproven(packet.conn);
+                    if opening.confirmed {
+                        self.give_back_unproven(opening.packet.conn);
                     }
-                    refuse(&packet, &unproposed(&error), out);
+                    refuse(&opening.packet, &unproposed(&error), out);
                 }
             },
             Then::Issue(issuing) => match result {

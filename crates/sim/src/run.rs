@@ -217,6 +217,10 @@ fn remove(world: &mut World, index: usize) {
     world.operate(Command::RemoveNode { node: id, force: true, ready });
     world.removed.push((index, identity));
     world.note(index, "remove", String::new);
+    if world.chance.in_thousand(500) {
+        let after = world.chance.span(MINUTE, 20 * MINUTE);
+        world.wipe_after(index, after);
+    }
 }
 
 fn rotate_token(world: &mut World) {
@@ -254,23 +258,26 @@ fn unwell(world: &World) -> Option<String> {
         let id = machine.id();
         let removed = id.as_ref().is_some_and(|id| state.node(id).is_none());
         if removed {
-            if !machine.says_removed() {
-                return Some(format!("machine {index} was removed, and is {}: {:?}", status.phase.word(), status.last_error));
+            // Once its last leaf has ended the removal is forgotten: then it is refused without that word, for ever.
+            let ended = machine.live.as_ref().and_then(|identity| identity.chain.first());
+            let ended = ended.is_some_and(|leaf| leaf.not_after() < world.now) && status.connected.is_none();
+            if !machine.says_removed() && !ended {
+                let trouble = &status.last_error;
+                return Some(format!("machine {index} was removed, and is {}: {trouble:?}", status.phase.word()));
             }
             continue;
         }
         let told = || format!("machine {index} is {}: {:?}", status.phase.word(), status.last_error);
         let (Some(id), Some(identity)) = (id, &machine.live) else { return Some(told()) };
-        let Some(record) = state.node(&id) else { return Some(told()) };
         if status.connected.is_none() || !world.manager.sessions.is_ready(&id) {
             return Some(told());
         }
-        let leaf = identity.chain.first();
-        let registered = leaf.zip(record.current.as_ref()).is_some_and(|(leaf, current)| {
-            leaf.serial() == current.serial && leaf.spki_hash() == current.spki && leaf.valid_at(machine.clock(world.now))
-        });
-        if !registered {
-            return Some(format!("machine {index} holds another leaf than the registered one, or one that has ended"));
+        // The session may still stand on the leaf before: an ordinary renewal cuts nothing.
+        let own = world.machines[FIRST].live.as_ref()?;
+        let standing = judge_client(&state, &own.trust, &identity.chain, world.manager_clock())
+            .map(|leaf| state.standing(&leaf, world.manager_clock()));
+        if !matches!(standing, Ok(Standing::Admitted { .. })) {
+            return Some(format!("the leaf of machine {index} would not be let in: {standing:?}"));
         }
     }
     None

@@ -15,7 +15,7 @@ use replica::model::{Faults, ModelLog};
 use swarmpki::plan::{Failure, FailureKind, Input, Timer};
 
 use crate::chance::Chance;
-use crate::machine::{Act, Hands, Machine};
+use crate::machine::{Act, Disk, Hands, Machine};
 use crate::manager::{Manager, Out};
 use crate::packet::{Call, ConnId, Packet};
 use crate::signer::Key;
@@ -71,7 +71,7 @@ enum Event {
     Release(pki::identity::NodeId),
     Boot(usize),
     Heal(usize),
-    Hook(usize),
+    Wipe(usize),
 }
 
 /// The world.
@@ -98,14 +98,13 @@ pub struct World {
     pub trace: u64,
     /// Events so far.
     pub events: u64,
-    /// Whether a failure's last lines are kept as text.
+    /// What a failure shows.
     lines: VecDeque<String>,
     queue: BTreeMap<(Time, u64), Event>,
     sequence: u64,
     conns: ConnId,
     committing: bool,
     fifo: BTreeMap<ConnId, Time>,
-    hooks: Vec<usize>,
 }
 
 impl World {
@@ -156,7 +155,6 @@ impl World {
             conns: 0,
             committing: false,
             fifo: BTreeMap::new(),
-            hooks: Vec::new(),
         };
         world.boot(FIRST);
         world.after(EXPIRE_EVERY, Event::Expire);
@@ -169,12 +167,9 @@ impl World {
         Time::from_unix_millis(self.now.unix_millis() + self.manager_offset_ms)
     }
 
-    /// Runs until `end`, or until something is broken. Hooks that run out on the way are returned one by one.
-    pub fn run_until(&mut self, end: Time) -> Option<usize> {
+    /// Runs until `end`, or until something is broken.
+    pub fn run_until(&mut self, end: Time) {
         while self.broken.is_none() {
-            if let Some(hook) = self.hooks.pop() {
-                return Some(hook);
-            }
             let Some((&(at, sequence), _)) = self.queue.first_key_value() else { break };
             if at > end {
                 break;
@@ -188,18 +183,17 @@ impl World {
             }
         }
         self.now = self.now.max(end);
-        None
     }
 
     /// Runs for a while.
     pub fn run_for(&mut self, span: Duration) {
         let end = self.now.saturating_add(span);
-        while self.run_until(end).is_some() {}
+        self.run_until(end);
     }
 
-    /// Gives control back to the driver after a while, with this number.
-    pub fn hook_after(&mut self, span: Duration, number: usize) {
-        self.after(span, Event::Hook(number));
+    /// The operator empties a machine and lets it join again, after a while.
+    pub fn wipe_after(&mut self, machine: usize, span: Duration) {
+        self.after(span, Event::Wipe(machine));
     }
 
     /// A new machine that will join with today's worker token.
@@ -312,6 +306,9 @@ impl World {
         mix(&self.now.unix_millis().to_be_bytes());
         mix(&(machine as u64).to_be_bytes());
         mix(word.as_bytes());
+        if matches!(word, "beat" | "heartbeat") {
+            return;
+        }
         let since = self.now.since(START).as_millis();
         self.lines.push_back(format!("{:>9}.{:03} s  machine {machine}: {word} {}", since / 1000, since % 1000, detail()));
         if self.lines.len() > TRACE_LINES {
@@ -321,7 +318,11 @@ impl World {
 
     fn handle(&mut self, event: Event) {
         match event {
-            Event::Hook(number) => self.hooks.push(number),
+            Event::Wipe(machine) => {
+                self.crash(machine);
+                self.machines[machine].disk = Disk::default();
+                self.boot(machine);
+            }
             Event::Boot(machine) => self.boot(machine),
             Event::Heal(machine) => drop(self.cut.remove(&machine)),
             Event::Timer { machine, boot, timer, stamp } => {
