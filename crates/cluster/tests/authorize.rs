@@ -46,6 +46,11 @@ fn letter(result: &Result<Grant, Denial>) -> char {
         Err(Denial::Cut(_)) => 'C',
         Err(Denial::Expired(_)) => 'E',
         Err(Denial::Quarantined(..)) => 'Q',
+        Err(Denial::Forwarder(_)) => 'F',
+        Err(Denial::ForwardedIncomplete) => 'I',
+        Err(Denial::ForwardedRole { .. }) => 'P',
+        Err(Denial::ForwardedOrganization) => 'G',
+        Err(Denial::ForwardedRemoved(_)) => 'x',
     }
 }
 

@@ -67,7 +67,7 @@ pub fn shape(request: &Request) -> Result<Csr, Refusal> {
 /// token it sends; everybody else needs a token, also those whose certificate is of another cluster or was removed.
 ///
 /// # Errors
-/// [`Refusal::TokenRefused`], or [`Refusal::EngineAsManager`].
+/// [`Refusal::TokenRefused`]; [`Refusal::EngineAsManager`] or [`Refusal::OneManager`] for the manager's token.
 pub fn admit(state: &State, caller: Caller<'_>, request: &Request, now: Time) -> Result<Purpose, Refusal> {
     let grant = state.authorize(caller, Method::IssueNodeCertificate, now);
     if let Ok(Grant::Node(_) | Grant::Returning(_)) = grant
@@ -78,8 +78,8 @@ pub fn admit(state: &State, caller: Caller<'_>, request: &Request, now: Time) ->
     let root = state.roots.served().ok_or(Refusal::SignerStarting)?;
     let fips = state.cluster.as_ref().is_some_and(|facts| facts.fips);
     let admission = state.tokens.admit(&Digest::of(&root.bundle), fips, &request.token).ok_or(Refusal::TokenRefused)?;
-    if admission.role == Role::Manager && !request.ours {
-        return Err(Refusal::EngineAsManager);
+    if admission.role == Role::Manager {
+        return Err(if request.ours { Refusal::OneManager } else { Refusal::EngineAsManager });
     }
     Ok(Purpose::Join(admission))
 }

@@ -1,5 +1,13 @@
 //! A cluster in memory for tests, benches and the writer of samples: leaves are made of numbers, nothing is signed.
-#![allow(dead_code, missing_docs, unreachable_pub, clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::type_complexity)]
+#![allow(
+    dead_code,
+    missing_docs,
+    unreachable_pub,
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::type_complexity
+)]
 
 pub mod walk;
 

@@ -24,8 +24,8 @@ pub enum Class {
     Unauthorized(Unauthorized),
     /// No valid join token: final for a joiner. To a node that renews it says that its certificate counts for nothing.
     TokenRefused,
-    /// An engine, or a node that did not say it is ours, with the manager token.
-    EngineAsManager,
+    /// The manager token admits nobody of this kind: an engine, or any node while a cluster has one manager.
+    ManagerTokenRefused,
     /// The CSR is refused: final for this key.
     CsrRefused {
         /// The manager's words.
@@ -69,7 +69,7 @@ fn of_refusal(refusal: Refusal) -> Class {
         // The fault is the manager's that forwarded; another may do better.
         Refusal::Forwarder(_) | Refusal::SecondRedirect { .. } | Refusal::NoLeader => Class::Retryable { after: None },
         Refusal::TokenRefused => Class::TokenRefused,
-        Refusal::EngineAsManager => Class::EngineAsManager,
+        Refusal::EngineAsManager | Refusal::OneManager => Class::ManagerTokenRefused,
         Refusal::CsrRefused { reason } => Class::CsrRefused { reason },
         Refusal::NotRegistered => Class::NotRegistered,
         Refusal::SessionInvalid => Class::SessionInvalid,

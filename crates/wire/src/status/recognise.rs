@@ -31,6 +31,7 @@ fn from_text(code: Code, text: &str) -> Option<Refusal> {
         Refusal::TokenRefused,
         Refusal::CertificateMissing,
         Refusal::EngineAsManager,
+        Refusal::OneManager,
         Refusal::TooManyUnfinishedJoins,
         Refusal::IssuanceStale,
         Refusal::OutcomeUnknown,

@@ -69,6 +69,11 @@ fn rows() -> Vec<(Refusal, Code, String)> {
             "certificate request refused: CSR Decode failed",
         ),
         (
+            Refusal::OneManager,
+            FailedPrecondition,
+            "a cluster has one manager in this version of swarmpki: join with the worker join token",
+        ),
+        (
             Refusal::EngineAsManager,
             FailedPrecondition,
             "Docker Engines join this cluster as workers: use the worker join token",
@@ -302,6 +307,7 @@ fn number(refusal: &Refusal) -> usize {
         Refusal::HashUnsupported { .. } => 55,
         Refusal::DeadlineExceeded => 56,
         Refusal::OutcomeUnknown => 73,
+        Refusal::OneManager => 74,
         Refusal::CaUpdate(inner) => match inner {
             CaUpdateRefusal::KeyWithoutCertificate => 57,
             CaUpdateRefusal::RootInvalid { .. } => 58,
@@ -323,7 +329,7 @@ fn number(refusal: &Refusal) -> usize {
     }
 }
 
-const NUMBERS: usize = 74;
+const NUMBERS: usize = 75;
 
 #[test]
 fn every_variant_has_a_row() {
@@ -399,7 +405,8 @@ fn classes() {
             Class::Unauthorized(Unauthorized::MustRenew { node: node() }),
         ),
         (Refusal::TokenRefused, Class::TokenRefused),
-        (Refusal::EngineAsManager, Class::EngineAsManager),
+        (Refusal::EngineAsManager, Class::ManagerTokenRefused),
+        (Refusal::OneManager, Class::ManagerTokenRefused),
         (Refusal::SessionInvalid, Class::SessionInvalid),
         (Refusal::NotRegistered, Class::NotRegistered),
         (Refusal::RateLimited { node: node() }, Class::RateLimited),
