@@ -29,7 +29,10 @@ pub fn judge_manager(who: &Who, manager: &Identity, at: Time) -> Result<(), Fail
     reaches(leaf, ladder, trust.certificates(), at, Usage::Server).map_err(|error| {
         let time = matches!(
             error,
-            ChainError::PathExpired | ChainError::Expired { .. } | ChainError::NotYetValid { .. } | ChainError::NoTimeSpan
+            ChainError::PathExpired
+                | ChainError::Expired { .. }
+                | ChainError::NotYetValid { .. }
+                | ChainError::NoTimeSpan
         );
         tls(if time { FailureKind::TlsTime } else { FailureKind::Tls }, error.to_string())
     })?;
@@ -48,14 +51,18 @@ fn cluster_of(identity: &Identity) -> Option<pki::identity::ClusterId> {
 ///
 /// # Errors
 /// As the client sees it.
-pub fn judge_client(state: &State, trust: &TrustBundle, chain: &[Certificate], now: Time) -> Result<Presented, Failure> {
+pub fn judge_client(
+    state: &State,
+    trust: &TrustBundle,
+    chain: &[Certificate],
+    now: Time,
+) -> Result<Presented, Failure> {
     let refused = |text: String| Failure::new(FailureKind::Tls, text);
     let (leaf, ladder) = chain.split_first().ok_or_else(|| refused("no certificate".to_owned()))?;
     let mut anchors = trust.certificates().to_vec();
     anchors.extend(state.roots.stragglers().iter().map(|anchor| anchor.certificate.clone()));
     let at = now.min(leaf.not_after());
-    let issuer =
-        reaches(leaf, ladder, &anchors, at, Usage::Client).map_err(|error| refused(error.to_string()))?;
+    let issuer = reaches(leaf, ladder, &anchors, at, Usage::Client).map_err(|error| refused(error.to_string()))?;
     let subject = leaf.node_subject().map_err(|error| refused(error.to_string()))?;
     Ok(Presented {
         cluster: subject.cluster,

@@ -315,11 +315,7 @@ impl Machine {
     }
 
     /// Writes to disk: whole, or not at all.
-    fn write(
-        &mut self,
-        hands: &mut Hands<'_>,
-        write: impl FnOnce(&mut Disk),
-    ) -> Result<Result<(), Failure>, Torn> {
+    fn write(&mut self, hands: &mut Hands<'_>, write: impl FnOnce(&mut Disk)) -> Result<Result<(), Failure>, Torn> {
         if hands.chance.in_thousand(hands.torn) {
             if hands.chance.in_thousand(500) {
                 write(&mut self.disk);

@@ -271,7 +271,13 @@ impl Manager {
     }
 
     /// The pipeline of the product, one request: see `manager::issue`.
-    fn issue(&mut self, now: Time, packet: &Packet, request: issue::Request, out: &mut Vec<Out>) -> Result<(), Refusal> {
+    fn issue(
+        &mut self,
+        now: Time,
+        packet: &Packet,
+        request: issue::Request,
+        out: &mut Vec<Out>,
+    ) -> Result<(), Refusal> {
         let csr = issue::shape(&request)?;
         let state = self.state();
         let Some(conn) = self.conns.get(&packet.conn) else { return Err(Refusal::MustDisconnect) };
@@ -325,9 +331,9 @@ impl Manager {
         let conn = self.conns.get(&packet.conn);
         let key = conn.and_then(|conn| conn.issued.iter().rev().find(|(known, _)| *known == id)).map(|(_, key)| *key);
         let letter = record.letter(key.as_ref()).ok_or(Refusal::CertificateMissing)?;
-        let returning = conn.and_then(|conn| conn.leaf.as_ref()).is_some_and(|(leaf, standing)| {
-            leaf.node == id && matches!(standing, Standing::Quarantined { .. })
-        });
+        let returning = conn
+            .and_then(|conn| conn.leaf.as_ref())
+            .is_some_and(|(leaf, standing)| leaf.node == id && matches!(standing, Standing::Quarantined { .. }));
         if returning {
             out.push(Out::Release(id, INSTALL_TIME));
         }
@@ -542,8 +548,7 @@ impl Manager {
             let removed = after.node(id).is_none();
             if removed || after.node(id).is_some_and(|new| new.cut != old.cut) {
                 let node = id.clone();
-                let reason =
-                    if removed { Unauthorized::Removed { node } } else { Unauthorized::Withdrawn { node } };
+                let reason = if removed { Unauthorized::Removed { node } } else { Unauthorized::Withdrawn { node } };
                 if removed {
                     self.sessions.forget(id);
                 }

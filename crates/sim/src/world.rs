@@ -130,7 +130,8 @@ impl World {
         let log = ModelLog::create(chance.draw(), START, begun.command);
         let state = log.state();
         let root = state.roots.signing().ok_or("the cluster did not begin")?;
-        let key = root.key.as_ref().and_then(|key| Key::from_pkcs8(key.expose())).ok_or("the root's key is not there")?;
+        let key =
+            root.key.as_ref().and_then(|key| Key::from_pkcs8(key.expose())).ok_or("the root's key is not there")?;
         let signing = Signing::with(root, Arc::new(key), START)?;
         let manager = Manager::new(log, signing, Chance::new(chance.draw()), START);
         let mut first = Machine::new(FIRST, 0);
@@ -221,8 +222,7 @@ impl World {
             return;
         }
         machine.token = token;
-        let mut hands =
-            Hands { chance: &mut self.chance, conns: &mut self.conns, torn: self.weather.torn };
+        let mut hands = Hands { chance: &mut self.chance, conns: &mut self.conns, torn: self.weather.torn };
         match machine.start(self.now, &mut hands, MANAGER) {
             Ok(acts) => self.act(index, acts),
             Err(error) => self.demand(false, || format!("machine {index} starts from its disk: {error}")),
@@ -310,7 +310,12 @@ impl World {
             return;
         }
         let since = self.now.since(START).as_millis();
-        self.lines.push_back(format!("{:>9}.{:03} s  machine {machine}: {word} {}", since / 1000, since % 1000, detail()));
+        self.lines.push_back(format!(
+            "{:>9}.{:03} s  machine {machine}: {word} {}",
+            since / 1000,
+            since % 1000,
+            detail()
+        ));
         if self.lines.len() > TRACE_LINES {
             self.lines.pop_front();
         }
@@ -389,8 +394,7 @@ impl World {
     }
 
     fn feed(&mut self, index: usize, input: Input) {
-        let mut hands =
-            Hands { chance: &mut self.chance, conns: &mut self.conns, torn: self.weather.torn };
+        let mut hands = Hands { chance: &mut self.chance, conns: &mut self.conns, torn: self.weather.torn };
         let Some(machine) = self.machines.get_mut(index) else { return };
         let acts = machine.feed(self.now, input, &mut hands);
         if machine.says_removed() {
