@@ -70,6 +70,8 @@ fn generate(proto: &Path, out: &Path) -> anyhow::Result<()> {
         .build_server(true)
         // Connections are made by `mtls`, never by tonic.
         .build_transport(false)
+        // Ours: small buffers.
+        .codec_path("crate::codec::Codec")
         // Maps keep their order: equal values have equal bytes.
         .btree_map(".")
         // Sent unchanged to every node: shared, not copied.

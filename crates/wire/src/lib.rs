@@ -9,6 +9,7 @@
 //!
 //! The generated code is checked in; `cargo xtask codegen` writes it anew from `proto/`.
 
+mod codec;
 pub mod convert;
 pub mod forward;
 pub mod limits;
