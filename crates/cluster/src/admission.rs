@@ -66,7 +66,7 @@ impl State {
     /// answer was lost gets it, and leaves no second record behind.
     fn admitted_before(&self, entry: &Entry<'_>, admit: &Admit) -> Option<Outcome> {
         let again = |(node, letter): &(&Arc<Node>, &Arc<Letter>)| {
-            node.unfinished == Some(admit.token) && letter.answers(&admit.letter.csr, node.role, entry.now)
+            node.unfinished == Some(admit.token) && letter.answers(&admit.letter.csr, node.role, entry.stamp)
         };
         let (node, letter) = self.unfinished_joins(&admit.letter.leaf.spki).find(again)?;
         Some(Outcome::Issued { node: node.id.clone(), letter: Arc::clone(letter), fresh: false })

@@ -52,7 +52,8 @@ impl State {
         if node.cut != renew.cut {
             return Err(Rejection::Cut);
         }
-        if let Some(letter) = node.mailbox.iter().find(|letter| letter.answers(&renew.letter.csr, node.role, entry.now))
+        if let Some(letter) =
+            node.mailbox.iter().find(|letter| letter.answers(&renew.letter.csr, node.role, entry.stamp))
         {
             return Ok(Outcome::Issued { node: renew.node.clone(), letter: Arc::clone(letter), fresh: false });
         }

@@ -482,6 +482,20 @@ fn time_never_goes_back() {
 }
 
 #[test]
+fn a_clock_set_back_stops_no_issuance() {
+    let mut cluster = Cluster::new();
+    cluster.later(400 * DAY).join(1);
+    let ahead = cluster.state.time;
+    cluster.now = support::START;
+    let letter = cluster.renew(1);
+    assert_eq!(cluster.state.time, ahead);
+    let mut again = cluster.renewal(1);
+    Arc::make_mut(&mut again.letter).csr.clone_from(&letter.csr);
+    let outcome = cluster.run(Command::Renew(Box::new(again)));
+    assert_eq!(issued(&outcome), (&id(1), &letter, false), "its age is judged by the leader's clock");
+}
+
+#[test]
 fn every_rejection_says_whether_signing_again_may_help() {
     let stale = [
         Rejection::Issuer,

@@ -107,7 +107,7 @@ impl<H: Handle> Shared<H> {
 }
 
 /// The text of a denial (wire.md 4 and 8).
-pub(crate) fn refusal(denial: Denial, state: &cluster::State) -> Refusal {
+pub fn refusal(denial: Denial, state: &cluster::State) -> Refusal {
     let cluster = || state.cluster_id().cloned().ok_or(Refusal::SignerStarting);
     match denial {
         Denial::Forwarder(inner) => unauthorized(*inner, state).map_or_else(Refusal::Peer, Refusal::Forwarder),

@@ -13,7 +13,6 @@ pub mod chance;
 pub mod handshake;
 pub mod machine;
 pub mod manager;
-pub mod message;
 pub mod packet;
 pub mod run;
 pub mod signer;

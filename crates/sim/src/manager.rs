@@ -8,12 +8,14 @@ use std::sync::Arc;
 use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
-use cluster::authorize::{Caller, Denial, Grant, Method, Presented, Standing};
+use cluster::authorize::{Caller, Grant, Method, Presented, Standing};
 use cluster::format::LogRecord;
 use cluster::log::LogHead;
 use cluster::node::Availability;
 use cluster::{Command, Outcome, State, invariant};
 use manager::issue::{self, Draw, Purpose, Signing, Verdict};
+use manager::message::{fingerprint, session_message};
+use manager::refusal;
 use manager::report;
 use manager::sessions::Sessions;
 use pki::csr::Linted;
@@ -28,7 +30,6 @@ use wire::status::{Refusal, Unauthorized};
 
 use crate::chance::Chance;
 use crate::handshake::{judge_client, judge_manager};
-use crate::message::session_message;
 use crate::packet::{Call, ConnId, Identity, Packet};
 
 /// Time that a node which came back has to install its certificate. Source: the manager's own.
@@ -96,7 +97,7 @@ struct Stream {
     number: u64,
     session: String,
     returning: bool,
-    sent: Option<wire::proto::SessionMessage>,
+    sent: Option<u64>,
 }
 
 type Proposal = Pin<Box<dyn Future<Output = Result<Vec<Outcome>, ProposeError>>>>;
@@ -413,8 +414,8 @@ impl Manager {
         let state = self.state();
         let Some(stream) = self.streams.get_mut(node) else { return };
         match session_message(&state, node, &stream.session, stream.returning) {
-            Some(message) if stream.sent.as_ref() != Some(&message) => {
-                stream.sent = Some(message.clone());
+            Some(message) if stream.sent != Some(fingerprint(&message)) => {
+                stream.sent = Some(fingerprint(&message));
                 let input = Input::Message { session: stream.number, message: Box::new(message) };
                 out.push(Out::Tell { conn: stream.conn, machine: stream.machine, boot: stream.boot, input });
             }
@@ -639,25 +640,6 @@ fn refuse(packet: &Packet, refusal: &Refusal, out: &mut Vec<Out>) {
 fn status(refusal: &Refusal) -> Failure {
     let status = refusal.status();
     Failure::new(FailureKind::Status(status.code()), status.message())
-}
-
-/// The refusal of a direct call (wire.md 4).
-fn refusal(denial: Denial, state: &State) -> Refusal {
-    Refusal::Peer(match denial {
-        Denial::NoCertificate => Unauthorized::NoCertificate,
-        Denial::Role { workers_too } => {
-            let workers = workers_too.then_some(pki::identity::Role::Worker);
-            Unauthorized::Role { allowed: workers.into_iter().chain([pki::identity::Role::Manager]).collect() }
-        }
-        Denial::Removed(node) => Unauthorized::Removed { node },
-        Denial::Organization(cluster) => {
-            Unauthorized::Organization { cluster: state.cluster_id().cloned().unwrap_or(cluster) }
-        }
-        Denial::Unregistered(node) => Unauthorized::Unregistered { node },
-        Denial::Cut(node) => Unauthorized::Withdrawn { node },
-        Denial::Expired(node) | Denial::Quarantined(node, _) => Unauthorized::MustRenew { node },
-        _ => Unauthorized::NoPeer,
-    })
 }
 
 fn unproposed(error: &ProposeError) -> Refusal {

@@ -1,27 +1,24 @@
 //! `Dispatcher`: sessions and heartbeats (wire.md 6). There is no work to hand out: assignments are one empty set.
 
-use std::hash::{DefaultHasher, Hash, Hasher};
 use std::sync::Arc;
 
+use cluster::Command;
 use cluster::authorize::{Grant, Method};
-use cluster::{Command, State};
 use futures::stream;
 use pki::identity::NodeId;
 use replica::Handle;
 use tonic::{Request, Response, Status};
 use wire::convert;
-use wire::proto::issuance_status::State as Issuance;
-use wire::proto::node_spec::Membership;
-use wire::proto::node_status::State as Presence;
 use wire::proto::{
-    Annotations, AssignmentsMessage, AssignmentsRequest, Certificate, HeartbeatRequest, HeartbeatResponse, Meta, Node,
-    NodeSpec, NodeStatus, SessionMessage, SessionRequest, TasksMessage, TasksRequest, UpdateTaskStatusRequest,
-    UpdateTaskStatusResponse, UpdateVolumeStatusRequest, UpdateVolumeStatusResponse, Version,
+    AssignmentsMessage, AssignmentsRequest, HeartbeatRequest, HeartbeatResponse, SessionMessage, SessionRequest,
+    TasksMessage, TasksRequest, UpdateTaskStatusRequest, UpdateTaskStatusResponse, UpdateVolumeStatusRequest,
+    UpdateVolumeStatusResponse,
 };
 use wire::status::Refusal;
 
 use super::{Answers, Service, call};
 use crate::issue::pipeline::refused;
+use crate::message::{fingerprint, session_message};
 use crate::report;
 use crate::server::Call;
 use crate::shared::Shared;
@@ -190,7 +187,12 @@ fn session_stream<H: Handle>(
                 session.over = true;
                 return Some((Err(status), session));
             }
-            let message = session_message(&session.shared.handle.state(), &session.node, &session.slot);
+            let message = session_message(
+                &session.shared.handle.state(),
+                &session.node,
+                &session.slot.session,
+                session.slot.returning,
+            );
             let print = message.as_ref().map(fingerprint);
             match message {
                 Some(message) if print != session.sent => {
@@ -202,72 +204,4 @@ fn session_stream<H: Handle>(
             }
         }
     }))
-}
-
-/// A whole session message: everything, every time (wire.md 6.3). A node that may only come back is told to renew and is
-/// given no root until it has.
-fn session_message(state: &State, id: &NodeId, slot: &Slot) -> Option<SessionMessage> {
-    let record = state.node(id)?;
-    let issuance = if slot.returning { Issuance::Rotate } else { Issuance::Issued };
-    let availability = match record.spec.availability {
-        cluster::node::Availability::Active => 0,
-        cluster::node::Availability::Pause => 1,
-        cluster::node::Availability::Drain => 2,
-    };
-    let node = Node {
-        id: id.to_string(),
-        meta: Some(Meta {
-            version: Some(Version { index: record.version }),
-            created_at: Some(convert::timestamp::to_wire(record.created)),
-            updated_at: Some(convert::timestamp::to_wire(record.updated)),
-        }),
-        spec: Some(NodeSpec {
-            annotations: Some(Annotations {
-                name: record.spec.name.clone(),
-                labels: record.spec.labels.clone().into_iter().collect(),
-                ..Annotations::default()
-            }),
-            desired_role: convert::role::to_wire(record.spec.role),
-            membership: Membership::Accepted.into(),
-            availability,
-        }),
-        description: record.report.as_deref().map(|said| report::join(state, said)),
-        status: Some(NodeStatus {
-            state: Presence::Ready.into(),
-            message: String::new(),
-            addr: record.report.as_deref().map(|said| said.addr.clone()).unwrap_or_default(),
-        }),
-        certificate: Some(Certificate {
-            role: convert::role::to_wire(record.role),
-            status: Some(convert::certificate::status(issuance, "")),
-            cn: id.to_string(),
-            ..Certificate::default()
-        }),
-        role: convert::role::to_wire(record.role),
-        ..Node::default()
-    };
-    let managers =
-        state.members.rows.iter().map(|(node, member)| convert::weighted_peer::manager(node, &member.addr)).collect();
-    let root_ca = if slot.returning { Vec::new() } else { state.roots.served()?.bundle.clone() };
-    Some(SessionMessage {
-        session_id: slot.session.clone(),
-        node: Some(node),
-        managers,
-        network_bootstrap_keys: Vec::new(),
-        root_ca: root_ca.into(),
-    })
-}
-
-/// What a message says, but for what engines ignore: a message that says nothing new is not sent.
-fn fingerprint(message: &SessionMessage) -> u64 {
-    let mut hasher = DefaultHasher::new();
-    if let Some(node) = &message.node {
-        let quiet = Node { meta: None, status: None, description: None, ..node.clone() };
-        prost::Message::encode_to_vec(&quiet).hash(&mut hasher);
-    }
-    for manager in &message.managers {
-        prost::Message::encode_to_vec(manager).hash(&mut hasher);
-    }
-    message.root_ca.hash(&mut hasher);
-    hasher.finish()
 }

@@ -1,0 +1,81 @@
+//! The session message (wire.md 6.3): what a node is told, as a function of the replicated state.
+
+use std::hash::{DefaultHasher, Hash, Hasher};
+
+use cluster::State;
+use pki::identity::NodeId;
+use wire::convert;
+use wire::proto::issuance_status::State as Issuance;
+use wire::proto::node_spec::Membership;
+use wire::proto::node_status::State as Presence;
+use wire::proto::{Annotations, Certificate, Meta, Node, NodeSpec, NodeStatus, SessionMessage, Version};
+
+use crate::report;
+
+/// A whole session message: everything, every time (wire.md 6.3). A node that may only come back is told to renew and is
+/// given no root until it has.
+pub fn session_message(state: &State, id: &NodeId, session: &str, returning: bool) -> Option<SessionMessage> {
+    let record = state.node(id)?;
+    let issuance = if returning { Issuance::Rotate } else { Issuance::Issued };
+    let availability = match record.spec.availability {
+        cluster::node::Availability::Active => 0,
+        cluster::node::Availability::Pause => 1,
+        cluster::node::Availability::Drain => 2,
+    };
+    let node = Node {
+        id: id.to_string(),
+        meta: Some(Meta {
+            version: Some(Version { index: record.version }),
+            created_at: Some(convert::timestamp::to_wire(record.created)),
+            updated_at: Some(convert::timestamp::to_wire(record.updated)),
+        }),
+        spec: Some(NodeSpec {
+            annotations: Some(Annotations {
+                name: record.spec.name.clone(),
+                labels: record.spec.labels.clone().into_iter().collect(),
+                ..Annotations::default()
+            }),
+            desired_role: convert::role::to_wire(record.spec.role),
+            membership: Membership::Accepted.into(),
+            availability,
+        }),
+        description: record.report.as_deref().map(|said| report::join(state, said)),
+        status: Some(NodeStatus {
+            state: Presence::Ready.into(),
+            message: String::new(),
+            addr: record.report.as_deref().map(|said| said.addr.clone()).unwrap_or_default(),
+        }),
+        certificate: Some(Certificate {
+            role: convert::role::to_wire(record.role),
+            status: Some(convert::certificate::status(issuance, "")),
+            cn: id.to_string(),
+            ..Certificate::default()
+        }),
+        role: convert::role::to_wire(record.role),
+        ..Node::default()
+    };
+    let managers =
+        state.members.rows.iter().map(|(node, member)| convert::weighted_peer::manager(node, &member.addr)).collect();
+    let root_ca = if returning { Vec::new() } else { state.roots.served()?.bundle.clone() };
+    Some(SessionMessage {
+        session_id: session.to_owned(),
+        node: Some(node),
+        managers,
+        network_bootstrap_keys: Vec::new(),
+        root_ca: root_ca.into(),
+    })
+}
+
+/// What a message says, but for what engines ignore: a message that says nothing new is not sent.
+pub fn fingerprint(message: &SessionMessage) -> u64 {
+    let mut hasher = DefaultHasher::new();
+    if let Some(node) = &message.node {
+        let quiet = Node { meta: None, status: None, description: None, ..node.clone() };
+        prost::Message::encode_to_vec(&quiet).hash(&mut hasher);
+    }
+    for manager in &message.managers {
+        prost::Message::encode_to_vec(manager).hash(&mut hasher);
+    }
+    message.root_ca.hash(&mut hasher);
+    hasher.finish()
+}
