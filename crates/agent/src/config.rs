@@ -14,6 +14,9 @@ use crate::status::Status;
 /// Called after a new identity was installed and published, with the status of that moment. It must not block.
 pub type IdentityHook = Arc<dyn Fn(&Status) + Send + Sync>;
 
+/// Says what a node reports of its machine at this moment.
+pub type Describe = Arc<dyn Fn() -> Description + Send + Sync>;
+
 /// How to run a node.
 #[derive(Clone)]
 pub struct Config {
@@ -21,8 +24,9 @@ pub struct Config {
     pub keystore: Arc<Keystore>,
     /// Managers to try when none of those the cluster told can be reached, as host:port.
     pub managers: Vec<String>,
-    /// What the node tells the cluster about its machine.
-    pub description: Description,
+    /// What the node tells the cluster about its machine: asked at every session and every 20 s, so that a change is
+    /// reported by itself. It must not block.
+    pub describe: Describe,
     /// Whether this program can be a manager (the daemon can, a program that embeds a node cannot). It marks its calls and
     /// its description so; without the mark our managers refuse it a manager's certificate and refuse to promote it.
     pub can_manage: bool,
@@ -41,7 +45,7 @@ impl Config {
         Config {
             keystore: Arc::new(Keystore::new(state_dir)),
             managers: Vec::new(),
-            description: Description::default(),
+            describe: Arc::new(Description::default),
             can_manage: false,
             fips: false,
             clock: Arc::new(|| Time::from(SystemTime::now())),
@@ -70,6 +74,7 @@ pub struct Description {
 }
 
 impl Default for Description {
+    /// What the kernel says of this machine now.
     fn default() -> Self {
         let hostname = nix::unistd::gethostname()
             .ok()

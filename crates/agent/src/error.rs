@@ -1,9 +1,8 @@
 //! What can go wrong, what to do about it, and whether trying again helps.
 
-use std::time::Duration;
-
 use pki::digest::Digest;
 
+use crate::clock::ClockOffset;
 use crate::keystore::KeystoreError;
 
 /// Whether trying again helps.
@@ -17,6 +16,10 @@ pub enum Retry {
 
 /// The text of a node that does not run in FIPS mode before a cluster that demands it (pki.md 5).
 pub(crate) const FIPS_REQUIRED: &str = "node is not FIPS-enabled but cluster requires FIPS";
+
+/// The hint of a clock that is off, at a join and later.
+pub(crate) const SET_THE_CLOCK: &str =
+    "set this machine's clock (NTP); a node that is a member then goes on by itself, a join is begun again";
 
 /// Why a join failed. The node holds no certificate.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -60,11 +63,11 @@ pub enum JoinError {
     /// The certificate received does not hold: chain, key or subject.
     #[error("the certificate received is not valid here: {0}")]
     Certificate(String),
-    /// This machine's clock is behind the managers'.
-    #[error("this machine's clock is {} s behind the cluster's: {text}", behind.as_secs())]
+    /// This machine's clock is so far off that certificates do not hold here.
+    #[error("{offset}: {text}")]
     Clock {
         /// By how much.
-        behind: Duration,
+        offset: ClockOffset,
         /// What it broke.
         text: String,
     },
@@ -97,7 +100,7 @@ impl JoinError {
             }
             JoinError::NotIssued(_) => "look at the manager's log: its signing key or external CA does not work",
             JoinError::Certificate(_) => "look at the manager's log, and compare both machines' clocks",
-            JoinError::Clock { .. } => "set this machine's clock (NTP), then join again",
+            JoinError::Clock { .. } => SET_THE_CLOCK,
             JoinError::Fips => "run this node in FIPS mode, or join a cluster that does not demand it",
             JoinError::Keystore(_) => "mend the file or directory named, then join again",
         }

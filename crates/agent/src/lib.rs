@@ -52,6 +52,7 @@
 //! A program that embeds a node is a worker. If an operator promotes it, it receives a manager's certificate and says so in
 //! its [`Status`], but it runs no manager; demote it again, or remove it.
 
+mod clock;
 mod config;
 mod connect;
 mod error;
@@ -66,7 +67,8 @@ mod status;
 #[cfg(test)]
 mod testing;
 
-pub use config::{Availability, Config, Description, IdentityHook, JoinRequest};
+pub use clock::ClockOffset;
+pub use config::{Availability, Config, Describe, Description, IdentityHook, JoinRequest};
 pub use error::{JoinError, NodeError, Retry};
 pub use mtls::{Live, PeerPolicy, subject_of};
 pub use node::{Ended, Handle, Node, Pending};

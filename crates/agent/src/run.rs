@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
+use std::time::Duration;
 
 use pki::bundle::TrustBundle;
 use pki::certificate::Certificate;
@@ -13,7 +14,7 @@ use tokio::sync::{mpsc, watch};
 use tokio::task::{AbortHandle, JoinSet};
 use tokio::time::Instant;
 
-use crate::config::{Availability, Config};
+use crate::config::{Availability, Config, Description};
 use crate::connect::{As, dial};
 use crate::error::JoinError;
 use crate::join::{ask_clock, fetch_root};
@@ -21,6 +22,9 @@ use crate::plan::{Effect, Failure, FailureKind, Input, Plan, Timer};
 use crate::renew::{Asking, local};
 use crate::session::{Ask, Opening, describe, hold};
 use crate::status::Status;
+
+/// How often the description of this machine is looked at anew. Source: wire.md 6.4.
+const DESCRIBE_EVERY: Duration = Duration::from_secs(20);
 
 /// What ends a drive of the machine.
 pub(crate) enum Outcome {
@@ -33,6 +37,16 @@ pub(crate) enum Outcome {
 pub(crate) struct Held {
     pub(crate) chain: Vec<Certificate>,
     pub(crate) key: Arc<PrivateKey>,
+}
+
+/// The session's task, and what it reported of the machine.
+pub(crate) struct Running {
+    number: u64,
+    asks: mpsc::UnboundedSender<Ask>,
+    task: AbortHandle,
+    reported: Description,
+    /// When to look whether that still holds.
+    look_at: Instant,
 }
 
 /// The machine with its hands.
@@ -50,7 +64,7 @@ pub(crate) struct Runner {
     pub(crate) status: watch::Sender<Status>,
     pub(crate) timers: BTreeMap<Timer, Instant>,
     pub(crate) asking: Option<Asking>,
-    pub(crate) session: Option<(u64, mpsc::UnboundedSender<Ask>, AbortHandle)>,
+    pub(crate) session: Option<Running>,
     /// Everything under way; aborted when the runner is dropped.
     pub(crate) tasks: JoinSet<()>,
 }
@@ -76,8 +90,16 @@ impl Runner {
         outcome
     }
 
-    /// Waits for what comes next: a word from a task, or a timer.
+    /// Waits for what comes next: a word from a task, a timer, or another description of this machine.
     pub(crate) async fn next(&mut self) -> Input {
+        loop {
+            if let Some(input) = self.wait().await {
+                return input;
+            }
+        }
+    }
+
+    async fn wait(&mut self) -> Option<Input> {
         while self.tasks.try_join_next().is_some() {}
         let first = self.timers.iter().min_by_key(|(_, at)| **at).map(|(timer, at)| (*timer, *at));
         let timer = async {
@@ -86,16 +108,31 @@ impl Runner {
                 None => std::future::pending().await,
             }
         };
+        let look_at = self.session.as_ref().map(|running| running.look_at);
+        let look = async {
+            match look_at {
+                Some(at) => tokio::time::sleep_until(at).await,
+                None => std::future::pending().await,
+            }
+        };
         tokio::select! {
             biased;
             // The runner holds a sender itself, so this never ends.
-            Some(input) = self.told.recv() => input,
+            input = self.told.recv() => input,
             () = timer => {
-                let timer = first.map_or(Timer::Renew, |(timer, _)| timer);
+                let (timer, _) = first?;
                 self.timers.remove(&timer);
-                Input::Timer(timer)
+                Some(Input::Timer(timer))
             }
+            () = look => self.look(),
         }
+    }
+
+    /// Whether what the session reported of this machine still holds (wire.md 6.4).
+    fn look(&mut self) -> Option<Input> {
+        let running = self.session.as_mut()?;
+        running.look_at = Instant::now() + DESCRIBE_EVERY;
+        (running.reported != (self.config.describe)()).then_some(Input::Redescribe)
     }
 
     /// Carries out one effect; an answer that must come before anything else is returned.
@@ -155,24 +192,26 @@ impl Runner {
             Effect::OpenSession { session, peer, session_id, tls } => {
                 let (asks, rx) = mpsc::unbounded_channel();
                 let config = &self.config;
+                let reported = (config.describe)();
                 let task = self.tasks.spawn(hold(Opening {
                     number: session,
                     peer,
                     session_id,
-                    description: describe(&config.description, tls, config.fips, config.can_manage),
+                    description: describe(&reported, tls, config.fips, config.can_manage),
                     live: self.live.clone(),
                     at,
                     clock: config.clock.clone(),
                     told: self.tell.clone(),
                     asks: rx,
                 }));
-                self.session = Some((session, asks, task));
+                let look_at = Instant::now() + DESCRIBE_EVERY;
+                self.session = Some(Running { number: session, asks, task, reported, look_at });
             }
             Effect::CloseSession { session } => {
-                if let Some((number, _, task)) = &self.session
-                    && *number == session
+                if let Some(running) = &self.session
+                    && running.number == session
                 {
-                    task.abort();
+                    running.task.abort();
                     self.session = None;
                 }
             }
@@ -202,10 +241,10 @@ impl Runner {
     }
 
     fn ask(&self, session: u64, ask: Ask) {
-        if let Some((number, asks, _)) = &self.session
-            && *number == session
+        if let Some(running) = &self.session
+            && running.number == session
         {
-            let _ = asks.send(ask);
+            let _ = running.asks.send(ask);
         }
     }
 
@@ -293,6 +332,11 @@ impl Runner {
             rotated = status.installed != next.installed;
             changed = status != next;
             if changed {
+                if let Some(offset) = next.clock_offset.filter(|offset| offset.is_notable())
+                    && !status.clock_offset.is_some_and(|before| before.is_notable())
+                {
+                    tracing::warn!("{offset}");
+                }
                 if status.phase != next.phase {
                     tracing::debug!(from = status.phase.word(), to = next.phase.word(), "node phase");
                 }

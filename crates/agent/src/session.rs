@@ -57,6 +57,8 @@ async fn serve(mut opening: Opening) -> Result<(), Failure> {
         DispatcherClient::new(channel.grpc.clone()).max_decoding_message_size(wire::limits::SESSION_MESSAGE_BYTES_MAX);
     let message = SessionRequest { description: Some(opening.description), session_id: opening.session_id };
     // No deadline: the stream stands as long as the session; the machine watches for its first message.
+    let mut message = tonic::Request::new(message);
+    tell_clock(&mut message, opening.clock.as_ref());
     let mut messages = client.session(message).await.map_err(|status| channel.failure(&status))?.into_inner();
     let mut calls = JoinSet::new();
     let mut session_id = String::new();
@@ -72,9 +74,9 @@ async fn serve(mut opening: Opening) -> Result<(), Failure> {
             ask = opening.asks.recv() => match ask {
                 None => return Ok(()),
                 Some(Ask::Beat(id)) => {
-                    let (channel, told) = (channel.clone(), opening.told.clone());
+                    let (channel, told, clock) = (channel.clone(), opening.told.clone(), opening.clock.clone());
                     calls.spawn(async move {
-                        let result = beat(channel, id).await;
+                        let result = beat(channel, id, clock.as_ref()).await;
                         let _ = told.send(Input::Heartbeat { session, result });
                         Ok(())
                     });
@@ -102,10 +104,21 @@ async fn serve(mut opening: Opening) -> Result<(), Failure> {
     }
 }
 
-async fn beat(channel: Channel, session_id: String) -> Result<std::time::Duration, Failure> {
+async fn beat(
+    channel: Channel,
+    session_id: String,
+    clock: &(dyn Fn() -> Time + Send + Sync),
+) -> Result<std::time::Duration, Failure> {
     let mut client = DispatcherClient::new(channel.grpc.clone());
-    let answer = channel.call(client.heartbeat(request(HeartbeatRequest { session_id }, false))).await?;
+    let mut message = request(HeartbeatRequest { session_id }, false);
+    tell_clock(&mut message, clock);
+    let answer = channel.call(client.heartbeat(message)).await?;
     Ok(answer.period.and_then(|period| std::time::Duration::try_from(period).ok()).unwrap_or(HEARTBEAT_PERIOD))
+}
+
+/// Tells the manager our time, for `node ls`: milliseconds since the epoch. An engine does not look at it.
+fn tell_clock<T>(message: &mut tonic::Request<T>, clock: &(dyn Fn() -> Time + Send + Sync)) {
+    message.metadata_mut().insert(wire::marker::CLOCK_KEY, clock().unix_millis().into());
 }
 
 /// Reads the assignments of an engine's dispatcher and does none of them (wire.md 7, item 4).

@@ -3,6 +3,7 @@
 use pki::identity::{ClusterId, NodeId, Role};
 use pki::time::Time;
 
+use crate::clock::ClockOffset;
 use crate::error::Retry;
 use crate::plan::Peer;
 
@@ -82,9 +83,9 @@ pub struct Status {
     pub session_since: Option<Time>,
     /// The last problem; cleared when a session stands and no renewal is overdue.
     pub last_error: Option<Trouble>,
-    /// The managers' clock minus this machine's, in milliseconds, as far as known. From our managers it is exact to the
-    /// round trip; from an engine it is taken from the certificate it issues, exact to half a minute.
-    pub clock_offset_ms: Option<i64>,
+    /// The managers' clock minus this machine's, as far as known. An engine tells none: its clock is only estimated, and
+    /// shown only while that estimate is far off.
+    pub clock_offset: Option<ClockOffset>,
     /// By how many milliseconds this machine's clock stands before a time that is proven to have passed.
     pub clock_behind_floor_ms: Option<u64>,
     /// The end of the certificate.

@@ -4,14 +4,16 @@
 mod fake;
 
 use std::path::Path;
-use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use fake::testing::{Ca, subject};
 use fake::{Fake, Listening, now, soon};
 use pki::secret::SecretBytes;
-use swarmpki::{Config, Ended, Handle, JoinError, JoinRequest, Node, NodeError, Phase, Role, Status};
+use swarmpki::{
+    Config, Description, Ended, Handle, JoinError, JoinRequest, Node, NodeError, Phase, Role, Status, Time,
+};
 use tokio::sync::oneshot;
 use tokio::task::JoinHandle;
 
@@ -300,9 +302,120 @@ async fn a_clock_before_the_root_is_told_at_the_join() {
     config.clock = Arc::new(|| now().saturating_sub(Duration::from_secs(86_400)));
     let request = JoinRequest::new(fake.token(), [at.addr.to_string()]);
     let error = soon("the refusal", Node::join(config, request)).await.err().unwrap();
-    let NodeError::Join(JoinError::Clock { behind, .. }) = &error else { panic!("{error}") };
-    assert!(behind.as_secs() > 85_000, "{error}");
+    let NodeError::Join(JoinError::Clock { offset, .. }) = &error else { panic!("{error}") };
+    assert!((82_700_000..86_500_000).contains(&offset.ms), "{error}");
     assert!(error.hint().contains("clock"), "{}", error.hint());
+}
+
+/// A clock that a test may set wrong: by so many seconds.
+fn shifted() -> (Arc<AtomicI64>, Arc<dyn Fn() -> Time + Send + Sync>) {
+    let shift = Arc::new(AtomicI64::new(0));
+    let seconds = shift.clone();
+    let clock = move || Time::from_unix_millis(now().unix_millis() + seconds.load(Ordering::Relaxed) * 1000);
+    (shift, Arc::new(clock))
+}
+
+#[tokio::test]
+async fn a_clock_far_ahead_is_named_and_once_right_the_node_goes_on() {
+    let fake = Fake::new(Role::Worker);
+    let first = fake.listen().await;
+    let dir = tempfile::tempdir().unwrap();
+    let (shift, clock) = shifted();
+    let config = Config { clock, ..Config::new(dir.path()) };
+    let request = JoinRequest::new(fake.token(), [first.addr.to_string()]);
+    let running = Running::start(soon("the join", Node::join(config, request)).await.unwrap());
+    let _second = fake.listen().await;
+    running.when("both known", |status| status.phase == Phase::Ready && status.managers.len() == 2).await;
+
+    shift.store(100 * 86_400, Ordering::Relaxed);
+    first.stop();
+    let blamed = |status: &Status| status.last_error.as_ref().is_some_and(|trouble| trouble.text.contains("clock"));
+    let status = running.when("the cause", blamed).await;
+    assert_eq!(status.phase, Phase::Expired);
+    let text = status.last_error.unwrap().text;
+    assert!(text.starts_with("this machine's clock is 100d ahead of the managers': "), "{text}");
+
+    shift.store(0, Ordering::Relaxed);
+    let status = running.when("ready", |status| status.phase == Phase::Ready && status.last_error.is_none()).await;
+    assert_eq!(status.clock_behind_floor_ms, None);
+    running.when("the clock", |status| status.clock_offset.is_some_and(|offset| !offset.is_notable())).await;
+    running.stop().await;
+}
+
+#[tokio::test]
+async fn a_join_with_a_clock_far_ahead_says_by_how_much() {
+    let fake = Fake::new(Role::Worker);
+    let at = fake.listen().await;
+    let dir = tempfile::tempdir().unwrap();
+    let (shift, clock) = shifted();
+    shift.store(2 * 86_400, Ordering::Relaxed);
+    let config = Config { clock, ..Config::new(dir.path()) };
+    let request = JoinRequest::new(fake.token(), [at.addr.to_string()]);
+    let error = soon("the refusal", Node::join(config, request)).await.err().unwrap();
+    assert!(error.to_string().starts_with("this machine's clock is 2d ahead of the managers': "), "{error}");
+}
+
+#[tokio::test]
+async fn the_machine_is_described_anew_every_20_seconds() {
+    let fake = Fake::new(Role::Worker);
+    // No call of a heartbeat is under way when the time jumps.
+    fake.facts().period_ms = 300_000;
+    let at = fake.listen().await;
+    let dir = tempfile::tempdir().unwrap();
+    let name = Arc::new(Mutex::new("before"));
+    let mut config = Config::new(dir.path());
+    let shared = name.clone();
+    config.describe =
+        Arc::new(move || Description { hostname: (*shared.lock().unwrap()).to_owned(), ..Description::default() });
+    let request = JoinRequest::new(fake.token(), [at.addr.to_string()]);
+    let running = Running::start(soon("the join", Node::join(config, request)).await.unwrap());
+    let first = running.when("all calls", |status| status.connected.is_some() && status.clock_offset.is_some()).await;
+    while fake.facts().clocks.len() < 2 {
+        tokio::task::yield_now().await;
+    }
+
+    *name.lock().unwrap() = "after";
+    tokio::time::pause();
+    tokio::time::advance(Duration::from_secs(21)).await;
+    tokio::time::resume();
+    let status = running
+        .when("the second session", |status| status.connected.is_some() && status.session_since != first.session_since)
+        .await;
+    assert_eq!(status.last_error, None);
+    let facts = fake.facts();
+    let told: Vec<_> = facts
+        .sessions
+        .iter()
+        .map(|session| (session.session_id.as_str(), session.description.as_ref().unwrap().hostname.as_str()))
+        .collect();
+    assert_eq!(told, [("", "before"), ("session1", "after")]);
+}
+
+#[tokio::test]
+async fn sessions_and_heartbeats_tell_the_nodes_clock() {
+    let fake = Fake::new(Role::Worker);
+    let at = fake.listen().await;
+    let dir = tempfile::tempdir().unwrap();
+    let (shift, clock) = shifted();
+    shift.store(30, Ordering::Relaxed);
+    let config = Config { clock, ..Config::new(dir.path()) };
+    let request = JoinRequest::new(fake.token(), [at.addr.to_string()]);
+    let running = Running::start(soon("the join", Node::join(config, request)).await.unwrap());
+    running.when("ready", |status| status.phase == Phase::Ready).await;
+    let told = soon("three heartbeats", async {
+        loop {
+            let clocks = fake.facts().clocks.clone();
+            if clocks.len() > 3 {
+                return clocks;
+            }
+            tokio::task::yield_now().await;
+        }
+    });
+    let told = told.await;
+    let end = now().unix_millis();
+    assert!(told.iter().all(|told| (end + 10_000..end + 30_001).contains(told)), "{told:?} at {end}");
+    assert!(told.is_sorted());
+    running.stop().await;
 }
 
 #[tokio::test]
@@ -317,10 +430,12 @@ async fn a_wrong_clock_is_told_and_an_engine_is_listened_to() {
     let status = running
         .when("the offset", |status| {
             status.phase == Phase::Ready
-                && status.clock_offset_ms.is_some_and(|offset| (115_000..125_000).contains(&offset))
+                && status
+                    .clock_offset
+                    .is_some_and(|offset| !offset.estimated && (115_000..125_000).contains(&offset.ms))
         })
         .await;
-    assert!(status.clock_offset_ms.is_some());
+    assert!(status.clock_offset.unwrap().to_string().starts_with("this machine's clock is 2m"));
     assert_eq!(fake.told.borrow().assignments, 0);
     running.stop().await;
 

@@ -59,8 +59,8 @@ enum Command {
 pub(crate) struct Setup {
     /// The state directory; it exists and is locked by this process.
     pub(crate) state_dir: PathBuf,
-    /// Host name shown for this node.
-    pub(crate) hostname: String,
+    /// Host name to show for this node instead of the kernel's.
+    pub(crate) hostname: Option<String>,
 }
 
 /// Why the daemon has to end.

@@ -2,11 +2,11 @@
 
 use std::fs;
 
-/// What does not change while the daemon runs.
+/// What the daemon shows of the machine it runs on.
 #[derive(Clone, Debug)]
 pub(crate) struct Machine {
-    /// Host name, from the configuration or the kernel.
-    pub(crate) hostname: String,
+    /// Host name to show instead of the kernel's.
+    hostname: Option<String>,
     /// `x86_64`, `aarch64`, …: the kernel's word.
     pub(crate) architecture: &'static str,
     /// Kernel release.
@@ -28,7 +28,7 @@ impl Machine {
             .or_else(|_| fs::read_to_string("/usr/lib/os-release"))
             .unwrap_or_default();
         Self {
-            hostname: hostname.map_or_else(kernel_hostname, str::to_owned),
+            hostname: hostname.map(str::to_owned),
             architecture: std::env::consts::ARCH,
             kernel: first_line("/proc/sys/kernel/osrelease"),
             operating_system: os_release_field(&os_release, "PRETTY_NAME").unwrap_or_else(|| "linux".to_owned()),
@@ -36,6 +36,11 @@ impl Machine {
             processors: std::thread::available_parallelism().map_or(1, |count| count.get() as u64),
             memory_bytes: memory_bytes(&fs::read_to_string("/proc/meminfo").unwrap_or_default()),
         }
+    }
+
+    /// The host name, from the configuration or the kernel; the kernel's may change at any time.
+    pub(crate) fn hostname(&self) -> String {
+        self.hostname.clone().unwrap_or_else(kernel_hostname)
     }
 
     /// The architecture in Go's words, as `docker version` shows it.

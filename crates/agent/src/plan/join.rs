@@ -7,11 +7,13 @@
 use pki::bundle::TrustBundle;
 use pki::certificate::Certificate;
 use pki::digest::Digest;
+use pki::issue::ROOT_BACKDATE;
 use pki::time::Time;
 
 use super::Plan;
 use super::io::{Effect, Failure, FailureKind, Peer, Timer};
 use super::request::{ATTEMPTS_MAX, JOIN_PAUSE, Stage};
+use crate::clock::ClockOffset;
 use crate::error::JoinError;
 
 /// What a join holds besides its request.
@@ -142,20 +144,20 @@ impl Plan {
 
     pub(crate) fn unreachable(&self, failure: &Failure) -> JoinError {
         if failure.kind == FailureKind::TlsTime
-            && let Some(offset) = self.status.clock_offset_ms
-            && let Ok(behind) = u64::try_from(offset)
+            && let Some(offset) = self.status.clock_offset.filter(|offset| offset.is_notable())
         {
-            return JoinError::Clock { behind: std::time::Duration::from_millis(behind), text: failure.text.clone() };
+            return JoinError::Clock { offset, text: failure.text.clone() };
         }
         JoinError::NoManager { tried: self.addrs.clone(), last: failure.text.clone() }
     }
 }
 
-/// A root that begins in the future says that this machine's clock is behind, by this much at least.
+/// A root that begins in the future says that this machine's clock is behind, by this much at least: it was made before.
 fn root_refused(pem: &[u8], now: Time, at: Time, text: String) -> JoinError {
     let roots = Certificate::parse_pem_bundle(pem).unwrap_or_default();
-    match roots.iter().map(Certificate::not_before).max() {
-        Some(begin) if begin > at => JoinError::Clock { behind: begin.since(now), text },
-        _ => JoinError::Root(text),
+    let begin = roots.iter().map(Certificate::not_before).max().filter(|begin| *begin > at);
+    match begin.and_then(|begin| ClockOffset::estimated(begin.saturating_add(ROOT_BACKDATE), now)) {
+        Some(offset) => JoinError::Clock { offset, text },
+        None => JoinError::Root(text),
     }
 }

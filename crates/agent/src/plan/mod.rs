@@ -28,7 +28,8 @@ use pki::time::Time;
 
 pub use io::{Accepted, Answer, Caller, Effect, Failure, FailureKind, Input, Peer, Timer, TlsInfo};
 
-use crate::error::{JoinError, Retry};
+use crate::clock::ClockOffset;
+use crate::error::{JoinError, Retry, SET_THE_CLOCK};
 use crate::status::{Phase, Status, Trouble};
 use chance::Chance;
 use join::Joining;
@@ -102,6 +103,8 @@ pub struct Plan {
     over: Option<Phase>,
     floor: Time,
     floor_saved: Time,
+    /// What a certificate that is not valid at this machine's time broke, while the clock is in doubt for it.
+    clock_doubt: Option<String>,
     status: Status,
 }
 
@@ -125,6 +128,7 @@ impl Plan {
             over: None,
             floor: start.floor,
             floor_saved: start.floor,
+            clock_doubt: None,
             status: Status::default(),
         };
         if let Some((pem, received)) = start.pair {
@@ -169,12 +173,7 @@ impl Plan {
             Input::Message { session, message } => self.message(now, session, *message, &mut out),
             Input::SessionEnded { session, failure } => self.session_ended(now, session, &failure, &mut out),
             Input::Heartbeat { session, result } => self.heartbeat(now, session, result, &mut out),
-            Input::Clock { offset_ms, proven } => {
-                self.status.clock_offset_ms = Some(offset_ms);
-                if let Some(time) = proven {
-                    self.raise_floor(time, &mut out);
-                }
-            }
+            Input::Clock { offset_ms, proven } => self.clock_told(now, offset_ms, proven, &mut out),
             Input::RenewNow => self.renew_now(now, &mut out),
             Input::Redescribe => self.bounce(&mut out),
         }
@@ -204,6 +203,39 @@ impl Plan {
                 issuer_key: held.issuer.spki.clone(),
             },
             _ => TlsInfo::default(),
+        }
+    }
+
+    /// A manager told its time.
+    fn clock_told(&mut self, now: Time, offset_ms: i64, proven: Option<Time>, out: &mut Vec<Effect>) {
+        let offset = ClockOffset::measured(offset_ms);
+        self.status.clock_offset = Some(offset);
+        if let Some(time) = proven {
+            self.raise_floor(time, out);
+        }
+        if offset.is_notable() {
+            self.blame_clock(now, offset);
+        }
+    }
+
+    /// A certificate is not valid at this machine's time: asks for the time to say how far the clock is off.
+    fn doubt_clock(&mut self, peer: Peer, broken: &str, out: &mut Vec<Effect>) {
+        self.clock_doubt = Some(broken.to_owned());
+        out.push(Effect::AskClockUnverified { peer });
+    }
+
+    /// Names the clock as the cause of what is broken, if it was in doubt.
+    fn blame_clock(&mut self, now: Time, offset: ClockOffset) {
+        if let Some(broken) = &self.clock_doubt {
+            let text = format!("{offset}: {broken}");
+            self.trouble(now, text, SET_THE_CLOCK, Retry::Later);
+        }
+    }
+
+    /// Takes what a certificate says of the clock, unless a manager told better.
+    const fn estimate_clock(&mut self, offset: Option<ClockOffset>) {
+        if matches!(self.status.clock_offset, None | Some(ClockOffset { estimated: true, .. })) {
+            self.status.clock_offset = offset;
         }
     }
 

@@ -11,11 +11,13 @@ use pki::bundle::TrustBundle;
 use pki::certificate::Certificate;
 use pki::csr::Csr;
 use pki::identity::Role;
+use pki::issue::LEAF_BACKDATE;
 use pki::time::Time;
 use tonic::Code;
 
 use super::io::{Accepted, Answer, Caller, Effect, Failure, FailureKind, Peer, Timer};
 use super::{Held, Plan};
+use crate::clock::ClockOffset;
 use crate::error::{JoinError, Retry};
 
 /// Attempts of one request. Source: pki.md 1.
@@ -27,8 +29,6 @@ pub(crate) const POLL_BACKOFF: (Duration, Duration, Duration) =
     (Duration::from_secs(1), Duration::from_secs(1), Duration::from_secs(30));
 /// Questions about a renewal before it counts as failed, so that orders are obeyed again. Ours: engines ask for ever.
 const RENEWAL_POLLS_MAX: u32 = 40;
-/// How far a leaf's start lies before its issuance. Source: pki.md 1.
-const LEAF_BACKDATE: Duration = Duration::from_secs(3600);
 /// Issuance states. Source: pki.md 6.2.
 const ISSUED: i32 = 3;
 const FAILED: i32 = 4;
@@ -163,9 +163,9 @@ impl Plan {
         let renewing = self.held.is_some();
         let FailureKind::Status(code) = failure.kind else {
             if failure.kind == FailureKind::TlsTime
-                && let Some(request) = &self.request
+                && let Some(peer) = self.request.as_ref().map(|request| request.peer.clone())
             {
-                out.push(Effect::AskClockUnverified { peer: request.peer.clone() });
+                self.doubt_clock(peer, &failure.text, out);
             }
             return self.attempt_failed(now, self.unreachable(&failure), out);
         };
@@ -333,10 +333,10 @@ impl Plan {
         if let Some(leaf) = leaf
             && leaf.not_before() > at
         {
-            let behind = leaf.not_before().saturating_add(LEAF_BACKDATE).since(now);
-            self.status.clock_offset_ms = i64::try_from(behind.as_millis()).ok();
-            let error = JoinError::Clock { behind, text };
-            return self.attempt_failed(now, error, out);
+            if let Some(offset) = ClockOffset::estimated(leaf.not_before().saturating_add(LEAF_BACKDATE), now) {
+                self.estimate_clock(Some(offset));
+                return self.attempt_failed(now, JoinError::Clock { offset, text }, out);
+            }
         }
         let worker = leaf.and_then(|leaf| leaf.node_subject().ok()).is_some_and(|subject| subject.role == Role::Worker);
         if let Some(request) = &mut self.request
@@ -448,12 +448,9 @@ impl Plan {
     fn took(&mut self, now: Time, held: Held, peer: Option<Peer>, out: &mut Vec<Effect>) {
         let role = held.subject.role;
         if let Some(leaf) = held.chain.first() {
-            let issued = leaf.not_before().saturating_add(LEAF_BACKDATE);
-            // Exact to the half minute of rounding, and to the time that the signing took.
-            if self.status.clock_offset_ms.is_none() {
-                self.status.clock_offset_ms = Some(issued.unix_millis().saturating_sub(now.unix_millis()));
-            }
-            self.raise_floor(leaf.not_before(), out);
+            let begin = leaf.not_before();
+            self.estimate_clock(ClockOffset::estimated(begin.saturating_add(LEAF_BACKDATE), now));
+            self.raise_floor(begin, out);
         }
         let before = self.held.replace(held);
         self.status.installed += 1;

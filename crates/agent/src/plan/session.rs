@@ -126,10 +126,15 @@ impl Plan {
         if let Some(peer) = peer {
             self.managers.observe(&peer.addr, BAD);
             if failure.kind == FailureKind::TlsTime {
-                out.push(Effect::AskClockUnverified { peer });
+                self.doubt_clock(peer, &failure.text, out);
             }
         }
-        self.trouble(now, failure.text.clone(), hint(failure), Retry::Later);
+        match self.status.clock_offset {
+            Some(offset) if failure.kind == FailureKind::TlsTime && offset.is_notable() => {
+                self.blame_clock(now, offset)
+            }
+            _ => self.trouble(now, failure.text.clone(), hint(failure), Retry::Later),
+        }
         self.session.backoff = (BACKOFF_STEP + self.session.backoff * 2).min(BACKOFF_MAX);
         let crowded = failure.kind == FailureKind::Status(Code::Unavailable)
             && failure.text.contains("exceeded rate limit count of registrations");
@@ -177,8 +182,12 @@ impl Plan {
             self.session.link = Link::Open { peer, since: now };
             self.session.backoff = Duration::ZERO;
             self.session.clock_asked = None;
+            let clock_was_doubted = self.clock_doubt.take().is_some();
             if self.renewal_is_well() {
                 self.status.last_error = None;
+            } else if clock_was_doubted {
+                // What failed because of the clock need not wait out its backoff now that the clock is right.
+                self.trigger(now, None, out);
             }
             out.push(Effect::Stop(Timer::FirstMessage));
             self.beat(out);

@@ -68,6 +68,10 @@ pub struct Facts {
     pub marked: u64,
     pub signs: bool,
     pub ours: bool,
+    /// Between heartbeats.
+    pub period_ms: i32,
+    /// What sessions and heartbeats told of the nodes' clocks, in milliseconds.
+    pub clocks: Vec<i64>,
 }
 
 #[derive(Clone)]
@@ -114,6 +118,8 @@ impl Fake {
                 marked: 0,
                 signs: true,
                 ours: true,
+                period_ms: 50,
+                clocks: Vec::new(),
             })),
             told: Arc::new(watch::Sender::new(Told {
                 trust: String::new(),
@@ -193,6 +199,11 @@ impl Fake {
             network_bootstrap_keys: Vec::new(),
             root_ca: told.trust.clone().into_bytes().into(),
         }
+    }
+
+    fn note_clock<T>(&self, request: &Request<T>) {
+        let told = request.metadata().get(wire::marker::CLOCK_KEY).unwrap().to_str().unwrap();
+        self.facts().clocks.push(told.parse().unwrap());
     }
 
     fn authorized<T>(&self, request: &Request<T>) -> Result<String, Status> {
@@ -343,6 +354,7 @@ impl Dispatcher for Fake {
 
     async fn session(&self, request: Request<SessionRequest>) -> Result<Response<Self::SessionStream>, Status> {
         let node = self.authorized(&request)?;
+        self.note_clock(&request);
         self.facts().sessions.push(request.into_inner());
         let fake = self.clone();
         let stream = WatchStream::new(self.told.subscribe()).map(move |told| Ok(fake.message(&told, &node)));
@@ -351,7 +363,10 @@ impl Dispatcher for Fake {
 
     async fn heartbeat(&self, request: Request<HeartbeatRequest>) -> Result<Response<HeartbeatResponse>, Status> {
         self.authorized(&request)?;
-        let period = Some(wire::proto::Duration { seconds: 0, nanos: 50_000_000 });
+        self.note_clock(&request);
+        let millis = self.facts().period_ms;
+        let period =
+            Some(wire::proto::Duration { seconds: i64::from(millis / 1000), nanos: millis % 1000 * 1_000_000 });
         Ok(Response::new(HeartbeatResponse { period }))
     }
 

@@ -105,6 +105,17 @@ fn settings(cluster: &Swarm, line: &mut impl FnMut(usize, String)) {
     line(1, format!("Root Rotation In Progress: {}", cluster.root_rotation_in_progress));
 }
 
+/// The managers' clock minus this machine's: `+12 ms`, `about -2h 3m (this machine's clock is ahead)`.
+fn clock_offset(ms: i64, estimated: bool) -> String {
+    let size = Duration::from_millis(ms.unsigned_abs());
+    let about = if estimated { "about " } else { "" };
+    match (size.as_secs(), ms.is_negative()) {
+        (0, _) => format!("{about}{ms:+} ms"),
+        (_, true) => format!("{about}-{} (this machine's clock is ahead)", span::short(size)),
+        (_, false) => format!("{about}+{} (this machine's clock is behind)", span::short(size)),
+    }
+}
+
 fn certificate(own: &StatusReport, now: Timestamp, line: &mut impl FnMut(usize, String)) {
     let when = |text: &Option<String>| text.as_deref().and_then(moment);
     let said = |text: &Option<String>| text.clone().filter(|text| !text.is_empty());
@@ -116,7 +127,7 @@ fn certificate(own: &StatusReport, now: Timestamp, line: &mut impl FnMut(usize, 
         }
     }
     if let Some(offset) = own.clock_offset_ms {
-        line(1, format!("Clock Offset: {offset:+} ms"));
+        line(1, format!("Clock Offset: {}", clock_offset(offset, own.clock_offset_estimated)));
     }
     if let Some(phase) = said(&own.phase) {
         line(1, format!("Session: {phase}"));
@@ -126,5 +137,18 @@ fn certificate(own: &StatusReport, now: Timestamp, line: &mut impl FnMut(usize, 
         if let Some(hint) = said(&own.hint) {
             line(2, hint);
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn offsets_of_a_clock() {
+        assert_eq!(clock_offset(0, false), "+0 ms");
+        assert_eq!(clock_offset(-12, false), "-12 ms");
+        assert_eq!(clock_offset(-7_380_000, true), "about -2h 3m (this machine's clock is ahead)");
+        assert_eq!(clock_offset(1500, false), "+1s (this machine's clock is behind)");
     }
 }

@@ -44,8 +44,11 @@ pub struct StatusReport {
     pub connected: Option<ManagerAddress>,
     /// Since when.
     pub session_since: Option<String>,
-    /// The managers' clock minus ours.
+    /// The managers' clock minus ours, if known.
     pub clock_offset_ms: Option<i64>,
+    /// Whether that is only an estimate from a certificate's times, exact to a minute or two (an engine tells no time).
+    #[serde(default)]
+    pub clock_offset_estimated: bool,
     /// By how much our clock stands before a time that is proven to have passed.
     pub clock_behind_floor_ms: Option<u64>,
     /// End of the certificate.
@@ -173,7 +176,8 @@ pub(super) fn status(backend: &Backend) -> Answer {
             report.cluster_id = status.cluster.map(|cluster| cluster.to_string());
             report.connected = status.connected.map(|peer| ManagerAddress { node_id: peer.node, addr: peer.addr });
             report.session_since = text(status.session_since);
-            report.clock_offset_ms = status.clock_offset_ms;
+            report.clock_offset_ms = status.clock_offset.map(|offset| offset.ms);
+            report.clock_offset_estimated = status.clock_offset.is_some_and(|offset| offset.estimated);
             report.clock_behind_floor_ms = status.clock_behind_floor_ms;
             report.not_after = text(status.not_after);
             report.renew_at = text(status.renew_at);

@@ -66,7 +66,7 @@ pub(super) fn info(backend: &Backend) -> Answer {
         "NCPU": machine.processors,
         "MemTotal": machine.memory_bytes,
         "DockerRootDir": backend.state_dir().display().to_string(),
-        "Name": machine.hostname,
+        "Name": machine.hostname(),
         "ServerVersion": ENGINE_VERSION,
         "Swarm": swarm,
         "Warnings": warnings,

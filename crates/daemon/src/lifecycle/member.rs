@@ -1,8 +1,9 @@
 //! A node that joins, and one that runs: worker, or manager with its [`Seat`].
 
+use std::sync::Arc;
 use std::time::Duration;
 
-use swarmpki::{Ended, JoinError, Node, NodeError, NodeId, Phase, Status};
+use swarmpki::{Description, Ended, JoinError, Node, NodeError, NodeId, Phase, Status};
 use tokio::sync::{oneshot, watch};
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
@@ -28,8 +29,14 @@ pub(super) fn agent_config(setup: &Setup, managers: Vec<String>) -> swarmpki::Co
     let mut config = swarmpki::Config::new(&setup.state_dir);
     config.managers = managers;
     config.can_manage = true;
-    config.description.hostname.clone_from(&setup.hostname);
-    ENGINE_VERSION.clone_into(&mut config.description.version);
+    let hostname = setup.hostname.clone();
+    config.describe = Arc::new(move || {
+        let seen = Description { version: ENGINE_VERSION.to_owned(), ..Description::default() };
+        match &hostname {
+            Some(hostname) => Description { hostname: hostname.clone(), ..seen },
+            None => seen,
+        }
+    });
     config
 }
 

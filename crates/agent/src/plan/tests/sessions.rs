@@ -200,7 +200,7 @@ fn the_time_never_goes_below_what_is_proven() {
     assert!(matches!(effects.as_slice(), [Effect::SaveFloor(floor)] if *floor == later));
     assert_eq!(bench.plan.effective(NOW), later);
     let status = bench.plan.status();
-    assert_eq!(status.clock_offset_ms, Some(3_600_000));
+    assert_eq!(status.clock_offset, Some(ClockOffset::measured(3_600_000)));
     assert_eq!(status.clock_behind_floor_ms, Some(3_600_000));
     // What nobody vouches for is shown and not believed.
     let effects = bench.feed(Input::Clock { offset_ms: 9_000_000, proven: None });
@@ -216,4 +216,38 @@ fn a_certificate_not_yet_valid_makes_the_node_ask_for_the_time() {
     let (mut bench, _) = Bench::running(Role::Worker);
     let effects = end(&mut bench, 1, Failure::new(FailureKind::TlsTime, "not valid yet"));
     assert_eq!(words(&effects), ["close#1", "clock? m1:1", "start Session"]);
+}
+
+#[test]
+fn a_clock_that_is_off_is_named_with_what_it_broke_until_it_is_right() {
+    let (mut bench, _) = Bench::running(Role::Worker);
+    let broken = || Failure::new(FailureKind::TlsTime, "certificate expired 8640000s ago");
+    end(&mut bench, 1, broken());
+    assert_eq!(bench.plan.status().last_error.as_ref().unwrap().text, "certificate expired 8640000s ago");
+    let told = "this machine's clock is 100d ahead of the managers': certificate expired 8640000s ago";
+    let check = |bench: &Bench| {
+        let trouble = bench.plan.status().last_error.clone().unwrap();
+        assert_eq!((trouble.text.as_str(), trouble.hint.contains("NTP")), (told, true));
+    };
+    bench.feed(Input::Clock { offset_ms: -8_640_000_000, proven: None });
+    check(&bench);
+    // Tried again, broken again: the cause stays named.
+    bench.timer(Timer::Session);
+    end(&mut bench, 2, broken());
+    check(&bench);
+    // A session stands: nothing is broken any more, whatever the clock says.
+    bench.timer(Timer::Session);
+    let message = bench.message("session3");
+    bench.tell(3, message);
+    assert_eq!(bench.plan.status().last_error, None);
+    bench.feed(Input::Clock { offset_ms: -61_000, proven: None });
+    assert_eq!(bench.plan.status().last_error, None);
+}
+
+#[test]
+fn a_small_difference_of_clocks_is_not_blamed() {
+    let (mut bench, _) = Bench::running(Role::Worker);
+    end(&mut bench, 1, Failure::new(FailureKind::TlsTime, "not valid yet"));
+    bench.feed(Input::Clock { offset_ms: 59_000, proven: None });
+    assert_eq!(bench.plan.status().last_error.as_ref().unwrap().text, "not valid yet");
 }
