@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use cluster::authorize::{Quarantine, Standing};
 use swarmpki_sim::handshake::judge_client;
+use swarmpki_sim::packet::Identity;
 
 use super::{HOUR, MINUTE, run, until_renewed, with_node};
 
@@ -21,9 +22,11 @@ fn an_old_pair_put_back_comes_back_by_itself() {
 
     world.crash(node);
     world.machines[node].disk = old;
-    let identity = world.machines[node].disk.pair.clone().unwrap();
+    let (chain, key, _) = world.machines[node].disk.pair.clone().unwrap();
+    let trust = world.machines[node].disk.trust.clone().unwrap();
+    let identity = Identity { chain, key, trust };
     let own = world.machines[0].live.clone().unwrap();
-    let leaf = judge_client(&world.manager.state(), &own.trust, &identity.0, world.now).unwrap();
+    let leaf = judge_client(&world.manager.state(), &own.trust, &identity, world.now).unwrap();
     let standing = world.manager.state().standing(&leaf, world.now);
     assert_eq!(standing, Standing::Quarantined { cut: 0, reason: Quarantine::Replaced });
     world.boot(node);
@@ -33,7 +36,7 @@ fn an_old_pair_put_back_comes_back_by_itself() {
     let state = world.manager.state();
     let current = state.node(&id).unwrap().current.clone().unwrap();
     assert_eq!(current.serial, world.machines[node].live.as_ref().unwrap().chain[0].serial());
-    assert!(!Arc::ptr_eq(&identity.1, &world.machines[node].live.as_ref().unwrap().key));
+    assert!(!Arc::ptr_eq(&identity.key, &world.machines[node].live.as_ref().unwrap().key));
     run(&mut world, HOUR);
     assert!(world.manager.sessions.is_ready(&id));
 }

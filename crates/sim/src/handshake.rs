@@ -1,10 +1,11 @@
 //! What TLS decides, without TLS: each side's chain against the other's anchors, by the functions of the product.
 
+use pki::key::Signer as _;
+
 use cluster::State;
 use cluster::authorize::Presented;
 use cluster::node::IssuerHash;
 use pki::bundle::TrustBundle;
-use pki::certificate::Certificate;
 use pki::chain::{ChainError, Usage, reaches};
 use pki::identity::Role;
 use pki::time::Time;
@@ -36,6 +37,9 @@ pub fn judge_manager(who: &Who, manager: &Identity, at: Time) -> Result<(), Fail
         );
         tls(if time { FailureKind::TlsTime } else { FailureKind::Tls }, error.to_string())
     })?;
+    if manager.key.public().hash() != leaf.spki_hash() {
+        return Err(tls(FailureKind::Tls, "the key is not the leaf's".to_owned()));
+    }
     let subject = leaf.node_subject().map_err(|error| tls(FailureKind::Tls, error.to_string()))?;
     if subject.role != Role::Manager || cluster.is_some_and(|cluster| cluster != subject.cluster) {
         return Err(tls(FailureKind::Tls, "not a manager of this cluster".to_owned()));
@@ -51,14 +55,12 @@ fn cluster_of(identity: &Identity) -> Option<pki::identity::ClusterId> {
 ///
 /// # Errors
 /// As the client sees it.
-pub fn judge_client(
-    state: &State,
-    trust: &TrustBundle,
-    chain: &[Certificate],
-    now: Time,
-) -> Result<Presented, Failure> {
+pub fn judge_client(state: &State, trust: &TrustBundle, client: &Identity, now: Time) -> Result<Presented, Failure> {
     let refused = |text: String| Failure::new(FailureKind::Tls, text);
-    let (leaf, ladder) = chain.split_first().ok_or_else(|| refused("no certificate".to_owned()))?;
+    let (leaf, ladder) = client.chain.split_first().ok_or_else(|| refused("no certificate".to_owned()))?;
+    if client.key.public().hash() != leaf.spki_hash() {
+        return Err(refused("the key is not the leaf's".to_owned()));
+    }
     let mut anchors = trust.certificates().to_vec();
     anchors.extend(state.roots.stragglers().iter().map(|anchor| anchor.certificate.clone()));
     let at = now.min(leaf.not_after());

@@ -14,7 +14,7 @@ use cluster::log::LogHead;
 use cluster::node::Availability;
 use cluster::{Command, Outcome, State, invariant};
 use manager::issue::{self, Draw, Purpose, Signing, Verdict};
-use manager::message::{fingerprint, session_message};
+use manager::message::{Order, fingerprint, session_message};
 use manager::refusal;
 use manager::report;
 use manager::sessions::Sessions;
@@ -249,7 +249,7 @@ impl Manager {
         let state = self.state();
         let leaf = match who {
             crate::packet::Who::Node(identity) => {
-                let leaf = judge_client(&state, &own.trust, &identity.chain, now)?;
+                let leaf = judge_client(&state, &own.trust, identity, now)?;
                 let standing = state.standing(&leaf, now);
                 Some((leaf, standing))
             }
@@ -413,7 +413,8 @@ impl Manager {
     fn push(&mut self, node: &NodeId, out: &mut Vec<Out>) {
         let state = self.state();
         let Some(stream) = self.streams.get_mut(node) else { return };
-        match session_message(&state, node, &stream.session, stream.returning) {
+        let order = if stream.returning { Order::Return } else { Order::None };
+        match session_message(&state, node, &stream.session, order) {
             Some(message) if stream.sent != Some(fingerprint(&message)) => {
                 stream.sent = Some(fingerprint(&message));
                 let input = Input::Message { session: stream.number, message: Box::new(message) };

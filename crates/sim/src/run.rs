@@ -272,9 +272,12 @@ fn unwell(world: &World) -> Option<String> {
         if status.connected.is_none() || !world.manager.sessions.is_ready(&id) {
             return Some(told());
         }
+        if state.node(&id).is_some_and(|record| record.unfinished.is_some() || record.down) {
+            return Some(format!("machine {index} is in session, and recorded as unfinished or down"));
+        }
         // The session may still stand on the leaf before: an ordinary renewal cuts nothing.
         let own = world.machines[FIRST].live.as_ref()?;
-        let standing = judge_client(&state, &own.trust, &identity.chain, world.manager_clock())
+        let standing = judge_client(&state, &own.trust, identity, world.manager_clock())
             .map(|leaf| state.standing(&leaf, world.manager_clock()));
         if !matches!(standing, Ok(Standing::Admitted { .. })) {
             return Some(format!("the leaf of machine {index} would not be let in: {standing:?}"));
@@ -291,7 +294,7 @@ fn refused(world: &mut World) {
     let Some(own) = world.machines[FIRST].live.clone() else { return };
     let mut callers = Vec::new();
     for (index, identity) in &world.removed {
-        if let Ok(leaf) = judge_client(&state, &own.trust, &identity.chain, now)
+        if let Ok(leaf) = judge_client(&state, &own.trust, identity, now)
             && state.node(&leaf.node).is_none()
         {
             callers.push((format!("machine {index}, removed"), leaf));
@@ -299,7 +302,7 @@ fn refused(world: &mut World) {
     }
     for machine in &world.machines {
         let Some(identity) = &machine.live else { continue };
-        if let Ok(mut leaf) = judge_client(&state, &own.trust, &identity.chain, now) {
+        if let Ok(mut leaf) = judge_client(&state, &own.trust, identity, now) {
             leaf.serial = Serial::from_random(world.chance.bytes());
             callers.push((format!("a forged leaf of machine {}", machine.index), leaf));
         }

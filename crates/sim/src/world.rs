@@ -116,7 +116,7 @@ impl World {
         let mut chance = Chance::new(seed);
         let settings = Settings {
             node_cert_expiry: Duration::from_secs(3600),
-            heartbeat: Duration::from_secs(30),
+            heartbeat: Duration::from_secs(60),
             ..Settings::default()
         };
         let source = Mutex::new(Chance::new(chance.draw()));
