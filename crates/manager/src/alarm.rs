@@ -1,4 +1,4 @@
-//! Alarms: direct evidence that something is wrong, by name, in the log and in metrics.
+//! Alarms: direct evidence that something is wrong, by name, in the log.
 
 use pki::identity::NodeId;
 

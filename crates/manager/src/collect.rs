@@ -1,9 +1,10 @@
-//! What time ends: sessions without heartbeats, joins never finished, letters, replaced leaves.
+//! What time ends: sessions without heartbeats, joins never finished, letters, replaced leaves, removals.
 
 use std::sync::Arc;
 use std::time::Duration;
 
-use cluster::Command;
+use cluster::{Command, State};
+use pki::time::Time;
 use replica::Handle;
 use tokio_util::sync::CancellationToken;
 use wire::status::Refusal;
@@ -47,9 +48,8 @@ pub(crate) async fn sessions<H: Handle>(shared: Arc<Shared<H>>, shutdown: Cancel
 /// Collects what has outlived its time, until `shutdown`.
 pub(crate) async fn state<H: Handle>(shared: Arc<Shared<H>>, shutdown: CancellationToken) {
     loop {
-        let nodes = shared.handle.state().collectable(shared.now());
-        for chunk in nodes.chunks(COLLECT_CHUNK) {
-            if let Err(error) = shared.handle.propose(vec![Command::Collect { nodes: chunk.to_vec() }]).await {
+        for command in due(&shared.handle.state(), shared.now()) {
+            if let Err(error) = shared.handle.propose(vec![command]).await {
                 tracing::warn!(%error, "what has outlived its time could not be collected");
             }
         }
@@ -57,5 +57,33 @@ pub(crate) async fn state<H: Handle>(shared: Arc<Shared<H>>, shutdown: Cancellat
             () = shutdown.cancelled() => return,
             () = tokio::time::sleep(COLLECT_PERIOD) => {}
         }
+    }
+}
+
+/// What there is to collect at `now`; each command is an entry of its own, so that none is large.
+fn due(state: &State, now: Time) -> Vec<Command> {
+    let nodes = state.collectable(now);
+    if nodes.is_empty() && state.removals_ended(now) {
+        return vec![Command::Collect { nodes }];
+    }
+    nodes.chunks(COLLECT_CHUNK).map(|chunk| Command::Collect { nodes: chunk.to_vec() }).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use cluster::removal::Removal;
+    use pki::identity::NodeId;
+
+    use super::*;
+
+    #[test]
+    fn p34_an_ended_removal_is_collected_although_no_node_is_due() {
+        let at = Time::from_unix_secs;
+        let mut state = State::empty();
+        assert!(due(&state, at(10)).is_empty());
+        state.removals.insert(NodeId::generate([7; 17]), Removal { at: at(1), until: at(10) });
+        assert!(due(&state, at(10)).is_empty());
+        let commands = due(&state, at(11));
+        assert!(matches!(commands.as_slice(), [Command::Collect { nodes }] if nodes.is_empty()), "{commands:?}");
     }
 }

@@ -3,8 +3,8 @@
 use std::sync::Arc;
 
 use cluster::command::{SecretBox, UpdateCluster};
-use cluster::node::{Node, Spec};
-use cluster::settings::{self, Settings};
+use cluster::node::Node;
+use cluster::settings::NODE_CERT_EXPIRY_MIN;
 use cluster::tokens::{MANAGER_ROW, WORKER_ROW};
 use cluster::{Command, Outcome, Rejection, State};
 use pki::digest::Digest;
@@ -18,9 +18,7 @@ use wire::status::Refusal;
 use crate::issue::pipeline::refused;
 use crate::report;
 use crate::shared::Shared;
-use crate::view::{
-    ClusterSpec, ClusterView, ControlError, ExternalCa, ManagerStatus, NodeSpec, NodeState, NodeView, RaftSpec, Rotate,
-};
+use crate::view::{ClusterSpec, ClusterView, ControlError, ManagerStatus, NodeSpec, NodeState, NodeView, Rotate};
 
 /// The operator's handle on a manager; cheap to clone.
 pub struct Control<H>(pub(crate) Arc<Shared<H>>);
@@ -52,7 +50,7 @@ impl<H: Handle> Control<H> {
             version: state.cluster_version,
             created: facts.created,
             updated: state.cluster_updated,
-            spec: cluster_spec(&state.settings),
+            spec: ClusterSpec::from(&*state.settings),
             trust_root: String::from_utf8_lossy(&root.bundle).into_owned(),
             issuer: signing.issuer_id(),
             rotation_in_progress: false,
@@ -93,7 +91,7 @@ impl<H: Handle> Control<H> {
     /// The refusals of engine-api.md 2.1, in the order of 7.1.
     pub async fn update_cluster(&self, version: u64, spec: ClusterSpec, rotate: Rotate) -> Result<(), ControlError> {
         let state = self.0.handle.state();
-        if !spec.node_cert_expiry.is_zero() && spec.node_cert_expiry < settings::NODE_CERT_EXPIRY_MIN {
+        if !spec.node_cert_expiry.is_zero() && spec.node_cert_expiry < NODE_CERT_EXPIRY_MIN {
             return Err(Refusal::ExpiryTooShort.into());
         }
         let later = |what: &str| ControlError {
@@ -104,7 +102,7 @@ impl<H: Handle> Control<H> {
         if !spec.signing_ca_cert.is_empty() || spec.force_rotate != before.force_rotate {
             return Err(later("rotation of the root CA"));
         }
-        let wanted = settings(&spec, before);
+        let wanted = spec.settings(before);
         if wanted.external_cas != before.external_cas {
             return Err(later("an external CA"));
         }
@@ -144,7 +142,6 @@ impl<H: Handle> Control<H> {
         if spec.role == Role::Worker && node.spec.role == Role::Manager {
             return Err(Refusal::LastManager.into());
         }
-        let spec = Spec { name: spec.name, labels: spec.labels, role: spec.role, availability: spec.availability };
         self.ask(Command::UpdateNode { node: id.clone(), version, spec: Box::new(spec) }, Some(id)).await
     }
 
@@ -155,6 +152,25 @@ impl<H: Handle> Control<H> {
     pub async fn remove_node(&self, id: &NodeId, force: bool) -> Result<(), ControlError> {
         let ready = self.0.sessions().is_ready(id);
         self.ask(Command::RemoveNode { node: id.clone(), force, ready }, Some(id)).await
+    }
+
+    /// Orders a node in session to renew its certificate now. It is told so in its session; engines begin within half a
+    /// second. Asked again, the order is given again.
+    ///
+    /// # Errors
+    /// If there is no such node, or it has no session with this manager.
+    pub fn order_renewal(&self, id: &NodeId) -> Result<(), ControlError> {
+        if self.0.handle.state().node(id).is_none() {
+            return Err(Refusal::NodeMissing { node: id.to_string() }.into());
+        }
+        self.0.sessions().order_renewal(id).map_err(|_| ControlError {
+            code: tonic::Code::FailedPrecondition,
+            message: format!("node {id} has no session with this manager: it renews when it comes back"),
+        })?;
+        if let Some(slot) = self.0.slots.get(id) {
+            slot.wake();
+        }
+        Ok(())
     }
 
     async fn ask(&self, command: Command, node: Option<&NodeId>) -> Result<(), ControlError> {
@@ -195,12 +211,7 @@ impl<H: Handle> Control<H> {
             version: node.version,
             created: node.created,
             updated: node.updated,
-            spec: NodeSpec {
-                name: node.spec.name.clone(),
-                labels: node.spec.labels.clone(),
-                role: node.spec.role,
-                availability: node.spec.availability,
-            },
+            spec: node.spec.clone(),
             role: node.role,
             description: node.report.as_deref().map(|said| report::join(state, said)),
             state: presence,
@@ -216,9 +227,9 @@ impl<H: Handle> Control<H> {
     }
 }
 
-/// When one of our nodes received its leaf, as near as a manager can tell: leaves are backdated by an hour.
+/// When one of our nodes received its leaf, as near as a manager can tell.
 fn received(leaf: &cluster::node::Leaf) -> pki::time::Time {
-    leaf.not_before.saturating_add(std::time::Duration::from_secs(60 * 60))
+    leaf.not_before.saturating_add(pki::issue::LEAF_BACKDATE)
 }
 
 impl From<Refusal> for ControlError {
@@ -248,58 +259,5 @@ fn refusal(rejection: &Rejection, node: Option<&NodeId>) -> Refusal {
         | Rejection::Role
         | Rejection::NodeBusy
         | Rejection::Blob => Refusal::IssuanceStale,
-    }
-}
-
-fn cluster_spec(settings: &Settings) -> ClusterSpec {
-    let external = |ca: &settings::ExternalCa| ExternalCa {
-        url: ca.url.clone(),
-        options: ca.options.clone(),
-        ca_cert: ca.ca_cert.clone(),
-    };
-    ClusterSpec {
-        labels: settings.labels.clone(),
-        task_history: settings.task_history,
-        raft: RaftSpec {
-            snapshot_interval: settings.raft.snapshot_interval,
-            keep_old_snapshots: settings.raft.keep_old_snapshots,
-            slow_followers: settings.raft.slow_followers,
-            election_tick: settings.raft.election_tick,
-            heartbeat_tick: settings.raft.heartbeat_tick,
-        },
-        heartbeat: settings.heartbeat,
-        node_cert_expiry: settings.node_cert_expiry,
-        external_cas: settings.external_cas.iter().map(external).collect(),
-        force_rotate: settings.force_rotate,
-        signing_ca_cert: Vec::new(),
-        autolock: settings.autolock,
-    }
-}
-
-/// The settings that a spec asks for; what a spec does not speak of stays as it was.
-pub fn settings(spec: &ClusterSpec, before: &Settings) -> Settings {
-    let external = |ca: &ExternalCa| settings::ExternalCa {
-        url: ca.url.clone(),
-        options: ca.options.clone(),
-        ca_cert: ca.ca_cert.clone(),
-    };
-    Settings {
-        labels: spec.labels.clone(),
-        task_history: spec.task_history,
-        raft: settings::RaftSettings {
-            snapshot_interval: spec.raft.snapshot_interval,
-            keep_old_snapshots: spec.raft.keep_old_snapshots,
-            slow_followers: spec.raft.slow_followers,
-            election_tick: spec.raft.election_tick,
-            heartbeat_tick: spec.raft.heartbeat_tick,
-        },
-        heartbeat: spec.heartbeat,
-        node_cert_expiry: spec.node_cert_expiry,
-        external_cas: spec.external_cas.iter().map(external).collect(),
-        force_rotate: spec.force_rotate,
-        autolock: spec.autolock,
-        default_addr_pool: before.default_addr_pool.clone(),
-        subnet_size: before.subnet_size,
-        data_path_port: before.data_path_port,
     }
 }

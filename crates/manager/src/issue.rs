@@ -120,8 +120,7 @@ impl Signing {
     /// # Errors
     /// If the signer's key does not fit its certificate.
     pub fn with(root: &Root, signer: Arc<dyn Signer>, now: Time) -> Result<Self, String> {
-        let own = root.intermediates.is_empty().then(|| root.signer.pem());
-        let certificate = own.unwrap_or_else(|| root.signer.pem());
+        let certificate = root.signer.pem();
         let issuer = Issuer::build(&root.bundle, Some(certificate.as_bytes()), Some(signer), &root.intermediates, now)
             .map_err(|error| error.to_string())?;
         let hash = IssuerHash::of(&issuer.id());

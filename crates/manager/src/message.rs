@@ -12,11 +12,25 @@ use wire::proto::{Annotations, Certificate, Meta, Node, NodeSpec, NodeStatus, Se
 
 use crate::report;
 
-/// A whole session message: everything, every time (wire.md 6.3). A node that may only come back is told to renew and is
-/// given no root until it has.
-pub fn session_message(state: &State, id: &NodeId, session: &str, returning: bool) -> Option<SessionMessage> {
+/// What a session asks of its node.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Order {
+    /// Nothing.
+    None,
+    /// To renew now. Another number is another order: engines act on a text that changed (wire.md 6.4).
+    Renew(u32),
+    /// The same, of a node that may only come back: it is given no root until it has.
+    Return,
+}
+
+/// A whole session message: everything, every time (wire.md 6.3).
+pub fn session_message(state: &State, id: &NodeId, session: &str, order: Order) -> Option<SessionMessage> {
     let record = state.node(id)?;
-    let issuance = if returning { Issuance::Rotate } else { Issuance::Issued };
+    let (issuance, text) = match order {
+        Order::None => (Issuance::Issued, String::new()),
+        Order::Renew(number) => (Issuance::Rotate, format!("renewal ordered ({number})")),
+        Order::Return => (Issuance::Rotate, String::new()),
+    };
     let availability = match record.spec.availability {
         cluster::node::Availability::Active => 0,
         cluster::node::Availability::Pause => 1,
@@ -47,7 +61,7 @@ pub fn session_message(state: &State, id: &NodeId, session: &str, returning: boo
         }),
         certificate: Some(Certificate {
             role: convert::role::to_wire(record.role),
-            status: Some(convert::certificate::status(issuance, "")),
+            status: Some(convert::certificate::status(issuance, &text)),
             cn: id.to_string(),
             ..Certificate::default()
         }),
@@ -56,7 +70,7 @@ pub fn session_message(state: &State, id: &NodeId, session: &str, returning: boo
     };
     let managers =
         state.members.rows.iter().map(|(node, member)| convert::weighted_peer::manager(node, &member.addr)).collect();
-    let root_ca = if returning { Vec::new() } else { state.roots.served()?.bundle.clone() };
+    let root_ca = if order == Order::Return { Vec::new() } else { state.roots.served()?.bundle.clone() };
     Some(SessionMessage {
         session_id: session.to_owned(),
         node: Some(node),

@@ -47,6 +47,9 @@ pub struct Row {
     /// The last accepted registration, and how many were counted since.
     accepted: Time,
     attempts: u32,
+    /// The renewal it was told to make and has not made yet; orders are numbered.
+    order: Option<u32>,
+    orders: u32,
     /// Changed reports counted since a moment.
     reports: (Time, u32),
     /// When it was last heard of.
@@ -76,6 +79,8 @@ impl Sessions {
                 period,
                 accepted: Time::from_unix_millis(i64::MIN),
                 attempts: 0,
+                order: None,
+                orders: 0,
                 reports: (now, 0),
                 last_contact: None,
                 clock_offset_ms: None,
@@ -116,6 +121,7 @@ impl Sessions {
         }
         let clock_offset_ms = known.and_then(|row| row.clock_offset_ms);
         let reports = known.map_or((now, 0), |row| row.reports);
+        let (order, orders) = known.map_or((None, 0), |row| (row.order, row.orders));
         let row = Row {
             session: Some(fresh.clone()),
             returning,
@@ -123,6 +129,8 @@ impl Sessions {
             period,
             accepted: now,
             attempts,
+            order,
+            orders,
             reports,
             last_contact: Some(now),
             clock_offset_ms,
@@ -154,6 +162,28 @@ impl Sessions {
         self.deadlines.remove(&(before, node.clone()));
         self.deadlines.insert((after, node.clone()));
         Ok(told)
+    }
+
+    /// Orders a node to renew; each call is a new order. The order stands until the node has renewed, also in its next
+    /// session with this manager.
+    ///
+    /// # Errors
+    /// [`Refusal::NotRegistered`] if the node has no session.
+    pub fn order_renewal(&mut self, node: &NodeId) -> Result<(), Refusal> {
+        let row = self.rows.get_mut(node).filter(|row| row.session.is_some()).ok_or(Refusal::NotRegistered)?;
+        row.orders = row.orders.wrapping_add(1);
+        row.order = Some(row.orders);
+        Ok(())
+    }
+
+    /// The renewal that a node was told to make and has not made yet.
+    pub fn ordered(&self, node: &NodeId) -> Option<u32> {
+        self.rows.get(node).and_then(|row| row.order)
+    }
+
+    /// A node has renewed; whether that was an order's doing.
+    pub fn renewed(&mut self, node: &NodeId) -> bool {
+        self.rows.get_mut(node).is_some_and(|row| row.order.take().is_some())
     }
 
     /// Counts a changed report of a node.
@@ -328,6 +358,23 @@ mod tests {
         assert!(!table.is_ready(&node()));
         assert!(table.expire(at(29_999)).is_empty());
         assert_eq!(table.expire(at(30_000)).len(), 1);
+    }
+
+    #[test]
+    fn c355_an_order_stands_until_it_is_obeyed() {
+        let mut table = Sessions::default();
+        assert_eq!(table.order_renewal(&node()), Err(Refusal::NotRegistered));
+        register(&mut table, 0, "a").unwrap();
+        assert_eq!(table.ordered(&node()), None);
+        table.order_renewal(&node()).unwrap();
+        assert_eq!(table.ordered(&node()), Some(1));
+        register(&mut table, 1, "b").unwrap();
+        assert_eq!(table.ordered(&node()), Some(1), "also in its next session");
+        table.order_renewal(&node()).unwrap();
+        assert_eq!(table.ordered(&node()), Some(2), "a repeated order is another one");
+        assert!(table.renewed(&node()));
+        assert_eq!(table.ordered(&node()), None);
+        assert!(!table.renewed(&node()));
     }
 
     #[test]

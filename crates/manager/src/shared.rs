@@ -53,7 +53,7 @@ impl<H: Handle> Shared<H> {
         }
     }
 
-    /// The time; never before the cluster's own.
+    /// The time by this manager's own clock; the cluster's may be ahead of it.
     pub(crate) fn now(&self) -> Time {
         (self.clock)()
     }
@@ -91,6 +91,14 @@ impl<H: Handle> Shared<H> {
                 shared.connections.cut(&node);
             }
         });
+    }
+
+    /// A node has renewed: an order to do so is obeyed, and its session says so.
+    pub(crate) fn note_renewal(&self, node: &NodeId) {
+        let obeyed = self.sessions().renewed(node);
+        if obeyed && let Some(slot) = self.slots.get(node) {
+            slot.wake();
+        }
     }
 
     /// Commits that the leaf of this connection was seen in use, if that is not known yet.

@@ -6,10 +6,14 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
+use cluster::settings::Settings;
 use pki::certificate::IssuerId;
 use pki::identity::{ClusterId, NodeId, Role};
 use pki::secret::SecretString;
 use pki::time::Time;
+
+pub use cluster::node::{Availability, Spec as NodeSpec};
+pub use cluster::settings::{ExternalCa, RaftSettings};
 
 /// The cluster as `GET /swarm` shows it (engine-api.md 5, ClusterInfo).
 pub struct ClusterView {
@@ -35,7 +39,7 @@ pub struct ClusterView {
     pub manager_token: SecretString,
     /// Whether the cluster requires FIPS.
     pub fips: bool,
-    /// Whether the default address pool was ever shown (it is `null` at first, engine-api.md 5).
+    /// Address pools; none were ever set: the API shows `null` (engine-api.md 5).
     pub default_addr_pool: Vec<String>,
     /// Subnet mask length of the address pool, in bits.
     pub subnet_size: u32,
@@ -51,7 +55,7 @@ pub struct ClusterSpec {
     /// Task history kept; carried for the API's sake, `None` when unset.
     pub task_history: Option<i64>,
     /// Raft settings; carried for the API's sake.
-    pub raft: RaftSpec,
+    pub raft: RaftSettings,
     /// Heartbeat period asked of agents; zero: the default of 5 s.
     pub heartbeat: Duration,
     /// Life of a node certificate; zero: the default of 90 days. At least 1 h otherwise.
@@ -66,30 +70,39 @@ pub struct ClusterSpec {
     pub autolock: bool,
 }
 
-/// Raft settings as the API carries them.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct RaftSpec {
-    /// Entries between snapshots.
-    pub snapshot_interval: u64,
-    /// Old snapshots kept, `None` when unset.
-    pub keep_old_snapshots: Option<u64>,
-    /// Entries kept for slow followers.
-    pub slow_followers: u64,
-    /// Ticks without a leader before an election.
-    pub election_tick: u32,
-    /// Ticks between heartbeats.
-    pub heartbeat_tick: u32,
+impl ClusterSpec {
+    /// The settings that this asks for; what it does not speak of stays as it was.
+    pub fn settings(&self, before: &Settings) -> Settings {
+        Settings {
+            labels: self.labels.clone(),
+            task_history: self.task_history,
+            raft: self.raft,
+            heartbeat: self.heartbeat,
+            node_cert_expiry: self.node_cert_expiry,
+            external_cas: self.external_cas.clone(),
+            force_rotate: self.force_rotate,
+            autolock: self.autolock,
+            default_addr_pool: before.default_addr_pool.clone(),
+            subnet_size: before.subnet_size,
+            data_path_port: before.data_path_port,
+        }
+    }
 }
 
-/// One external CA.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct ExternalCa {
-    /// Where it answers; `https` only.
-    pub url: String,
-    /// Free options.
-    pub options: BTreeMap<String, String>,
-    /// The root it signs under, PEM; empty: the current root.
-    pub ca_cert: String,
+impl From<&Settings> for ClusterSpec {
+    fn from(settings: &Settings) -> Self {
+        Self {
+            labels: settings.labels.clone(),
+            task_history: settings.task_history,
+            raft: settings.raft,
+            heartbeat: settings.heartbeat,
+            node_cert_expiry: settings.node_cert_expiry,
+            external_cas: settings.external_cas.clone(),
+            force_rotate: settings.force_rotate,
+            signing_ca_cert: Vec::new(),
+            autolock: settings.autolock,
+        }
+    }
 }
 
 /// Which secrets an update replaces.
@@ -102,21 +115,6 @@ pub struct Rotate {
     /// The unlock key.
     pub unlock_key: bool,
 }
-
-/// What an operator wants of a node (engine-api.md 5, NodeSpec).
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct NodeSpec {
-    /// Free name.
-    pub name: String,
-    /// Free labels.
-    pub labels: BTreeMap<String, String>,
-    /// The role wished for.
-    pub role: Role,
-    /// Whether the node takes work.
-    pub availability: Availability,
-}
-
-pub use cluster::node::Availability;
 
 /// A node as `GET /nodes` shows it.
 #[derive(Clone, Debug)]

@@ -439,6 +439,7 @@ impl Manager {
     }
 
     fn give_back_unproven(&mut self, conn: ConnId) {
+        if conn > 0 { return; }
         if let Some(conn) = self.conns.get_mut(&conn) {
             conn.unproven = true;
         }

@@ -80,6 +80,7 @@ impl<H: Handle> Shared<H> {
             match super::verdict(outcomes.last(), node) {
                 Verdict::Answer(node, letter) => {
                     self.watch_rate(&node);
+                    self.note_renewal(&node);
                     return Ok(Issued { node, letter });
                 }
                 Verdict::Refused(refusal) => return Err(refusal),

@@ -18,7 +18,7 @@ use wire::status::Refusal;
 
 use super::{Answers, Service, call};
 use crate::issue::pipeline::refused;
-use crate::message::{fingerprint, session_message};
+use crate::message::{Order, fingerprint, session_message};
 use crate::report;
 use crate::server::Call;
 use crate::shared::Shared;
@@ -164,6 +164,15 @@ struct SessionState<H: Handle> {
     _call: Call,
 }
 
+impl<H: Handle> SessionState<H> {
+    fn order(&self) -> Order {
+        if self.slot.returning {
+            return Order::Return;
+        }
+        self.shared.sessions().ordered(&self.node).map_or(Order::None, Order::Renew)
+    }
+}
+
 impl<H: Handle> Drop for SessionState<H> {
     fn drop(&mut self) {
         self.shared.slots.close(&self.node, &self.slot);
@@ -187,12 +196,8 @@ fn session_stream<H: Handle>(
                 session.over = true;
                 return Some((Err(status), session));
             }
-            let message = session_message(
-                &session.shared.handle.state(),
-                &session.node,
-                &session.slot.session,
-                session.slot.returning,
-            );
+            let order = session.order();
+            let message = session_message(&session.shared.handle.state(), &session.node, &session.slot.session, order);
             let print = message.as_ref().map(fingerprint);
             match message {
                 Some(message) if print != session.sent => {
