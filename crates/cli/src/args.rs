@@ -56,6 +56,7 @@ pub(crate) enum Command {
     #[command(subcommand, arg_required_else_help = true, subcommand_value_name = "COMMAND")]
     Bench(verb::bench::BenchCommand),
     Ca(verb::ca::CaArgs),
+    Check(verb::check::CheckArgs),
     Completion(verb::completion::CompletionArgs),
     Daemon(verb::daemon::DaemonArgs),
     Demo(verb::demo::DemoArgs),

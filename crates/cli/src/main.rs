@@ -66,6 +66,10 @@ fn dispatch(cli: &Cli) -> Result<(), Failure> {
             logging::start(&cli.global)?;
             on_one_thread(verb::bench::run(command, &mut out))
         }
+        Command::Check(args) => {
+            logging::start(&cli.global)?;
+            on_one_thread(verb::check::run(args, &mut out))
+        }
         Command::Completion(args) => verb::completion::run(args, &mut out),
         Command::Man(args) => verb::man::run(args, &mut out),
         Command::Update(args) if args.is_empty() => out.text(help_of("update")),
@@ -101,7 +105,12 @@ async fn ask(command: &Command, context: &mut Context) -> Result<(), Failure> {
         Command::Update(args) => verb::update::run(args, context).await,
         Command::Version => verb::version::run(context).await,
         // These ask nobody and were carried out before.
-        Command::Bench(_) | Command::Completion(_) | Command::Daemon(_) | Command::Man(_) | Command::Up(_) => Ok(()),
+        Command::Bench(_)
+        | Command::Check(_)
+        | Command::Completion(_)
+        | Command::Daemon(_)
+        | Command::Man(_)
+        | Command::Up(_) => Ok(()),
     }
 }
 

@@ -41,8 +41,8 @@ pub enum Present {
     Pending(Membership),
     /// A worker.
     Worker(Membership),
-    /// A manager.
-    Manager(Membership, Control),
+    /// A manager, with its replica of the cluster's state.
+    Manager(Membership, Control, replica::Replica),
     /// A member whose part stopped with an error.
     Error(Membership, Failure),
 }
@@ -148,7 +148,7 @@ impl Present {
             Self::Inactive => None,
             Self::Pending(membership)
             | Self::Worker(membership)
-            | Self::Manager(membership, _)
+            | Self::Manager(membership, ..)
             | Self::Error(membership, _) => Some(membership),
         }
     }
@@ -156,7 +156,7 @@ impl Present {
     /// The manager's control, or why there is none (engine-api.md 2.1, 3).
     pub fn control(&self) -> Result<&Control, ApiError> {
         Err(ApiError::unavailable(match self {
-            Self::Manager(_, control) => return Ok(control),
+            Self::Manager(_, control, _) => return Ok(control),
             Self::Inactive => NO_SWARM,
             Self::Error(_, failure) if failure.expired => EXPIRED,
             Self::Error(..) => NO_SWARM,
@@ -197,6 +197,15 @@ impl Backend {
     /// The manager's control, or the refusal that a manager-only request gets.
     pub fn control(&self) -> Result<Control, ApiError> {
         self.present().control().cloned()
+    }
+
+    /// The manager's replica, or the refusal that a manager-only request gets.
+    pub fn replica(&self) -> Result<replica::Replica, ApiError> {
+        let present = self.present();
+        match &*present {
+            Present::Manager(_, _, replica) => Ok(replica.clone()),
+            other => other.control().and(Err(ApiError::unavailable(MANAGER_STARTING))),
+        }
     }
 
     /// The task that owns what this machine is.

@@ -14,6 +14,7 @@ pub mod filter;
 #[cfg(test)]
 mod fixture;
 pub mod info;
+pub mod issuance_log;
 pub mod json;
 pub mod nodes;
 mod ping;
@@ -68,6 +69,7 @@ enum Route {
     Status,
     NodesExtended,
     CaStatus,
+    CaLog,
     Renew,
 }
 
@@ -99,6 +101,7 @@ impl Route {
             ["swarmpki", "v1", "status"] if get => Self::Status,
             ["swarmpki", "v1", "nodes"] if get => Self::NodesExtended,
             ["swarmpki", "v1", "ca"] if get => Self::CaStatus,
+            ["swarmpki", "v1", "ca", "log"] if get => Self::CaLog,
             ["swarmpki", "v1", "renew"] if post => Self::Renew,
             _ => return None,
         })
@@ -197,6 +200,7 @@ where
         Route::Status => extra::status(backend),
         Route::NodesExtended => extra::nodes(backend),
         Route::CaStatus => extra::ca(backend),
+        Route::CaLog => issuance_log::page(backend, &call.query).await,
         Route::Renew => extra::renew(backend),
     }
 }
@@ -263,6 +267,7 @@ mod tests {
             ("GET", "/nodes/a/update", None),
             ("GET", "/nosuch", None),
             ("GET", "/swarmpki/v1/status", Some(Route::Status)),
+            ("GET", "/swarmpki/v1/ca/log", Some(Route::CaLog)),
             ("POST", "/swarmpki/v1/renew", Some(Route::Renew)),
             ("GET", "/swarmpki/v1/renew", None),
         ];

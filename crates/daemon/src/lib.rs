@@ -4,12 +4,15 @@
 //! nothing, a worker or a manager, as `init`, `join` and `leave` make it, without restart.
 //!
 //! - [`config`]: where the state lies and where to listen;
+//! - [`check`]: whether the state of a stopped daemon is whole;
 //! - [`lifecycle`]: the one task that owns what this machine is;
 //! - [`engine_api`]: Docker's HTTP API, the swarm part, and our own `/swarmpki/v1` beside it.
 
 pub mod address;
 pub mod backend;
+pub mod check;
 pub mod config;
+mod data_key;
 pub mod engine_api;
 pub mod lifecycle;
 mod listener;

@@ -403,7 +403,7 @@ impl Owner {
         if matches!(self.part, Part::Nothing) {
             return Err(ApiError::unavailable(NOT_MEMBER));
         }
-        if let Present::Manager(_, control) = self.part.present()
+        if let Present::Manager(_, control, _) = self.part.present()
             && !force
         {
             return Err(ApiError::unavailable(leave_refusal(&control.nodes())));

@@ -13,7 +13,7 @@ use serde::{Deserialize, Serialize};
 const FILE: &str = "daemon.json";
 
 /// What belongs to a membership and goes with it; the lock and the daemon's own id stay.
-const MEMBERSHIP: [&str; 4] = ["raft", "certificates", "state.json", "swarmpki-node.json"];
+const MEMBERSHIP: [&str; 5] = ["raft", "certificates", "state.json", "swarmpki-node.json", crate::check::SCRATCH];
 
 /// The daemon's settings of one membership. Stored since format 1.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]

@@ -2,6 +2,7 @@
 
 pub(crate) mod bench;
 pub(crate) mod ca;
+pub(crate) mod check;
 pub(crate) mod completion;
 pub(crate) mod daemon;
 pub(crate) mod demo;

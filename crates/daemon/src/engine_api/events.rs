@@ -202,7 +202,7 @@ async fn follow(backend: &Backend, filters: &Filters, lines: &mpsc::Sender<Bytes
     loop {
         let now = present.borrow_and_update().clone();
         match &*now {
-            Present::Manager(_, control) => tokio::select! {
+            Present::Manager(_, control, _) => tokio::select! {
                 () = follow_manager(control, filters, lines) => return,
                 changed = still_manager(&mut present) => if !changed { return },
             },

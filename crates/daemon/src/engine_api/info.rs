@@ -29,7 +29,7 @@ pub fn swarm_info(present: &Present) -> SwarmInfo {
                 .unwrap_or_default();
         }
         Present::Error(_, failure) => info.error = failure.text.clone(),
-        Present::Manager(_, control) => {
+        Present::Manager(_, control, _) => {
             let nodes = control.nodes();
             info.control_available = true;
             info.nodes = nodes.iter().filter(|node| !node.unfinished).count() as u64;

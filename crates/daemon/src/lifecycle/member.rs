@@ -184,7 +184,7 @@ impl Running {
             status.last_error.as_ref().map_or_else(|| default.to_owned(), |trouble| trouble.text.clone())
         };
         if let Some(seat) = &self.seat {
-            return Present::Manager(membership, seat.control());
+            return Present::Manager(membership, seat.control(), seat.replica());
         }
         match status.phase {
             Phase::Removed => Present::Error(membership, Failure::new(REMOVED)),

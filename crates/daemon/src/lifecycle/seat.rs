@@ -1,6 +1,6 @@
 //! The manager's part of a member: founding a cluster, opening it again, ending it.
 //!
-//! - The data key of the store lies in the header `raft-dek` of the node's key file (pki.md 9.1) and nowhere else; it is
+//! - The data key of the store lies in a header of the node's key file ([`data_key`]) and nowhere else; it is
 //!   written before the store exists, so a store never lies there without its key.
 //! - The order of a founding: root key, certificate and pair on disk, then the store with the first entry. A crash in
 //!   between leaves an init under way, which the next start removes.
@@ -10,8 +10,6 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
-use base64::Engine as _;
-use base64::engine::general_purpose::STANDARD;
 use manager::bootstrap::{Bootstrap, Params};
 use manager::chance::Chance;
 use manager::{Config, Manager};
@@ -27,13 +25,10 @@ use tracing::warn;
 use super::request::InitPlan;
 use super::{STOP_MAX, Setup};
 use crate::backend::Control;
+use crate::data_key;
 use crate::engine_api::error::ApiError;
 use crate::settings::Settings;
 
-/// Header of the key file that holds the store's data key. Source: pki.md 9.1.
-const DATA_KEY_HEADER: &str = "raft-dek";
-/// Length of the data key in bytes.
-const DATA_KEY_BYTES: usize = 32;
 /// Attempts to bind the port of a manager that starts again, and the pause between them.
 const BIND_PAUSE: Duration = Duration::from_millis(50);
 const BIND_ATTEMPTS: u32 = 10;
@@ -77,17 +72,17 @@ impl Founded {
         settings.data_path_port = plan.data_path_port;
         let params = Params { addr: advertise.to_string(), availability: plan.availability, settings };
         let begun = Bootstrap::prepare(params, &chance, now)?;
-        let data_key = chance.bytes::<DATA_KEY_BYTES>()?;
+        let data_key = chance.bytes::<{ data_key::BYTES }>()?;
 
         let dir = setup.state_dir.clone();
         let (chain, key, trust) = (begun.chain, begun.key, begun.trust);
-        let header = STANDARD.encode(data_key);
+        let header = data_key::encode(&data_key);
         let written = tokio::task::spawn_blocking(move || {
             let keystore = Keystore::new(dir);
             keystore.save_trust(trust.raw())?;
             keystore.save_pair(&chain, &key, Role::Manager)?;
             keystore.update_headers(|headers| {
-                headers.insert(DATA_KEY_HEADER.to_owned(), header);
+                headers.insert(data_key::HEADER.to_owned(), header);
             })
         });
         written.await.map_err(|error| SeatError::Store(error.to_string()))??;
@@ -100,14 +95,10 @@ impl Founded {
     /// Opens the store of an earlier run.
     async fn reopen(setup: &Setup) -> Result<Self, SeatError> {
         let dir = setup.state_dir.clone();
-        let headers = tokio::task::spawn_blocking(move || Keystore::new(dir).headers());
-        let headers = headers.await.map_err(|error| SeatError::Store(error.to_string()))??;
-        let data_key = headers
-            .get(DATA_KEY_HEADER)
-            .and_then(|text| STANDARD.decode(text).ok())
-            .filter(|key| key.len() == DATA_KEY_BYTES)
-            .ok_or_else(|| SeatError::NoDataKey(setup.state_dir.display().to_string()))?;
-        let config = store_config(&setup.state_dir, SecretBytes::from(data_key));
+        let data_key = tokio::task::spawn_blocking(move || data_key::load(&Keystore::new(dir)));
+        let data_key = data_key.await.map_err(|error| SeatError::Store(error.to_string()))??;
+        let data_key = data_key.ok_or_else(|| SeatError::NoDataKey(setup.state_dir.display().to_string()))?;
+        let config = store_config(&setup.state_dir, data_key);
         let replica = Replica::open(config).await.map_err(|error| SeatError::Store(error.to_string()))?;
         Ok(Self { replica })
     }
@@ -145,6 +136,11 @@ impl Seat {
     /// The operator's side.
     pub(super) fn control(&self) -> Control {
         self.manager.control()
+    }
+
+    /// The cluster's state and its issuance log.
+    pub(super) fn replica(&self) -> Replica {
+        self.replica.clone()
     }
 
     /// Waits until the store fails for good: the process has to end then.

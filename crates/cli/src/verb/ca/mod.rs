@@ -1,8 +1,10 @@
-//! `swarmpki ca`: shows the root, or replaces it.
+//! `swarmpki ca`: shows the root, or replaces it; [`log`] lists what it signed.
+
+pub(crate) mod log;
 
 use std::time::Duration;
 
-use clap::Args;
+use clap::{Args, Subcommand};
 use serde_json::{Value, json};
 
 use super::Context;
@@ -16,9 +18,12 @@ use crate::spec::{self, ExternalCa};
 /// How often a rotation's progress is read. Source: engine-api.md 8.2.
 const POLL_EVERY: Duration = Duration::from_millis(200);
 
-/// Show or rotate the root CA
+/// Show or rotate the root CA, or list what it signed
 #[derive(Args, Clone, Debug)]
+#[command(args_conflicts_with_subcommands = true, subcommand_value_name = "COMMAND")]
 pub(crate) struct CaArgs {
+    #[command(subcommand)]
+    command: Option<CaCommand>,
     /// Replace the root; a new one is made unless a certificate or key is given
     #[arg(long)]
     rotate: bool,
@@ -42,8 +47,17 @@ pub(crate) struct CaArgs {
     quiet: bool,
 }
 
+/// The verbs of `ca`. Docker has none.
+#[derive(Subcommand, Clone, Debug)]
+pub(crate) enum CaCommand {
+    Log(log::LogArgs),
+}
+
 /// Shows the root, after rotating it if asked.
 pub(crate) async fn run(args: &CaArgs, context: &mut Context) -> Result<(), Failure> {
+    if let Some(CaCommand::Log(args)) = &args.command {
+        return log::run(args, context).await;
+    }
     check(args)?;
     let mut client = context.client().await?;
     let mut swarm: Swarm = client.get("/swarm").await?;

@@ -1,0 +1,136 @@
+//! `swarmpki ca log`: every signature of every CA key, oldest first.
+
+use std::time::Duration;
+
+use clap::Args;
+use daemon::engine_api::issuance_log::{LogLine, LogPage, PAGE_MAX};
+use serde::Serialize;
+
+use super::Context;
+use crate::client::Client;
+use crate::failure::Failure;
+use crate::output::Output;
+
+/// How often a log that is followed is asked for more.
+const LOOK_EVERY: Duration = Duration::from_millis(500);
+/// Headings and widths of the columns; what they hold has these lengths or less.
+const COLUMNS: [(&str, usize); 7] =
+    [("SEQ", 10), ("TIME", 27), ("NODE", 28), ("ROLE", 10), ("SERIAL", 43), ("NOT BEFORE", 23), ("NOT AFTER", 23)];
+
+/// List every certificate that the CA signed: the issuance log of this manager
+#[derive(Args, Clone, Debug)]
+pub(crate) struct LogArgs {
+    /// First entry to show
+    #[arg(long, value_name = "SEQ", default_value_t = 0)]
+    from: u64,
+    /// Go on with new entries as they come
+    #[arg(short, long)]
+    follow: bool,
+}
+
+/// The whole answer as JSON.
+#[derive(Serialize)]
+struct Document<'a> {
+    size: u64,
+    root_hash: &'a str,
+    entries: &'a [LogLine],
+}
+
+/// Prints the log.
+pub(crate) async fn run(args: &LogArgs, context: &mut Context) -> Result<(), Failure> {
+    let mut client = context.client().await?;
+    let mut next = args.from;
+    if context.out.json() && !args.follow {
+        let mut all = Vec::new();
+        let last = loop {
+            let page = page(&mut client, next).await?;
+            let Some(end) = page.entries.last() else { break page };
+            next = end.seq.saturating_add(1);
+            all.extend(page.entries);
+        };
+        return context.out.document(&Document { size: last.size, root_hash: &last.root_hash, entries: &all });
+    }
+    if !context.out.json() {
+        context.out.line(headings())?;
+    }
+    loop {
+        let page = page(&mut client, next).await?;
+        for entry in &page.entries {
+            print(&mut context.out, entry)?;
+            next = entry.seq.saturating_add(1);
+        }
+        if !page.entries.is_empty() {
+            continue;
+        }
+        if !args.follow {
+            return Ok(());
+        }
+        tokio::time::sleep(LOOK_EVERY).await;
+    }
+}
+
+async fn page(client: &mut Client, from: u64) -> Result<LogPage, Failure> {
+    let page = client.own(&format!("/ca/log?from={from}&max={PAGE_MAX}")).await?;
+    page.ok_or_else(|| Failure::new("this daemon keeps no issuance log: it is a Docker Engine, or an older swarmpki"))
+}
+
+/// A line for people, or an object a line.
+fn print(out: &mut Output, entry: &LogLine) -> Result<(), Failure> {
+    if out.json() {
+        let text = serde_json::to_string(entry);
+        return out.line(text.map_err(|error| Failure::new(format!("cannot write an entry as JSON: {error}")))?);
+    }
+    out.line(row(entry))
+}
+
+fn headings() -> String {
+    line(COLUMNS.map(|(heading, _)| heading), "ISSUER")
+}
+
+fn row(entry: &LogLine) -> String {
+    let seq = entry.seq.to_string();
+    let cells = [
+        seq.as_str(),
+        &entry.time,
+        entry.node.as_deref().unwrap_or("CA"),
+        entry.role.as_deref().unwrap_or("-"),
+        &entry.serial,
+        &entry.not_before,
+        &entry.not_after,
+    ];
+    line(cells, entry.issuer.as_deref().unwrap_or("?"))
+}
+
+fn line(cells: [&str; COLUMNS.len()], last: &str) -> String {
+    let mut line = String::new();
+    for (cell, (_, width)) in cells.iter().zip(COLUMNS) {
+        line.push_str(&format!("{cell:<width$}"));
+    }
+    line + last
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn lines_stand_under_their_headings() {
+        let entry = LogLine {
+            seq: 12,
+            time: "2026-11-21T12:00:00.123Z".into(),
+            node: Some("dzm52djk15bshpeec4zdo7hez".into()),
+            role: Some("worker".into()),
+            serial: "7a3f0c3c2b1a09f8e7d6c5b4a392817f6e5d4c3b".into(),
+            not_before: "2026-11-21T11:00:00Z".into(),
+            not_after: "2027-02-19T12:00:00Z".into(),
+            fingerprint: "f".into(),
+            issuer: Some("abcd".into()),
+        };
+        let (headings, row) = (headings(), row(&entry));
+        for (heading, value) in [("NODE", "dzm52"), ("SERIAL", "7a3f"), ("NOT AFTER", "2027"), ("ISSUER", "abcd")] {
+            assert_eq!(headings.find(heading), row.find(value), "{headings}\n{row}");
+        }
+        let root = LogLine { node: None, role: None, issuer: None, ..entry };
+        assert!(super::row(&root).contains("CA                          -         7a3f"), "{}", super::row(&root));
+    }
+}

@@ -1,0 +1,90 @@
+//! `swarmpki check`: whether the state of a stopped daemon is whole.
+
+use std::path::PathBuf;
+use std::time::SystemTime;
+
+use clap::Args;
+use daemon::check::{self, CheckError, Report, StoreReport};
+use daemon::config::default_state_dir;
+
+use crate::failure::Failure;
+use crate::output::Output;
+
+/// Check the state directory of a stopped daemon: key pair, store, every invariant, the whole issuance log
+#[derive(Args, Clone, Debug)]
+pub(crate) struct CheckArgs {
+    /// Where the node's state lies, as given to the daemon
+    #[arg(long, value_name = "DIR")]
+    state_dir: Option<PathBuf>,
+}
+
+/// Checks, and prints what was found; problems are a failure.
+pub(crate) async fn run(args: &CheckArgs, out: &mut Output) -> Result<(), Failure> {
+    let dir = args.state_dir.clone().unwrap_or_else(default_state_dir);
+    let report = check::check(&dir, SystemTime::now().into()).await.map_err(|error| refused(&error))?;
+    if out.json() {
+        out.document(&report)?;
+    } else {
+        out.text(page(&report))?;
+    }
+    match report.problems.len() {
+        0 => Ok(()),
+        // They are in the document.
+        _ if out.json() => Err(Failure::new(summary(&report))),
+        _ => {
+            let listed: Vec<Failure> = report
+                .problems
+                .iter()
+                .map(|problem| Failure::new(format!("problem: {}", problem.text)).hint(problem.hint.clone()))
+                .chain([Failure::new(summary(&report))])
+                .collect();
+            Failure::join(listed)
+        }
+    }
+}
+
+fn refused(error: &CheckError) -> Failure {
+    let failure = Failure::new(error.to_string());
+    match error {
+        CheckError::Lock(_) => failure.hint("A state is checked while its daemon is stopped."),
+        CheckError::StateDir { .. } => failure.hint("Name the directory with --state-dir, and run as its owner."),
+        CheckError::Copy { .. } => failure.hint("The check works on a copy: make room on the disk."),
+    }
+}
+
+fn summary(report: &Report) -> String {
+    match report.problems.len() {
+        1 => format!("1 problem in {}", report.state_dir),
+        count => format!("{count} problems in {}", report.state_dir),
+    }
+}
+
+fn page(report: &Report) -> String {
+    let mut lines = vec![format!("State directory: {}", report.state_dir)];
+    let member = match report.member.as_str() {
+        "none" => "in no swarm: nothing to check",
+        "unfinished" => "an init, join or leave was cut off: the next start of the daemon undoes or finishes it",
+        other => other,
+    };
+    lines.push(format!("Member: {member}"));
+    let facts = [("Cluster", &report.cluster_id), ("Node", &report.node_id), ("Certificate ends", &report.not_after)];
+    lines.extend(facts.iter().filter_map(|(name, value)| Some(format!("{name}: {}", value.as_ref()?))));
+    if let Some(store) = &report.store {
+        lines.extend(store_lines(store));
+    }
+    if report.problems.is_empty() && matches!(report.member.as_str(), "worker" | "manager") {
+        lines.push("No problem found".to_owned());
+    }
+    lines.join("\n") + "\n"
+}
+
+fn store_lines(store: &StoreReport) -> [String; 3] {
+    [
+        format!(
+            "Nodes: {}, unfinished joins: {}, removed: {}, registered leaves: {}",
+            store.nodes, store.unfinished, store.removed, store.leaves
+        ),
+        format!("Issuance log: {} entries, root {}", store.log_size, store.log_root),
+        format!("Last entry: {}, cluster time {}", store.index, store.time),
+    ]
+}

@@ -1,0 +1,193 @@
+//! `check` on the state of a real daemon, whole and damaged; the issuance log over HTTP.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, missing_docs)]
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::time::{Duration, SystemTime};
+
+use bytes::Bytes;
+use http::{Method, Request};
+use http_body_util::{BodyExt, Full};
+use hyper_util::rt::TokioIo;
+use pki::time::Time;
+use serde_json::{Value, json};
+use swarmpki_daemon::check::{CheckError, Report, check};
+use swarmpki_daemon::{Daemon, DaemonConfig, Host};
+use tokio::net::UnixStream;
+use tokio_util::sync::CancellationToken;
+
+async fn call(socket: &Path, method: Method, path: &str, body: Option<Value>) -> (u16, Value) {
+    let stream = UnixStream::connect(socket).await.unwrap();
+    let (mut sender, connection) = hyper::client::conn::http1::handshake(TokioIo::new(stream)).await.unwrap();
+    tokio::spawn(connection);
+    let request = Request::builder().method(method).uri(path).header("host", "api");
+    let request = request.header("content-type", "application/json");
+    let bytes = body.map(|body| body.to_string()).unwrap_or_default();
+    let answer = sender.send_request(request.body(Full::new(Bytes::from(bytes))).unwrap()).await.unwrap();
+    let (head, body) = answer.into_parts();
+    let bytes = body.collect().await.unwrap().to_bytes();
+    (head.status.as_u16(), serde_json::from_slice(&bytes).unwrap_or_else(|error| panic!("{error}: {bytes:?}")))
+}
+
+fn now() -> Time {
+    SystemTime::now().into()
+}
+
+/// Runs a daemon that founds a cluster, lets `meanwhile` look at it, and ends it; answers the state directory.
+async fn manager(dir: &Path, meanwhile: impl AsyncFnOnce(&Path, &Path)) -> PathBuf {
+    let (state, socket) = (dir.join("state"), dir.join("s"));
+    let config = DaemonConfig {
+        state_dir: state.clone(),
+        hosts: vec![Host::Unix(socket.clone())],
+        hostname: Some("host1".into()),
+        ..DaemonConfig::default()
+    };
+    let shutdown = CancellationToken::new();
+    let task = tokio::spawn(Daemon::start(config, shutdown.clone()).await.unwrap().serve());
+    let body = json!({"ListenAddr": "127.0.0.1:0", "AdvertiseAddr": "127.0.0.1"});
+    assert_eq!(call(&socket, Method::POST, "/swarm/init", Some(body)).await.0, 200);
+    meanwhile(&state, &socket).await;
+    shutdown.cancel();
+    task.await.unwrap().unwrap();
+    state
+}
+
+fn copy(from: &Path, to: &Path) {
+    fs::create_dir_all(to).unwrap();
+    for entry in fs::read_dir(from).unwrap() {
+        let entry = entry.unwrap();
+        let target = to.join(entry.file_name());
+        if entry.file_type().unwrap().is_dir() {
+            copy(&entry.path(), &target)
+        } else {
+            drop(fs::copy(entry.path(), target))
+        }
+    }
+}
+
+fn texts(report: &Report) -> String {
+    report.problems.iter().map(|problem| format!("{} | {}\n", problem.text, problem.hint)).collect()
+}
+
+#[tokio::test]
+async fn the_issuance_log_is_read_in_pages() {
+    let dir = tempfile::tempdir().unwrap();
+    manager(dir.path(), async |_, socket| {
+        let (status, page) = call(socket, Method::GET, "/swarmpki/v1/ca/log", None).await;
+        assert_eq!((status, &page["size"]), (200, &json!(2)), "{page}");
+        let entries = page["entries"].as_array().unwrap();
+        assert_eq!(entries.len(), 2);
+        let (root, leaf) = (&entries[0], &entries[1]);
+        let ca = call(socket, Method::GET, "/swarmpki/v1/ca", None).await.1;
+        assert_eq!(
+            (&root["node"], &root["role"], &root["serial"]),
+            (&Value::Null, &Value::Null, &ca["roots"][0]["serial"])
+        );
+        let nodes = call(socket, Method::GET, "/nodes", None).await.1;
+        assert_eq!((&leaf["node"], &leaf["role"]), (&nodes[0]["ID"], &json!("manager")));
+        for entry in entries {
+            assert_eq!(entry["issuer"], ca["roots"][0]["fingerprint"], "{entry}");
+        }
+
+        let page = |query: &'static str| async move {
+            call(socket, Method::GET, &format!("/swarmpki/v1/ca/log?{query}"), None).await
+        };
+        assert_eq!(page("from=1&max=5").await.1["entries"], json!([leaf]));
+        assert_eq!(page("max=1").await.1["entries"], json!([root]));
+        assert_eq!(page("from=2").await.1["entries"], json!([]));
+        assert_eq!(page(&"from=18446744073709551615").await.1["entries"], json!([]));
+        assert_eq!(page("from=x").await, (400, json!({"message": "invalid value for from: x"})));
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_machine_in_no_swarm_has_no_log_and_nothing_to_check() {
+    let dir = tempfile::tempdir().unwrap();
+    assert!(matches!(check(&dir.path().join("none"), now()).await, Err(CheckError::StateDir { .. })));
+    let report = check(dir.path(), now()).await.unwrap();
+    assert_eq!((report.member.as_str(), report.problems.len()), ("none", 0));
+}
+
+#[tokio::test]
+async fn a_managers_state_is_checked_whole_and_damaged() {
+    let dir = tempfile::tempdir().unwrap();
+    let state = manager(dir.path(), async |state, _| {
+        let refused = check(state, now()).await.unwrap_err();
+        assert!(
+            refused.to_string().contains(&format!("in use by another swarmpki daemon (pid {})", std::process::id()))
+        );
+    })
+    .await;
+    let listed = || {
+        let mut names: Vec<_> = fs::read_dir(&state).unwrap().map(|entry| entry.unwrap().file_name()).collect();
+        names.sort();
+        (names, fs::read(state.join("raft/log-1.redb")).unwrap())
+    };
+    let before = listed();
+    let whole = check(&state, now()).await.unwrap();
+    assert_eq!(texts(&whole), "");
+    assert_eq!(whole.member, "manager");
+    let store = whole.store.unwrap();
+    assert_eq!((store.nodes, store.unfinished, store.removed, store.log_size), (1, 0, 0, 2));
+    assert!(listed() == before, "a check changes nothing");
+
+    let later = Time::from(SystemTime::now()).saturating_add(Duration::from_secs(200 * 24 * 3600));
+    let report = check(&state, later).await.unwrap();
+    assert!(texts(&report).starts_with("the node's certificate ended at "), "{}", texts(&report));
+
+    let other = tempfile::tempdir().unwrap();
+    let other = manager(other.path(), async |_, _| {}).await;
+    let put = |name: &str| {
+        let name = name.to_owned();
+        let other = other.join(&name);
+        move |state: &Path| assert!(fs::copy(&other, state.join(&name)).is_ok())
+    };
+    let remove = |name: &'static str| move |state: &Path| fs::remove_file(state.join(name)).unwrap();
+    type Damage = Box<dyn Fn(&Path)>;
+    let rows: [(Damage, &str); 9] = [
+        (Box::new(remove("certificates/swarm-node.key")), "the node has no certificate and key"),
+        (
+            Box::new(remove("certificates/swarm-root-ca.crt")),
+            "the trust bundle certificates/swarm-root-ca.crt is not there",
+        ),
+        (Box::new(put("certificates/swarm-root-ca.crt")), "does not lead to its trust bundle"),
+        (Box::new(put("certificates/swarm-root-ca.crt")), "is not the one that the cluster serves"),
+        (Box::new(put("certificates/swarm-node.key")), "swarm-node.crt"),
+        (Box::new(put("certificates/swarm-node.key")), "the data key does not open it"),
+        (Box::new(put("raft/header")), "the store cannot be opened: "),
+        (Box::new(|state: &Path| cut(&state.join("raft/log-1.redb"))), "the store cannot be opened: "),
+        (Box::new(|state: &Path| fs::write(state.join("daemon.json"), "{").unwrap()), "daemon.json is damaged"),
+    ];
+    for (number, (damage, expected)) in rows.iter().enumerate() {
+        let damaged = dir.path().join(format!("damaged-{number}"));
+        copy(&state, &damaged);
+        damage(&damaged);
+        let report = check(&damaged, now()).await.unwrap();
+        let texts = texts(&report);
+        assert!(texts.contains(expected), "row {number}: {texts:?} has no {expected:?}");
+        assert!(!texts.contains("/.check") && texts.lines().all(|line| !line.ends_with("| ")), "{texts}");
+    }
+
+    // A whole identity of another cluster, over this store: certificate, key and bundle fit each other.
+    let mixed = dir.path().join("mixed");
+    copy(&state, &mixed);
+    let key = fs::read_to_string(state.join("certificates/swarm-node.key")).unwrap();
+    let dek = key.lines().find(|line| line.starts_with("raft-dek: ")).unwrap();
+    for name in ["swarm-node.crt", "swarm-root-ca.crt"] {
+        fs::copy(other.join("certificates").join(name), mixed.join("certificates").join(name)).unwrap();
+    }
+    let foreign = fs::read_to_string(other.join("certificates/swarm-node.key")).unwrap();
+    let foreign_dek = foreign.lines().find(|line| line.starts_with("raft-dek: ")).unwrap().to_owned();
+    fs::write(mixed.join("certificates/swarm-node.key"), foreign.replace(&foreign_dek, dek)).unwrap();
+    let report = check(&mixed, now()).await.unwrap();
+    assert_eq!(
+        texts(&report),
+        "certificates/ and raft/ are of different clusters | put back the directory that belongs to the other\n"
+    );
+}
+
+fn cut(file: &Path) {
+    let length = fs::metadata(file).unwrap().len();
+    fs::OpenOptions::new().write(true).open(file).unwrap().set_len(length / 3).unwrap();
+}
