@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
-use manager::view::{Availability, ClusterSpec, ClusterView, ManagerStatus, NodeSpec, NodeState, NodeView, RaftSpec};
+use manager::view::{Availability, ClusterSpec, ClusterView, ManagerStatus, NodeSpec, NodeState, NodeView, RaftSettings};
 use pki::certificate::IssuerId;
 use pki::identity::Role;
 use pki::secret::SecretString;
@@ -27,7 +27,7 @@ pub(super) fn cluster() -> ClusterView {
         spec: ClusterSpec {
             labels: BTreeMap::new(),
             task_history: Some(5),
-            raft: RaftSpec {
+            raft: RaftSettings {
                 snapshot_interval: 10_000,
                 keep_old_snapshots: Some(0),
                 slow_followers: 500,

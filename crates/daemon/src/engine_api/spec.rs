@@ -3,19 +3,20 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use manager::view::{ClusterSpec, ExternalCa, RaftSpec};
+use cluster::settings::{NODE_CERT_EXPIRY_MIN, Settings};
+use manager::view::{ClusterSpec, ExternalCa, RaftSettings};
 use pki::secret::SecretString;
 use serde_json::Value;
+use wire::status::{CaUpdateRefusal, Refusal};
 
 use super::decode::Object;
 use super::error::ApiError;
+use crate::backend::refusal;
 
 /// The only name a swarm's settings can have.
 pub const SPEC_NAME: &str = "default";
 /// The only protocol of an external CA; any case on input, this one on output.
 pub const EXTERNAL_CA_PROTOCOL: &str = "cfssl";
-/// Shortest life of a node certificate that may be asked for. Source: engine-api.md 2.1.
-pub const NODE_CERT_EXPIRY_MIN: Duration = Duration::from_secs(60 * 60);
 
 /// A Spec as sent, before its rules are checked. Durations in nanoseconds, as sent: they may be negative.
 pub struct SpecRequest {
@@ -86,7 +87,7 @@ impl SpecRequest {
         Ok(ClusterSpec {
             labels: self.labels,
             task_history: Some(self.task_history.unwrap_or_default()),
-            raft: RaftSpec {
+            raft: RaftSettings {
                 snapshot_interval: self.snapshot_interval,
                 keep_old_snapshots: Some(self.keep_old_snapshots.unwrap_or_default()),
                 slow_followers: self.slow_followers,
@@ -111,7 +112,7 @@ impl SpecRequest {
         Ok(ClusterSpec {
             labels: if given.labels.is_empty() { defaults.labels } else { given.labels },
             task_history: given.task_history.or(defaults.task_history),
-            raft: RaftSpec {
+            raft: RaftSettings {
                 snapshot_interval: or(given.raft.snapshot_interval, defaults.raft.snapshot_interval),
                 keep_old_snapshots: given.raft.keep_old_snapshots.or(defaults.raft.keep_old_snapshots),
                 slow_followers: or(given.raft.slow_followers, defaults.raft.slow_followers),
@@ -157,17 +158,16 @@ impl SpecRequest {
                 return Err(ApiError::bad_request(format!("invalid protocol: {protocol:?}")));
             }
         }
-        let invalid =
-            |text: &str| Err(ApiError::bad_request(format!("rpc error: code = InvalidArgument desc = {text}")));
+        let invalid = |rule: Refusal| Err(refusal(rule.into()));
         let expiry_min = i64::try_from(NODE_CERT_EXPIRY_MIN.as_nanos()).unwrap_or(i64::MAX);
         if self.node_cert_expiry_ns != 0 && self.node_cert_expiry_ns < expiry_min {
-            return invalid("minimum certificate expiry time is: 1h0m0s");
+            return invalid(Refusal::ExpiryTooShort);
         }
         if self.heartbeat_ns < 0 {
-            return invalid("heartbeat time period cannot be a negative duration");
+            return invalid(Refusal::HeartbeatNegative);
         }
         if !self.signing_ca_key.expose().is_empty() && self.signing_ca_cert.is_empty() {
-            return invalid("if a signing CA key is provided, the signing CA cert must also be provided");
+            return invalid(Refusal::CaUpdate(CaUpdateRefusal::KeyWithoutCertificate));
         }
         Ok(())
     }
@@ -175,24 +175,7 @@ impl SpecRequest {
 
 /// The settings of a new cluster when nothing is asked for (engine-api.md 5).
 pub fn defaults() -> ClusterSpec {
-    let settings = cluster::settings::Settings::default();
-    ClusterSpec {
-        labels: BTreeMap::new(),
-        task_history: settings.task_history,
-        raft: RaftSpec {
-            snapshot_interval: settings.raft.snapshot_interval,
-            keep_old_snapshots: settings.raft.keep_old_snapshots,
-            slow_followers: settings.raft.slow_followers,
-            election_tick: settings.raft.election_tick,
-            heartbeat_tick: settings.raft.heartbeat_tick,
-        },
-        heartbeat: settings.heartbeat,
-        node_cert_expiry: settings.node_cert_expiry,
-        external_cas: Vec::new(),
-        force_rotate: 0,
-        signing_ca_cert: Vec::new(),
-        autolock: false,
-    }
+    ClusterSpec::from(&Settings::default())
 }
 
 fn duration(ns: i64) -> Duration {

@@ -66,7 +66,7 @@ impl Founded {
     pub(super) async fn found(setup: &Setup, plan: &InitPlan, advertise: SocketAddr) -> Result<Self, SeatError> {
         let chance = Chance::system();
         let now = Time::from(SystemTime::now());
-        let mut settings = manager::control::settings(&plan.spec, &cluster::settings::Settings::default());
+        let mut settings = plan.spec.settings(&cluster::settings::Settings::default());
         settings.default_addr_pool.clone_from(&plan.pools);
         settings.subnet_size = plan.subnet_size;
         settings.data_path_port = plan.data_path_port;
