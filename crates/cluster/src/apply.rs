@@ -5,7 +5,7 @@ use pki::time::Time;
 use crate::command::{Batch, Bootstrap, Command};
 use crate::log::LogEntry;
 use crate::members::Member;
-use crate::node::{Node, Registered};
+use crate::node::Node;
 use crate::outcome::{Outcome, Rejection};
 use crate::roots::Roots;
 use crate::state::{ClusterFacts, State};
@@ -130,15 +130,12 @@ impl State {
         let mut changed = false;
         for id in ids {
             let Some(node) = self.nodes.get(id) else { continue };
-            if node.unfinished.is_some() && now.since(node.created) >= node::UNFINISHED_LIFE {
+            if node.is_given_up(now) {
                 self.forget_join(id);
                 gone.push(id.clone());
                 continue;
             }
-            let old_letter = node.mailbox.iter().any(|letter| now.since(letter.issued) >= node::LETTER_LIFE);
-            let old_leaf = node.previous.iter().any(|(_, until)| *until <= now);
-            let ended = node.unfinished.is_none() && node.offered.iter().any(|leaf| leaf.forgiven_until() < now);
-            if !(old_letter || old_leaf || ended) {
+            if !node.holds_outlived(now) {
                 continue;
             }
             changed = true;
@@ -162,12 +159,7 @@ impl State {
 
     /// Nodes in which [`Command::Collect`] would find something at `now`.
     pub fn collectable(&self, now: Time) -> Vec<pki::identity::NodeId> {
-        let due = |node: &&Arc<Node>| {
-            (node.unfinished.is_some() && now.since(node.created) >= node::UNFINISHED_LIFE)
-                || node.mailbox.iter().any(|letter| now.since(letter.issued) >= node::LETTER_LIFE)
-                || node.previous.iter().any(|(_, until)| *until <= now)
-                || (node.unfinished.is_none() && node.offered.iter().any(|leaf| leaf.forgiven_until() < now))
-        };
+        let due = |node: &&Arc<Node>| node.is_given_up(now) || node.holds_outlived(now);
         self.nodes.values().filter(due).map(|node| node.id.clone()).collect()
     }
 
@@ -189,12 +181,16 @@ impl State {
     }
 }
 
-impl Registered {
-    /// Whether the leaf lets its holder in as a full member, apart from its end.
-    pub fn is_present(self) -> bool {
-        match self {
-            Self::Current | Self::Offered => true,
-            Self::Previous => false,
-        }
+impl Node {
+    /// Whether it is a join that was never finished, and will not be.
+    fn is_given_up(&self, now: Time) -> bool {
+        self.unfinished.is_some() && now.since(self.created) >= node::UNFINISHED_LIFE
+    }
+
+    /// Whether it holds letters or leaves that have outlived their time.
+    fn holds_outlived(&self, now: Time) -> bool {
+        self.mailbox.iter().any(|letter| now.since(letter.issued) >= node::LETTER_LIFE)
+            || self.previous.iter().any(|(_, until)| *until <= now)
+            || (self.unfinished.is_none() && self.offered.iter().any(|leaf| leaf.forgiven_until() < now))
     }
 }

@@ -53,7 +53,7 @@ pub fn check_step(before: &State, after: &State) -> Result<(), Broken> {
             }
             None if node.unfinished.is_none()
                 && !after.removals.contains_key(id)
-                && node.last_leaf_ends() > after.time =>
+                && node.leaves_end > after.time =>
             {
                 return broken(format!("{id} vanished without a removal"));
             }

@@ -93,11 +93,6 @@ impl Node {
         self.current.iter().chain(&self.offered).chain(self.previous.iter().map(|(leaf, _)| leaf))
     }
 
-    /// The last end of any leaf that it may hold.
-    pub fn last_leaf_ends(&self) -> Time {
-        self.leaves_end
-    }
-
     /// The newest letter, or the one that answers to `spki` if there is one.
     pub fn letter(&self, spki: Option<&SpkiHash>) -> Option<&Arc<Letter>> {
         let asked = spki.and_then(|key| self.mailbox.iter().rev().find(|letter| letter.leaf.spki == *key));
@@ -114,6 +109,16 @@ pub enum Registered {
     Offered,
     /// Replaced within the last day.
     Previous,
+}
+
+impl Registered {
+    /// Whether the leaf lets its holder in as a full member, apart from its end.
+    pub fn is_present(self) -> bool {
+        match self {
+            Self::Current | Self::Offered => true,
+            Self::Previous => false,
+        }
+    }
 }
 
 /// What an operator wants of a node (engine-api.md 5, NodeSpec).

@@ -32,7 +32,7 @@ impl State {
         if ready && !force {
             return Err(Rejection::Ready);
         }
-        let until = node.last_leaf_ends();
+        let until = node.leaves_end;
         let node = std::sync::Arc::clone(node);
         self.nodes.remove(id);
         self.release(&node);
