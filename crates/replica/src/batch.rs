@@ -114,11 +114,6 @@ impl<T> Batcher<T> {
         self.queued_bytes = 0;
         self.queue.drain(..).map(|waiting| waiting.item).collect()
     }
-
-    /// Commands that wait.
-    pub fn queued(&self) -> usize {
-        self.queued_commands
-    }
 }
 
 #[cfg(test)]
@@ -197,6 +192,7 @@ mod tests {
         b.offer(4, 1, 90).unwrap();
         assert_eq!(b.offer(5, 1, 11), Err(5));
         assert_eq!(b.drain(), vec![4]);
-        assert_eq!(b.queued(), 0);
+        b.offer(6, 2, 100).unwrap();
+        assert_eq!(b.offer(7, 1, 1), Err(7), "what was drained counts no more, what waits does");
     }
 }

@@ -8,6 +8,9 @@ use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::watch;
 
+/// When a caller that was put off should come back.
+pub(crate) const RETRY_AFTER: Duration = Duration::from_millis(250);
+
 /// A replica of the cluster's state.
 pub trait Handle: Clone + Send + Sync + 'static {
     /// Proposes commands; each gets its own outcome, in order, after its entry is committed and applied here.

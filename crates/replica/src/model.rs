@@ -10,12 +10,11 @@
 //! ```
 
 use crate::Fatal;
-use crate::handle::{Handle, ProposeError, ReadError};
+use crate::handle::{Handle, ProposeError, RETRY_AFTER, ReadError};
 use cluster::{Batch, Command, LogEntry, Outcome, State};
 use pki::time::Time;
 use std::collections::VecDeque;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::Duration;
 use tokio::sync::{oneshot, watch};
 
 /// What goes wrong, in chances out of 1,000 at each step. The default is a healthy log.
@@ -303,8 +302,6 @@ impl Handle for ModelLog {
         Ok(self.state())
     }
 }
-
-const RETRY_AFTER: Duration = Duration::from_millis(250);
 
 #[cfg(test)]
 mod tests;

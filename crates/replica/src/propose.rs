@@ -3,7 +3,7 @@
 use crate::ENTRY_BYTES_MAX;
 use crate::batch::{self, Batcher};
 use crate::fatal::{Fatal, FatalFlag};
-use crate::handle::ProposeError;
+use crate::handle::{ProposeError, RETRY_AFTER};
 use crate::raft::{Node, Progress};
 use crate::replica::{Clock, Limits};
 use cluster::{Batch, Command, Outcome};
@@ -11,11 +11,7 @@ use futures::StreamExt;
 use futures::stream::FuturesOrdered;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::Duration;
 use tokio::sync::{Notify, oneshot};
-
-/// When a caller that found the queue full should come back.
-const RETRY_AFTER: Duration = Duration::from_millis(250);
 
 type Answer = Result<Vec<Outcome>, ProposeError>;
 

@@ -5,7 +5,7 @@ use super::machine::{Machine, Progress};
 use super::network::NoPeers;
 use super::{Stamped, Types};
 use crate::fatal::Fatal;
-use crate::handle::{ProposeError, ReadError};
+use crate::handle::{ProposeError, RETRY_AFTER, ReadError};
 use crate::store::{Store, StoreError};
 use cluster::{Batch, Outcome, State};
 use openraft::errors::{ClientWriteError, LinearizableReadError, RaftError};
@@ -20,7 +20,6 @@ use tokio::sync::watch;
 pub(crate) const FIRST_MEMBER: u64 = 1;
 /// How long a sole voter may take to lead; it takes a few syncs.
 const LEAD_WITHIN: Duration = Duration::from_secs(30);
-const RETRY_AFTER: Duration = Duration::from_millis(250);
 
 /// A running member. Clones share it.
 #[derive(Clone)]
