@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use pki::bundle::TrustBundle;
 use pki::certificate::Certificate;
-use pki::identity::{ClusterId, NodeId};
+use pki::identity::{CA_NAME, ClusterId, NodeId, Role};
 use pki::time::Time;
 use rustls::pki_types::{DnsName, ServerName};
 use rustls::{ClientConfig, ClientConnection, ServerConnection};
@@ -36,8 +36,8 @@ impl ManagerName {
     #[must_use]
     pub fn as_str(self) -> &'static str {
         match self {
-            ManagerName::Ca => "swarm-ca",
-            ManagerName::Manager => "swarm-manager",
+            ManagerName::Ca => CA_NAME,
+            ManagerName::Manager => Role::Manager.ou(),
         }
     }
 }
