@@ -96,17 +96,6 @@ impl Forwarded {
         }
         Ok(())
     }
-
-    /// Whether everything that a role check needs is there.
-    ///
-    /// # Errors
-    /// [`Refusal::ForwardedIncomplete`].
-    pub fn check_complete(&self) -> Result<(), Refusal> {
-        if self.cn.is_empty() || self.org.is_empty() || self.ous.iter().all(String::is_empty) {
-            return Err(Refusal::ForwardedIncomplete);
-        }
-        Ok(())
-    }
 }
 
 fn value(text: &str) -> Result<MetadataValue<Ascii>, Refusal> {
@@ -129,8 +118,7 @@ mod tests {
             let forwarded = Forwarded::new(caller.as_ref(), "10.0.0.7:40000");
             let mut metadata = MetadataMap::new();
             forwarded.write(&mut metadata).unwrap();
-            assert_eq!(Forwarded::read(&metadata), Some(forwarded.clone()));
-            assert_eq!(forwarded.check_complete().is_ok(), caller.is_some());
+            assert_eq!(Forwarded::read(&metadata), Some(forwarded));
         }
     }
 
@@ -143,20 +131,6 @@ mod tests {
         let forwarded = Forwarded::new(Some(&worker()), "10.0.0.7:40000");
         forwarded.write(&mut metadata).unwrap();
         assert_eq!(Forwarded::read(&metadata), Some(forwarded));
-    }
-
-    #[test]
-    fn c159_missing_information_is_noticed() {
-        let good = Forwarded::new(Some(&worker()), "10.0.0.7:40000");
-        for bad in [
-            Forwarded { cn: String::new(), ..good.clone() },
-            Forwarded { org: String::new(), ..good.clone() },
-            Forwarded { ous: vec![], ..good.clone() },
-            Forwarded { ous: vec![String::new()], ..good.clone() },
-        ] {
-            assert_eq!(bad.check_complete(), Err(Refusal::ForwardedIncomplete));
-        }
-        assert_eq!(good.check_complete(), Ok(()));
     }
 
     #[test]
