@@ -51,10 +51,7 @@ pub fn check_step(before: &State, after: &State) -> Result<(), Broken> {
             Some(now) if node.unfinished.is_none() && now.unfinished.is_some() => {
                 return broken(format!("{id} is unfinished again"));
             }
-            None if node.unfinished.is_none()
-                && !after.removals.contains_key(id)
-                && node.leaves_end > after.time =>
-            {
+            None if node.unfinished.is_none() && !after.removals.contains_key(id) && node.leaves_end > after.time => {
                 return broken(format!("{id} vanished without a removal"));
             }
             _ => {}
