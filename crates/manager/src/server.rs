@@ -1,7 +1,8 @@
 //! Port 2377: accepts connections, learns who is at the other end of each, and serves HTTP/2 on it.
 //!
-//! - every handshake has its own task, a time limit and a place among a bounded number, where the oldest gives way;
-//! - callers without a certificate have a budget of their own, likewise, so they crowd out neither nodes nor each other;
+//! - every handshake has its own task, a time limit and a place among a bounded number, where the greediest gives way;
+//! - strangers have a budget of their own, likewise, so they crowd out neither nodes nor each other;
+//! - the budgets together are what the limit of open files allows;
 //! - a connection's standing is decided once, when it is accepted; the connections of a node whose standing changes are let
 //!   go at once: their streams end with the reason, then the connection closes.
 
@@ -30,20 +31,28 @@ use crate::alarm::Alarm;
 use crate::service::Router;
 use crate::shared::Shared;
 
-/// Handshakes under way at a time.
+/// Handshakes under way at a time, at most.
 const HANDSHAKES_MAX: usize = 512;
 /// Time for one handshake.
 const HANDSHAKE_LIMIT: Duration = Duration::from_secs(10);
-/// Connections without a certificate at a time.
-const ANONYMOUS_MAX: usize = 1024;
-/// Connections of all kinds.
-const IDENTIFIED_MAX: usize = 262_144;
-/// How long a connection without a certificate may do nothing.
-const ANONYMOUS_IDLE: Duration = Duration::from_secs(30);
+/// Connections of strangers at a time, at most.
+const STRANGERS_MAX: usize = 1024;
+/// Connections of nodes at a time, at most.
+const NODES_MAX: usize = 262_144;
+/// Connections of one node; an engine has two, and a few more while it renews.
+const PER_NODE_MAX: usize = 16;
+/// File descriptors for everything else: the store, the Engine API, the log.
+const OTHER_FILES: usize = 128;
+/// How long a stranger's connection may do nothing.
+const STRANGER_IDLE: Duration = Duration::from_secs(30);
 /// How long streams have to say goodbye when a connection is let go.
 const FAREWELL: Duration = Duration::from_millis(200);
-/// Streams at a time on one connection.
-const STREAMS_MAX: u32 = 256;
+/// Streams at a time on one connection: an engine has five, a stranger who joins has one.
+const STREAMS_MAX: u32 = 64;
+/// The same for a stranger's.
+const STRANGER_STREAMS_MAX: u32 = 32;
+/// Bytes that a connection may have sent and nobody has read yet.
+const UNREAD_BYTES_MAX: u32 = 128 * 1024;
 /// Bytes of headers of one request.
 const HEADERS_BYTES_MAX: u32 = 16 * 1024;
 /// How long an accept that failed for want of file descriptors is put off.
@@ -87,6 +96,22 @@ impl Peer {
             Some((leaf, standing)) => Caller::Identified(leaf, standing),
             None => Caller::Anonymous,
         }
+    }
+
+    /// The same for a call on behalf of `origin`, if there is one.
+    pub(crate) fn caller_for<'a>(&'a self, origin: Option<&'a Origin>) -> Caller<'a> {
+        match origin {
+            Some(origin) => {
+                let by = self.leaf.as_ref().map(|(leaf, standing)| (leaf, standing));
+                Caller::Forwarded { by, origin }
+            }
+            None => self.caller(),
+        }
+    }
+
+    /// Whether nobody of the cluster is at the other end: no certificate, or one that makes its holder no node.
+    fn is_stranger(&self) -> bool {
+        self.leaf.as_ref().is_none_or(|(_, standing)| standing.cut().is_none())
     }
 
     /// The node that its certificate names.
@@ -149,13 +174,7 @@ impl Call {
 
     /// As authorization sees it.
     pub(crate) fn caller(&self) -> Caller<'_> {
-        match &self.origin {
-            Some(origin) => {
-                let by = self.peer.leaf.as_ref().map(|(leaf, standing)| (leaf, standing));
-                Caller::Forwarded { by, origin }
-            }
-            None => self.peer.caller(),
-        }
+        self.peer.caller_for(self.origin.as_ref())
     }
 
     /// Where the caller is.
@@ -186,10 +205,17 @@ pub(crate) struct Connections {
 }
 
 impl Connections {
+    /// Adds a connection of a node. One too many lets go of its oldest: a node that went wild, or whoever has its key,
+    /// takes places from nobody but itself.
     fn add(&self, node: &NodeId) -> (u64, CancellationToken) {
         let id = self.next.fetch_add(1, Ordering::Relaxed);
         let token = CancellationToken::new();
-        self.lock().entry(node.clone()).or_default().push((id, token.clone()));
+        let mut all = self.lock();
+        let list = all.entry(node.clone()).or_default();
+        if list.len() >= PER_NODE_MAX {
+            list.remove(0).1.cancel();
+        }
+        list.push((id, token.clone()));
         (id, token)
     }
 
@@ -218,8 +244,30 @@ impl Connections {
 
 struct Budgets {
     handshakes: Arc<Bounded>,
-    anonymous: Arc<Bounded>,
-    identified: Arc<Semaphore>,
+    strangers: Arc<Bounded>,
+    nodes: Arc<Semaphore>,
+}
+
+impl Budgets {
+    /// Places for as many connections as there are file descriptors: where each kind has its own, strangers cannot take
+    /// those of nodes.
+    fn of(files: usize) -> Self {
+        let files = files.saturating_sub(OTHER_FILES);
+        let handshakes = HANDSHAKES_MAX.min(files / 8);
+        let strangers = STRANGERS_MAX.min(files / 4);
+        let nodes = NODES_MAX.min(files.saturating_sub(handshakes + strangers)).max(1);
+        Self {
+            handshakes: Bounded::new(handshakes),
+            strangers: Bounded::new(strangers),
+            nodes: Arc::new(Semaphore::new(nodes)),
+        }
+    }
+}
+
+/// File descriptors that this process may have.
+fn files() -> usize {
+    let limit = nix::sys::resource::getrlimit(nix::sys::resource::Resource::RLIMIT_NOFILE);
+    limit.map_or(1024, |(soft, _)| usize::try_from(soft).unwrap_or(usize::MAX))
 }
 
 /// Serves `listener` until `shutdown`.
@@ -229,11 +277,7 @@ pub(crate) async fn serve<H: Handle>(
     routes: Router<H>,
     shutdown: CancellationToken,
 ) {
-    let budgets = Arc::new(Budgets {
-        handshakes: Bounded::new(HANDSHAKES_MAX),
-        anonymous: Bounded::new(ANONYMOUS_MAX),
-        identified: Arc::new(Semaphore::new(IDENTIFIED_MAX)),
-    });
+    let budgets = Arc::new(Budgets::of(files()));
     loop {
         let accepted = tokio::select! {
             () = shutdown.cancelled() => return,
@@ -243,7 +287,7 @@ pub(crate) async fn serve<H: Handle>(
             Ok((stream, addr)) => {
                 let (shared, routes, budgets) = (Arc::clone(&shared), routes.clone(), Arc::clone(&budgets));
                 let shutdown = shutdown.clone();
-                let place = budgets.handshakes.enter();
+                let place = budgets.handshakes.enter(addr.ip());
                 tokio::spawn(async move { connection(shared, stream, addr, routes, place, budgets, shutdown).await });
             }
             Err(error) => {
@@ -286,18 +330,25 @@ async fn connection<H: Handle>(
             return;
         }
     };
-    drop(handshaking);
-    let anonymous = accepted.peer.is_none().then(|| budgets.anonymous.enter());
-    let Ok(_place) = Arc::clone(&budgets.identified).try_acquire_owned() else {
-        tracing::warn!(%addr, "too many connections");
-        return;
-    };
     let leaf = match &accepted.peer {
         Some(verified) => Some(standing(&shared, presented(verified)).await),
         None => None,
     };
+    drop(handshaking);
     let peer = Arc::new(Peer::new(addr, leaf));
-    let registered = peer.node().map(|node| (node.clone(), shared.connections.add(node)));
+    let stranger = peer.is_stranger().then(|| budgets.strangers.enter(addr.ip()));
+    let _place = match &stranger {
+        Some(_) => None,
+        None => match Arc::clone(&budgets.nodes).try_acquire_owned() {
+            Ok(place) => Some(place),
+            Err(_) => {
+                tracing::warn!(%addr, "too many connections of nodes: raise the limit of open files");
+                return;
+            }
+        },
+    };
+    let registered =
+        peer.node().filter(|_| stranger.is_none()).map(|node| (node.clone(), shared.connections.add(node)));
     let cut = registered.as_ref().map(|(_, (_, token))| token.clone()).unwrap_or_default();
     // A removal that was applied between the handshake and this line has found no connection to cut.
     let still = shared.handle.state();
@@ -316,13 +367,15 @@ async fn connection<H: Handle>(
     };
     let mut http = hyper::server::conn::http2::Builder::new(TokioExecutor::new());
     http.timer(TokioTimer::new())
-        .max_concurrent_streams(STREAMS_MAX)
+        .max_concurrent_streams(if stranger.is_some() { STRANGER_STREAMS_MAX } else { STREAMS_MAX })
+        .initial_stream_window_size(UNREAD_BYTES_MAX)
+        .initial_connection_window_size(UNREAD_BYTES_MAX)
         .max_header_list_size(HEADERS_BYTES_MAX)
         .max_send_buf_size(64 * 1024)
         .keep_alive_interval(SILENCE)
         .keep_alive_timeout(SILENCE / 3);
     let mut serving = std::pin::pin!(http.serve_connection(TokioIo::new(accepted.stream), service));
-    let mut idle = std::pin::pin!(idle(Arc::clone(&peer), anonymous));
+    let mut idle = std::pin::pin!(idle(Arc::clone(&peer), stranger));
     let ended = tokio::select! {
         result = &mut serving => Some(result),
         () = cut.cancelled() => None,
@@ -338,9 +391,9 @@ async fn connection<H: Handle>(
     }
 }
 
-/// Ends when a connection without a certificate has done nothing for a while, or has to give way; never for others.
-async fn idle(peer: Arc<Peer>, anonymous: Option<Place>) {
-    let Some(place) = anonymous else { return std::future::pending().await };
+/// Ends when a stranger's connection has done nothing for a while, or has to give way; never for others.
+async fn idle(peer: Arc<Peer>, stranger: Option<Place>) {
+    let Some(place) = stranger else { return std::future::pending().await };
     let mut served = u64::MAX;
     loop {
         let now = peer.served.load(Ordering::Relaxed);
@@ -349,7 +402,7 @@ async fn idle(peer: Arc<Peer>, anonymous: Option<Place>) {
         }
         served = now;
         tokio::select! {
-            () = tokio::time::sleep(ANONYMOUS_IDLE) => {}
+            () = tokio::time::sleep(STRANGER_IDLE) => {}
             () = place.evicted() => return,
         }
     }
@@ -380,5 +433,26 @@ fn presented(verified: &mtls::VerifiedPeer) -> Presented {
         spki: verified.spki,
         issuer: IssuerHash::of(&verified.issuer),
         not_after: verified.not_after,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn budgets_fit_the_files_there_are() {
+        for (files, nodes) in [(1 << 30, NODES_MAX), (65_536, 65_536 - 128 - 512 - 1024), (1024, 560), (64, 1)] {
+            assert_eq!(Budgets::of(files).nodes.available_permits(), nodes, "{files} files");
+        }
+    }
+
+    #[test]
+    fn one_node_holds_a_bounded_number_of_connections() {
+        let connections = Connections::default();
+        let node: NodeId = "node".parse().unwrap_or_else(|_| unreachable!("an id"));
+        let held: Vec<_> = (0..100).map(|_| connections.add(&node).1).collect();
+        assert_eq!(held.iter().filter(|token| !token.is_cancelled()).count(), PER_NODE_MAX);
+        assert!(held.iter().rev().take(PER_NODE_MAX).all(|token| !token.is_cancelled()), "the newest stay");
     }
 }

@@ -13,14 +13,15 @@ mod resource_allocator;
 use std::pin::Pin;
 use std::sync::Arc;
 
-use cluster::authorize::Origin;
+use cluster::authorize::{Method, Origin};
 use futures::Stream;
 use replica::Handle;
 use tonic::body::Body;
+use tonic::metadata::MetadataMap;
 use tonic::{Request, Status};
 use tower::ServiceExt;
 use wire::forward::Forwarded;
-use wire::limits::MANAGER_MESSAGE_BYTES_MAX;
+use wire::limits::DESCRIPTION_BYTES_MAX;
 use wire::server::{
     CaServer, ControlServer, DispatcherServer, HealthServer, LogBrokerServer, NodeCaServer, RaftMembershipServer,
     ResourceAllocatorServer,
@@ -28,7 +29,7 @@ use wire::server::{
 use wire::status::{Refusal, Unauthorized};
 
 use crate::server::{Call, Peer};
-use crate::shared::Shared;
+use crate::shared::{Shared, refusal};
 
 pub(crate) type Answers<T> = Pin<Box<dyn Stream<Item = Result<T, Status>> + Send>>;
 
@@ -56,25 +57,49 @@ impl<H: Handle> Router<H> {
         Self(Service(shared))
     }
 
-    /// Answers a call; one to an unknown service is UNIMPLEMENTED.
+    /// Answers a call; one to an unknown service is UNIMPLEMENTED. Nothing is read of the message of a caller who may not
+    /// make the call: whom the cluster does not know can make it keep next to nothing.
     pub(crate) async fn answer(self, request: http::Request<Body>) -> http::Response<Body> {
         let service = self.0;
-        let name = request.uri().path().split('/').nth(1).unwrap_or_default().to_owned();
-        let answered = match name.as_str() {
+        let path = request.uri().path().to_owned();
+        let Some((name, _)) = path.strip_prefix('/').and_then(|path| path.split_once('/')) else {
+            return Status::unimplemented("unknown service").into_http();
+        };
+        if let Some(method) = method(&path)
+            && let Err(refusal) = service.judge(&request, method)
+        {
+            return refusal.status().into_http();
+        }
+        let answered = match name {
             "docker.swarmkit.v1.Dispatcher" => {
-                let server = DispatcherServer::new(service).max_decoding_message_size(MANAGER_MESSAGE_BYTES_MAX);
-                server.oneshot(request).await
+                DispatcherServer::new(service).max_decoding_message_size(NODE_BYTES_MAX).oneshot(request).await
             }
             "docker.swarmkit.v1.NodeCA" => {
                 NodeCaServer::new(service).max_decoding_message_size(ISSUE_BYTES_MAX).oneshot(request).await
             }
-            "docker.swarmkit.v1.CA" => CaServer::new(service).oneshot(request).await,
-            "docker.swarmkit.v1.LogBroker" => LogBrokerServer::new(service).oneshot(request).await,
-            "docker.swarmkit.v1.ResourceAllocator" => ResourceAllocatorServer::new(service).oneshot(request).await,
-            "docker.swarmkit.v1.Health" => HealthServer::new(service).oneshot(request).await,
-            "docker.swarmkit.v1.RaftMembership" => RaftMembershipServer::new(service).oneshot(request).await,
-            "docker.swarmkit.v1.Control" => ControlServer::new(service).oneshot(request).await,
-            "swarmpki.v1.Node" => wire::node::NodeServer::new(service).oneshot(request).await,
+            "docker.swarmkit.v1.CA" => {
+                CaServer::new(service).max_decoding_message_size(QUESTION_BYTES_MAX).oneshot(request).await
+            }
+            "docker.swarmkit.v1.LogBroker" => {
+                LogBrokerServer::new(service).max_decoding_message_size(NODE_BYTES_MAX).oneshot(request).await
+            }
+            "docker.swarmkit.v1.ResourceAllocator" => {
+                let server = ResourceAllocatorServer::new(service).max_decoding_message_size(NODE_BYTES_MAX);
+                server.oneshot(request).await
+            }
+            "docker.swarmkit.v1.Health" => {
+                HealthServer::new(service).max_decoding_message_size(QUESTION_BYTES_MAX).oneshot(request).await
+            }
+            "docker.swarmkit.v1.RaftMembership" => {
+                RaftMembershipServer::new(service).max_decoding_message_size(NODE_BYTES_MAX).oneshot(request).await
+            }
+            "docker.swarmkit.v1.Control" => {
+                ControlServer::new(service).max_decoding_message_size(NODE_BYTES_MAX).oneshot(request).await
+            }
+            "swarmpki.v1.Node" => {
+                let server = wire::node::NodeServer::new(service).max_decoding_message_size(QUESTION_BYTES_MAX);
+                server.oneshot(request).await
+            }
             _ => Ok(Status::unimplemented("unknown service").into_http()),
         };
         match answered {
@@ -84,17 +109,68 @@ impl<H: Handle> Router<H> {
     }
 }
 
+impl<H: Handle> Service<H> {
+    /// Whether the caller may call `method`, told by what came with the head of the request.
+    fn judge(&self, request: &http::Request<Body>, method: Method) -> Result<(), Refusal> {
+        let peer = request.extensions().get::<Arc<Peer>>().ok_or(Refusal::Peer(Unauthorized::NoPeer))?;
+        // The keys of forwarded calls are few among the headers, but there is no other way to read them as metadata.
+        let origin = request.headers().get(wire::forward::CERT_KEY).and_then(|_| {
+            let metadata = MetadataMap::from_headers(request.headers().clone());
+            origin(&metadata)
+        });
+        let state = self.0.handle.state();
+        let judged = state.authorize(peer.caller_for(origin.as_ref()), method, self.0.now());
+        judged.map(drop).map_err(|denial| refusal(denial, &state))
+    }
+}
+
+/// What a path asks for, as authorization knows it; none if there is no such method, which its service then says.
+fn method(path: &str) -> Option<Method> {
+    let (service, name) = path.strip_prefix('/')?.split_once('/')?;
+    let service = service.strip_prefix("docker.swarmkit.v1.").unwrap_or(service);
+    Some(match (service, name) {
+        ("CA", "GetRootCACertificate") => Method::GetRootCaCertificate,
+        ("CA", "GetUnlockKey") => Method::GetUnlockKey,
+        ("NodeCA", "IssueNodeCertificate") => Method::IssueNodeCertificate,
+        ("NodeCA", "NodeCertificateStatus") => Method::NodeCertificateStatus,
+        ("Dispatcher", "Session") => Method::Session,
+        ("Dispatcher", "Heartbeat") => Method::Heartbeat,
+        ("Dispatcher", "Assignments") => Method::Assignments,
+        ("Dispatcher", "Tasks") => Method::Tasks,
+        ("Dispatcher", "UpdateTaskStatus") => Method::UpdateTaskStatus,
+        ("Dispatcher", "UpdateVolumeStatus") => Method::UpdateVolumeStatus,
+        ("LogBroker", "ListenSubscriptions") => Method::ListenSubscriptions,
+        ("LogBroker", "PublishLogs") => Method::PublishLogs,
+        ("ResourceAllocator", "AttachNetwork") => Method::AttachNetwork,
+        ("ResourceAllocator", "DetachNetwork") => Method::DetachNetwork,
+        ("Health", "Check") => Method::HealthCheck,
+        ("RaftMembership", "Join") => Method::RaftJoin,
+        ("RaftMembership", "Leave") => Method::RaftLeave,
+        ("Control", _) => Method::Control,
+        ("swarmpki.v1.Node", "Clock") => Method::Clock,
+        _ => return None,
+    })
+}
+
 /// The largest request for a certificate: a CSR of 8 KiB, a token, and room for fields to come.
-const ISSUE_BYTES_MAX: usize = 64 * 1024;
+const ISSUE_BYTES_MAX: usize = 16 * 1024;
+/// The largest message of a node: its description, and as much again.
+const NODE_BYTES_MAX: usize = 2 * DESCRIPTION_BYTES_MAX;
+/// The largest message where there is nothing to say but a name.
+const QUESTION_BYTES_MAX: usize = 4 * 1024;
 
 /// Who makes the call, and on whose behalf.
 pub(crate) fn call<T>(request: &Request<T>) -> Result<Call, Refusal> {
     let peer = request.extensions().get::<Arc<Peer>>().ok_or(Refusal::Peer(Unauthorized::NoPeer))?;
-    let origin = Forwarded::read(request.metadata()).map(|told| Origin {
+    Ok(Call::new(Arc::clone(peer), origin(request.metadata())))
+}
+
+/// The original caller of a forwarded call.
+fn origin(metadata: &MetadataMap) -> Option<Origin> {
+    Forwarded::read(metadata).map(|told| Origin {
         node: told.cn,
         organization: told.org,
         units: told.ous,
         addr: told.remote_addr.and_then(|addr| addr.parse().ok()),
-    });
-    Ok(Call::new(Arc::clone(peer), origin))
+    })
 }

@@ -4,8 +4,6 @@ use std::time::Duration;
 
 /// The port that carries every service.
 pub const PORT: u16 = 2377;
-/// The largest message that a manager takes, in bytes.
-pub const MANAGER_MESSAGE_BYTES_MAX: usize = 4 * 1024 * 1024;
 /// The largest message that a bootstrap connection takes, in bytes.
 pub const BOOTSTRAP_MESSAGE_BYTES_MAX: usize = 4 * 1024 * 1024;
 /// The largest message that a node takes on its session, in bytes. Ours: engines take up to 2^31 - 1.
