@@ -216,9 +216,7 @@ fn refusal(rejection: &Rejection, node: Option<&NodeId>) -> Refusal {
 pub fn chain_pem(letter: &Letter) -> Vec<u8> {
     let mut chain = Vec::with_capacity(2048);
     for der in std::iter::once(&letter.certificate).chain(&letter.ladder) {
-        if let Ok(certificate) = pki::certificate::Certificate::from_der(der.as_slice()) {
-            chain.extend_from_slice(certificate.pem().as_bytes());
-        }
+        chain.extend_from_slice(pki::certificate::pem_of_der(der).as_bytes());
     }
     chain
 }

@@ -2,18 +2,29 @@
 
 const DIGITS: &[u8; 36] = b"0123456789abcdefghijklmnopqrstuvwxyz";
 
+/// Digits taken by one division: 36^5 is the largest power that leaves a limb's remainder and the next limb in 64 bits with room.
+const DIGITS_A_PASS: usize = 5;
+const DIVISOR: u64 = 36_u64.pow(DIGITS_A_PASS as u32);
+const _: () = assert!(DIVISOR < 1 << 32);
+
 /// Writes `bytes`, a big-endian integer, as exactly `N` digits, zeros in front; digits that do not fit are lost.
 pub(crate) fn encode<const N: usize>(bytes: &[u8]) -> [u8; N] {
-    let mut number = zeroize::Zeroizing::new(bytes.to_vec());
+    let limb = |chunk: &[u8]| chunk.iter().rev().fold(0_u32, |limb, byte| limb << 8 | u32::from(*byte));
+    // Least limb last, as the bytes are.
+    let reversed = zeroize::Zeroizing::new(bytes.iter().rev().copied().collect::<Vec<u8>>());
+    let mut number = zeroize::Zeroizing::new(reversed.chunks(4).rev().map(limb).collect::<Vec<u32>>());
     let mut digits = [b'0'; N];
-    for digit in digits.iter_mut().rev() {
-        let mut remainder = 0_u32;
-        for byte in number.iter_mut() {
-            let value = remainder << 8 | u32::from(*byte);
-            *byte = u8::try_from(value / 36).unwrap_or(u8::MAX);
-            remainder = value % 36;
+    for pass in digits.rchunks_mut(DIGITS_A_PASS) {
+        let mut remainder = 0_u64;
+        for limb in number.iter_mut() {
+            let value = remainder << 32 | u64::from(*limb);
+            *limb = u32::try_from(value / DIVISOR).unwrap_or(u32::MAX);
+            remainder = value % DIVISOR;
         }
-        *digit = DIGITS[usize::try_from(remainder).unwrap_or(0) % 36];
+        for digit in pass.iter_mut().rev() {
+            *digit = DIGITS[usize::try_from(remainder % 36).unwrap_or(0)];
+            remainder /= 36;
+        }
     }
     digits
 }

@@ -111,7 +111,7 @@ impl Certificate {
 
     /// One PEM block.
     pub fn pem(&self) -> String {
-        pem_block::encode_plain(TAG, self.der()).as_str().to_owned()
+        pem_of_der(self.der())
     }
 
     /// The subject, a DER name.
@@ -405,6 +405,11 @@ impl Known {
         }
         known
     }
+}
+
+/// The PEM block of a certificate given as DER, which is not looked at: for certificates that were parsed before they were stored.
+pub fn pem_of_der(der: &[u8]) -> String {
+    pem_block::encode_plain(TAG, der).as_str().to_owned()
 }
 
 /// PEM blocks one after the other.
