@@ -52,17 +52,21 @@ struct Report {
 pub(super) async fn run(args: &HandshakeArgs, out: &mut Output) -> Result<(), Failure> {
     let meter = Meter::new(&args.target)?;
     let target = Arc::new(args.target.reach().await?);
-    let member = Arc::new(Member::join(&target).await?);
-    // The first use of a certificate is noted by the manager: not part of what follows.
-    one(&target, &member).await?;
+    let mut members = Vec::with_capacity(args.concurrency.max(1));
+    for _ in 0..args.concurrency.max(1) {
+        let member = Member::join(&target).await?;
+        // The first use of a certificate is noted by the manager: not part of what follows.
+        one(&target, &member).await?;
+        members.push(member);
+    }
     let client = own()?;
     let running = meter.start().await?;
     let start = Instant::now();
     let left = Arc::new(AtomicUsize::new(args.count));
     let (tell, mut told) = tokio::sync::mpsc::unbounded_channel();
     let mut workers = JoinSet::new();
-    for _ in 0..args.concurrency.max(1) {
-        let (target, member, left, tell) = (Arc::clone(&target), Arc::clone(&member), Arc::clone(&left), tell.clone());
+    for member in members {
+        let (target, left, tell) = (Arc::clone(&target), Arc::clone(&left), tell.clone());
         let take = move || left.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |left| left.checked_sub(1)).is_ok();
         workers.spawn(async move {
             while take() {
