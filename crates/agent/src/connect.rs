@@ -28,15 +28,15 @@ const NO_ANSWER: &str = "no answer within 5 s";
 /// Calls that may wait in a channel.
 const BUFFERED_CALLS: usize = 8;
 
-/// Fills `bytes` from the operating system's generator.
-pub(crate) fn fill_random(bytes: &mut [u8]) {
-    // The generator of aws-lc aborts rather than fail; there is nothing to handle.
-    let _ = aws_lc_rs::rand::fill(bytes);
+/// Fills `bytes` from the operating system's generator. Keys come from it: bytes that could not be drawn are never used.
+pub(crate) fn fill_random(bytes: &mut [u8]) -> io::Result<()> {
+    aws_lc_rs::rand::fill(bytes).map_err(|_| io::Error::other("the system gives no random numbers"))
 }
 
+/// A seed for what is spread in time. Nothing secret comes from it: without random numbers it is the same as another node's.
 pub(crate) fn random_u64() -> u64 {
     let mut bytes = [0; 8];
-    fill_random(&mut bytes);
+    let _ = fill_random(&mut bytes);
     u64::from_le_bytes(bytes)
 }
 

@@ -161,7 +161,7 @@ fn new_key() -> Result<PrivateKey, Failure> {
     let mut last = None;
     for _ in 0..SEEDS_MAX {
         let mut seed = zeroize::Zeroizing::new([0; 32]);
-        fill_random(seed.as_mut_slice());
+        fill_random(seed.as_mut_slice()).map_err(|error| local(&error))?;
         match PrivateKey::generate_p256(&seed) {
             Ok(key) => return Ok(key),
             Err(error) => last = Some(local(&error)),

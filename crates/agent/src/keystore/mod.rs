@@ -337,8 +337,9 @@ impl Keystore {
         let path = self.key_path();
         let kek = if seal { lock(&self.kek).key.clone() } else { None };
         let (mut salt, mut iv) = ([0; 8], [0; 16]);
-        crate::connect::fill_random(&mut salt);
-        crate::connect::fill_random(&mut iv);
+        crate::connect::fill_random(&mut salt)
+            .and_then(|()| crate::connect::fill_random(&mut iv))
+            .map_err(|source| KeystoreError::io(&path, "write", source))?;
         let bytes = file
             .encode(kek.as_deref().map(|key| (key, salt, iv)))
             .map_err(|error| KeystoreError::key(path.clone(), error))?;
@@ -371,7 +372,7 @@ impl Keystore {
             self.disk.create_dir(dir, mode).map_err(|source| KeystoreError::io(dir, "make", source))?;
         }
         let mut random = [0; 8];
-        crate::connect::fill_random(&mut random);
+        crate::connect::fill_random(&mut random).map_err(|source| KeystoreError::io(path, "write", source))?;
         let name = path.file_name().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default();
         let name = format!("{TEMPORARY}{name}{}", u64::from_le_bytes(random));
         let temporary = path.with_file_name(name);

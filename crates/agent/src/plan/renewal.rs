@@ -7,16 +7,12 @@
 use std::time::Duration;
 
 use pki::identity::Role;
+use pki::renewal::{FORCED_RENEWAL_PAUSE, RENEWAL_BACKOFF};
 use pki::time::Time;
 
 use super::Plan;
 use super::io::{Effect, Timer};
 
-/// The pause between a trigger and the renewal. Source: pki.md 1.
-pub(crate) const TRIGGER_PAUSE: Duration = Duration::from_millis(500);
-/// Backoff after a failed renewal. Source: pki.md 1.
-pub(crate) const RENEWAL_BACKOFF: (Duration, Duration, Duration) =
-    (Duration::from_secs(5), Duration::from_secs(5), Duration::from_secs(3600));
 /// How often the clock is looked at while a renewal is far away: it may have been set, or the machine slept. Ours.
 const LOOK_AGAIN: Duration = Duration::from_secs(600);
 
@@ -59,7 +55,7 @@ impl Plan {
         let at = self.effective(now);
         let Some(held) = &self.held else { return };
         let (wait, delay) = if self.renewal.triggered {
-            (Wait::Trigger, TRIGGER_PAUSE)
+            (Wait::Trigger, FORCED_RENEWAL_PAUSE)
         } else if self.renewal.failures > 0 {
             let (base, factor, max) = RENEWAL_BACKOFF;
             let bound = pki::renewal::backoff_bound(base, factor, max, self.renewal.failures);

@@ -12,6 +12,7 @@ use pki::certificate::Certificate;
 use pki::csr::Csr;
 use pki::identity::Role;
 use pki::issue::LEAF_BACKDATE;
+use pki::renewal::STATUS_BACKOFF;
 use pki::time::Time;
 use tonic::Code;
 
@@ -24,9 +25,6 @@ use crate::error::{JoinError, Retry};
 pub(crate) const ATTEMPTS_MAX: u32 = 5;
 /// The pause between attempts of a join. Source: pki.md 1.
 pub(crate) const JOIN_PAUSE: Duration = Duration::from_secs(2);
-/// Backoff between two questions about a request. Source: pki.md 1.
-pub(crate) const POLL_BACKOFF: (Duration, Duration, Duration) =
-    (Duration::from_secs(1), Duration::from_secs(1), Duration::from_secs(30));
 /// Questions about a renewal before it counts as failed, so that orders are obeyed again. Ours: engines ask for ever.
 const RENEWAL_POLLS_MAX: u32 = 40;
 /// Issuance states. Source: pki.md 6.2.
@@ -235,7 +233,7 @@ impl Plan {
             return self.request_failed(now, &error, out);
         }
         request.stage = Stage::Between;
-        let (base, factor, max) = POLL_BACKOFF;
+        let (base, factor, max) = STATUS_BACKOFF;
         let bound = pki::renewal::backoff_bound(base, factor, max, request.polls);
         let delay = self.chance.delay(bound);
         out.push(Effect::Start(Timer::Poll, delay));
@@ -453,6 +451,7 @@ impl Plan {
             self.raise_floor(begin, out);
         }
         let before = self.held.replace(held);
+        self.clock_doubt = None;
         self.status.installed += 1;
         match before {
             None => {
