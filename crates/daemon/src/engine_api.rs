@@ -71,6 +71,7 @@ enum Route {
     CaStatus,
     CaLog,
     Renew,
+    NodeRenew(String),
 }
 
 impl Route {
@@ -103,6 +104,7 @@ impl Route {
             ["swarmpki", "v1", "ca"] if get => Self::CaStatus,
             ["swarmpki", "v1", "ca", "log"] if get => Self::CaLog,
             ["swarmpki", "v1", "renew"] if post => Self::Renew,
+            ["swarmpki", "v1", "nodes", reference, "renew"] if post => Self::NodeRenew(segment(reference)?),
             _ => return None,
         })
     }
@@ -202,6 +204,7 @@ where
         Route::CaStatus => extra::ca(backend),
         Route::CaLog => issuance_log::page(backend, &call.query).await,
         Route::Renew => extra::renew(backend),
+        Route::NodeRenew(reference) => nodes::order_renewal(backend, &reference),
     }
 }
 
@@ -269,6 +272,8 @@ mod tests {
             ("GET", "/swarmpki/v1/status", Some(Route::Status)),
             ("GET", "/swarmpki/v1/ca/log", Some(Route::CaLog)),
             ("POST", "/swarmpki/v1/renew", Some(Route::Renew)),
+            ("POST", "/swarmpki/v1/nodes/x/renew", Some(Route::NodeRenew("x".into()))),
+            ("GET", "/swarmpki/v1/nodes/x/renew", None),
             ("GET", "/swarmpki/v1/renew", None),
         ];
         for (method, path, expected) in rows {

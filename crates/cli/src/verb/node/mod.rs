@@ -4,6 +4,7 @@ pub(crate) mod demote;
 pub(crate) mod inspect;
 pub(crate) mod ls;
 pub(crate) mod promote;
+pub(crate) mod renew;
 pub(crate) mod rm;
 mod role;
 pub(crate) mod update;
@@ -24,6 +25,7 @@ pub(crate) enum NodeCommand {
     #[command(visible_alias = "list")]
     Ls(ls::LsArgs),
     Promote(promote::PromoteArgs),
+    Renew(renew::RenewArgs),
     #[command(visible_alias = "remove")]
     Rm(rm::RmArgs),
     Update(update::UpdateArgs),
@@ -36,6 +38,7 @@ pub(crate) async fn run(command: &NodeCommand, context: &mut Context) -> Result<
         NodeCommand::Inspect(args) => inspect::run(args, context).await,
         NodeCommand::Ls(args) => ls::run(args, context).await,
         NodeCommand::Promote(args) => promote::run(args, context).await,
+        NodeCommand::Renew(args) => renew::run(args, context).await,
         NodeCommand::Rm(args) => rm::run(args, context).await,
         NodeCommand::Update(args) => update::run(args, context).await,
     }
