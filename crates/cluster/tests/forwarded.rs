@@ -67,7 +67,7 @@ fn c158_to_c163_forwarded_calls() {
     );
     let elsewhere = origin(&one, "elsewhere", &["swarm-worker"]);
     assert_eq!(ask(by(&manager), &elsewhere, Method::Session), Err(Denial::ForwardedOrganization), "c161");
-    let gone = origin(&id(2).to_string(), &ours, &["swarm-worker"]);
+    let gone = origin(id(2).as_str(), &ours, &["swarm-worker"]);
     assert_eq!(ask(by(&manager), &gone, Method::Heartbeat), Err(Denial::ForwardedRemoved(id(2))), "c162");
     assert_eq!(ask(by(&manager), &as_worker, Method::Heartbeat), Ok(Grant::Node(Role::Worker)));
 
