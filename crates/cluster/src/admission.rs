@@ -4,10 +4,11 @@ use std::sync::Arc;
 
 use pki::identity::NodeId;
 use pki::key::SpkiHash;
+use pki::time::Time;
 
 use crate::apply::Entry;
 use crate::command::Admit;
-use crate::node::{Letter, Node};
+use crate::node::{Letter, Node, TokenUse};
 use crate::outcome::{Outcome, Rejection};
 use crate::state::State;
 use crate::tokens::UNFINISHED_PER_TOKEN_MAX;
@@ -65,16 +66,22 @@ impl State {
     /// The same request by the same token again is the same node again, with its first certificate: so a joiner whose
     /// answer was lost gets it, and leaves no second record behind.
     fn admitted_before(&self, entry: &Entry<'_>, admit: &Admit) -> Option<Outcome> {
-        let again = |(node, letter): &(&Arc<Node>, &Arc<Letter>)| {
-            node.unfinished == Some(admit.token) && letter.answers(&admit.letter.csr, node.role, entry.stamp)
-        };
-        let (node, letter) = self.unfinished_joins(&admit.letter.leaf.spki).find(again)?;
+        let (node, letter) =
+            self.answered_join(&admit.token, &admit.letter.leaf.spki, &admit.letter.csr, entry.stamp)?;
         Some(Outcome::Issued { node: node.id.clone(), letter: Arc::clone(letter), fresh: false })
     }
 
-    /// An unfinished join of this key, with what was issued to it.
-    pub fn unfinished_join(&self, key: &SpkiHash) -> Option<(&Arc<Node>, &Arc<Letter>)> {
-        self.unfinished_joins(key).next()
+    /// The unfinished join that this very request made by this token, with what was issued to it: asked again while its
+    /// leaf holds, it is the answer.
+    pub fn answered_join(
+        &self,
+        token: &TokenUse,
+        key: &SpkiHash,
+        csr: &[u8],
+        now: Time,
+    ) -> Option<(&Arc<Node>, &Arc<Letter>)> {
+        self.unfinished_joins(key)
+            .find(|(node, letter)| node.unfinished == Some(*token) && letter.answers(csr, node.role, now))
     }
 
     /// The unfinished joins of this key, each with what was issued to it: one, unless the joiner came with two tokens

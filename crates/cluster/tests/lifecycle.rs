@@ -61,11 +61,11 @@ fn c006_a_join_is_unfinished_until_its_leaf_is_used() {
     assert_eq!(issued(&outcome), (&id(1), &admission.letter, true));
     assert_eq!(cluster.state.finished().count(), 1, "only the manager");
     assert_eq!(cluster.state.tokens.rows[0].unfinished, 1);
-    assert_eq!(cluster.state.unfinished_join(&spki(1)).unwrap().0.id, id(1));
+    assert_eq!(cluster.state.unfinished_joins(&spki(1)).next().unwrap().0.id, id(1));
     assert!(matches!(cluster.confirm(1, &admission.letter), Outcome::Done { .. }));
     assert_eq!(cluster.state.finished().count(), 2);
     assert_eq!(cluster.state.tokens.rows[0].unfinished, 0);
-    assert!(cluster.state.unfinished_join(&spki(1)).is_none());
+    assert!(cluster.state.unfinished_joins(&spki(1)).next().is_none());
     assert_eq!(cluster.node(1).current.as_ref(), Some(&admission.letter.leaf));
     assert!(cluster.node(1).mailbox.is_empty() && cluster.node(1).offered.is_empty());
     assert_eq!(cluster.confirm(1, &admission.letter), Outcome::Unchanged, "seen again");

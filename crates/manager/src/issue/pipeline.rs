@@ -54,9 +54,8 @@ impl<H: Handle> Shared<H> {
         let mut state = self.handle.state();
         let mut purpose = super::admit(&state, call.caller(), &request, now)?;
         if let Purpose::Join(admission) = &purpose
-            && let Some((node, letter)) = state.unfinished_join(&csr.public_key().hash())
-            && node.unfinished == Some(admission.token)
-            && letter.csr == request.csr
+            && let Some((node, letter)) =
+                state.answered_join(&admission.token, &csr.public_key().hash(), &request.csr, now)
         {
             return Ok(Issued { node: node.id.clone(), letter: Arc::clone(letter) });
         }
