@@ -196,7 +196,8 @@ impl<H: Handle> Control<H> {
             }
             None => (NodeState::Unknown, ""),
         };
-        let leaf = node.current.as_ref().or_else(|| node.offered.last());
+        // The newest: a node keeps its session on the leaf before, and shows the new one when it reconnects.
+        let leaf = node.offered.last().or(node.current.as_ref());
         let renew_window = leaf.map(|leaf| {
             if node.ours {
                 let at = pki::renewal::renew_at(received(leaf), leaf.not_after, &leaf.serial);
