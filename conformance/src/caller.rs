@@ -14,6 +14,7 @@ use tokio_rustls::rustls::pki_types::pem::PemObject;
 use tokio_rustls::rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName};
 use tokio_rustls::rustls::{ClientConfig, RootCertStore};
 use tonic::Status;
+use tonic::codegen::http::uri::PathAndQuery;
 use tonic::transport::{Channel, Endpoint};
 use wire::client::{
     CaClient, ControlClient, DispatcherClient, HealthClient, LogBrokerClient, NodeCaClient, RaftMembershipClient,
@@ -136,6 +137,24 @@ impl Caller {
     /// The `RaftMembership` service.
     pub fn raft_membership(&self) -> RaftMembershipClient<Channel> {
         RaftMembershipClient::new(self.channel.clone())
+    }
+
+    /// Calls any method by its path with an empty message; what the manager said if it refused, at once or in place of a first answer.
+    ///
+    /// # Panics
+    /// If it neither answers nor refuses within an engine's limit.
+    pub async fn refusal(&self, path: &'static str) -> Option<Status> {
+        let mut grpc = tonic::client::Grpc::new(self.channel.clone());
+        let asked = async {
+            grpc.ready().await.map_err(|error| Status::unavailable(format!("{error:?}")))?;
+            // A method with one answer looks like one with a stream of one.
+            let codec = tonic_prost::ProstCodec::<(), ()>::default();
+            let answers =
+                grpc.server_streaming(tonic::Request::new(()), PathAndQuery::from_static(path), codec).await?;
+            answers.into_inner().message().await
+        };
+        let answered = tokio::time::timeout(CALL_WITHIN, asked).await;
+        answered.unwrap_or_else(|_| panic!("{path}: neither an answer nor a refusal within {CALL_WITHIN:?}")).err()
     }
 
     /// Asks for a certificate.

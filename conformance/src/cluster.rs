@@ -1,10 +1,12 @@
 //! A swarm of ours with one manager, driven at its port 2377 and at its Engine API; no engine and no `docker` needed.
 
 use std::net::SocketAddr;
+use std::time::Duration;
 
 use serde_json::Value;
 use testkit::daemon::Daemon;
 use testkit::loopback::Loopback;
+use testkit::wait;
 
 use crate::caller::{Caller, Pair};
 use crate::csr::{self, Request};
@@ -47,6 +49,17 @@ impl Cluster {
         let swarm = swarm(&manager);
         let text = |value: &Value| value.as_str().expect("a string").to_owned();
         Self { root: text(&swarm["TLSInfo"]["TrustRoot"]), id: text(&swarm["ID"]), manager, net }
+    }
+
+    /// Waits until a manager that was started again serves its cluster: its API answers before that.
+    ///
+    /// # Panics
+    /// If it does not within a minute.
+    pub fn manager_is_back(&self) {
+        wait::until("the manager is back", Duration::from_secs(60), || {
+            let answer = self.manager.api("GET", "/swarm", None);
+            if answer.status == 200 { Ok(()) } else { Err(answer.body) }
+        });
     }
 
     /// Where its port 2377 is.

@@ -7,6 +7,7 @@
 pub mod caller;
 pub mod cluster;
 pub mod csr;
+pub mod storm;
 
 use std::net::Ipv4Addr;
 use std::time::Duration;

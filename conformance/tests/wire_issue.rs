@@ -107,7 +107,7 @@ async fn c009_a_manager_token_is_refused_while_a_cluster_has_one_manager() {
     let mut ours: Request<_> = within(message);
     wire::marker::mark(ours.metadata_mut());
     let refused = stranger.node_ca().issue_node_certificate(ours).await.unwrap_err();
-    assert_eq!(refused.code(), tonic::Code::FailedPrecondition, "{refused}");
+    assert_eq!(refused.code(), Code::FailedPrecondition, "{refused}");
     assert!(refused.message().contains("join with the worker join token"), "{refused}");
 }
 

@@ -1,0 +1,216 @@
+//! A thief with the real root key. What it signs chains to the root and is not registered: on every method it is nobody, and the
+//! manager says aloud that the key is stolen (design 7; conformance 32, 33, 150 and 151).
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
+
+use std::path::Path;
+use std::sync::Arc;
+use std::time::{Duration, SystemTime};
+
+use base64::Engine as _;
+use cluster::authorize::Method;
+use pki::bundle::Issuer;
+use pki::certificate::Certificate;
+use pki::identity::{ClusterId, NodeId, Role, Subject};
+use pki::key::PrivateKey;
+use pki::secret::SecretBytes;
+use pki::serial::Serial;
+use pki::time::Time;
+use replica::{Handle, Replica};
+use swarmpki_conformance::caller::{Caller, Pair, within};
+use swarmpki_conformance::cluster::Cluster;
+use swarmpki_conformance::{csr, node_id, nodes};
+use testkit::require_or_skip;
+use tonic::Code;
+use wire::proto::GetRootCaCertificateRequest;
+
+const ALARM: &str = "forged-or-foreign-leaf";
+const NO_TOKEN: &str = "A valid join token is necessary to join this cluster";
+const TOLD_WITHIN: Duration = Duration::from_secs(5);
+
+fn now() -> Time {
+    SystemTime::now().into()
+}
+
+/// Who has read the root key off a manager's disk.
+struct Thief {
+    issuer: Issuer,
+    cluster: ClusterId,
+}
+
+impl Thief {
+    /// Copies the disk of a manager that is stopped, and opens the copy with the data key of the key file.
+    async fn visit(cluster: &mut Cluster) -> Self {
+        assert!(cluster.manager.stop().success());
+        let state = cluster.manager.folder().join("state");
+        let loot = tempfile::tempdir().unwrap();
+        copy(&state.join("raft"), &loot.path().join("raft"));
+        let headers = swarmpki::keystore::Keystore::new(&state).headers().unwrap();
+        let dek = base64::engine::general_purpose::STANDARD.decode(&headers["raft-dek"]).unwrap();
+        let config = replica::Config {
+            dir: loot.path().join("raft"),
+            dek: SecretBytes::from(dek),
+            clock: Arc::new(now),
+            limits: replica::Limits::default(),
+        };
+        let replica = Replica::open(config).await.unwrap();
+        let stolen = replica.read().await.unwrap();
+        let root = stolen.roots.signing().unwrap();
+        let key = PrivateKey::from_der(root.key.as_ref().unwrap().expose()).unwrap();
+        let signer = root.signer.pem();
+        let issuer =
+            Issuer::build(&root.bundle, Some(signer.as_bytes()), Some(Arc::new(key)), &root.intermediates, now());
+        let thief = Self { issuer: issuer.unwrap(), cluster: stolen.cluster_id().unwrap().clone() };
+        replica.shutdown().await;
+        cluster.manager.restart();
+        cluster.manager_is_back();
+        thief
+    }
+
+    /// A perfect leaf, but for its not being registered.
+    fn leaf(&self, role: Role, node: &NodeId, serial: Serial, key: &str) -> Pair {
+        self.leaf_of(&self.cluster, role, node, serial, key)
+    }
+
+    fn leaf_of(&self, cluster: &ClusterId, role: Role, node: &NodeId, serial: Serial, key: &str) -> Pair {
+        let subject = Subject { cluster: cluster.clone(), role, node: node.clone() };
+        let leaf = pki::issue::Leaf { subject: &subject, serial, now: now(), expiry: Duration::from_secs(7200) };
+        let own = PrivateKey::from_pem(key.as_bytes(), None).unwrap();
+        let certificate = pki::issue::leaf_for_signer(&own, &leaf, &self.issuer).unwrap();
+        Pair { chain: self.issuer.chain_pem(&certificate), key: key.to_owned() }
+    }
+}
+
+fn copy(from: &Path, to: &Path) {
+    std::fs::create_dir(to).unwrap();
+    for entry in std::fs::read_dir(from).unwrap() {
+        let entry = entry.unwrap();
+        std::fs::copy(entry.path(), to.join(entry.file_name())).unwrap();
+    }
+}
+
+fn serial(pair: &Pair) -> Serial {
+    Certificate::parse_pem_bundle(pair.chain.as_bytes()).unwrap()[0].serial()
+}
+
+fn key() -> String {
+    csr::ordinary().key
+}
+
+/// The path of each method; of those that stand for many, one.
+fn path(method: Method) -> &'static str {
+    match method {
+        Method::GetRootCaCertificate => "/docker.swarmkit.v1.CA/GetRootCACertificate",
+        Method::GetUnlockKey => "/docker.swarmkit.v1.CA/GetUnlockKey",
+        Method::IssueNodeCertificate => "/docker.swarmkit.v1.NodeCA/IssueNodeCertificate",
+        Method::NodeCertificateStatus => "/docker.swarmkit.v1.NodeCA/NodeCertificateStatus",
+        Method::Session => "/docker.swarmkit.v1.Dispatcher/Session",
+        Method::Heartbeat => "/docker.swarmkit.v1.Dispatcher/Heartbeat",
+        Method::Assignments => "/docker.swarmkit.v1.Dispatcher/Assignments",
+        Method::Tasks => "/docker.swarmkit.v1.Dispatcher/Tasks",
+        Method::UpdateTaskStatus => "/docker.swarmkit.v1.Dispatcher/UpdateTaskStatus",
+        Method::UpdateVolumeStatus => "/docker.swarmkit.v1.Dispatcher/UpdateVolumeStatus",
+        Method::ListenSubscriptions => "/docker.swarmkit.v1.LogBroker/ListenSubscriptions",
+        Method::PublishLogs => "/docker.swarmkit.v1.LogBroker/PublishLogs",
+        Method::AttachNetwork => "/docker.swarmkit.v1.ResourceAllocator/AttachNetwork",
+        Method::DetachNetwork => "/docker.swarmkit.v1.ResourceAllocator/DetachNetwork",
+        Method::HealthCheck => "/docker.swarmkit.v1.Health/Check",
+        Method::RaftJoin => "/docker.swarmkit.v1.RaftMembership/Join",
+        Method::RaftLeave => "/docker.swarmkit.v1.RaftMembership/Leave",
+        Method::Raft => "/docker.swarmkit.v1.Raft/ProcessRaftMessage",
+        Method::Control => "/docker.swarmkit.v1.Control/ListNodes",
+        Method::Clock => "/swarmpki.v1.Node/Clock",
+    }
+}
+
+/// What a caller is told on each method.
+async fn told(caller: &Caller) -> Vec<(Method, Option<(Code, String)>)> {
+    let mut told = Vec::new();
+    for method in Method::ALL {
+        let refusal = caller.refusal(path(method)).await;
+        told.push((method, refusal.map(|status| (status.code(), status.message().to_owned()))));
+    }
+    told
+}
+
+/// The certificate opens nothing: what needs one is refused, what anybody may call answers as it does to anybody.
+async fn is_nobody(cluster: &Cluster, what: &str, pair: &Pair, victim: &str) {
+    let (caller, stranger) = (cluster.caller(pair).await, cluster.stranger().await);
+    for ((method, refusal), (_, anonymous)) in told(&caller).await.into_iter().zip(told(&stranger).await) {
+        match &anonymous {
+            Some((Code::PermissionDenied, _)) => {
+                let (code, text) = refusal.unwrap_or_else(|| panic!("{what}: {method:?} was allowed"));
+                assert_eq!(code, Code::PermissionDenied, "{what}: {method:?}: {text}");
+            }
+            _ => assert_eq!(refusal, anonymous, "{what}: {method:?}"),
+        }
+    }
+    let root = caller.ca().get_root_ca_certificate(within(GetRootCaCertificateRequest {})).await.unwrap();
+    assert_eq!(root.into_inner().certificate, cluster.root.as_bytes());
+    let refused = caller.issue(csr::ordinary().csr.as_bytes(), "").await.expect_err("no renewal");
+    assert_eq!((refused.code(), refused.message()), (Code::InvalidArgument, NO_TOKEN), "{what}");
+    let (seen, anybodys) = (caller.status(victim).await, stranger.status(victim).await);
+    let words =
+        |answer: Result<_, tonic::Status>| answer.map_err(|status| (status.code(), status.message().to_owned()));
+    assert_eq!(words(seen), words(anybodys), "{what}");
+    let new = caller.issue(csr::ordinary().csr.as_bytes(), &cluster.token("Worker")).await.unwrap().node_id;
+    assert_ne!(new, victim, "{what}: with a token it joins, as anybody");
+}
+
+#[tokio::test]
+async fn c151_a_leaf_signed_with_the_stolen_root_key_opens_nothing_and_raises_the_alarm() {
+    require_or_skip!("swarmpki");
+    let mut cluster = Cluster::start();
+    let worker = cluster.worker().await;
+    drop(worker.caller.session("").await.expect("its leaf is in use"));
+    let manager: NodeId = node_id(&cluster.manager).parse().unwrap();
+    let own = Certificate::parse_pem_bundle(&std::fs::read(cluster.manager.certificates().chain()).unwrap()).unwrap();
+    let thief = Thief::visit(&mut cluster).await;
+
+    let victim: NodeId = worker.id.parse().unwrap();
+    let nobody: NodeId = "nonesuchnonesuchnonesuch1".parse().unwrap();
+    let fresh = |n: u8| Serial::from_random([n; 20]);
+    let rows = [
+        ("an id that never was, as worker", thief.leaf(Role::Worker, &nobody, fresh(1), &key()), &worker.id),
+        ("an id that never was, as manager", thief.leaf(Role::Manager, &nobody, fresh(2), &key()), &worker.id),
+        ("a node's id", thief.leaf(Role::Worker, &victim, fresh(3), &key()), &worker.id),
+        ("a node's id and key", thief.leaf(Role::Worker, &victim, fresh(4), &worker.pair.key), &worker.id),
+        ("a node's id and serial", thief.leaf(Role::Worker, &victim, serial(&worker.pair), &key()), &worker.id),
+        (
+            "a worker's id, serial and key, as manager",
+            thief.leaf(Role::Manager, &victim, serial(&worker.pair), &worker.pair.key),
+            &worker.id,
+        ),
+        ("the manager's id", thief.leaf(Role::Manager, &manager, fresh(5), &key()), &worker.id),
+        ("the manager's id and serial", thief.leaf(Role::Manager, &manager, own[0].serial(), &key()), &worker.id),
+    ];
+    for (what, pair, victim) in &rows {
+        let before = cluster.manager.log_len();
+        is_nobody(&cluster, what, pair, victim).await;
+        cluster.manager.logged(before, ALARM, TOLD_WITHIN);
+        cluster.manager.logged(before, &serial(pair).to_string(), TOLD_WITHIN);
+    }
+
+    let before = cluster.manager.log_len();
+    cluster.caller(&worker.pair).await.session("").await.expect("the victim itself is not disturbed");
+    assert!(!cluster.manager.log()[before..].contains(ALARM));
+    assert_eq!(nodes(&cluster.manager).len(), 2, "nothing that the thief did is a node");
+}
+
+#[tokio::test]
+async fn c032_c033_c150_a_leaf_of_another_organization_is_a_strangers() {
+    require_or_skip!("swarmpki");
+    let mut cluster = Cluster::start();
+    let worker = cluster.worker().await;
+    let thief = Thief::visit(&mut cluster).await;
+    let elsewhere: ClusterId = "elsewhereelsewhereelsewhe".parse().unwrap();
+    let (id, serial) = (worker.id.parse().unwrap(), Serial::from_random([7; 20]));
+    let pair = thief.leaf_of(&elsewhere, Role::Worker, &id, serial, &key());
+    let caller = cluster.caller(&pair).await;
+    let refused = caller.heartbeat("none").await.unwrap_err();
+    assert_eq!(refused.code(), Code::PermissionDenied);
+    assert!(
+        refused.message().contains("Permission denied: remote certificate not part of organization"),
+        "{refused:?}"
+    );
+    is_nobody(&cluster, "another organization", &pair, &worker.id).await;
+}
