@@ -113,11 +113,6 @@ pub enum ChainError {
 const INVALID: &str = "x509: certificate has expired or is not yet valid";
 
 impl ChainError {
-    /// The chain ends at nobody we trust: the only failure for which a worker may fetch the root again (pki.md 8.4).
-    pub const fn is_unknown_authority(&self) -> bool {
-        matches!(self, ChainError::UnknownAuthority)
-    }
-
     /// A validity does not hold now: the class "expired/invalid" of pki.md 4.
     pub const fn is_expiry(&self) -> bool {
         matches!(

@@ -36,9 +36,7 @@ impl Daemon {
 
     /// Where it keeps its node certificate, key and trust bundle.
     pub fn certificates(&self) -> Certificates {
-        let state = self.folder().join("state");
-        let engine_like = state.join("swarm/certificates");
-        Certificates::in_folder(&if engine_like.is_dir() { engine_like } else { state.join("certificates") })
+        Certificates::in_folder(&self.folder().join("state/certificates"))
     }
 }
 

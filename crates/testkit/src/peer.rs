@@ -47,18 +47,6 @@ fn folders() -> impl Iterator<Item = PathBuf> {
         .into_iter()
 }
 
-/// The library of SoftHSM 2, where Debian and others put it.
-///
-/// # Errors
-/// If it is in none of the places.
-pub fn softhsm2_module() -> Result<PathBuf, String> {
-    ["/usr/lib/softhsm/libsofthsm2.so", "/usr/lib64/softhsm/libsofthsm2.so", "/usr/local/lib/softhsm/libsofthsm2.so"]
-        .into_iter()
-        .map(PathBuf::from)
-        .find(|path| path.is_file())
-        .ok_or_else(|| "libsofthsm2.so not found".into())
-}
-
 /// Whether a missing peer must fail the test.
 pub fn required() -> bool {
     std::env::var_os("SWARMPKI_REQUIRE_PEERS").is_some_and(|value| value == "1")
