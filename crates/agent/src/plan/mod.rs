@@ -215,12 +215,17 @@ impl Plan {
         }
         if offset.is_notable() {
             self.blame_clock(now, offset);
+        } else if proven.is_some() {
+            self.clock_is_right(now, out);
         }
     }
 
     /// A certificate is not valid at this machine's time: asks for the time to say how far the clock is off.
     fn doubt_clock(&mut self, peer: Peer, broken: &str, out: &mut Vec<Effect>) {
-        self.clock_doubt = Some(broken.to_owned());
+        if self.clock_doubt.replace(broken.to_owned()).is_none() {
+            // Known from before it broke: it may have been set since.
+            self.status.clock_offset = None;
+        }
         out.push(Effect::AskClockUnverified { peer });
     }
 
@@ -229,6 +234,13 @@ impl Plan {
         if let Some(broken) = &self.clock_doubt {
             let text = format!("{offset}: {broken}");
             self.trouble(now, text, SET_THE_CLOCK, Retry::Later);
+        }
+    }
+
+    /// What failed because of the clock need not wait out its backoff now that the clock is right.
+    fn clock_is_right(&mut self, now: Time, out: &mut Vec<Effect>) {
+        if self.clock_doubt.take().is_some() && !self.renewal_is_well() {
+            self.trigger(now, None, out);
         }
     }
 

@@ -330,11 +330,10 @@ impl Plan {
         let at = self.effective(now);
         if let Some(leaf) = leaf
             && leaf.not_before() > at
+            && let Some(offset) = ClockOffset::estimated(leaf.not_before().saturating_add(LEAF_BACKDATE), now)
         {
-            if let Some(offset) = ClockOffset::estimated(leaf.not_before().saturating_add(LEAF_BACKDATE), now) {
-                self.estimate_clock(Some(offset));
-                return self.attempt_failed(now, JoinError::Clock { offset, text }, out);
-            }
+            self.estimate_clock(Some(offset));
+            return self.attempt_failed(now, JoinError::Clock { offset, text }, out);
         }
         let worker = leaf.and_then(|leaf| leaf.node_subject().ok()).is_some_and(|subject| subject.role == Role::Worker);
         if let Some(request) = &mut self.request

@@ -182,12 +182,9 @@ impl Plan {
             self.session.link = Link::Open { peer, since: now };
             self.session.backoff = Duration::ZERO;
             self.session.clock_asked = None;
-            let clock_was_doubted = self.clock_doubt.take().is_some();
+            self.clock_is_right(now, out);
             if self.renewal_is_well() {
                 self.status.last_error = None;
-            } else if clock_was_doubted {
-                // What failed because of the clock need not wait out its backoff now that the clock is right.
-                self.trigger(now, None, out);
             }
             out.push(Effect::Stop(Timer::FirstMessage));
             self.beat(out);

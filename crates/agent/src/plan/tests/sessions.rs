@@ -245,9 +245,27 @@ fn a_clock_that_is_off_is_named_with_what_it_broke_until_it_is_right() {
 }
 
 #[test]
-fn a_small_difference_of_clocks_is_not_blamed() {
+fn neither_a_small_difference_of_clocks_nor_an_old_one_is_blamed() {
     let (mut bench, _) = Bench::running(Role::Worker);
+    bench.feed(Input::Clock { offset_ms: 3_600_000, proven: None });
     end(&mut bench, 1, Failure::new(FailureKind::TlsTime, "not valid yet"));
+    let text = |bench: &Bench| bench.plan.status().last_error.as_ref().unwrap().text.clone();
+    assert_eq!((text(&bench).as_str(), bench.plan.status().clock_offset), ("not valid yet", None));
     bench.feed(Input::Clock { offset_ms: 59_000, proven: None });
-    assert_eq!(bench.plan.status().last_error.as_ref().unwrap().text, "not valid yet");
+    assert_eq!(text(&bench), "not valid yet");
+}
+
+#[test]
+fn a_renewal_that_the_clock_broke_is_tried_again_once_the_clock_is_right() {
+    let mut bench = Bench::ready(Role::Worker);
+    bench.feed(Input::RenewNow);
+    let broken = || Failure::new(FailureKind::TlsTime, "certificate expired 8640000s ago");
+    for _ in 0..5 {
+        bench.feed(Input::Issued { request: 1, result: Err(broken()) });
+    }
+    assert!(bench.plan.status().last_error.is_some());
+    // Without waiting out the backoff of 10 s and more: the pause of a trigger.
+    let effects = bench.feed(Input::Clock { offset_ms: 20, proven: Some(bench.now) });
+    assert_eq!(delay(&effects, Timer::Renew), Some(Duration::from_millis(500)));
+    assert_eq!(words(&bench.timer(Timer::Renew)), ["issue#2 m1:1 node"]);
 }
