@@ -4,7 +4,9 @@ use clap::{ArgAction, Args, Parser, Subcommand, ValueEnum};
 use daemon::Host;
 use daemon::config::{HostError, default_socket};
 
+use crate::client::Endpoint;
 use crate::failure::Failure;
+use crate::tls::TlsFlags;
 use crate::verb;
 
 /// Names the daemon to talk to, as `-H` does.
@@ -29,6 +31,8 @@ pub(crate) struct Global {
     // Also from the environment: SWARMPKI_HOST. The daemon itself listens there; it takes the flag more than once.
     #[arg(short = 'H', long = "host", value_name = "HOST", global = true, action = ArgAction::Append)]
     pub(crate) hosts: Vec<Host>,
+    #[command(flatten)]
+    pub(crate) tls: TlsFlags,
     /// Print JSON
     #[arg(long, global = true)]
     pub(crate) json: bool,
@@ -91,12 +95,14 @@ impl Global {
         }
     }
 
-    /// The one daemon to talk to.
-    pub(crate) fn host(&self) -> Result<Host, Failure> {
-        match self.hosts()?.as_slice() {
-            [] => Ok(Host::Unix(default_socket())),
-            [host] => Ok(host.clone()),
-            _ => Err(Failure::new("Specify only one -H")),
-        }
+    /// The one daemon to talk to, and how.
+    pub(crate) fn endpoint(&self) -> Result<Endpoint, Failure> {
+        let host = match self.hosts()?.as_slice() {
+            [] => Host::Unix(default_socket()),
+            [host] => host.clone(),
+            _ => return Err(Failure::new("Specify only one -H")),
+        };
+        let tls = self.tls.client(&host)?;
+        Ok(Endpoint { host, tls })
     }
 }

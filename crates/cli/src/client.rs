@@ -4,6 +4,7 @@
 //! connection is kept and made again if the daemon closed it in between.
 
 use std::io;
+use std::sync::Arc;
 
 use daemon::Host;
 use http::header::{CONTENT_TYPE, HOST, USER_AGENT};
@@ -12,12 +13,15 @@ use http_body_util::{BodyExt, Full, Limited};
 use hyper::body::Bytes;
 use hyper::client::conn::http1::{SendRequest, handshake};
 use hyper_util::rt::TokioIo;
+use rustls::ClientConfig;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use serde_json::Value;
 use tokio::net::{TcpStream, UnixStream};
+use tokio_rustls::TlsConnector;
 
 use crate::failure::Failure;
+use crate::tls;
 
 /// The newest API version that this client speaks. Source: engine-api.md 1.1, docker's command 28.2.2.
 pub(crate) const API_VERSION: ApiVersion = ApiVersion(1, 50);
@@ -41,9 +45,30 @@ impl std::fmt::Display for ApiVersion {
     }
 }
 
+/// A daemon, and how to talk to it.
+#[derive(Clone)]
+pub(crate) struct Endpoint {
+    /// Where it is.
+    pub(crate) host: Host,
+    /// The TLS to it; `None`: none.
+    pub(crate) tls: Option<Arc<ClientConfig>>,
+}
+
+impl Endpoint {
+    /// Without TLS.
+    pub(crate) const fn plain(host: Host) -> Self {
+        Self { host, tls: None }
+    }
+
+    /// `host:port`; `None` for a unix socket.
+    fn tcp_address(&self) -> Option<String> {
+        self.host.tcp_address(self.tls.is_some())
+    }
+}
+
 /// A connection to a daemon.
 pub(crate) struct Client {
-    host: Host,
+    endpoint: Endpoint,
     version: ApiVersion,
     sender: SendRequest<Full<Bytes>>,
 }
@@ -57,9 +82,9 @@ struct Answer {
 
 impl Client {
     /// Connects and pings.
-    pub(crate) async fn connect(host: &Host) -> Result<Self, Failure> {
-        let sender = dial(host).await?;
-        let mut client = Self { host: host.clone(), version: API_VERSION, sender };
+    pub(crate) async fn connect(endpoint: &Endpoint) -> Result<Self, Failure> {
+        let sender = dial(endpoint).await?;
+        let mut client = Self { endpoint: endpoint.clone(), version: API_VERSION, sender };
         let mut pong = client.send(&Method::HEAD, "/_ping", None).await?;
         if pong.status != StatusCode::OK {
             pong = client.send(&Method::GET, "/_ping", None).await?;
@@ -122,12 +147,9 @@ impl Client {
 
     async fn send(&mut self, method: &Method, path: &str, body: Option<Bytes>) -> Result<Answer, Failure> {
         if self.sender.ready().await.is_err() {
-            self.sender = dial(&self.host).await?;
+            self.sender = dial(&self.endpoint).await?;
         }
-        let host = match &self.host {
-            Host::Unix(_) => "swarmpki.localhost",
-            Host::Tcp(address) => address.as_str(),
-        };
+        let host = self.endpoint.tcp_address().unwrap_or_else(|| "swarmpki.localhost".to_owned());
         let mut request = Request::builder()
             .method(method)
             .uri(path)
@@ -145,8 +167,11 @@ impl Client {
         Ok(Answer { status: head.status, headers: head.headers, body: body.to_bytes() })
     }
 
-    fn broken(&self, error: &dyn std::error::Error) -> Failure {
-        let mut text = format!("the connection to the swarmpki daemon at {} broke: {error}", self.host);
+    fn broken(&self, error: &(dyn std::error::Error + 'static)) -> Failure {
+        if let Some(words) = tls::broken(error) {
+            return Failure::new(format!("error during connect: {}: {words}", self.endpoint.host));
+        }
+        let mut text = format!("the connection to the swarmpki daemon at {} broke: {error}", self.endpoint.host);
         let mut source = error.source();
         while let Some(cause) = source {
             text.push_str(&format!(": {cause}"));
@@ -168,18 +193,24 @@ pub(crate) fn escape(text: &str) -> String {
     escaped
 }
 
-async fn dial(host: &Host) -> Result<SendRequest<Full<Bytes>>, Failure> {
-    let result = match host {
+async fn dial(endpoint: &Endpoint) -> Result<SendRequest<Full<Bytes>>, Failure> {
+    let connected = match &endpoint.host {
         Host::Unix(path) => match UnixStream::connect(path).await {
             Ok(stream) => shake(stream).await,
             Err(error) => Err(error),
         },
-        Host::Tcp(address) => match TcpStream::connect(host.tcp_address(false).as_ref().unwrap_or(address)).await {
-            Ok(stream) => shake(stream).await,
-            Err(error) => Err(error),
-        },
+        Host::Tcp(address) => dial_tcp(&endpoint.tcp_address().unwrap_or_else(|| address.clone()), &endpoint.tls).await,
     };
-    result.map_err(|error| unreachable_daemon(host, &error))
+    connected.map_err(|error| unreachable_daemon(&endpoint.host, &error))
+}
+
+async fn dial_tcp(address: &str, tls: &Option<Arc<ClientConfig>>) -> io::Result<SendRequest<Full<Bytes>>> {
+    let stream = TcpStream::connect(address).await?;
+    let Some(config) = tls else {
+        return shake(stream).await;
+    };
+    let name = tls::server_name(address).map_err(io::Error::other)?;
+    shake(TlsConnector::from(config.clone()).connect(name, stream).await?).await
 }
 
 async fn shake<S>(stream: S) -> io::Result<SendRequest<Full<Bytes>>>
@@ -195,6 +226,9 @@ where
 }
 
 fn unreachable_daemon(host: &Host, error: &io::Error) -> Failure {
+    if let Some(words) = tls::broken(error) {
+        return Failure::new(format!("error during connect: {host}: {words}"));
+    }
     match error.kind() {
         io::ErrorKind::NotFound | io::ErrorKind::ConnectionRefused => Failure::new(format!(
             "Cannot connect to the swarmpki daemon at {host}. Is it running? Start it with: swarmpki daemon"

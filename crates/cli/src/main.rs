@@ -15,6 +15,7 @@ mod signals;
 mod span;
 mod spec;
 mod table;
+mod tls;
 mod usage;
 mod verb;
 
@@ -25,6 +26,7 @@ use daemon::Host;
 use daemon::config::default_socket;
 
 use args::{Cli, Command};
+use client::Endpoint;
 use failure::Failure;
 use output::{Output, complain};
 use verb::Context;
@@ -80,12 +82,12 @@ fn dispatch(cli: &Cli) -> Result<(), Failure> {
         Command::Up(args) => {
             logging::start(&cli.global)?;
             // Which of its sockets to talk to is settled once the daemon listens.
-            let mut context = Context { host: Host::Unix(default_socket()), out };
+            let mut context = Context { endpoint: Endpoint::plain(Host::Unix(default_socket())), out };
             on_all_threads(verb::up::run(args, &cli.global, &mut context))
         }
         command => {
             logging::start(&cli.global)?;
-            let mut context = Context { host: cli.global.host()?, out };
+            let mut context = Context { endpoint: cli.global.endpoint()?, out };
             on_one_thread(ask(command, &mut context))
         }
     }

@@ -1,27 +1,14 @@
 //! `demo` and `up`, as a new user runs them: real daemons, real sockets, signals.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
-use std::io::{BufRead, BufReader, Read};
-use std::net::TcpListener;
+mod live;
+
+use std::io::{BufRead, BufReader};
 use std::path::Path;
-use std::process::{Child, Command, Stdio};
+use std::process::Stdio;
 
-use nix::sys::signal::{Signal, kill};
-use nix::unistd::Pid;
-
-fn program(home: &Path) -> Command {
-    let mut command = Command::new(env!("CARGO_BIN_EXE_swarmpki"));
-    command.env_clear().env("HOME", home).env("TMPDIR", home).stdin(Stdio::null());
-    command
-}
-
-fn free_port() -> u16 {
-    TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port()
-}
-
-fn signal(child: &Child, signal: Signal) {
-    kill(Pid::from_raw(i32::try_from(child.id()).unwrap()), signal).unwrap();
-}
+use live::{Up, program, signal};
+use nix::sys::signal::Signal;
 
 #[test]
 fn demo_shows_a_whole_life_and_cleans_up() {
@@ -64,47 +51,19 @@ fn demo_ends_cleanly_when_interrupted() {
     assert_eq!(std::fs::read_dir(home.path()).unwrap().count(), 0, "it left something behind");
 }
 
-/// Runs `up` until it says how to stop; returns it with what it printed.
-fn up(home: &Path, port: u16) -> (Child, String) {
-    let addr = format!("127.0.0.1:{port}");
-    let mut child = program(home)
-        .args(["up", "--state-dir"])
-        .arg(home.join("state"))
-        .args(["-H", &format!("unix://{}", home.join("up.sock").display())])
-        .args(["--listen-addr", &addr, "--advertise-addr", &addr])
-        .stdout(Stdio::piped())
-        .stderr(Stdio::piped())
-        .spawn()
-        .unwrap();
-    let mut text = String::new();
-    let mut lines = BufReader::new(child.stdout.as_mut().unwrap());
-    while lines.read_line(&mut text).unwrap() > 0 {
-        if text.ends_with("same command.\n") {
-            return (child, text);
-        }
-    }
-    child.wait().unwrap();
-    let mut errors = String::new();
-    child.stderr.take().unwrap().read_to_string(&mut errors).unwrap();
-    panic!("up ended:\n{text}{errors}");
-}
-
 #[test]
 fn up_stays_ends_at_a_signal_and_comes_back_the_same() {
     let home = tempfile::tempdir().unwrap();
-    let port = free_port();
-    let (mut child, first) = up(home.path(), port);
-    let node = first.split(['(', ')']).nth(1).unwrap().to_owned();
+    let up = Up::start(home.path());
+    let (first, node) = (up.text.clone(), up.node());
     assert!(first.contains("    docker swarm join --token SWMTKN-1-"), "{first}");
-    signal(&child, Signal::SIGTERM);
-    assert!(child.wait().unwrap().success(), "SIGTERM is a clean end");
 
-    let (mut child, second) = up(home.path(), port);
+    let up = up.restart(Signal::SIGTERM);
+    let second = up.text.clone();
     assert!(second.contains(&format!("This machine is a manager of a swarm: node {node}.")), "{second}");
     let join = |text: &str| text.lines().find(|line| line.contains("docker swarm join")).unwrap().to_owned();
     assert_eq!(join(&first), join(&second), "the token is the same");
-    signal(&child, Signal::SIGINT);
-    assert!(child.wait().unwrap().success(), "SIGINT is a clean end");
+    up.stop(Signal::SIGINT);
 }
 
 #[test]

@@ -2,19 +2,14 @@
 
 use std::path::PathBuf;
 
-use clap::{ArgAction, Args};
-use daemon::{Daemon, DaemonConfig, RunError, TlsSettings};
+use clap::Args;
+use daemon::{Daemon, DaemonConfig, RunError};
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
 use crate::args::Global;
 use crate::failure::Failure;
 use crate::{notify, signals};
-
-/// Holds the files of the API's TLS where no flag names them.
-const CERT_DIR_VARIABLE: &str = "SWARMPKI_CERT_PATH";
-/// Where they lie when the variable is not set either.
-const CERT_DIR: &str = "/etc/swarmpki";
 
 /// Run the daemon of this machine
 #[derive(Args, Clone, Debug)]
@@ -25,22 +20,6 @@ pub(crate) struct DaemonArgs {
     /// Name of this node in lists; the machine's unless set
     #[arg(long, value_name = "NAME")]
     hostname: Option<String>,
-    /// TLS for the tcp:// hosts, client certificates required
-    #[arg(long)]
-    tls: bool,
-    /// As --tls; with =false clients need no certificate
-    #[arg(long, value_name = "BOOL", num_args = 0..=1, require_equals = true, default_missing_value = "true",
-          action = ArgAction::Set, hide_possible_values = true)]
-    tlsverify: Option<bool>,
-    /// Client certificates have to come from this CA; ca.pem in $SWARMPKI_CERT_PATH or /etc/swarmpki unless set
-    #[arg(long, value_name = "FILE")]
-    tlscacert: Option<PathBuf>,
-    /// The API's certificate; cert.pem there unless set
-    #[arg(long, value_name = "FILE")]
-    tlscert: Option<PathBuf>,
-    /// The API's key; key.pem there unless set
-    #[arg(long, value_name = "FILE")]
-    tlskey: Option<PathBuf>,
 }
 
 impl DaemonArgs {
@@ -48,7 +27,7 @@ impl DaemonArgs {
     pub(crate) fn config(&self, global: &Global) -> Result<DaemonConfig, Failure> {
         let mut config = DaemonConfig {
             hosts: global.hosts()?,
-            tls: self.tls(),
+            tls: global.tls.server(),
             hostname: self.hostname.clone(),
             ..DaemonConfig::default()
         };
@@ -56,20 +35,6 @@ impl DaemonArgs {
             config.state_dir.clone_from(dir);
         }
         Ok(config)
-    }
-
-    fn tls(&self) -> Option<TlsSettings> {
-        if !self.tls && self.tlsverify.is_none() {
-            return None;
-        }
-        let dir = std::env::var_os(CERT_DIR_VARIABLE).map_or_else(|| PathBuf::from(CERT_DIR), PathBuf::from);
-        let file = |given: &Option<PathBuf>, name: &str| given.clone().unwrap_or_else(|| dir.join(name));
-        Some(TlsSettings {
-            ca: file(&self.tlscacert, "ca.pem"),
-            cert: file(&self.tlscert, "cert.pem"),
-            key: file(&self.tlskey, "key.pem"),
-            verify: self.tlsverify.unwrap_or(true),
-        })
     }
 }
 

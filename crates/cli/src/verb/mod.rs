@@ -17,16 +17,14 @@ pub(crate) mod up;
 pub(crate) mod update;
 pub(crate) mod version;
 
-use ::daemon::Host;
-
-use crate::client::Client;
+use crate::client::{Client, Endpoint};
 use crate::failure::Failure;
 use crate::output::Output;
 
 /// What every verb is given: where the daemon is, and where to print.
 pub(crate) struct Context {
     /// The daemon to talk to.
-    pub(crate) host: Host,
+    pub(crate) endpoint: Endpoint,
     /// Where results go.
     pub(crate) out: Output,
 }
@@ -34,6 +32,6 @@ pub(crate) struct Context {
 impl Context {
     /// Connects to the daemon.
     pub(crate) async fn client(&self) -> Result<Client, Failure> {
-        Client::connect(&self.host).await
+        Client::connect(&self.endpoint).await
     }
 }

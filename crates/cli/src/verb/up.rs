@@ -12,7 +12,7 @@ use super::join::{self, JoinArgs};
 use super::join_token::how_to_join;
 use crate::api::{Info, Node, Swarm};
 use crate::args::Global;
-use crate::client::{Client, escape};
+use crate::client::{Client, Endpoint, escape};
 use crate::failure::Failure;
 use crate::notify;
 use crate::output::complain;
@@ -58,13 +58,13 @@ pub(crate) async fn run(args: &UpArgs, global: &Global, context: &mut Context) -
             Failure::new("swarmpki up needs a unix socket").hint("Add one: -H unix:///run/swarmpki.sock")
         })?;
     let running = Running::start(config).await?;
-    context.host = host;
+    context.endpoint = Endpoint::plain(host);
     match member(args, availability, context).await {
         Ok(()) => {
             notify::ready();
             if !context.out.json() {
                 context.out.line(format!("State: {}", state_dir.display()))?;
-                context.out.line(format!("Look around with: swarmpki {}node ls", flag(&context.host)))?;
+                context.out.line(format!("Look around with: swarmpki {}node ls", flag(&context.endpoint.host)))?;
                 context.out.line("Stop with ctrl-C; start again with the same command.")?;
             }
             running.ended().await

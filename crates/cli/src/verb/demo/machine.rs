@@ -15,7 +15,7 @@ use pki::chain;
 use pki::time::Time;
 use tokio::process::{Child, Command};
 
-use crate::client::Client;
+use crate::client::{Client, Endpoint};
 use crate::failure::Failure;
 
 /// Pause between two looks at something that takes a moment.
@@ -88,7 +88,7 @@ impl Stage {
         let Some(machine) = machine else { return Ok(()) };
         let deadline = Instant::now() + PATIENCE;
         loop {
-            if Client::connect(&host).await.is_ok() {
+            if Client::connect(&Endpoint::plain(host.clone())).await.is_ok() {
                 return Ok(());
             }
             if let Some(status) = machine.child.try_wait().map_err(failed)? {
@@ -151,7 +151,7 @@ impl Stage {
 impl Machine {
     /// A connection to its daemon.
     pub(super) async fn client(&self) -> Result<Client, Failure> {
-        Client::connect(&self.host).await
+        Client::connect(&Endpoint::plain(self.host.clone())).await
     }
 
     /// Its certificate as it lies on disk, checked against the root beside it.

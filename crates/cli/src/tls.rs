@@ -1,0 +1,200 @@
+//! TLS of tcp:// hosts: docker's flags and environment, for the command and for the daemon (engine-api.md 12).
+//!
+//! - It is on with any of the flags `--tls` and `--tlsverify`; for a command also with a non-empty `SWARMPKI_TLS_VERIFY`,
+//!   or, if that is not set, `DOCKER_TLS_VERIFY` or `DOCKER_TLS`. It never applies to unix sockets.
+//! - A command verifies the daemon always: docker's way to turn that off (`--tls` alone, `--tlsverify=false`) is not taken.
+//! - The CA file is the only anchor. Key and certificate of a command are optional where no flag names them.
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use clap::{ArgAction, Args};
+use daemon::{Host, TlsSettings};
+use rustls::client::Resumption;
+use rustls::crypto::aws_lc_rs::default_provider;
+use rustls::pki_types::pem::PemObject;
+use rustls::pki_types::{CertificateDer, InvalidDnsNameError, PrivateKeyDer, ServerName};
+use rustls::{AlertDescription, CertificateError, ClientConfig, RootCertStore};
+
+use crate::failure::Failure;
+
+/// Holds the files where no flag names them.
+const CERT_DIR_VARIABLE: &str = "SWARMPKI_CERT_PATH";
+/// Where a daemon's files lie when the variable is not set either.
+const DAEMON_CERT_DIR: &str = "/etc/swarmpki";
+
+/// The flags of TLS, for the daemon and for those who talk to it.
+#[derive(Args, Clone, Debug, Default)]
+#[command(next_help_heading = "Global options")]
+pub(crate) struct TlsFlags {
+    /// TLS for tcp:// hosts; both sides need certificates
+    #[arg(long, global = true)]
+    tls: bool,
+    /// As --tls; a daemon with =false takes clients without
+    #[arg(long, value_name = "BOOL", global = true, num_args = 0..=1, require_equals = true,
+          default_missing_value = "true", action = ArgAction::Set, hide_possible_values = true)]
+    tlsverify: Option<bool>,
+    /// CA of the other side's certificate
+    #[arg(long, value_name = "FILE", global = true)]
+    tlscacert: Option<PathBuf>,
+    /// Own certificate
+    #[arg(long, value_name = "FILE", global = true)]
+    tlscert: Option<PathBuf>,
+    /// Own key
+    #[arg(long, value_name = "FILE", global = true)]
+    tlskey: Option<PathBuf>,
+}
+
+impl TlsFlags {
+    /// The daemon's settings: files from the flags, else from `$SWARMPKI_CERT_PATH`, else from `/etc/swarmpki`.
+    pub(crate) fn server(&self) -> Option<TlsSettings> {
+        if !self.tls && self.tlsverify.is_none() {
+            return None;
+        }
+        let dir = directory(CERT_DIR_VARIABLE).unwrap_or_else(|| PathBuf::from(DAEMON_CERT_DIR));
+        let file = |given: &Option<PathBuf>, name: &str| given.clone().unwrap_or_else(|| dir.join(name));
+        Some(TlsSettings {
+            ca: file(&self.tlscacert, "ca.pem"),
+            cert: file(&self.tlscert, "cert.pem"),
+            key: file(&self.tlskey, "key.pem"),
+            verify: self.tlsverify.unwrap_or(true),
+        })
+    }
+
+    /// The TLS with which a command talks to `host`; `None`: none.
+    pub(crate) fn client(&self, host: &Host) -> Result<Option<Arc<ClientConfig>>, Failure> {
+        if matches!(host, Host::Unix(_)) || !(self.tls || self.tlsverify.is_some() || environment_asks()) {
+            return Ok(None);
+        }
+        if self.tlsverify == Some(false) {
+            return Err(Failure::new("--tlsverify=false: this command always verifies the daemon's certificate")
+                .hint("Name the CA that it comes from: --tlscacert FILE"));
+        }
+        let dir = client_directory();
+        let file = |given: &Option<PathBuf>, name: &str| given.clone().unwrap_or_else(|| dir.join(name));
+        let anchors = anchors(&file(&self.tlscacert, "ca.pem"))?;
+        let builder = ClientConfig::builder_with_provider(Arc::new(default_provider()))
+            .with_safe_default_protocol_versions()
+            .map_err(|error| invalid(&error))?
+            .with_root_certificates(anchors);
+        let (cert, key) = (file(&self.tlscert, "cert.pem"), file(&self.tlskey, "key.pem"));
+        let named = self.tlscert.is_some() || self.tlskey.is_some();
+        let mut config = if named || (cert.exists() && key.exists()) {
+            let (chain, private) = pair(&cert, &key)?;
+            builder.with_client_auth_cert(chain, private).map_err(|error| invalid(&error))?
+        } else {
+            builder.with_no_client_auth()
+        };
+        config.alpn_protocols = vec![b"http/1.1".to_vec()];
+        config.resumption = Resumption::disabled();
+        Ok(Some(Arc::new(config)))
+    }
+}
+
+/// The name to verify the daemon at `address` (host:port) by.
+pub(crate) fn server_name(address: &str) -> Result<ServerName<'static>, InvalidDnsNameError> {
+    let host = address.rsplit_once(':').map_or(address, |(host, _)| host);
+    let host = host.strip_prefix('[').and_then(|host| host.strip_suffix(']')).unwrap_or(host);
+    ServerName::try_from(host.to_owned())
+}
+
+/// What broke in TLS, in docker's words, if an error or one of its causes came from there.
+pub(crate) fn broken(error: &(dyn std::error::Error + 'static)) -> Option<String> {
+    let mut next = Some(error);
+    while let Some(error) = next {
+        if let Some(tls) = error.downcast_ref::<rustls::Error>() {
+            return Some(words(tls));
+        }
+        // An io::Error does not name the error that it wraps as its source, but that error's.
+        let inner = error.downcast_ref::<std::io::Error>().and_then(std::io::Error::get_ref);
+        next = match inner {
+            Some(inner) => Some(inner),
+            None => error.source(),
+        };
+    }
+    None
+}
+
+fn words(error: &rustls::Error) -> String {
+    match error {
+        rustls::Error::AlertReceived(AlertDescription::CertificateRequired) => {
+            "remote error: tls: certificate required".to_owned()
+        }
+        rustls::Error::AlertReceived(alert) => format!("remote error: tls: {alert:?}"),
+        rustls::Error::InvalidCertificate(CertificateError::UnknownIssuer) => {
+            "tls: failed to verify certificate: x509: certificate signed by unknown authority".to_owned()
+        }
+        rustls::Error::InvalidCertificate(fault) => format!("tls: failed to verify certificate: {fault}"),
+        rustls::Error::InvalidMessage(_) => "http: server gave HTTP response to HTTPS client".to_owned(),
+        other => format!("tls: {other}"),
+    }
+}
+
+fn environment_asks() -> bool {
+    let set = |name: &str| std::env::var_os(name).is_some_and(|value| !value.is_empty());
+    match std::env::var_os("SWARMPKI_TLS_VERIFY") {
+        Some(value) => !value.is_empty(),
+        None => set("DOCKER_TLS_VERIFY") || set("DOCKER_TLS"),
+    }
+}
+
+/// Where a command's files lie: docker's places, so that who has them for docker has them for us.
+fn client_directory() -> PathBuf {
+    directory(CERT_DIR_VARIABLE)
+        .or_else(|| directory("DOCKER_CERT_PATH"))
+        .or_else(|| directory("DOCKER_CONFIG"))
+        .or_else(|| directory("HOME").map(|home| home.join(".docker")))
+        .unwrap_or_default()
+}
+
+fn directory(variable: &str) -> Option<PathBuf> {
+    std::env::var_os(variable).filter(|value| !value.is_empty()).map(PathBuf::from)
+}
+
+fn anchors(path: &Path) -> Result<RootCertStore, Failure> {
+    let pem = read(path)?;
+    let mut anchors = RootCertStore::empty();
+    for certificate in CertificateDer::pem_slice_iter(&pem).flatten() {
+        // One that cannot be an anchor leaves the others, as docker has it.
+        let _ = anchors.add(certificate);
+    }
+    if anchors.is_empty() {
+        return Err(Failure::new(format!(
+            "invalid TLS configuration: failed to append certificates from PEM file: {:?}",
+            path.display().to_string()
+        )));
+    }
+    Ok(anchors)
+}
+
+fn pair(cert: &Path, key: &Path) -> Result<(Vec<CertificateDer<'static>>, PrivateKeyDer<'static>), Failure> {
+    let unusable = |path: &Path| {
+        Failure::new(format!(
+            "invalid TLS configuration: error reading X509 key pair - make sure the key is not encrypted: {}",
+            path.display()
+        ))
+    };
+    let chain: Vec<_> =
+        CertificateDer::pem_slice_iter(&read(cert)?).collect::<Result<_, _>>().map_err(|_| unusable(cert))?;
+    if chain.is_empty() {
+        return Err(unusable(cert));
+    }
+    let secret = zeroize::Zeroizing::new(read(key)?);
+    let private = PrivateKeyDer::from_pem_slice(&secret).map_err(|_| unusable(key))?;
+    Ok((chain, private))
+}
+
+fn read(path: &Path) -> Result<Vec<u8>, Failure> {
+    std::fs::read(path).map_err(|error| {
+        let reason = error
+            .raw_os_error()
+            .map_or_else(|| error.to_string(), |number| nix::errno::Errno::from_raw(number).desc().to_lowercase());
+        Failure::new(format!("invalid TLS configuration: open {}: {reason}", path.display())).hint(
+            "ca.pem, cert.pem and key.pem are looked for in $SWARMPKI_CERT_PATH, else where docker has them (~/.docker).",
+        )
+    })
+}
+
+fn invalid(error: &rustls::Error) -> Failure {
+    Failure::new(format!("invalid TLS configuration: {error}"))
+}
