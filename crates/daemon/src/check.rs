@@ -12,12 +12,13 @@ use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use cluster::State;
 use cluster::format::LogRecord;
 use cluster::log::LogHead;
 use cluster::node::Leaf;
+use cluster::{LogEntry, State};
 use pki::bundle::TrustBundle;
 use pki::certificate::Certificate;
+use pki::digest::hex;
 use pki::identity::NodeId;
 use pki::key::SpkiHash;
 use pki::serial::Serial;
@@ -27,7 +28,6 @@ use serde::{Deserialize, Serialize};
 use swarmpki::keystore::{CERTIFICATES_DIR, Keystore, Pair};
 
 use crate::data_key;
-use crate::engine_api::extra::hex;
 use crate::lock::{LockError, StateLock};
 use crate::settings::{Resume, Settings};
 
@@ -309,9 +309,9 @@ impl Findings {
 
     /// The whole issuance log, against the frontier; `None` if it could not be read to its end.
     async fn log(&mut self, replica: &Replica, state: &State) -> Option<Logged> {
-        let (mut head, mut logged) = (LogHead::default(), Logged::new());
+        let mut audit = Audit::default();
         loop {
-            let page = match replica.log_entries(head.size(), PAGE).await {
+            let page = match replica.log_entries(audit.head.size(), PAGE).await {
                 Ok(page) => page,
                 Err(error) => {
                     self.add(format!("the issuance log cannot be read: {error}"), RESTORE);
@@ -322,28 +322,16 @@ impl Findings {
                 break;
             }
             for entry in page {
-                if entry.seq != head.size() {
-                    self.add(format!("entry {} of the issuance log is missing", head.size()), TAMPERED);
+                if let Err(gap) = audit.take(&entry) {
+                    self.add(gap, TAMPERED);
                     return None;
-                }
-                head.append(&entry.bytes);
-                match read_entry(&entry.bytes) {
-                    Ok((serial, who)) => logged.entry(serial).or_default().push(who),
-                    Err(error) => {
-                        self.add(format!("entry {} of the issuance log cannot be read: {error}", entry.seq), TAMPERED);
-                    }
                 }
             }
         }
-        if head.size() != state.log_size() {
-            self.add(
-                format!("the issuance log has {} entries, the state counts {}", head.size(), state.log_size()),
-                TAMPERED,
-            );
-        } else if head != state.log {
-            self.add("the issuance log is not the one that the state's Merkle frontier was made over", TAMPERED);
+        for problem in audit.problems(&state.log) {
+            self.add(problem, TAMPERED);
         }
-        Some(logged)
+        Some(audit.logged)
     }
 
     /// The state itself, and against what lies beside it.
@@ -413,8 +401,89 @@ impl Findings {
     }
 }
 
+/// The issuance log, read from its begin.
+#[derive(Default)]
+struct Audit {
+    head: LogHead,
+    logged: Logged,
+    unreadable: Vec<String>,
+}
+
+impl Audit {
+    /// Takes the next entry; the error says that one is missing.
+    fn take(&mut self, entry: &LogEntry) -> Result<(), String> {
+        if entry.seq != self.head.size() {
+            return Err(format!("entry {} of the issuance log is missing", self.head.size()));
+        }
+        self.head.append(&entry.bytes);
+        match read_entry(&entry.bytes) {
+            Ok((serial, who)) => self.logged.entry(serial).or_default().push(who),
+            Err(error) => {
+                self.unreadable.push(format!("entry {} of the issuance log cannot be read: {error}", entry.seq));
+            }
+        }
+        Ok(())
+    }
+
+    /// What is wrong with it, beside the head that the state keeps.
+    fn problems(&mut self, head: &LogHead) -> Vec<String> {
+        let mut problems = std::mem::take(&mut self.unreadable);
+        if self.head.size() != head.size() {
+            problems.push(format!(
+                "the issuance log has {} entries, the state counts {}",
+                self.head.size(),
+                head.size()
+            ));
+        } else if self.head != *head {
+            problems.push("the issuance log is not the one that the state's Merkle frontier was made over".to_owned());
+        }
+        problems
+    }
+}
+
 fn read_entry(bytes: &[u8]) -> Result<(Serial, (Option<NodeId>, SpkiHash)), String> {
     let record = LogRecord::decode(bytes).map_err(|error| error.to_string())?;
     let certificate = Certificate::from_der(record.certificate).map_err(|error| error.to_string())?;
     Ok((certificate.serial(), (record.node, certificate.spki_hash())))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_log_that_was_changed_is_not_the_states() {
+        let entries = |bytes: &[&[u8]]| -> Vec<LogEntry> {
+            (0..).zip(bytes).map(|(seq, bytes)| LogEntry { seq, bytes: bytes.to_vec() }).collect()
+        };
+        let audited = |bytes: &[&[u8]], head: &LogHead| {
+            let mut audit = Audit::default();
+            for entry in entries(bytes) {
+                audit.take(&entry).unwrap_or_default();
+            }
+            // None of these is a record; here it is the tree that counts.
+            audit.unreadable.clear();
+            audit.problems(head).join("\n")
+        };
+        let mut head = LogHead::default();
+        for entry in [b"a", b"b", b"c"] {
+            head.append(entry);
+        }
+        assert_eq!(audited(&[b"a", b"b", b"c"], &head), "");
+        assert_eq!(audited(&[b"a", b"b"], &head), "the issuance log has 2 entries, the state counts 3");
+        for changed in [[b"a", b"c", b"b"], [b"x", b"b", b"c"], [b"a", b"b", b"x"]] {
+            let changed: Vec<&[u8]> = changed.iter().map(|entry| entry.as_slice()).collect();
+            assert!(audited(&changed, &head).contains("is not the one"), "{changed:?}");
+        }
+    }
+
+    #[test]
+    fn gaps_and_rubbish_are_named() {
+        let mut audit = Audit::default();
+        assert_eq!(audit.take(&LogEntry { seq: 0, bytes: vec![0xff] }), Ok(()));
+        let gap = audit.take(&LogEntry { seq: 2, bytes: Vec::new() });
+        assert_eq!(gap, Err("entry 1 of the issuance log is missing".to_owned()));
+        let problems = audit.problems(&audit.head.clone());
+        assert!(problems.len() == 1 && problems[0].starts_with("entry 0 of the issuance log cannot be read: "));
+    }
 }
