@@ -242,26 +242,24 @@ pub fn refusal(error: ControlError) -> ApiError {
 pub fn rpc(code: tonic::Code, text: &str) -> ApiError {
     use http::StatusCode;
     use tonic::Code;
-    let (name, status) = match code {
-        Code::Ok => ("OK", StatusCode::INTERNAL_SERVER_ERROR),
-        Code::Cancelled => ("Canceled", StatusCode::INTERNAL_SERVER_ERROR),
-        Code::Unknown => ("Unknown", StatusCode::INTERNAL_SERVER_ERROR),
-        Code::InvalidArgument => ("InvalidArgument", StatusCode::BAD_REQUEST),
-        Code::DeadlineExceeded => ("DeadlineExceeded", StatusCode::INTERNAL_SERVER_ERROR),
-        Code::NotFound => ("NotFound", StatusCode::NOT_FOUND),
-        Code::AlreadyExists => ("AlreadyExists", StatusCode::CONFLICT),
-        Code::PermissionDenied => ("PermissionDenied", StatusCode::FORBIDDEN),
-        Code::ResourceExhausted => ("ResourceExhausted", StatusCode::INTERNAL_SERVER_ERROR),
-        Code::FailedPrecondition => ("FailedPrecondition", StatusCode::BAD_REQUEST),
-        Code::Aborted => ("Aborted", StatusCode::INTERNAL_SERVER_ERROR),
-        Code::OutOfRange => ("OutOfRange", StatusCode::BAD_REQUEST),
-        Code::Unimplemented => ("Unimplemented", StatusCode::NOT_IMPLEMENTED),
-        Code::Internal => ("Internal", StatusCode::INTERNAL_SERVER_ERROR),
-        Code::Unavailable => ("Unavailable", StatusCode::SERVICE_UNAVAILABLE),
-        Code::DataLoss => ("DataLoss", StatusCode::INTERNAL_SERVER_ERROR),
-        Code::Unauthenticated => ("Unauthenticated", StatusCode::UNAUTHORIZED),
+    let status = match code {
+        Code::InvalidArgument | Code::FailedPrecondition | Code::OutOfRange => StatusCode::BAD_REQUEST,
+        Code::NotFound => StatusCode::NOT_FOUND,
+        Code::AlreadyExists => StatusCode::CONFLICT,
+        Code::PermissionDenied => StatusCode::FORBIDDEN,
+        Code::Unimplemented => StatusCode::NOT_IMPLEMENTED,
+        Code::Unavailable => StatusCode::SERVICE_UNAVAILABLE,
+        Code::Unauthenticated => StatusCode::UNAUTHORIZED,
+        Code::Ok
+        | Code::Cancelled
+        | Code::Unknown
+        | Code::DeadlineExceeded
+        | Code::ResourceExhausted
+        | Code::Aborted
+        | Code::Internal
+        | Code::DataLoss => StatusCode::INTERNAL_SERVER_ERROR,
     };
-    ApiError { status, message: format!("rpc error: code = {name} desc = {text}"), plain: false }
+    ApiError { status, message: wire::status::rpc_text(code, text), plain: false }
 }
 
 #[cfg(test)]

@@ -120,7 +120,7 @@ fn engine_id(dir: &Path) -> io::Result<String> {
     // RFC 9562 5.4: version 4, variant 10.
     bytes[6] = bytes[6] & 0x0f | 0x40;
     bytes[8] = bytes[8] & 0x3f | 0x80;
-    let hex: String = bytes.iter().map(|byte| format!("{byte:02x}")).collect();
+    let hex = pki::digest::hex(&bytes);
     let id = [&hex[0..8], &hex[8..12], &hex[12..16], &hex[16..20], &hex[20..32]].join("-");
     write_synced(dir, ENGINE_ID_FILE, id.as_bytes())?;
     Ok(id)

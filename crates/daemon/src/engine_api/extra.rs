@@ -3,7 +3,7 @@
 //! Times are RFC 3339 or null. Fields may be added; readers ignore those they do not know.
 
 use manager::view::NodeView;
-use pki::digest::Digest;
+use pki::digest::{Digest, hex};
 use pki::time::Time;
 use serde::{Deserialize, Serialize};
 
@@ -143,10 +143,6 @@ pub struct RootReport {
     pub not_before: String,
     /// Until when.
     pub not_after: String,
-}
-
-pub(crate) fn hex(bytes: &[u8]) -> String {
-    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
 fn text(time: Option<Time>) -> Option<String> {

@@ -7,7 +7,9 @@ use std::time::Duration;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
-use manager::view::{Availability, ClusterSpec, ClusterView, ManagerStatus, NodeSpec, NodeState, NodeView, RaftSettings};
+use manager::view::{
+    Availability, ClusterSpec, ClusterView, ManagerStatus, NodeSpec, NodeState, NodeView, RaftSettings,
+};
 use pki::certificate::IssuerId;
 use pki::identity::Role;
 use pki::secret::SecretString;

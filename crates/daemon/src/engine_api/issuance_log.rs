@@ -3,11 +3,11 @@
 use cluster::State;
 use cluster::format::LogRecord;
 use pki::certificate::Certificate;
+use pki::digest::hex;
 use replica::Handle;
 use serde::{Deserialize, Serialize};
 
 use super::error::ApiError;
-use super::extra::hex;
 use super::query::Query;
 use super::{Answer, json};
 use crate::backend::Backend;
