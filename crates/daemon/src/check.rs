@@ -19,7 +19,6 @@ use cluster::{LogEntry, State};
 use pki::bundle::TrustBundle;
 use pki::certificate::Certificate;
 use pki::digest::hex;
-use pki::digest::hex;
 use pki::identity::NodeId;
 use pki::key::SpkiHash;
 use pki::serial::Serial;
