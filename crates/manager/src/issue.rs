@@ -26,7 +26,7 @@ use pki::time::Time;
 use wire::status::Refusal;
 
 /// A request for a certificate, as it came.
-#[derive(Clone, Debug)]
+#[derive(Clone)]
 pub struct Request {
     /// The CSR, PEM.
     pub csr: Vec<u8>,

@@ -414,12 +414,12 @@ async fn standing<H: Handle>(shared: &Shared<H>, leaf: Presented) -> (Presented,
     let now = shared.now();
     let mut standing = shared.handle.state().standing(&leaf, now);
     if standing == Standing::Unregistered {
-        if let Ok(state) = shared.handle.read().await {
-            standing = state.standing(&leaf, now);
-        }
+        // A state that may be old proves nothing: then the caller is refused, and nobody is alarmed.
+        let sure = shared.handle.read().await.inspect(|state| standing = state.standing(&leaf, now)).is_ok();
         // Leaves that have ended come from machines long forgotten: they open nothing, and prove nothing.
-        if standing == Standing::Unregistered && leaf.not_after >= now {
-            Alarm::ForgedOrForeignLeaf { node: leaf.node.clone(), serial: leaf.serial.to_string() }.raise();
+        if sure && standing == Standing::Unregistered && leaf.not_after >= now {
+            let alarm = Alarm::ForgedOrForeignLeaf { node: leaf.node.clone(), serial: leaf.serial.to_string() };
+            shared.alarms.raise(alarm, now);
         }
     }
     (leaf, standing)

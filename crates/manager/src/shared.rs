@@ -10,6 +10,7 @@ use replica::Handle;
 use tokio::sync::watch;
 use wire::status::{Refusal, Unauthorized};
 
+use crate::alarm::Alarms;
 use crate::chance::Chance;
 use crate::issue::pipeline::{Pipeline, refused};
 use crate::server::{Call, Connections, Peer};
@@ -30,6 +31,7 @@ pub(crate) struct Shared<H> {
     pub(crate) pipeline: Pipeline,
     pub(crate) slots: Slots,
     pub(crate) connections: Connections,
+    pub(crate) alarms: Alarms,
     sessions: Mutex<Sessions>,
     /// Wakes whoever waits for the next session to run out.
     pub(crate) deadline_moved: tokio::sync::Notify,
@@ -47,6 +49,7 @@ impl<H: Handle> Shared<H> {
             pipeline: Pipeline::default(),
             slots: Slots::default(),
             connections: Connections::default(),
+            alarms: Alarms::default(),
             sessions: Mutex::new(Sessions::default()),
             deadline_moved: tokio::sync::Notify::new(),
             seen: watch::Sender::new(0),

@@ -94,7 +94,7 @@ impl<H: Handle> Shared<H> {
     fn watch_rate(&self, node: &NodeId) {
         let state = self.handle.state();
         if state.node(node).is_some_and(|record| issuance::is_alarming(record, state.time())) {
-            Alarm::ManyIssuances { node: node.clone() }.raise();
+            self.alarms.raise(Alarm::ManyIssuances { node: node.clone() }, self.now());
         }
     }
 
