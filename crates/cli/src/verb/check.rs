@@ -10,7 +10,7 @@ use daemon::config::default_state_dir;
 use crate::failure::Failure;
 use crate::output::Output;
 
-/// Check the state directory of a stopped daemon: key pair, store, every invariant, the whole issuance log
+/// Check the state of a stopped daemon: key pair, store, invariants, issuance log
 #[derive(Args, Clone, Debug)]
 pub(crate) struct CheckArgs {
     /// Where the node's state lies, as given to the daemon
