@@ -2,6 +2,7 @@
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::Duration;
 
 use manager::view::ControlError;
 use swarmpki::{NodeId, Status};
@@ -153,6 +154,11 @@ impl Present {
         }
     }
 
+    /// Whether it is a manager that is about to work.
+    fn is_starting_manager(&self) -> bool {
+        matches!(self, Self::Pending(membership) if membership.manager)
+    }
+
     /// The manager's control, or why there is none (engine-api.md 2.1, 3).
     pub fn control(&self) -> Result<&Control, ApiError> {
         Err(ApiError::unavailable(match self {
@@ -160,11 +166,14 @@ impl Present {
             Self::Inactive => NO_SWARM,
             Self::Error(_, failure) if failure.expired => EXPIRED,
             Self::Error(..) => NO_SWARM,
-            Self::Pending(membership) if membership.manager => MANAGER_STARTING,
+            starting if starting.is_starting_manager() => MANAGER_STARTING,
             Self::Pending(_) | Self::Worker(_) => WORKER,
         }))
     }
 }
+
+/// How long a manager-only request waits for a manager that is starting. Source: engine-api.md 13, the limit of a request.
+const START_MAX: Duration = Duration::from_secs(20);
 
 /// The handlers' side of the daemon.
 #[derive(Clone)]
@@ -192,6 +201,15 @@ impl Backend {
     /// What this machine is at present.
     pub fn present(&self) -> Arc<Present> {
         self.0.lifecycle.present()
+    }
+
+    /// Waits while this machine's manager is starting, as after a restart, so that a request is not refused for arriving a
+    /// moment early; for at most 20 s.
+    pub async fn manager_started(&self) {
+        let mut watch = self.0.lifecycle.watch();
+        let started = watch.wait_for(|present| !present.is_starting_manager());
+        // Still starting: the request is refused with that text. A lifecycle that has ended changes no more.
+        let _ = tokio::time::timeout(START_MAX, started).await;
     }
 
     /// The manager's control, or the refusal that a manager-only request gets.

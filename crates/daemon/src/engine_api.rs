@@ -110,6 +110,37 @@ impl Route {
     }
 }
 
+impl Route {
+    /// Whether only a manager answers it: one that is just starting is waited for.
+    const fn is_for_managers(&self) -> bool {
+        match self {
+            Self::Ping
+            | Self::Version
+            | Self::Info
+            | Self::Events
+            | Self::SwarmInit
+            | Self::SwarmJoin
+            | Self::SwarmLeave
+            | Self::SwarmUnlock
+            | Self::Status
+            | Self::Renew => false,
+            Self::SwarmInspect
+            | Self::SwarmUpdate
+            | Self::SwarmUnlockKey
+            | Self::Nodes
+            | Self::Node(_)
+            | Self::NodeUpdate(_)
+            | Self::NodeRemove(_)
+            | Self::Tasks
+            | Self::Services
+            | Self::NodesExtended
+            | Self::CaStatus
+            | Self::CaLog
+            | Self::NodeRenew(_) => true,
+        }
+    }
+}
+
 /// A variable path segment, percent-decoded; `None` if empty.
 fn segment(raw: &str) -> Option<String> {
     (!raw.is_empty()).then(|| query::percent_decode(raw, false))
@@ -173,6 +204,9 @@ where
     B: Body,
     B::Error: std::fmt::Display,
 {
+    if route.is_for_managers() {
+        backend.manager_started().await;
+    }
     match route {
         Route::Ping => Ok(ping::ping(backend, &call.head.method)),
         Route::Version => version::version(backend),

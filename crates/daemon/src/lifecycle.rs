@@ -81,7 +81,13 @@ impl Lifecycle {
         shutdown: CancellationToken,
     ) -> (Self, impl Future<Output = Result<(), LifecycleError>> + Send) {
         let (commands, queue) = mpsc::channel(16);
-        let (publish, present) = watch::channel(Arc::new(Present::Inactive));
+        // What a manager's state directory says before it is opened: whoever asks at once is asked to wait, not refused.
+        let at_first = if member::is_manager(&setup) {
+            Present::Pending(Membership { manager: true, ..Membership::default() })
+        } else {
+            Present::Inactive
+        };
+        let (publish, present) = watch::channel(Arc::new(at_first));
         let owner = Owner { setup, publish, part: Part::Nothing };
         (Self { commands, present }, owner.run(queue, shutdown))
     }

@@ -292,6 +292,9 @@ async fn life_of_a_manager() {
     // A restart changes nothing but the session.
     daemon.stop().await;
     let daemon = Running::start(dir.path()).await;
+    // Asked before it is up again: it takes a moment longer, and is not refused.
+    let nodes = daemon.get("/nodes").await;
+    assert_eq!((nodes.status.as_u16(), nodes.json()[0]["ID"].clone()), (200, json!(id)));
     let again = daemon.until("a manager again", "/info", |info| info["Swarm"]["ControlAvailable"] == true).await;
     assert_eq!(again["Swarm"]["NodeID"], json!(id));
     assert_eq!(daemon.get("/swarm").await.json()["JoinTokens"], after["JoinTokens"]);
