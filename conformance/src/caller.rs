@@ -95,6 +95,7 @@ impl Caller {
             let config = Arc::clone(&config);
             async move {
                 let stream = TcpStream::connect(manager).await?;
+                stream.set_nodelay(true)?;
                 let name = ServerName::try_from(name).map_err(std::io::Error::other)?;
                 TlsConnector::from(config).connect(name, stream).await.map(TokioIo::new)
             }
