@@ -146,6 +146,7 @@ fn method(path: &str) -> Option<Method> {
         ("Health", "Check") => Method::HealthCheck,
         ("RaftMembership", "Join") => Method::RaftJoin,
         ("RaftMembership", "Leave") => Method::RaftLeave,
+        ("Raft", _) => Method::Raft,
         ("Control", _) => Method::Control,
         ("swarmpki.v1.Node", "Clock") => Method::Clock,
         _ => return None,
