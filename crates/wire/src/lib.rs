@@ -14,6 +14,7 @@ pub mod convert;
 pub mod forward;
 pub mod limits;
 pub mod marker;
+mod redacted;
 pub mod status;
 
 #[allow(missing_docs, clippy::all, unused_qualifications, unreachable_pub)]

@@ -13,6 +13,7 @@ pub struct GetRootCaCertificateResponse {
 pub struct GetUnlockKeyRequest {}
 /// The unlock key, empty without autolock, and the version of the cluster object it was read from.
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+#[prost(skip_debug)]
 pub struct GetUnlockKeyResponse {
     #[prost(bytes = "vec", tag = "1")]
     pub unlock_key: ::prost::alloc::vec::Vec<u8>,
@@ -22,6 +23,7 @@ pub struct GetUnlockKeyResponse {
 /// Asks for a leaf: with a join token a new identity, with a certificate a renewal. `role` is ignored; the token or the
 /// record decides.
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+#[prost(skip_debug)]
 pub struct IssueNodeCertificateRequest {
     #[prost(enumeration = "NodeRole", tag = "1")]
     pub role: i32,
@@ -1143,6 +1145,7 @@ pub mod acceptance_policy {
     /// Nested message and enum types in `RoleAdmissionPolicy`.
     pub mod role_admission_policy {
         #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+        #[prost(skip_debug)]
         pub struct Secret {
             #[prost(bytes = "vec", tag = "1")]
             pub data: ::prost::alloc::vec::Vec<u8>,
@@ -1176,6 +1179,7 @@ pub struct DispatcherConfig {
 }
 /// How leaves are issued, and which root is wanted.
 #[derive(Clone, PartialEq, ::prost::Message)]
+#[prost(skip_debug)]
 pub struct CaConfig {
     #[prost(message, optional, tag = "1")]
     pub node_cert_expiry: ::core::option::Option<::prost_types::Duration>,
@@ -1261,6 +1265,7 @@ pub struct EncryptionConfig {
 }
 /// The root as the cluster holds it. Keys are cleared in every answer.
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+#[prost(skip_debug)]
 pub struct RootCa {
     #[prost(bytes = "vec", tag = "1")]
     pub ca_key: ::prost::alloc::vec::Vec<u8>,
@@ -1277,6 +1282,7 @@ pub struct RootCa {
 }
 /// The root that is to come, while a rotation is under way.
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+#[prost(skip_debug)]
 pub struct RootRotation {
     #[prost(bytes = "vec", tag = "1")]
     pub ca_cert: ::prost::alloc::vec::Vec<u8>,
@@ -1287,6 +1293,7 @@ pub struct RootRotation {
 }
 /// The two standing tokens.
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+#[prost(skip_debug)]
 pub struct JoinTokens {
     #[prost(string, tag = "1")]
     pub worker: ::prost::alloc::string::String,
@@ -1295,6 +1302,7 @@ pub struct JoinTokens {
 }
 /// A key that the cluster shares.
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+#[prost(skip_debug)]
 pub struct EncryptionKey {
     #[prost(string, tag = "1")]
     pub subsystem: ::prost::alloc::string::String,
@@ -1307,17 +1315,7 @@ pub struct EncryptionKey {
 }
 /// Nested message and enum types in `EncryptionKey`.
 pub mod encryption_key {
-    #[derive(
-        Clone,
-        Copy,
-        Debug,
-        PartialEq,
-        Eq,
-        Hash,
-        PartialOrd,
-        Ord,
-        ::prost::Enumeration
-    )]
+    #[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, ::prost::Enumeration)]
     #[repr(i32)]
     pub enum Algorithm {
         Aes128Gcm = 0,
