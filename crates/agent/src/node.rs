@@ -12,9 +12,12 @@ use crate::config::{Availability, Config, JoinRequest};
 use crate::connect::random_u64;
 use crate::error::{JoinError, NodeError};
 use crate::keystore::{Keystore, Pair};
-use crate::plan::{Input, Plan, Start, StartError};
+use crate::plan::{Input, Plan, Start, StartError, credible_floor};
 use crate::run::{Held, Outcome, Runner};
 use crate::status::Status;
+
+/// What a session tells and the machine has not taken yet: beyond this the stream waits, and with it the manager.
+const SESSION_INPUTS_MAX: usize = 1;
 
 /// How a node's run ended.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -195,16 +198,18 @@ fn build(config: Config, request: Option<JoinRequest>) -> Result<(Runner, Handle
             Vec::new()
         }
     };
+    let trust_pem = keystore.load_trust()?;
+    // A pair without its root is none (conformance 344).
+    let pair = if trust_pem.is_some() { keystore.load_pair()? } else { None };
+    let floor = credible_floor(floor, pair.as_ref().map(|pair| pair.chain_pem.as_slice()));
     let at = now.max(floor);
-    let trust = match keystore.load_trust()? {
+    let trust = match trust_pem {
         Some(pem) => Some(TrustBundle::parse(&pem, at).map_err(|error| NodeError::Certificate {
             path: keystore.root_path().display().to_string(),
             text: error.to_string(),
         })?),
         None => None,
     };
-    // A pair without its root is none (conformance 344).
-    let pair = if trust.is_some() { keystore.load_pair()? } else { None };
     let mut addrs = request.as_ref().map(|request| request.addrs.clone()).unwrap_or_default();
     addrs.extend(config.managers.iter().filter(|addr| !addrs.contains(addr)).cloned().collect::<Vec<_>>());
     let start = Start {
@@ -224,6 +229,7 @@ fn build(config: Config, request: Option<JoinRequest>) -> Result<(Runner, Handle
     })?;
     let (publisher, live) = mtls::Publisher::new();
     let (tell, told) = mpsc::unbounded_channel();
+    let (session_tell, session_told) = mpsc::channel(SESSION_INPUTS_MAX);
     let (status, watching) = watch::channel(plan.status().clone());
     let (token, availability) = match request {
         Some(request) if pair.is_none() => (Some(request.token), request.availability),
@@ -241,6 +247,8 @@ fn build(config: Config, request: Option<JoinRequest>) -> Result<(Runner, Handle
         availability,
         tell,
         told,
+        session_tell,
+        session_told,
         status,
         timers: BTreeMap::new(),
         asking: None,

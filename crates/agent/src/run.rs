@@ -61,6 +61,10 @@ pub(crate) struct Runner {
     pub(crate) availability: Availability,
     pub(crate) tell: mpsc::UnboundedSender<Input>,
     pub(crate) told: mpsc::UnboundedReceiver<Input>,
+    /// The messages and the end of a session, in their order. Bounded, as a manager decides how much and how often it sends;
+    /// all else here answers what the machine itself asked.
+    pub(crate) session_tell: mpsc::Sender<Input>,
+    pub(crate) session_told: mpsc::Receiver<Input>,
     pub(crate) status: watch::Sender<Status>,
     pub(crate) timers: BTreeMap<Timer, Instant>,
     pub(crate) asking: Option<Asking>,
@@ -119,6 +123,7 @@ impl Runner {
             biased;
             // The runner holds a sender itself, so this never ends.
             input = self.told.recv() => input,
+            input = self.session_told.recv() => input,
             () = timer => {
                 let (timer, _) = first?;
                 self.timers.remove(&timer);
@@ -202,6 +207,7 @@ impl Runner {
                     at,
                     clock: config.clock.clone(),
                     told: self.tell.clone(),
+                    messages: self.session_tell.clone(),
                     asks: rx,
                 }));
                 let look_at = Instant::now() + DESCRIBE_EVERY;

@@ -36,17 +36,19 @@ pub(crate) struct Opening {
     pub(crate) at: Time,
     pub(crate) clock: Arc<dyn Fn() -> Time + Send + Sync>,
     pub(crate) told: mpsc::UnboundedSender<Input>,
+    /// For what the manager sends, and the end.
+    pub(crate) messages: mpsc::Sender<Input>,
     pub(crate) asks: mpsc::UnboundedReceiver<Ask>,
 }
 
 /// Holds the session until it ends, and tells why.
 pub(crate) async fn hold(opening: Opening) {
-    let (number, told) = (opening.number, opening.told.clone());
+    let (number, messages) = (opening.number, opening.messages.clone());
     let failure = match serve(opening).await {
         Ok(()) => Failure::new(FailureKind::Connect, "the manager ended the session"),
         Err(failure) => failure,
     };
-    let _ = told.send(Input::SessionEnded { session: number, failure });
+    let _ = messages.send(Input::SessionEnded { session: number, failure }).await;
 }
 
 async fn serve(mut opening: Opening) -> Result<(), Failure> {
@@ -69,7 +71,8 @@ async fn serve(mut opening: Opening) -> Result<(), Failure> {
                     return Ok(());
                 };
                 session_id.clone_from(&message.session_id);
-                let _ = opening.told.send(Input::Message { session, message: Box::new(message) });
+                // Waits for room: nothing more is read from the manager before the machine took this.
+                let _ = opening.messages.send(Input::Message { session, message: Box::new(message) }).await;
             }
             ask = opening.asks.recv() => match ask {
                 None => return Ok(()),
@@ -123,8 +126,8 @@ fn tell_clock<T>(message: &mut tonic::Request<T>, clock: &(dyn Fn() -> Time + Se
 
 /// Reads the assignments of an engine's dispatcher and does none of them (wire.md 7, item 4).
 async fn listen_for_tasks(channel: Channel, session_id: String) -> Result<(), Failure> {
-    let mut client =
-        DispatcherClient::new(channel.grpc.clone()).max_decoding_message_size(wire::limits::SESSION_MESSAGE_BYTES_MAX);
+    let mut client = DispatcherClient::new(channel.grpc.clone())
+        .max_decoding_message_size(wire::limits::ASSIGNMENTS_MESSAGE_BYTES_MAX);
     let mut messages = match client.assignments(AssignmentsRequest { session_id }).await {
         Ok(answer) => answer.into_inner(),
         Err(status) if status.code() == Code::Unimplemented => return Ok(()),

@@ -343,6 +343,22 @@ async fn a_clock_far_ahead_is_named_and_once_right_the_node_goes_on() {
 }
 
 #[tokio::test]
+async fn a_time_floor_that_a_wrong_clock_left_on_disk_does_not_stop_the_node() {
+    let fake = Fake::new(Role::Worker);
+    let at = fake.listen().await;
+    let dir = tempfile::tempdir().unwrap();
+    let node = join(&fake, &at, dir.path()).await.unwrap();
+    // 100 days lie beyond the leaf, 30 years beyond the root as well.
+    for days in [100, 30 * 366] {
+        node.handle().keystore().save_floor(now().saturating_add(Duration::from_secs(days * 86_400))).unwrap();
+        let running = Running::start(Node::open(Config::new(dir.path())).unwrap());
+        let status = running.when("ready", |status| status.phase == Phase::Ready).await;
+        assert_eq!((status.clock_behind_floor_ms, status.last_error), (None, None));
+        running.stop().await;
+    }
+}
+
+#[tokio::test]
 async fn a_join_with_a_clock_far_ahead_says_by_how_much() {
     let fake = Fake::new(Role::Worker);
     let at = fake.listen().await;

@@ -7,7 +7,15 @@ pub const PORT: u16 = 2377;
 /// The largest message that a bootstrap connection takes, in bytes.
 pub const BOOTSTRAP_MESSAGE_BYTES_MAX: usize = 4 * 1024 * 1024;
 /// The largest message that a node takes on its session, in bytes. Ours: engines take up to 2^31 - 1.
-pub const SESSION_MESSAGE_BYTES_MAX: usize = 16 * 1024 * 1024;
+pub const SESSION_MESSAGE_BYTES_MAX: usize = 1024 * 1024;
+/// The largest message of assignments that a node reads and drops, in bytes; it holds an engine's secrets and configs. Ours.
+pub const ASSIGNMENTS_MESSAGE_BYTES_MAX: usize = 16 * 1024 * 1024;
+/// Certificates in a trust bundle that a node takes from a manager. Ours.
+pub const BUNDLE_CERTIFICATES_MAX: usize = 32;
+/// Certificates in a chain that a node takes as its own. Ours.
+pub const CHAIN_CERTIFICATES_MAX: usize = 8;
+/// Managers that a node takes from the list of a session. Ours: a cluster has seven, seldom more.
+pub const MANAGERS_MAX: usize = 64;
 /// The largest description of a node that is kept, in bytes. Ours.
 pub const DESCRIPTION_BYTES_MAX: usize = 64 * 1024;
 /// The deadline of each call of a join, and of a heartbeat.

@@ -12,7 +12,7 @@ use pki::time::Time;
 
 use super::Plan;
 use super::io::{Effect, Failure, FailureKind, Peer, Timer};
-use super::request::{ATTEMPTS_MAX, JOIN_PAUSE, Stage};
+use super::request::{ATTEMPTS_MAX, JOIN_PAUSE, Stage, parse_trust};
 use crate::clock::ClockOffset;
 use crate::error::JoinError;
 
@@ -94,12 +94,12 @@ impl Plan {
                     let error = JoinError::RootMismatch { token: joining.digest, presented, source_of: addr };
                     return self.join_failed(now, error, out);
                 }
-                match TrustBundle::parse(&pem, at) {
+                match parse_trust(&pem, at) {
                     Ok(bundle) => {
                         joining.pending = Some(bundle.clone());
                         out.push(Effect::SaveTrust(bundle));
                     }
-                    Err(error) => self.join_failed(now, root_refused(&pem, now, at, error.to_string()), out),
+                    Err(error) => self.join_failed(now, root_refused(&pem, now, at, error), out),
                 }
             }
             Err(failure) => {

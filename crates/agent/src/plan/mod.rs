@@ -111,7 +111,8 @@ pub struct Plan {
 impl Plan {
     /// A machine from what is on disk. An expired certificate is taken: the first thing to do is to renew it.
     pub fn new(start: Start, now: Time, seed: u64) -> Result<Plan, StartError> {
-        let at = now.max(start.floor);
+        let floor = credible_floor(start.floor, start.pair.as_ref().map(|(pem, _)| pem.as_slice()));
+        let at = now.max(floor);
         let mut plan = Plan {
             chance: Chance::new(seed),
             managers: Managers::new(start.known, start.addrs.clone()),
@@ -126,8 +127,8 @@ impl Plan {
             session: Session::default(),
             running: false,
             over: None,
-            floor: start.floor,
-            floor_saved: start.floor,
+            floor,
+            floor_saved: floor,
             clock_doubt: None,
             status: Status::default(),
         };
@@ -210,7 +211,8 @@ impl Plan {
     fn clock_told(&mut self, now: Time, offset_ms: i64, proven: Option<Time>, out: &mut Vec<Effect>) {
         let offset = ClockOffset::measured(offset_ms);
         self.status.clock_offset = Some(offset);
-        if let Some(time) = proven {
+        // A manager's clock may itself be wrong: a big step is taken from what was signed only.
+        if let Some(time) = proven.filter(|_| !offset.is_notable()) {
             self.raise_floor(time, out);
         }
         if offset.is_notable() {
@@ -251,8 +253,10 @@ impl Plan {
         }
     }
 
+    /// The floor never passes the end of the leaf held: beyond it no session could prove it wrong again.
     fn raise_floor(&mut self, proven: Time, out: &mut Vec<Effect>) {
-        self.floor = self.floor.max(proven);
+        let Some(held) = &self.held else { return };
+        self.floor = self.floor.max(proven.min(held.not_after));
         if self.floor.unix_millis() >= self.floor_saved.unix_millis().saturating_add(FLOOR_STEP_MS) {
             self.floor_saved = self.floor;
             out.push(Effect::SaveFloor(self.floor));
@@ -321,6 +325,17 @@ impl Plan {
             (None, Some(_)) if status.connected.is_some() => Phase::Ready,
             (None, Some(_)) => Phase::Connecting,
         };
+    }
+}
+
+/// The floor as far as the leaf beside it bears it out. One beyond the leaf's end was raised by a clock that was wrong, as a
+/// node learns the time in sessions only: then the leaf's start, which was signed, is what is proven. Without a leaf, nothing.
+pub(crate) fn credible_floor(floor: Time, chain_pem: Option<&[u8]>) -> Time {
+    let chain = chain_pem.and_then(|pem| Certificate::parse_pem_bundle(pem).ok()).unwrap_or_default();
+    match chain.first() {
+        Some(leaf) if floor > leaf.not_after() => leaf.not_before(),
+        Some(_) => floor,
+        None => Time::default(),
     }
 }
 

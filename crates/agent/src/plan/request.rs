@@ -15,6 +15,7 @@ use pki::issue::LEAF_BACKDATE;
 use pki::renewal::STATUS_BACKOFF;
 use pki::time::Time;
 use tonic::Code;
+use wire::limits::{BUNDLE_CERTIFICATES_MAX, CHAIN_CERTIFICATES_MAX};
 
 use super::io::{Accepted, Answer, Caller, Effect, Failure, FailureKind, Peer, Timer};
 use super::{Held, Plan};
@@ -31,6 +32,21 @@ const RENEWAL_POLLS_MAX: u32 = 40;
 const ISSUED: i32 = 3;
 const FAILED: i32 = 4;
 pub(crate) const ROTATE: i32 = 5;
+
+/// Whether PEM from a manager holds more certificates than this, without reading them: each one costs a parse, and several
+/// of them signatures.
+fn more_certificates(pem: &[u8], max: usize) -> bool {
+    const BEGIN: &[u8] = b"-----BEGIN";
+    pem.windows(BEGIN.len()).filter(|window| *window == BEGIN).nth(max).is_some()
+}
+
+/// Reads a trust bundle from a manager, of bounded length.
+pub(crate) fn parse_trust(pem: &[u8], at: Time) -> Result<TrustBundle, String> {
+    if more_certificates(pem, BUNDLE_CERTIFICATES_MAX) {
+        return Err(format!("a bundle of more than {BUNDLE_CERTIFICATES_MAX} certificates"));
+    }
+    TrustBundle::parse(pem, at).map_err(|error| error.to_string())
+}
 
 /// Where a request stands.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -262,6 +278,10 @@ impl Plan {
     fn check(&mut self, now: Time, pem: &[u8], out: &mut Vec<Effect>) {
         let at = self.effective(now);
         let Some(trust) = &self.trust else { return };
+        if more_certificates(pem, CHAIN_CERTIFICATES_MAX) {
+            let error = JoinError::Certificate(format!("a chain of more than {CHAIN_CERTIFICATES_MAX} certificates"));
+            return self.attempt_failed(now, error, out);
+        }
         let valid = match pki::chain::validate(pem, trust, false, at) {
             Ok(valid) => valid,
             Err(error) => {
@@ -376,7 +396,7 @@ impl Plan {
     /// Parses a trust bundle and checks that the certificate we hold verifies against it (pki.md 8.5).
     pub(crate) fn acceptable_trust(&self, now: Time, pem: &[u8]) -> Result<TrustBundle, String> {
         let at = self.effective(now);
-        let bundle = TrustBundle::parse(pem, at).map_err(|error| error.to_string())?;
+        let bundle = parse_trust(pem, at)?;
         let held = self.held.as_ref().ok_or("no certificate held")?;
         pki::chain::validate(held.pem().as_bytes(), &bundle, true, at)
             .map_err(|error| format!("new root CA does not match existing TLS credentials: {error}"))?;
@@ -444,12 +464,12 @@ impl Plan {
     /// A new certificate is in place.
     fn took(&mut self, now: Time, held: Held, peer: Option<Peer>, out: &mut Vec<Effect>) {
         let role = held.subject.role;
-        if let Some(leaf) = held.chain.first() {
-            let begin = leaf.not_before();
+        let begin = held.chain.first().map(Certificate::not_before);
+        let before = self.held.replace(held);
+        if let Some(begin) = begin {
             self.estimate_clock(ClockOffset::estimated(begin.saturating_add(LEAF_BACKDATE), now));
             self.raise_floor(begin, out);
         }
-        let before = self.held.replace(held);
         self.clock_doubt = None;
         self.status.installed += 1;
         match before {

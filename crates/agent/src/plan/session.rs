@@ -202,7 +202,7 @@ impl Plan {
     }
 
     fn learn_managers(&mut self, told: Vec<wire::proto::WeightedPeer>, out: &mut Vec<Effect>) {
-        let told = told.into_iter().filter_map(|weighted| {
+        let told = told.into_iter().take(wire::limits::MANAGERS_MAX).filter_map(|weighted| {
             let peer = weighted.peer?;
             let peer = Peer { node: peer.node_id, addr: peer.addr };
             Some((peer, weighted.weight))

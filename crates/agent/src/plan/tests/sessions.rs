@@ -196,11 +196,14 @@ fn c60_c95_c97_c98_what_lies_on_disk_must_hold() {
 fn the_time_never_goes_below_what_is_proven() {
     let mut bench = Bench::ready(Role::Worker);
     let later = NOW.saturating_add(Duration::from_secs(3600));
-    let effects = bench.feed(Input::Clock { offset_ms: 3_600_000, proven: Some(later) });
+    bench.now = later;
+    let effects = bench.feed(Input::Clock { offset_ms: 0, proven: Some(later) });
     assert!(matches!(effects.as_slice(), [Effect::SaveFloor(floor)] if *floor == later));
+    bench.now = NOW;
+    bench.timer(Timer::Heartbeat);
     assert_eq!(bench.plan.effective(NOW), later);
     let status = bench.plan.status();
-    assert_eq!(status.clock_offset, Some(ClockOffset::measured(3_600_000)));
+    assert_eq!(status.clock_offset, Some(ClockOffset::measured(0)));
     assert_eq!(status.clock_behind_floor_ms, Some(3_600_000));
     // What nobody vouches for is shown and not believed.
     let effects = bench.feed(Input::Clock { offset_ms: 9_000_000, proven: None });
@@ -209,6 +212,76 @@ fn the_time_never_goes_below_what_is_proven() {
     bench.now = later.saturating_add(Duration::from_secs(1));
     bench.timer(Timer::Heartbeat);
     assert_eq!(bench.plan.status().clock_behind_floor_ms, None);
+}
+
+#[test]
+fn a_manager_whose_clock_was_wrong_for_a_while_leaves_nothing_behind() {
+    let hundred_days = DAY * 100;
+    let mut bench = Bench::ready(Role::Worker);
+    let wrong = NOW.saturating_add(hundred_days);
+    let effects = bench.feed(Input::Clock { offset_ms: 8_640_000_000, proven: Some(wrong) });
+    assert!(effects.is_empty(), "nothing is kept of it");
+    assert_eq!(bench.plan.effective(NOW), NOW);
+    // Its certificate does not hold either; then its clock is right again.
+    end(&mut bench, 1, Failure::new(FailureKind::TlsTime, "certificate not valid yet"));
+    bench.feed(Input::Clock { offset_ms: 3, proven: None });
+    bench.timer(Timer::Session);
+    let message = bench.message("s2");
+    bench.tell(2, message);
+    let status = bench.plan.status();
+    assert_eq!((status.phase, status.last_error.as_ref()), (Phase::Ready, None));
+}
+
+#[test]
+fn the_floor_stays_within_the_life_of_the_leaf() {
+    let mut bench = Bench::ready(Role::Worker);
+    let end = bench.plan.held.as_ref().unwrap().not_after;
+    bench.now = end.saturating_sub(Duration::from_secs(5));
+    bench.feed(Input::Clock { offset_ms: 30_000, proven: Some(end.saturating_add(Duration::from_secs(25))) });
+    assert_eq!(bench.plan.effective(NOW), end);
+}
+
+#[test]
+fn a_floor_on_disk_beyond_the_leaf_is_not_believed() {
+    let ca = Ca::new(100, NOW);
+    let pem = ca.issue(&csr(&key(1)), &subject(NODE, Role::Worker), NOW, DAY);
+    let leaf = Certificate::parse_pem_bundle(&pem).unwrap().remove(0);
+    let rows = [
+        (NOW.saturating_add(DAY / 2), NOW.saturating_add(DAY / 2)),
+        (leaf.not_after(), leaf.not_after()),
+        (NOW.saturating_add(DAY * 100), leaf.not_before()),
+        (NOW.saturating_add(DAY * 36_500), leaf.not_before()),
+    ];
+    for (floor, expected) in rows {
+        assert_eq!(credible_floor(floor, Some(&pem)), expected, "{floor:?}");
+        let start = Start { trust: Some(ca.trust(NOW)), pair: Some((pem.clone(), NOW)), floor, ..Start::default() };
+        assert_eq!(Plan::new(start, NOW, 1).unwrap().effective(NOW), expected.max(NOW), "{floor:?}");
+    }
+    assert_eq!(credible_floor(NOW, None), Time::default());
+}
+
+#[test]
+fn what_a_manager_sends_is_bounded_before_it_is_looked_at() {
+    let mut bench = Bench::ready(Role::Worker);
+    let mut message = bench.message("s1");
+    message.root_ca = bench.ca.pem().repeat(33).into_bytes().into();
+    message.managers = (0..100).map(|number| peer(&format!("m{number}"), &format!("m{number}:1"))).collect();
+    let effects = words(&bench.tell(1, message));
+    assert_eq!(effects.len(), 1, "no trust is saved: {effects:?}");
+    assert_eq!(bench.plan.status().managers.len(), 64);
+    let text = &bench.plan.status().last_error.as_ref().unwrap().text;
+    assert!(text.ends_with("a bundle of more than 32 certificates"), "{text}");
+    let mut message = bench.message("s1");
+    message.root_ca = bench.ca.pem().repeat(32).into_bytes().into();
+    assert!(words(&bench.tell(1, message)).contains(&"trust".to_owned()));
+
+    bench.feed(Input::RenewNow);
+    bench.accept(1);
+    let mut answer = bench.issued(Role::Worker);
+    answer.chain = answer.chain.repeat(9);
+    bench.answer(1, answer);
+    let text = &bench.plan.status().last_error.as_ref().unwrap().text;
+    assert!(text.contains("a chain of more than 8 certificates"), "{text}");
 }
 
 #[test]
