@@ -65,13 +65,18 @@ impl Default for Settings {
 impl Settings {
     /// The life of the next certificate: read at signing, so a change acts on the very next one.
     pub fn leaf_life(&self) -> Duration {
-        if self.node_cert_expiry < NODE_CERT_EXPIRY_MIN { NODE_CERT_EXPIRY_DEFAULT } else { self.node_cert_expiry }
+        leaf_life(self.node_cert_expiry)
     }
 
     /// The heartbeat period asked of agents, before jitter.
     pub fn heartbeat_period(&self) -> Duration {
         if self.heartbeat.is_zero() { HEARTBEAT_DEFAULT } else { self.heartbeat }
     }
+}
+
+/// The life of a certificate under this setting: one too short, or none, means the default.
+pub fn leaf_life(node_cert_expiry: Duration) -> Duration {
+    if node_cert_expiry < NODE_CERT_EXPIRY_MIN { NODE_CERT_EXPIRY_DEFAULT } else { node_cert_expiry }
 }
 
 /// Raft settings as the API carries them.

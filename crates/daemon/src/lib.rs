@@ -20,6 +20,7 @@ mod lock;
 mod machine;
 mod run;
 mod settings;
+mod state_dir;
 mod tls;
 
 pub use backend::Backend;

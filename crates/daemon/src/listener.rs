@@ -1,7 +1,7 @@
 //! Sockets of the Engine API: unix and TCP, TLS on the latter when asked for, one task a connection.
 
 use std::io;
-use std::os::unix::fs::{FileTypeExt, PermissionsExt};
+use std::os::unix::fs::{DirBuilderExt, FileTypeExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
@@ -21,7 +21,9 @@ use crate::backend::Backend;
 use crate::config::Host;
 use crate::engine_api;
 
-/// How long a request's head may take; a kept-alive connection waits for it between requests.
+/// How long a new connection may take to its first request's head.
+const FIRST_HEAD_MAX: Duration = Duration::from_secs(30);
+/// How long a later request's head may take; a kept-alive connection waits for it between requests.
 const HEAD_MAX: Duration = Duration::from_secs(300);
 /// How long a TLS handshake may take.
 const HANDSHAKE_MAX: Duration = Duration::from_secs(10);
@@ -150,11 +152,12 @@ enum Accepted {
     Tls(TcpStream, Arc<ServerConfig>),
 }
 
-/// Binds a unix socket of 0660. A socket left by a dead process is removed, one that answers is not.
+/// Binds a unix socket of 0660: in a directory that nobody else may enter, and moved into place once its mode is set, so that
+/// no umask leaves it open for a moment. A socket left by a dead process is removed, one that answers is not.
 async fn bind_unix(path: &Path) -> Result<Listener, ListenError> {
     let io = |source| ListenError::Io { host: format!("unix://{}", path.display()), source };
     if let Some(dir) = path.parent().filter(|dir| !dir.as_os_str().is_empty()) {
-        std::fs::create_dir_all(dir).map_err(io)?;
+        create_open_dir(dir).map_err(io)?;
     }
     match std::fs::symlink_metadata(path) {
         Err(error) if error.kind() == io::ErrorKind::NotFound => {}
@@ -168,9 +171,43 @@ async fn bind_unix(path: &Path) -> Result<Listener, ListenError> {
             Err(error) => return Err(io(error)),
         },
     }
-    let listener = UnixListener::bind(path).map_err(io)?;
-    std::fs::set_permissions(path, std::fs::Permissions::from_mode(0o660)).map_err(io)?;
+    let listener = bind_private(path).map_err(io)?;
     Ok(Listener::Unix { listener, path: path.to_path_buf() })
+}
+
+fn bind_private(path: &Path) -> io::Result<UnixListener> {
+    let mut chance = [0_u8; 2];
+    aws_lc_rs::rand::fill(&mut chance)
+        .map_err(|_| io::Error::other("the system's random numbers are not available"))?;
+    // A short name: a socket's path has 107 bytes at most.
+    let private = path.with_file_name(format!(".{}", pki::digest::hex(&chance)));
+    std::fs::DirBuilder::new().mode(0o700).create(&private)?;
+    let first = private.join("s");
+    let bound = UnixListener::bind(&first).and_then(|listener| {
+        std::fs::set_permissions(&first, std::fs::Permissions::from_mode(0o660))?;
+        // Unlike a rename, this takes nobody's place.
+        std::fs::hard_link(&first, path)?;
+        Ok(listener)
+    });
+    let _ = std::fs::remove_file(&first);
+    let _ = std::fs::remove_dir(&private);
+    bound
+}
+
+/// Makes a directory and those above it 0755 whatever the umask says: the socket in it has its own mode, and its group must
+/// come as far as that. Those that exist stay as they are.
+fn create_open_dir(dir: &Path) -> io::Result<()> {
+    if dir.as_os_str().is_empty() || dir.is_dir() {
+        return Ok(());
+    }
+    if let Some(above) = dir.parent() {
+        create_open_dir(above)?;
+    }
+    match std::fs::DirBuilder::new().mode(0o755).create(dir) {
+        Ok(()) => std::fs::set_permissions(dir, std::fs::Permissions::from_mode(0o755)),
+        Err(error) if error.kind() == io::ErrorKind::AlreadyExists && dir.is_dir() => Ok(()),
+        Err(error) => Err(error),
+    }
 }
 
 async fn handshake(stream: TcpStream, config: Arc<ServerConfig>) -> Option<tokio_rustls::server::TlsStream<TcpStream>> {
@@ -201,7 +238,10 @@ async fn serve_connection<IO>(io: IO, backend: Backend, shutdown: CancellationTo
 where
     IO: AsyncRead + AsyncWrite + Unpin + Send + 'static,
 {
+    let begun = CancellationToken::new();
+    let first = begun.clone();
     let service = service_fn(move |request| {
+        first.cancel();
         let backend = backend.clone();
         async move { Ok::<_, std::convert::Infallible>(engine_api::serve(&backend, request).await) }
     });
@@ -209,8 +249,17 @@ where
     builder.title_case_headers(true).timer(TokioTimer::new()).header_read_timeout(HEAD_MAX);
     let connection = builder.serve_connection(TokioIo::new(io), service);
     tokio::pin!(connection);
+    let silent = async {
+        if tokio::time::timeout(FIRST_HEAD_MAX, begun.cancelled()).await.is_ok() {
+            std::future::pending::<()>().await;
+        }
+    };
     let ended = tokio::select! {
         ended = connection.as_mut() => ended,
+        () = silent => {
+            debug!("an API connection brought no request in time");
+            return;
+        }
         () = shutdown.cancelled() => {
             connection.as_mut().graceful_shutdown();
             connection.await
@@ -218,5 +267,85 @@ where
     };
     if let Err(error) = ended {
         debug!(%error, "an API connection ended");
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
+    use super::*;
+    use crate::lifecycle::{Lifecycle, Setup};
+    use crate::machine::Machine;
+    use std::os::unix::fs::MetadataExt;
+    use tokio::io::{AsyncReadExt, DuplexStream};
+    use tokio::time::Instant;
+
+    fn mode(path: &Path) -> u32 {
+        std::fs::metadata(path).unwrap().mode() & 0o7777
+    }
+
+    /// One end of a connection that is served, and what has to stay.
+    fn connect() -> (DuplexStream, impl Sized) {
+        let dir = PathBuf::from("/nonexistent");
+        let shutdown = CancellationToken::new();
+        let setup = Setup { state_dir: dir.clone(), hostname: Some("host1".into()) };
+        let (lifecycle, task) = Lifecycle::new(setup, shutdown.clone());
+        let backend = Backend::new(Machine::inspect(Some("host1")), "id".to_owned(), dir, lifecycle, shutdown.clone());
+        let (ours, served) = tokio::io::duplex(1 << 16);
+        tokio::spawn(serve_connection(served, backend, shutdown));
+        (ours, task)
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_connection_without_a_request_is_closed() {
+        for begun in ["", "GET /_ping HTTP/1.1\r\nHost: a"] {
+            let at = Instant::now();
+            let (mut connection, _stays) = connect();
+            connection.write_all(begun.as_bytes()).await.unwrap();
+            let mut answer = Vec::new();
+            connection.read_to_end(&mut answer).await.unwrap();
+            assert_eq!((answer.len(), at.elapsed()), (0, FIRST_HEAD_MAX), "{begun:?}");
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn one_that_is_kept_alive_may_rest_for_longer_and_a_stream_for_ever() {
+        let (mut connection, _stays) = connect();
+        connection.write_all(b"GET /_ping HTTP/1.1\r\nHost: a\r\n\r\n").await.unwrap();
+        let at = Instant::now();
+        let mut answer = String::new();
+        connection.read_to_string(&mut answer).await.unwrap();
+        assert!(answer.starts_with("HTTP/1.1 200"), "{answer}");
+        assert_eq!(at.elapsed(), HEAD_MAX);
+
+        let (mut stream, _stays) = connect();
+        stream.write_all(b"GET /events HTTP/1.1\r\nHost: a\r\n\r\n").await.unwrap();
+        let day = Duration::from_secs(86_400);
+        let mut answer = Vec::new();
+        assert!(tokio::time::timeout(day, stream.read_to_end(&mut answer)).await.is_err(), "it ended");
+        assert!(answer.starts_with(b"HTTP/1.1 200"));
+    }
+
+    #[tokio::test]
+    async fn the_socket_is_0660_and_new_directories_above_it_0755() {
+        let top = tempfile::tempdir().unwrap();
+        std::fs::create_dir(top.path().join("here")).unwrap();
+        std::fs::set_permissions(top.path().join("here"), std::fs::Permissions::from_mode(0o711)).unwrap();
+        let path = top.path().join("here/a/b/api.sock");
+        let Listener::Unix { listener, .. } = bind_unix(&path).await.unwrap() else { panic!("no unix socket") };
+        assert_eq!(mode(&path), 0o660);
+        assert_eq!(mode(&top.path().join("here")), 0o711);
+        for made in ["here/a", "here/a/b"] {
+            assert_eq!(mode(&top.path().join(made)), 0o755, "{made}");
+        }
+        let left: Vec<_> =
+            std::fs::read_dir(path.parent().unwrap()).unwrap().map(|file| file.unwrap().file_name()).collect();
+        assert_eq!(left, ["api.sock"]);
+        let (dialed, accepted) = tokio::join!(UnixStream::connect(&path), listener.accept());
+        dialed.unwrap();
+        accepted.unwrap();
+        // Nobody's place is taken, also when they came in between.
+        assert_eq!(bind_private(&path).unwrap_err().kind(), io::ErrorKind::AlreadyExists);
+        assert_eq!(std::fs::read_dir(path.parent().unwrap()).unwrap().count(), 1);
     }
 }

@@ -1,13 +1,13 @@
 //! The daemon as a function of its configuration and its shutdown.
 
 use std::io;
-use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
-use tracing::info;
+use tracing::{info, warn};
 
 use crate::backend::Backend;
 use crate::config::{DaemonConfig, Host};
@@ -16,6 +16,7 @@ use crate::listener::{ListenError, Listener};
 use crate::lock::{LockError, StateLock};
 use crate::machine::Machine;
 use crate::settings::write_synced;
+use crate::state_dir;
 use crate::tls::{TlsError, server_config};
 
 /// How long running requests may take to end at shutdown.
@@ -66,7 +67,8 @@ impl Daemon {
     pub async fn start(config: DaemonConfig, shutdown: CancellationToken) -> Result<Self, RunError> {
         let dir = config.state_dir.clone();
         let refused = |source| RunError::StateDir { dir: dir.clone(), source };
-        std::fs::DirBuilder::new().recursive(true).mode(0o700).create(&dir).map_err(refused)?;
+        raise_file_limit();
+        state_dir::take(&dir).map_err(refused)?;
         let lock = StateLock::take(&dir)?;
         let engine_id = engine_id(&dir).map_err(refused)?;
         let tls = config.tls.as_ref().map(server_config).transpose()?;
@@ -108,6 +110,16 @@ impl Daemon {
     }
 }
 
+/// Raises the limit on open files as far as this process may: a manager holds a connection per node. Many systems start
+/// services with 1024 for the sake of programs that use `select`; we do not.
+fn raise_file_limit() {
+    let raised = getrlimit(Resource::RLIMIT_NOFILE)
+        .and_then(|(soft, hard)| if soft < hard { setrlimit(Resource::RLIMIT_NOFILE, hard, hard) } else { Ok(()) });
+    if let Err(error) = raised {
+        warn!(%error, "the limit on open files stays as it is");
+    }
+}
+
 /// The daemon's own id, made at the first start.
 fn engine_id(dir: &Path) -> io::Result<String> {
     match std::fs::read_to_string(dir.join(ENGINE_ID_FILE)) {
@@ -124,4 +136,18 @@ fn engine_id(dir: &Path) -> io::Result<String> {
     let id = [&hex[0..8], &hex[8..12], &hex[12..16], &hex[16..20], &hex[20..32]].join("-");
     write_synced(dir, ENGINE_ID_FILE, id.as_bytes())?;
     Ok(id)
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
+    use super::*;
+
+    #[test]
+    fn the_limit_on_open_files_is_raised_as_far_as_it_goes() {
+        let (_, hard) = getrlimit(Resource::RLIMIT_NOFILE).unwrap();
+        setrlimit(Resource::RLIMIT_NOFILE, hard - 1, hard).unwrap();
+        raise_file_limit();
+        assert_eq!(getrlimit(Resource::RLIMIT_NOFILE).unwrap(), (hard, hard));
+    }
 }

@@ -1,5 +1,7 @@
 //! Request bodies: one JSON document, under the rules of engine-api.md 1.5.
 
+use std::time::Duration;
+
 use http::HeaderMap;
 use http::header::CONTENT_TYPE;
 use http_body_util::{BodyExt, LengthLimitError, Limited};
@@ -10,6 +12,8 @@ use super::error::ApiError;
 
 /// Largest body read, in bytes. No request of the swarm API comes near it.
 pub const BODY_BYTES_MAX: usize = 4 << 20;
+/// How long a body may take from its request's head to its end.
+const BODY_TIME_MAX: Duration = Duration::from_secs(30);
 
 /// Reads the document; `None` if there is no body, which equals the zero value of the type.
 pub async fn read_json<B>(headers: &HeaderMap, body: B) -> Result<Option<Value>, ApiError>
@@ -26,7 +30,12 @@ where
         return Ok(None);
     }
     let body = body.map_err(|error| error.to_string());
-    let bytes = match Limited::new(body, BODY_BYTES_MAX).collect().await {
+    let read = tokio::time::timeout(BODY_TIME_MAX, Limited::new(body, BODY_BYTES_MAX).collect());
+    let Ok(read) = read.await else {
+        let seconds = BODY_TIME_MAX.as_secs();
+        return Err(ApiError::bad_request(format!("request body did not come within {seconds} seconds")));
+    };
+    let bytes = match read {
         Ok(collected) => collected.to_bytes(),
         Err(error) if error.is::<LengthLimitError>() => {
             return Err(ApiError::bad_request(format!("request body is larger than {BODY_BYTES_MAX} bytes")));
@@ -102,6 +111,17 @@ mod tests {
         }
         assert!(read(json, "{x").await.unwrap_err().starts_with("invalid JSON: "));
         assert!(read(json, &"x".repeat(BODY_BYTES_MAX + 1)).await.unwrap_err().contains("larger than"));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_body_that_never_ends_is_given_up() {
+        let begun = tokio::time::Instant::now();
+        let frames = futures::stream::pending::<Result<hyper::body::Frame<Bytes>, std::convert::Infallible>>();
+        let mut headers = HeaderMap::new();
+        headers.insert(CONTENT_TYPE, "application/json".parse().unwrap());
+        let refused = read_json(&headers, StreamBody::new(frames)).await.unwrap_err();
+        assert_eq!(refused.message, "request body did not come within 30 seconds");
+        assert_eq!(begun.elapsed(), BODY_TIME_MAX);
     }
 
     #[tokio::test]

@@ -252,11 +252,6 @@ fn node_report(node: &NodeView, wanted: &TlsInfo) -> NodeReport {
 
 pub(super) fn ca(backend: &Backend) -> Answer {
     let cluster = backend.control()?.cluster().map_err(refusal)?;
-    let expiry = if cluster.spec.node_cert_expiry.is_zero() {
-        cluster::settings::NODE_CERT_EXPIRY_DEFAULT
-    } else {
-        cluster.spec.node_cert_expiry
-    };
     let roots = pki::certificate::Certificate::parse_pem_bundle(cluster.trust_root.as_bytes())
         .map_err(|error| ApiError::internal(error.to_string()))?;
     json(&CaReport {
@@ -272,7 +267,7 @@ pub(super) fn ca(backend: &Backend) -> Answer {
             })
             .collect(),
         rotation_in_progress: cluster.rotation_in_progress,
-        node_cert_expiry_s: expiry.as_secs(),
+        node_cert_expiry_s: cluster::settings::leaf_life(cluster.spec.node_cert_expiry).as_secs(),
         trust_root: cluster.trust_root,
     })
 }
