@@ -16,6 +16,7 @@ mod span;
 mod spec;
 mod table;
 mod tls;
+mod token;
 mod usage;
 mod verb;
 

@@ -1,8 +1,9 @@
 //! Runs the transcripts beside this file: the real program against a daemon played by a few canned answers.
 //!
 //! A transcript is a text. Lines starting with `#` are comments. `@ METHOD PATH STATUS [BODY]` sets the answer to a
-//! request, `@ clear` forgets all answers; without any answer set, no daemon is there. `@ daemon` starts a real one. `$ swarmpki …` runs the
-//! program; below it stand what it printed and how it ended:
+//! request, `@ clear` forgets all answers; without any answer set, no daemon is there. `@ daemon` starts a real one.
+//! `@ file NAME TEXT` writes a file in `[DIR]`; `@ env NAME=VALUE` and `@ stdin TEXT` are for the next command alone.
+//! `$ swarmpki …` runs the program; below it stand what it printed and how it ended:
 //!
 //! ```text
 //! $ swarmpki join-token -q worker
@@ -25,7 +26,7 @@ use std::io::{BufRead, BufReader, Read, Write};
 use std::net::TcpListener;
 use std::os::unix::net::{UnixDatagram, UnixListener, UnixStream};
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command};
+use std::process::{Child, Command, Stdio};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -33,6 +34,13 @@ use std::time::Duration;
 struct Canned {
     answers: BTreeMap<String, (u16, String)>,
     seen: Vec<String>,
+}
+
+/// What the next command gets besides its arguments.
+#[derive(Default)]
+struct Given {
+    env: Vec<(String, String)>,
+    stdin: String,
 }
 
 #[test]
@@ -67,12 +75,19 @@ fn run(file: &Path) -> Result<(), String> {
     let mut actual = String::new();
     let mut lines = expected.lines().peekable();
     let mut live = None;
+    let mut given = Given::default();
     let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port().to_string();
     while let Some(line) = lines.next() {
         actual.push_str(line);
         actual.push('\n');
         if line == "@ daemon" {
             live = Some(Live::start(dir.path()));
+        } else if let Some((name, text)) = line.strip_prefix("@ file ").and_then(|rest| rest.split_once(' ')) {
+            fs::write(dir.path().join(name), format!("{text}\n")).unwrap();
+        } else if let Some((name, value)) = line.strip_prefix("@ env ").and_then(|rest| rest.split_once('=')) {
+            given.env.push((name.to_owned(), value.to_owned()));
+        } else if let Some(text) = line.strip_prefix("@ stdin ") {
+            given.stdin = format!("{text}\n");
         } else if let Some(rule) = line.strip_prefix("@ ") {
             set(&canned, rule);
         } else if let Some(command) = line.strip_prefix("$ swarmpki") {
@@ -93,7 +108,8 @@ fn run(file: &Path) -> Result<(), String> {
                 (None, true) => sock.clone(),
                 (None, false) => dir.path().join("none.sock"),
             };
-            let printed = execute(&command.replace("[PORT]", &port), &host, dir.path(), &canned);
+            let printed =
+                execute(&command.replace("[PORT]", &port), &host, dir.path(), &canned, &std::mem::take(&mut given));
             let printed = printed.replace(&port, "[PORT]");
             let printed = if live.is_some() { without_chance(&printed) } else { printed };
             let below = below.join("\n");
@@ -187,16 +203,23 @@ fn set(canned: &Mutex<Canned>, rule: &str) {
     canned.answers.insert(request, (status, words.next().unwrap_or_default().to_owned()));
 }
 
-fn execute(command: &str, sock: &Path, dir: &Path, canned: &Mutex<Canned>) -> String {
+fn execute(command: &str, sock: &Path, dir: &Path, canned: &Mutex<Canned>, given: &Given) -> String {
     canned.lock().unwrap().seen.clear();
-    let out = Command::new(env!("CARGO_BIN_EXE_swarmpki"))
+    let mut child = Command::new(env!("CARGO_BIN_EXE_swarmpki"))
         .args(words(&command.replace("[DIR]", dir.to_str().unwrap())))
         .current_dir(dir)
         .env_clear()
         .env("SWARMPKI_HOST", format!("unix://{}", sock.display()))
         .env("HOME", dir)
-        .output()
+        .envs(given.env.iter().map(|(name, value)| (name, value)))
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
         .unwrap();
+    // One that does not read may have ended already.
+    let _ = child.stdin.take().unwrap().write_all(given.stdin.as_bytes());
+    let out = child.wait_with_output().unwrap();
     let mut text = String::new();
     let hide = |bytes: &[u8]| {
         String::from_utf8_lossy(bytes)

@@ -17,6 +17,7 @@ use crate::failure::Failure;
 use crate::notify;
 use crate::output::complain;
 use crate::spec::{self, SpecFlags};
+use crate::token::TokenFile;
 
 /// How long a restarted member may take to find its place before we say so.
 const SETTLE_MAX: Duration = Duration::from_secs(20);
@@ -31,6 +32,8 @@ pub(crate) struct UpArgs {
     /// Join a swarm with this token instead of starting one
     #[arg(long, value_name = "STRING", requires = "manager")]
     token: Option<String>,
+    #[command(flatten)]
+    token_file: TokenFile,
     /// Address that other nodes reach this one at, <ip|interface>[:port]; that of the default route unless set
     #[arg(long, value_name = "STRING")]
     advertise_addr: Option<String>,
@@ -42,14 +45,23 @@ pub(crate) struct UpArgs {
     availability: Option<String>,
     #[command(flatten)]
     spec: SpecFlags,
-    /// With --token: a manager of the swarm to join
-    #[arg(value_name = "HOST:PORT", requires = "token")]
+    /// With a token: a manager of the swarm to join
+    #[arg(value_name = "HOST:PORT")]
     manager: Option<String>,
 }
 
 /// Starts the daemon, makes it a member if it is none, prints how others join, and stays until a signal.
 pub(crate) async fn run(args: &UpArgs, global: &Global, context: &mut Context) -> Result<(), Failure> {
     let availability = spec::check_availability(args.availability.as_deref())?;
+    let token_given = args.token_file.is_given(args.token.as_deref());
+    if args.manager.is_none() && args.token_file.token_file.is_some() {
+        return Err(Failure::new("a token needs a manager to join").hint("swarmpki up --token-file FILE HOST:PORT"));
+    }
+    if args.manager.is_some() && !token_given {
+        return Err(Failure::new("joining a swarm needs its token").hint(
+            "Give --token, --token-file, or set SWARMPKI_TOKEN: 'swarmpki join-token worker' on a manager shows it",
+        ));
+    }
     let config = args.daemon.config(global)?;
     let hosts = config.hosts();
     let state_dir = config.state_dir.clone();
@@ -85,16 +97,18 @@ async fn member(args: &UpArgs, availability: String, context: &mut Context) -> R
         let info = settled(info, &mut client).await?;
         return present(&info, &mut client, context).await;
     }
-    if let (Some(token), Some(manager)) = (&args.token, &args.manager) {
+    if let Some(manager) = &args.manager {
+        let token = args.token_file.token(args.token.as_deref())?.unwrap_or_default();
         let join = JoinArgs {
-            token: token.clone(),
+            token: String::new(),
+            token_file: TokenFile::default(),
             advertise_addr: args.advertise_addr.clone(),
             listen_addr: args.listen_addr.clone(),
             availability: None,
             data_path_addr: String::new(),
             manager: manager.clone(),
         };
-        let info = join::request(&join, availability, &mut client).await?;
+        let info = join::request(&join, &token, availability, &mut client).await?;
         return present(&info, &mut client, context).await;
     }
     let init = InitArgs {
