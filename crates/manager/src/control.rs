@@ -120,7 +120,17 @@ impl<H: Handle> Control<H> {
             worker_secret: secret(rotate.worker).map_err(unavailable)?,
             manager_secret: secret(rotate.manager).map_err(unavailable)?,
         };
-        self.ask(Command::UpdateCluster(Box::new(update)), None).await
+        let changed = update.settings.as_ref() != Some(before);
+        self.ask(Command::UpdateCluster(Box::new(update)), None).await?;
+        if changed {
+            tracing::info!("the cluster's settings were changed");
+        }
+        for (role, replaced) in [(Role::Worker, rotate.worker), (Role::Manager, rotate.manager)] {
+            if replaced {
+                tracing::info!(role = role.word(), "the join token was replaced: the old one admits nobody any more");
+            }
+        }
+        Ok(())
     }
 
     /// The operator's wish for a node.
@@ -142,7 +152,9 @@ impl<H: Handle> Control<H> {
         if spec.role == Role::Worker && node.spec.role == Role::Manager {
             return Err(Refusal::LastManager.into());
         }
-        self.ask(Command::UpdateNode { node: id.clone(), version, spec: Box::new(spec) }, Some(id)).await
+        self.ask(Command::UpdateNode { node: id.clone(), version, spec: Box::new(spec) }, Some(id)).await?;
+        tracing::info!(node = %id, "what is wished of the node was changed");
+        Ok(())
     }
 
     /// Removes a node for good. Its connections and streams are ended as soon as this is committed.
@@ -151,7 +163,9 @@ impl<H: Handle> Control<H> {
     /// The refusals of pki.md 13.2.
     pub async fn remove_node(&self, id: &NodeId, force: bool) -> Result<(), ControlError> {
         let ready = self.0.sessions().is_ready(id);
-        self.ask(Command::RemoveNode { node: id.clone(), force, ready }, Some(id)).await
+        self.ask(Command::RemoveNode { node: id.clone(), force, ready }, Some(id)).await?;
+        tracing::info!(node = %id, was_in_session = ready, "the node was removed: its certificates are refused");
+        Ok(())
     }
 
     /// Orders a node in session to renew its certificate now. It is told so in its session; engines begin within half a

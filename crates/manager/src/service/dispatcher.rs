@@ -63,6 +63,11 @@ impl<H: Handle> wire::server::Dispatcher for Service<H> {
                 refused(&error)
             })?;
         }
+        if returning {
+            tracing::warn!(%node, addr, "a node came back with an old certificate and is told to renew it");
+        } else if !registered.resumed {
+            tracing::info!(%node, addr, "the node is in session");
+        }
         let slot = shared.slots.open(&node, registered.session, returning);
         shared.touch();
         Ok(Response::new(session_stream(Arc::clone(shared), node, slot, call)))
