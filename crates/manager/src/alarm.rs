@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
+use cluster::authorize::Presented;
 use pki::identity::NodeId;
 use pki::time::Time;
 
@@ -15,7 +16,11 @@ const REMEMBERED_MAX: usize = 1024;
 
 /// Which alarms were said when.
 #[derive(Default)]
-pub(crate) struct Alarms(Mutex<BTreeMap<Alarm, Time>>);
+pub(crate) struct Alarms {
+    said: Mutex<BTreeMap<Alarm, Time>>,
+    /// Whose leaf is being looked up.
+    turn: tokio::sync::Mutex<()>,
+}
 
 impl Alarms {
     /// Says an alarm, unless it was said a short while ago.
@@ -25,8 +30,28 @@ impl Alarms {
         }
     }
 
+    /// Says that a leaf is not registered: as an alarm, unless the issuance log has it, which `is_issued` looks up. That takes
+    /// a while, so it is done for one leaf at a time; another comes to it when it is presented again.
+    pub(crate) async fn raise_for_leaf(
+        &self,
+        leaf: &Presented,
+        now: Time,
+        is_issued: impl Future<Output = Option<bool>>,
+    ) {
+        let Ok(_turn) = self.turn.try_lock() else { return };
+        let (node, serial) = (leaf.node.clone(), leaf.serial.to_string());
+        let alarm = Alarm::ForgedOrForeignLeaf { node: node.clone(), serial: serial.clone() };
+        if !self.is_news(&alarm, now) {
+            return;
+        }
+        match is_issued.await {
+            Some(true) => Alarm::ForgottenLeaf { node, serial }.say(),
+            Some(false) | None => alarm.say(),
+        }
+    }
+
     fn is_news(&self, alarm: &Alarm, now: Time) -> bool {
-        let mut said = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut said = self.said.lock().unwrap_or_else(PoisonError::into_inner);
         // A clock that was set back makes everything news again.
         if said.get(alarm).is_some_and(|at| *at <= now && now.since(*at) < QUIET) {
             return false;
@@ -52,6 +77,14 @@ pub(crate) enum Alarm {
         /// Its serial.
         serial: String,
     },
+    /// A certificate that this cluster did issue and does not hold any more: of a node that renewed often without using what it
+    /// got, or that came for its first one too late. It is refused all the same.
+    ForgottenLeaf {
+        /// Whom it names.
+        node: NodeId,
+        /// Its serial.
+        serial: String,
+    },
     /// A node gets more certificates than is usual.
     ManyIssuances {
         /// Which.
@@ -69,6 +102,13 @@ impl Alarm {
                 "a certificate of our root is presented that this cluster never registered; \
                  if it cannot be explained by a restored backup, rotate the root"
             ),
+            Self::ForgottenLeaf { node, serial } => tracing::warn!(
+                alarm = "forgotten-leaf",
+                %node,
+                serial,
+                "a certificate is presented that this cluster issued and no longer holds valid: \
+                 the node has to leave and join again"
+            ),
             Self::ManyIssuances { node } => {
                 tracing::warn!(alarm = "many-issuances", %node, "a node asks for certificates again and again");
             }
@@ -79,6 +119,10 @@ impl Alarm {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use cluster::node::IssuerHash;
+    use pki::identity::{ClusterId, Role};
+    use pki::key::SpkiHash;
+    use pki::serial::Serial;
 
     #[test]
     fn the_same_alarm_is_said_once_in_a_while() {
@@ -95,6 +139,38 @@ mod tests {
         for serial in 2..3 * REMEMBERED_MAX {
             assert!(alarms.is_news(&forged(serial), at(700)));
         }
-        assert_eq!(alarms.0.lock().map(|said| said.len()).unwrap_or_default(), REMEMBERED_MAX);
+        assert_eq!(alarms.said.lock().map(|said| said.len()).unwrap_or_default(), REMEMBERED_MAX);
+    }
+
+    #[tokio::test]
+    async fn a_leaf_is_looked_up_once_in_a_while_and_one_at_a_time() {
+        let alarms = Alarms::default();
+        let at = Time::from_unix_secs(1_700_000_000);
+        let leaf = |serial: u8| Presented {
+            cluster: ClusterId::generate([1; 17]),
+            role: Role::Worker,
+            node: NodeId::generate([7; 17]),
+            serial: Serial::from_random([serial; 20]),
+            spki: SpkiHash([1; 32]),
+            issuer: IssuerHash([1; 32]),
+            not_after: at,
+        };
+        let looked = std::cell::Cell::new(0);
+        let look_up = async || {
+            looked.set(looked.get() + 1);
+            Some(true)
+        };
+        alarms.raise_for_leaf(&leaf(1), at, look_up()).await;
+        alarms.raise_for_leaf(&leaf(1), at, look_up()).await;
+        assert_eq!(looked.get(), 1, "the same");
+        // While one is looked up, another is not, and its turn comes later.
+        let meanwhile = async {
+            alarms.raise_for_leaf(&leaf(3), at, look_up()).await;
+            Some(false)
+        };
+        alarms.raise_for_leaf(&leaf(2), at, meanwhile).await;
+        assert_eq!(looked.get(), 1);
+        alarms.raise_for_leaf(&leaf(3), at, look_up()).await;
+        assert_eq!(looked.get(), 2);
     }
 }

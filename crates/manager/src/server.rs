@@ -27,7 +27,6 @@ use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 
 use self::bounded::{Bounded, Place};
-use crate::alarm::Alarm;
 use crate::service::Router;
 use crate::shared::Shared;
 
@@ -418,8 +417,7 @@ async fn standing<H: Handle>(shared: &Shared<H>, leaf: Presented) -> (Presented,
         let sure = shared.handle.read().await.inspect(|state| standing = state.standing(&leaf, now)).is_ok();
         // Leaves that have ended come from machines long forgotten: they open nothing, and prove nothing.
         if sure && standing == Standing::Unregistered && leaf.not_after >= now {
-            let alarm = Alarm::ForgedOrForeignLeaf { node: leaf.node.clone(), serial: leaf.serial.to_string() };
-            shared.alarms.raise(alarm, now);
+            shared.alarms.raise_for_leaf(&leaf, now, shared.handle.is_issued(&leaf)).await;
         }
     }
     (leaf, standing)

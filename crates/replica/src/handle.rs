@@ -2,6 +2,7 @@
 //! [`crate::model::ModelLog`].
 
 use crate::Fatal;
+use cluster::authorize::Presented;
 use cluster::{Command, Outcome, State};
 use std::future::Future;
 use std::sync::Arc;
@@ -25,6 +26,10 @@ pub trait Handle: Clone + Send + Sync + 'static {
 
     /// A linearizable read: includes everything that was answered anywhere before the call.
     fn read(&self) -> impl Future<Output = Result<Arc<State>, ReadError>> + Send;
+
+    /// Whether the issuance log has this very leaf, also if the state has forgotten it. `None`: the log cannot be read. Reads the
+    /// whole log if it has not: for rare questions, one at a time.
+    fn is_issued(&self, leaf: &Presented) -> impl Future<Output = Option<bool>> + Send;
 }
 
 /// Why a proposal has no outcome.

@@ -13,10 +13,14 @@ pub mod model;
 pub mod seal;
 
 mod fatal;
+mod issued;
 mod propose;
 mod raft;
 mod replica;
 mod store;
+#[cfg(test)]
+#[path = "../../cluster/tests/support/mod.rs"]
+mod support;
 
 pub use fatal::Fatal;
 pub use handle::{Handle, ProposeError, ReadError};

@@ -9,8 +9,9 @@
 //!                      crash: log is cut back to synced, or a little further; who waited gets Unknown
 //! ```
 
-use crate::Fatal;
 use crate::handle::{Handle, ProposeError, RETRY_AFTER, ReadError};
+use crate::{Fatal, issued};
+use cluster::authorize::Presented;
 use cluster::{Batch, Command, LogEntry, Outcome, State};
 use pki::time::Time;
 use std::collections::VecDeque;
@@ -300,6 +301,11 @@ impl Handle for ModelLog {
             return Err(ReadError::NotLeader { leader: None });
         }
         Ok(self.state())
+    }
+
+    async fn is_issued(&self, leaf: &Presented) -> Option<bool> {
+        let size = self.state().log_size();
+        issued::is_issued(leaf, size, |from, max| std::future::ready(Some(self.log_entries(from, max)))).await
     }
 }
 

@@ -4,10 +4,12 @@ use crate::batch;
 use crate::disk::{Local, Medium};
 use crate::fatal::{Fatal, FatalFlag};
 use crate::handle::{Handle, ProposeError, ReadError};
+use crate::issued;
 use crate::propose::{Proposer, Queue};
 use crate::raft::{Node, Progress, StartError};
 use crate::seal::{DataKey, Scope};
 use crate::store::{Store, StoreError};
+use cluster::authorize::Presented;
 use cluster::{Batch, Command, LogEntry, Outcome, State};
 use pki::secret::SecretBytes;
 use pki::time::Time;
@@ -252,6 +254,11 @@ impl Handle for Replica {
         }
         self.inner.node.confirm().await?;
         Ok(self.state())
+    }
+
+    async fn is_issued(&self, leaf: &Presented) -> Option<bool> {
+        let size = self.state().log_size();
+        issued::is_issued(leaf, size, |from, max| async move { self.log_entries(from, max).await.ok() }).await
     }
 }
 

@@ -3,9 +3,7 @@
 
 use super::*;
 use crate::disk::faulty::FaultyDisk;
-
-#[path = "../../../cluster/tests/support/mod.rs"]
-mod support;
+use crate::support;
 
 fn config(dir: &std::path::Path) -> Config {
     let clock = Arc::new(|| support::START);
