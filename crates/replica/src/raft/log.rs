@@ -16,6 +16,7 @@ use std::io;
 use std::ops::{Bound, RangeBounds};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use tokio::sync::oneshot;
+use zeroize::Zeroizing;
 
 /// Bytes of entries that are kept in memory although they are on disk, about: the ones that are applied next.
 const TAIL_BYTES_MAX: usize = 256 * 1024;
@@ -69,7 +70,7 @@ impl Log {
                     if index != next {
                         return Err(StoreError::damaged(store.path(), format!("log entry {next} is missing")));
                     }
-                    let entry = record::decode_entry(index, &bytes).map_err(broken)?;
+                    let entry = record::decode_entry(index, &Zeroizing::new(bytes)).map_err(broken)?;
                     last = Some(entry.log_id);
                     if let EntryPayload::Membership(membership) = &entry.payload {
                         sole_voter = self::sole_voter(membership);
@@ -130,7 +131,7 @@ impl Log {
         let rows = self.store.entries(start..=disk_end - 1).map_err(io::Error::other)?;
         let mut entries = Vec::with_capacity(rows.len() + kept.len());
         for (index, bytes) in rows {
-            entries.push(record::decode_entry(index, &bytes)?);
+            entries.push(record::decode_entry(index, &Zeroizing::new(bytes))?);
         }
         entries.append(&mut kept);
         Ok(entries)

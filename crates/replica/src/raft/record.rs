@@ -6,6 +6,7 @@ use openraft::{BasicNode, EntryPayload};
 use prost::Message;
 use std::collections::{BTreeMap, BTreeSet};
 use std::io;
+use zeroize::Zeroize;
 
 /// The format that is written.
 const FORMAT: u32 = 1;
@@ -23,6 +24,13 @@ struct EntryRecord {
     batch: Option<Vec<u8>>,
     #[prost(message, optional, tag = "5")]
     membership: Option<MembershipRecord>,
+}
+
+/// A batch can hold CA keys and tokens: the copy made for encoding or decoding is wiped.
+impl Drop for EntryRecord {
+    fn drop(&mut self) {
+        self.batch.zeroize();
+    }
 }
 
 #[derive(Clone, PartialEq, Message)]
@@ -107,10 +115,10 @@ pub(super) fn encode_entry(entry: &Entry) -> Vec<u8> {
 }
 
 pub(super) fn decode_entry(index: u64, bytes: &[u8]) -> io::Result<Entry> {
-    let record = EntryRecord::decode(bytes).map_err(io::Error::other)?;
+    let mut record = EntryRecord::decode(bytes).map_err(io::Error::other)?;
     check(record.format)?;
     let log_id = LogId { leader_id: LeaderId { term: record.term, node_id: record.leader }, index };
-    let payload = match (record.batch, record.membership) {
+    let payload = match (record.batch.take(), record.membership.take()) {
         (None, None) => EntryPayload::Blank,
         (Some(batch), None) => EntryPayload::Normal(Stamped::stored(batch)),
         (None, Some(membership)) => EntryPayload::Membership(membership_from(membership)?),
