@@ -360,7 +360,8 @@ async fn connection<H: Handle>(
         let peer = Arc::clone(&peer);
         service_fn(move |mut request: http::Request<hyper::body::Incoming>| {
             request.extensions_mut().insert(Arc::clone(&peer));
-            let answer = routes.clone().answer(request.map(tonic::body::Body::new));
+            // Boxed: what answers a call is some KiB large, and would stay with its stream as long as that is open.
+            let answer = Box::pin(routes.clone().answer(request.map(tonic::body::Body::new)));
             async move { Ok::<_, std::convert::Infallible>(answer.await) }
         })
     };
