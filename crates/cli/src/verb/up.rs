@@ -58,9 +58,8 @@ pub(crate) async fn run(args: &UpArgs, global: &Global, context: &mut Context) -
         return Err(Failure::new("a token needs a manager to join").hint("swarmpki up --token-file FILE HOST:PORT"));
     }
     if args.manager.is_some() && !token_given {
-        return Err(Failure::new("joining a swarm needs its token").hint(
-            "Give --token, --token-file, or set SWARMPKI_TOKEN: 'swarmpki join-token worker' on a manager shows it",
-        ));
+        return Err(Failure::new("joining a swarm needs its token: --token is missing (or --token-file, or SWARMPKI_TOKEN)")
+            .hint("'swarmpki join-token worker' on a manager shows it. Without HOST:PORT this starts a swarm of its own."));
     }
     let config = args.daemon.config(global)?;
     let hosts = config.hosts();
@@ -72,11 +71,13 @@ pub(crate) async fn run(args: &UpArgs, global: &Global, context: &mut Context) -
     let running = Running::start(config).await?;
     context.endpoint = Endpoint::plain(host);
     match member(args, availability, context).await {
-        Ok(()) => {
+        Ok(is_manager) => {
             notify::ready();
             if !context.out.json() {
+                // A worker knows nothing of the other nodes.
+                let look = if is_manager { "node ls" } else { "info" };
                 context.out.line(format!("State: {}", state_dir.display()))?;
-                context.out.line(format!("Look around with: swarmpki {}node ls", flag(&context.endpoint.host)))?;
+                context.out.line(format!("Look around with: swarmpki {}{look}", flag(&context.endpoint.host)))?;
                 context.out.line("Stop with ctrl-C; start again with the same command.")?;
             }
             running.ended().await
@@ -90,12 +91,14 @@ pub(crate) async fn run(args: &UpArgs, global: &Global, context: &mut Context) -
     }
 }
 
-async fn member(args: &UpArgs, availability: String, context: &mut Context) -> Result<(), Failure> {
+/// Makes this machine a member if it is none; answers whether it is a manager.
+async fn member(args: &UpArgs, availability: String, context: &mut Context) -> Result<bool, Failure> {
     let mut client = context.client().await?;
     let info: Info = client.get("/info").await?;
     if info.swarm.local_node_state != "inactive" {
         let info = settled(info, &mut client).await?;
-        return present(&info, &mut client, context).await;
+        present(&info, &mut client, context).await?;
+        return Ok(info.swarm.control_available);
     }
     if let Some(manager) = &args.manager {
         let token = args.token_file.token(args.token.as_deref())?.unwrap_or_default();
@@ -109,7 +112,8 @@ async fn member(args: &UpArgs, availability: String, context: &mut Context) -> R
             manager: manager.clone(),
         };
         let info = join::request(&join, &token, availability, &mut client).await?;
-        return present(&info, &mut client, context).await;
+        present(&info, &mut client, context).await?;
+        return Ok(info.swarm.control_available);
     }
     let init = InitArgs {
         advertise_addr: Some(args.advertise_addr.clone().unwrap_or_else(route_address)),
@@ -124,7 +128,8 @@ async fn member(args: &UpArgs, availability: String, context: &mut Context) -> R
             failure
         }
     })?;
-    init::report(&node, &mut client, context).await
+    init::report(&node, &mut client, context).await?;
+    Ok(true)
 }
 
 /// Waits while a member that was restarted finds its place again; not for ever, since its managers may be away.
