@@ -113,6 +113,9 @@ impl State {
             let leaf = node.offered.remove(place);
             let done = node.mailbox.iter().position(|letter| letter.leaf.serial == leaf.serial);
             node.mailbox.drain(..done.map_or(0, |last| last + 1));
+            // Most nodes have nothing on offer for most of their life.
+            node.offered.shrink_to_fit();
+            node.mailbox.shrink_to_fit();
             if let Some(replaced) = node.current.replace(leaf) {
                 let until = now.saturating_add(node::LETTER_LIFE).min(replaced.not_after);
                 push_bounded(&mut node.previous, (replaced, until), node::PREVIOUS_LEAVES_MAX);

@@ -350,11 +350,12 @@ async fn connection<H: Handle>(
         peer.node().filter(|_| stranger.is_none()).map(|node| (node.clone(), shared.connections.add(node)));
     let cut = registered.as_ref().map(|(_, (_, token))| token.clone()).unwrap_or_default();
     // A removal that was applied between the handshake and this line has found no connection to cut.
-    let still = shared.handle.state();
-    if let Some((leaf, standing)) = &peer.leaf
-        && still.standing(leaf, shared.now()).cut() != standing.cut()
-    {
-        cut.cancel();
+    if let Some((leaf, standing)) = &peer.leaf {
+        // Not kept: a state held for as long as a connection lives would keep what all later ones replaced.
+        let still = shared.handle.state().standing(leaf, shared.now());
+        if still.cut() != standing.cut() {
+            cut.cancel();
+        }
     }
     let service = {
         let peer = Arc::clone(&peer);
@@ -365,16 +366,18 @@ async fn connection<H: Handle>(
             async move { Ok::<_, std::convert::Infallible>(answer.await) }
         })
     };
-    let mut http = hyper::server::conn::http2::Builder::new(TokioExecutor::new());
-    http.timer(TokioTimer::new())
-        .max_concurrent_streams(if stranger.is_some() { STRANGER_STREAMS_MAX } else { STREAMS_MAX })
-        .initial_stream_window_size(UNREAD_BYTES_MAX)
-        .initial_connection_window_size(UNREAD_BYTES_MAX)
-        .max_header_list_size(HEADERS_BYTES_MAX)
-        .max_send_buf_size(64 * 1024)
-        .keep_alive_interval(SILENCE)
-        .keep_alive_timeout(SILENCE / 3);
-    let mut serving = Box::pin(http.serve_connection(TokioIo::new(accepted.stream), service));
+    let mut serving = Box::pin({
+        let mut http = hyper::server::conn::http2::Builder::new(TokioExecutor::new());
+        http.timer(TokioTimer::new())
+            .max_concurrent_streams(if stranger.is_some() { STRANGER_STREAMS_MAX } else { STREAMS_MAX })
+            .initial_stream_window_size(UNREAD_BYTES_MAX)
+            .initial_connection_window_size(UNREAD_BYTES_MAX)
+            .max_header_list_size(HEADERS_BYTES_MAX)
+            .max_send_buf_size(64 * 1024)
+            .keep_alive_interval(SILENCE)
+            .keep_alive_timeout(SILENCE / 3);
+        http.serve_connection(TokioIo::new(accepted.stream), service)
+    });
     let mut idle = std::pin::pin!(idle(Arc::clone(&peer), stranger));
     let ended = tokio::select! {
         result = &mut serving => Some(result),
