@@ -261,7 +261,7 @@ fn accepted(path: &str, answer: Answer) -> Result<Bytes, Failure> {
             answer.status
         )));
     }
-    Err(Failure::new(format!("Error response from daemon: {text}")))
+    Err(Failure::refused(&text))
 }
 
 fn decode<T: DeserializeOwned>(body: &[u8]) -> Result<T, Failure> {

@@ -7,6 +7,27 @@ pub(crate) const FAILED: u8 = 1;
 /// Exit code of a flag that does not parse. Source: engine-api.md 10.
 pub(crate) const BAD_FLAG: u8 = 125;
 
+/// What a daemon's refusals say, as an engine says it too, and what to do about them. The first that fits.
+const NEXT_STEPS: [(&str, &str); 8] = [
+    ("Use \"docker swarm init\" or", "'swarmpki init' starts a swarm here, 'swarmpki join' makes this machine a node of another"),
+    ("Use \"docker swarm leave\" to", "'swarmpki leave' leaves it; then init or join again"),
+    ("Worker nodes can't be used", "run this on the swarm's manager, or name its daemon with -H"),
+    ("invalid join token", "copy the whole token, SWMTKN-1-...; 'swarmpki join-token worker' on the manager shows it"),
+    (
+        "A valid join token is necessary",
+        "the token may have been rotated: copy it again, 'swarmpki join-token worker' on the manager shows it",
+    ),
+    (
+        "remote CA does not match fingerprint",
+        "the token is another swarm's: copy it again from a manager you trust; if it still differs, do not join, somebody may stand in between",
+    ),
+    (
+        "Error while dialing",
+        "look whether the address is right, the manager runs, and its port (2377) is open to this machine",
+    ),
+    ("Timeout was reached before node joined", "'swarmpki info' shows how it goes on; 'swarmpki leave' gives it up"),
+];
+
 /// A command's failure, printed once by `main`.
 #[derive(Debug)]
 pub(crate) struct Failure {
@@ -21,6 +42,12 @@ impl Failure {
     /// A failure with exit code 1.
     pub(crate) fn new(text: impl Into<String>) -> Self {
         Self { text: text.into(), hint: None, code: FAILED }
+    }
+
+    /// A refusal in a daemon's words, with the next step in ours if these tell one.
+    pub(crate) fn refused(text: &str) -> Self {
+        let hint = NEXT_STEPS.iter().find(|(words, _)| text.contains(words)).map(|(_, step)| format!("Hint: {step}"));
+        Self { text: format!("Error response from daemon: {text}"), hint, code: FAILED }
     }
 
     /// A flag's value that does not parse: exit code 125.
@@ -75,3 +102,28 @@ impl fmt::Display for Failure {
 }
 
 impl std::error::Error for Failure {}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn refusals_have_a_next_step() {
+        let rows = [
+            ("invalid join token", "copy the whole token"),
+            ("rpc error: code = InvalidArgument desc = A valid join token is necessary to join this cluster", "rotated"),
+            ("remote CA does not match fingerprint. Expected: 12", "do not join"),
+            ("transport: Error while dialing: dial tcp 127.0.0.1:2: connect: connection refused\"", "port (2377)"),
+            (daemon::backend::NO_SWARM, "Hint: 'swarmpki init'"),
+            (daemon::backend::ALREADY_MEMBER, "Hint: 'swarmpki leave'"),
+            (daemon::backend::WORKER, "manager"),
+        ];
+        for (text, step) in rows {
+            let shown = Failure::refused(text).to_string();
+            let (words, hint) = shown.split_once("\nHint: ").unwrap_or_default();
+            assert_eq!(words, format!("Error response from daemon: {text}"));
+            assert!(format!("Hint: {hint}").contains(step), "{shown}");
+        }
+        assert_eq!(Failure::refused("node x not found").to_string(), "Error response from daemon: node x not found");
+    }
+}
