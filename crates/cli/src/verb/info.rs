@@ -13,6 +13,9 @@ use crate::failure::Failure;
 use crate::output::complain;
 use crate::span;
 
+/// The word of a session that ended with the node's removal.
+const REMOVED: &str = "removed";
+
 /// Prints the machine's part in the cluster.
 pub(crate) async fn run(context: &mut Context) -> Result<(), Failure> {
     let mut client = context.client().await?;
@@ -64,7 +67,7 @@ fn page(info: &Info, own: Option<&StatusReport>, now: Timestamp) -> String {
         managers.iter().for_each(|addr| line(2, (*addr).to_owned()));
     }
     if let Some(own) = own {
-        certificate(own, now, &mut line);
+        certificate(own, &swarm.error, now, &mut line);
     }
     page
 }
@@ -116,7 +119,8 @@ fn clock_offset(ms: i64, estimated: bool) -> String {
     }
 }
 
-fn certificate(own: &StatusReport, now: Timestamp, line: &mut impl FnMut(usize, String)) {
+/// `told` is the error that the page shows already.
+fn certificate(own: &StatusReport, told: &str, now: Timestamp, line: &mut impl FnMut(usize, String)) {
     let when = |text: &Option<String>| text.as_deref().and_then(moment);
     let said = |text: &Option<String>| text.clone().filter(|text| !text.is_empty());
     if let Some(end) = when(&own.not_after) {
@@ -129,11 +133,17 @@ fn certificate(own: &StatusReport, now: Timestamp, line: &mut impl FnMut(usize, 
     if let Some(offset) = own.clock_offset_ms {
         line(1, format!("Clock Offset: {}", clock_offset(offset, own.clock_offset_estimated)));
     }
+    // A node that was removed has nothing more to say.
+    if own.phase.as_deref() == Some(REMOVED) && !told.is_empty() {
+        return;
+    }
     if let Some(phase) = said(&own.phase) {
         line(1, format!("Session: {phase}"));
     }
     if let Some(error) = said(&own.error) {
-        line(1, format!("Last Error: {error}"));
+        if error != told {
+            line(1, format!("Last Error: {error}"));
+        }
         if let Some(hint) = said(&own.hint) {
             line(2, hint);
         }
@@ -143,6 +153,27 @@ fn certificate(own: &StatusReport, now: Timestamp, line: &mut impl FnMut(usize, 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn an_error_is_shown_once() {
+        let mut info = Info::default();
+        info.swarm.local_node_state = "error".into();
+        info.swarm.error = "this node was removed from the swarm: leave".into();
+        let removed = StatusReport {
+            phase: Some("removed".into()),
+            error: Some("removed from the cluster".into()),
+            hint: Some("leave the cluster".into()),
+            ..StatusReport::default()
+        };
+        let shown = page(&info, Some(&removed), Timestamp::UNIX_EPOCH);
+        assert_eq!(shown.matches("removed").count() + shown.matches("leave the").count(), 1, "{shown}");
+
+        let failed =
+            StatusReport { phase: Some("failed".into()), error: Some(info.swarm.error.clone()), ..removed.clone() };
+        let shown = page(&info, Some(&failed), Timestamp::UNIX_EPOCH);
+        assert_eq!(shown.matches("this node was removed").count(), 1, "{shown}");
+        assert!(shown.contains("Session: failed") && shown.contains("  leave the cluster"), "{shown}");
+    }
 
     #[test]
     fn offsets_of_a_clock() {

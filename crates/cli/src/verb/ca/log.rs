@@ -50,11 +50,13 @@ pub(crate) async fn run(args: &LogArgs, context: &mut Context) -> Result<(), Fai
         };
         return context.out.document(&Document { size: last.size, root_hash: &last.root_hash, entries: &all });
     }
-    if !context.out.json() {
-        context.out.line(headings())?;
-    }
+    let mut headed = context.out.json();
     loop {
         let page = page(&mut client, next).await?;
+        // Once it is known that there is a log to show.
+        if !std::mem::replace(&mut headed, true) {
+            context.out.line(headings())?;
+        }
         for entry in &page.entries {
             print(&mut context.out, entry)?;
             next = entry.seq.saturating_add(1);
