@@ -49,12 +49,14 @@ pub(crate) fn clock(node: &NodeReport) -> String {
     node.clock_offset_ms.map_or_else(unknown, |offset| format!("{offset:+}ms"))
 }
 
-/// When a node was last heard of.
+/// When a node was last heard of: `-` if not since the manager's start, `never` if it had no session at all.
 pub(crate) fn contact(node: &NodeReport, now: Timestamp) -> String {
     match when(node.last_contact.as_deref()) {
         Some(then) if then >= now => "now".to_owned(),
         Some(then) => span::relative(then, now),
-        None => "never".to_owned(),
+        None if node.unfinished => "never".to_owned(),
+        // It was in session once; the manager that saw it has restarted since.
+        None => "-".to_owned(),
     }
 }
 
@@ -286,8 +288,9 @@ mod tests {
         let lines: Vec<&str> = drawn.lines().map(|line| line.split_once("   ").unwrap().1.trim()).collect();
         assert!(lines[0].ends_with("EXPIRES   RENEWS       CLOCK     LAST CONTACT"), "{drawn}");
         assert!(lines[1].ends_with("in 90d    in 60d 1h    -12ms     2s ago"), "{drawn}");
-        assert!(lines[2].ends_with("in 90d    in 45d-72d   ?         never"), "{drawn}");
-        assert!(lines[3].ends_with("?         ?            ?         never"), "{drawn}");
+        assert!(lines[2].ends_with("in 90d    in 45d-72d   ?         -"), "{drawn}");
+        assert!(lines[3].ends_with("?         ?            ?         -"), "{drawn}");
+        assert_eq!(contact(&NodeReport { unfinished: true, ..NodeReport::default() }, now), "never");
     }
 
     #[test]
