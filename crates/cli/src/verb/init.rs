@@ -115,11 +115,8 @@ pub(crate) async fn report(node: &str, client: &mut Client, context: &mut Contex
     }
     context.out.line(format!("Swarm initialized: current node ({node}) is now a manager.\n"))?;
     context.out.text(join_token::how_to_join("worker", &swarm.join_tokens.worker, &addr))?;
-    context
-        .out
-        .line("To add a manager to this swarm, run 'swarmpki join-token manager' and follow the instructions.")?;
     if Value::Bool(true) == swarm.spec["EncryptionConfig"]["AutoLockManagers"] {
-        context.out.line("\nManagers are locked: write down the unlock key that 'docker swarm unlock-key' shows.")?;
+        context.out.line("Managers are locked: write down the unlock key that 'docker swarm unlock-key' shows.")?;
     }
     Ok(())
 }

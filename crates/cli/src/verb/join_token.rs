@@ -7,6 +7,11 @@ use super::Context;
 use crate::api::{Info, Node, Swarm};
 use crate::client::escape;
 use crate::failure::Failure;
+use crate::output::complain;
+
+/// Said with a manager token, on standard error.
+const NO_FURTHER_MANAGER: &str =
+    "Managers cannot join in this version of swarmpki: a swarm has one. Other machines join with the worker token.";
 
 /// Show or rotate the token that lets nodes join
 #[derive(Args, Clone, Debug)]
@@ -38,6 +43,9 @@ pub(crate) async fn run(args: &JoinTokenArgs, context: &mut Context) -> Result<(
         }
         swarm = client.get("/swarm").await?;
     }
+    if role == "manager" {
+        complain(NO_FURTHER_MANAGER);
+    }
     if args.quiet && !context.out.json() {
         return context.out.line(token_of(&swarm, role));
     }
@@ -55,13 +63,13 @@ pub(crate) fn how_to_join(role: &str, token: &str, addr: &str) -> String {
     if addr.is_empty() {
         return String::new();
     }
-    let mut text = format!(
-        "To add a {role} to this swarm, run the following command:\n\n    swarmpki join --token {token} {addr}\n\n"
-    );
-    if role == "worker" {
-        text.push_str(&format!("or, on a Docker Engine:\n\n    docker swarm join --token {token} {addr}\n\n"));
+    if role == "manager" {
+        return format!("The manager token of this swarm:\n\n    {token}\n\n");
     }
-    text
+    format!(
+        "To add a worker to this swarm, run the following command:\n\n    swarmpki join --token {token} {addr}\n\n\
+         or, on a Docker Engine:\n\n    docker swarm join --token {token} {addr}\n\n"
+    )
 }
 
 /// The token for a role.
