@@ -28,7 +28,8 @@ use serde::{Deserialize, Serialize};
 use swarmpki::keystore::{CERTIFICATES_DIR, Keystore, Pair};
 
 use crate::data_key;
-use crate::lock::{LockError, StateLock};
+pub use crate::lock::LockError;
+use crate::lock::StateLock;
 use crate::settings::{Resume, Settings};
 
 /// The copy that is looked at, in the state directory; only there while a check runs.
@@ -118,6 +119,8 @@ pub enum CheckError {
 
 const RESTORE: &str =
     "keep a copy of the state directory, then restore a backup; see docs/operations/backup-and-restart.md";
+const STORE_LOST: &str = "keep a copy of the state directory, then restore from backup (docs/operations/backup-and-restart.md), \
+                          or give the swarm up: swarmpki leave --force";
 const DEFECT: &str = "keep a copy of the state directory and report it: this is a defect of swarmpki, or of the disk";
 const TAMPERED: &str = "keep a copy of the state directory; if no restored backup or failing disk explains it, take the \
                         CA key for stolen and rotate the root";
@@ -134,7 +137,9 @@ pub async fn check(dir: &Path, now: Time) -> Result<Report, CheckError> {
     let _lock = StateLock::take(dir)?;
     let mut findings = Findings { dir: dir.to_path_buf(), report: Report::default() };
     findings.report.state_dir = dir.display().to_string();
-    let member = match Settings::resume(dir) {
+    let resume = Settings::resume(dir);
+    let founded = matches!(&resume, Ok(Resume::Member(settings)) if settings.founded());
+    let member = match resume {
         Ok(Resume::Nothing) => "none",
         Ok(Resume::Wipe) => "unfinished",
         Ok(Resume::Member(_)) if dir.join(STORE).exists() => "manager",
@@ -149,11 +154,21 @@ pub async fn check(dir: &Path, now: Time) -> Result<Report, CheckError> {
         let copy = Copy::of(dir)?;
         let keystore = Keystore::new(copy.dir.clone());
         let own = findings.identity(&keystore, now);
+        if member == "worker" && (founded || is_manager_pair(own.as_ref())) {
+            "manager".clone_into(&mut findings.report.member);
+            findings.add("this node is a manager, and its store raft/ is not there", STORE_LOST);
+        }
         if member == "manager" {
             findings.store(&keystore, own.as_ref(), now).await;
         }
     }
     Ok(findings.report)
+}
+
+/// Whether the certificate says that its node is a manager.
+fn is_manager_pair(pair: Option<&Pair>) -> bool {
+    let subject = pair.and_then(|pair| pair.chain.first()).and_then(|leaf| leaf.node_subject().ok());
+    subject.is_some_and(|subject| subject.role == pki::identity::Role::Manager)
 }
 
 /// A copy of what is looked at, gone with the value.

@@ -39,7 +39,6 @@ const JOIN_TIMEOUT: &str = "Timeout was reached before node joined. The attempt 
 const ENDING: &str = "the daemon is shutting down";
 const REMOVED: &str =
     "this node was removed from the swarm: run \"docker swarm leave\" (or \"swarmpki leave\") here, then join again";
-const MANAGER_TOKEN: &str = "this version of swarmpki cannot join as a further manager: join with the worker token (docker swarm join-token worker)";
 
 /// Handle of the task.
 #[derive(Clone)]
@@ -129,6 +128,16 @@ impl Lifecycle {
         self.commands.send(command(reply)).await.map_err(|_| ending())?;
         Ok(answer)
     }
+}
+
+/// The refusal of a join with a manager token that the other swarm has let in as `node`.
+fn manager_token(node: Option<&NodeId>) -> String {
+    let id = node.map_or("ID", NodeId::as_str);
+    format!(
+        "this version of swarmpki cannot join as a further manager: join with the worker token (docker swarm join-token \
+         worker). That swarm now lists this machine as node {id}, which holds up a rotation of its root: on its manager, run \
+         \"docker node rm --force {id}\" (or \"swarmpki node rm --force {id}\")"
+    )
 }
 
 fn ending() -> ApiError {
@@ -343,10 +352,12 @@ impl Owner {
 
     /// The certificate came: runs the node; the join is answered when a manager serves its session.
     async fn joined(&mut self, node: Node) {
-        // Refused before its certificate is ever used: the cluster collects such a join by itself.
-        if node.status().borrow().role == Some(swarmpki::Role::Manager) {
+        // Only the certificate tells that the token was a manager's. The other swarm keeps the node that it made for us: an
+        // engine's manager does not remove one that never came, and waits for it to renew when it rotates its root.
+        let status = node.status().borrow().clone();
+        if status.role == Some(swarmpki::Role::Manager) {
             drop(node);
-            self.join_failed(ApiError::not_implemented(MANAGER_TOKEN)).await;
+            self.join_failed(ApiError::not_implemented(manager_token(status.node.as_ref()))).await;
             return;
         }
         let Part::Joining(joining) = std::mem::replace(&mut self.part, Part::Nothing) else { return };
@@ -415,7 +426,10 @@ impl Owner {
             return Err(ApiError::unavailable(leave_refusal(&control.nodes())));
         }
         // Docker lets a manager that does not run go without a word, and the only copy of the CA's key with it.
-        if matches!(self.part, Part::Stopped { .. }) && member::is_manager(&self.setup) && !force {
+        if let Part::Stopped { failure, .. } = &self.part
+            && (member::is_manager(&self.setup) || failure.text == member::STORE_LOST)
+            && !force
+        {
             return Err(ApiError::unavailable(leave::STOPPED_MANAGER));
         }
         let part = std::mem::replace(&mut self.part, Part::Nothing);
@@ -483,4 +497,17 @@ impl Part {
 #[allow(clippy::needless_pass_by_value)]
 fn settings_failed(error: crate::settings::SettingsError) -> LifecycleError {
     LifecycleError::Settings(error.to_string())
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
+    use super::*;
+
+    #[test]
+    fn a_join_as_manager_says_how_to_remove_what_it_left_behind() {
+        let node: NodeId = "dzm52djk15bshpeec4zdo7hez".parse().unwrap();
+        let text = manager_token(Some(&node));
+        assert!(text.contains("run \"docker node rm --force dzm52djk15bshpeec4zdo7hez\""), "{text}");
+    }
 }

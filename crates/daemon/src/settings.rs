@@ -70,6 +70,11 @@ impl Settings {
     /// The number of the format written here.
     pub(crate) const FORMAT: u32 = 1;
 
+    /// Whether this machine founded its cluster, and so is its manager; one that joined knows whom it asked.
+    pub(crate) fn founded(&self) -> bool {
+        self.remote_addr.is_empty()
+    }
+
     /// Reads the directory and says what to do with what is there.
     pub(crate) fn resume(dir: &Path) -> Result<Resume, SettingsError> {
         let path = dir.join(FILE);

@@ -145,7 +145,8 @@ async fn a_managers_state_is_checked_whole_and_damaged() {
     };
     let remove = |name: &'static str| move |state: &Path| fs::remove_file(state.join(name)).unwrap();
     type Damage = Box<dyn Fn(&Path)>;
-    let rows: [(Damage, &str); 9] = [
+    let rows: [(Damage, &str); 10] = [
+        (Box::new(|state: &Path| fs::remove_dir_all(state.join("raft")).unwrap()), "its store raft/ is not there"),
         (Box::new(remove("certificates/swarm-node.key")), "the node has no certificate and key"),
         (
             Box::new(remove("certificates/swarm-root-ca.crt")),
@@ -185,6 +186,40 @@ async fn a_managers_state_is_checked_whole_and_damaged() {
         texts(&report),
         "certificates/ and raft/ are of different clusters | put back the directory that belongs to the other\n"
     );
+}
+
+#[tokio::test]
+async fn a_manager_without_its_store_does_not_pass_for_a_worker() {
+    let dir = tempfile::tempdir().unwrap();
+    let state = manager(dir.path(), async |_, _| {}).await;
+    fs::remove_dir_all(state.join("raft")).unwrap();
+    // As if it had joined: the certificate alone says it.
+    let settings = fs::read_to_string(state.join("daemon.json")).unwrap();
+    let joined = settings.replace("\"RemoteAddr\":\"\"", "\"RemoteAddr\":\"127.0.0.1:1\"");
+    assert_ne!(joined, settings);
+    for settings in [settings, joined] {
+        fs::write(state.join("daemon.json"), settings).unwrap();
+        let report = check(&state, now()).await.unwrap();
+        assert_eq!((report.member.as_str(), report.problems.len()), ("manager", 1), "{}", texts(&report));
+
+        let socket = dir.path().join("again");
+        let config = DaemonConfig {
+            state_dir: state.clone(),
+            hosts: vec![Host::Unix(socket.clone())],
+            ..DaemonConfig::default()
+        };
+        let shutdown = CancellationToken::new();
+        let daemon = Daemon::start(config, shutdown.clone()).await.unwrap();
+        let mut seen = daemon.backend().lifecycle().watch();
+        let task = tokio::spawn(daemon.serve());
+        seen.wait_for(|present| present.word() == "error").await.unwrap();
+        let info = call(&socket, Method::GET, "/info", None).await.1;
+        assert!(info["Swarm"]["Error"].as_str().unwrap().contains("restore the state directory from backup"), "{info}");
+        let refused = call(&socket, Method::POST, "/swarm/leave", None).await;
+        assert_eq!(refused.0, 503, "{}", refused.1);
+        shutdown.cancel();
+        task.await.unwrap().unwrap();
+    }
 }
 
 fn cut(file: &Path) {

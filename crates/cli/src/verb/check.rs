@@ -1,10 +1,11 @@
 //! `swarmpki check`: whether the state of a stopped daemon is whole.
 
+use std::io;
 use std::path::PathBuf;
 use std::time::SystemTime;
 
 use clap::Args;
-use daemon::check::{self, CheckError, Report, StoreReport};
+use daemon::check::{self, CheckError, LockError, Report, StoreReport};
 use daemon::config::default_state_dir;
 
 use crate::failure::Failure;
@@ -46,6 +47,13 @@ pub(crate) async fn run(args: &CheckArgs, out: &mut Output) -> Result<(), Failur
 fn refused(error: &CheckError) -> Failure {
     let failure = Failure::new(error.to_string());
     match error {
+        CheckError::Lock(LockError::Io { source, .. })
+        | CheckError::StateDir { source, .. }
+        | CheckError::Copy { source, .. }
+            if source.kind() == io::ErrorKind::PermissionDenied =>
+        {
+            failure.hint("Run the check as the user that the daemon runs as: sudo swarmpki check --state-dir DIR")
+        }
         CheckError::Lock(_) => failure.hint("A state is checked while its daemon is stopped."),
         CheckError::StateDir { .. } => failure.hint("Name the directory with --state-dir, and run as its owner."),
         CheckError::Copy { .. } => failure.hint("The check works on a copy: make room on the disk."),

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use swarmpki::{Description, Ended, JoinError, Node, NodeError, NodeId, Phase, Status};
+use swarmpki::{Description, Ended, JoinError, Node, NodeError, NodeId, Phase, Role, Status};
 use tokio::sync::{oneshot, watch};
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
@@ -15,6 +15,9 @@ use crate::ENGINE_VERSION;
 use crate::backend::{Failure, Membership, Present, rpc};
 use crate::engine_api::error::ApiError;
 use crate::settings::Settings;
+
+/// The error state of a manager without its store: as a worker it would look for a manager for ever.
+pub(super) const STORE_LOST: &str = "this node is a manager and its store (raft/ in the state directory) is lost: restore the state directory from backup, or give the swarm up with \"swarmpki leave --force\"";
 
 /// Who waits for a join to come through.
 pub(super) type Answer = Option<oneshot::Sender<Result<(), ApiError>>>;
@@ -227,6 +230,10 @@ pub(super) fn open(setup: &Setup, settings: &Settings) -> Result<Node, NodeError
 /// Starts again what the directory holds.
 pub(super) async fn resume(setup: &Setup, settings: &Settings) -> Result<Running, Failure> {
     let node = open(setup, settings).map_err(|error| Failure::new(error.to_string()))?;
+    let manager = settings.founded() || node.status().borrow().role == Some(Role::Manager);
+    if manager && !is_manager(setup) {
+        return Err(Failure::new(STORE_LOST));
+    }
     let seat = if is_manager(setup) {
         Some(Seat::resume(setup, settings, &node).await.map_err(|error| Failure::new(error.to_string()))?)
     } else {
