@@ -28,8 +28,10 @@ const DAEMON_CERT_DIR: &str = "/etc/swarmpki";
 #[command(next_help_heading = "Global options")]
 pub(crate) struct TlsFlags {
     /// TLS for tcp:// hosts; both sides need certificates
-    #[arg(long, global = true)]
-    tls: bool,
+    // With =false a daemon serves plain text also where others reach it.
+    #[arg(long, value_name = "BOOL", global = true, num_args = 0..=1, require_equals = true,
+          default_missing_value = "true", action = ArgAction::Set, hide_possible_values = true)]
+    tls: Option<bool>,
     /// As --tls; a daemon with =false takes clients without
     #[arg(long, value_name = "BOOL", global = true, num_args = 0..=1, require_equals = true,
           default_missing_value = "true", action = ArgAction::Set, hide_possible_values = true)]
@@ -46,9 +48,19 @@ pub(crate) struct TlsFlags {
 }
 
 impl TlsFlags {
+    /// Whether plain text was asked for in so many words.
+    pub(crate) fn refused(&self) -> bool {
+        self.tls == Some(false)
+    }
+
+    /// Whether a flag asks for TLS or, where none says anything, the environment.
+    fn asked(&self, environment: impl FnOnce() -> bool) -> bool {
+        self.tlsverify.is_some() || self.tls.unwrap_or_else(environment)
+    }
+
     /// The daemon's settings: files from the flags, else from `$SWARMPKI_CERT_PATH`, else from `/etc/swarmpki`.
     pub(crate) fn server(&self) -> Option<TlsSettings> {
-        if !self.tls && self.tlsverify.is_none() {
+        if self.tls != Some(true) && self.tlsverify.is_none() {
             return None;
         }
         let dir = directory(CERT_DIR_VARIABLE).unwrap_or_else(|| PathBuf::from(DAEMON_CERT_DIR));
@@ -63,7 +75,7 @@ impl TlsFlags {
 
     /// The TLS with which a command talks to `host`; `None`: none.
     pub(crate) fn client(&self, host: &Host) -> Result<Option<Arc<ClientConfig>>, Failure> {
-        if matches!(host, Host::Unix(_)) || !(self.tls || self.tlsverify.is_some() || environment_asks()) {
+        if matches!(host, Host::Unix(_)) || !self.asked(environment_asks) {
             return Ok(None);
         }
         if self.tlsverify == Some(false) {

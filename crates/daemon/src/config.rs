@@ -18,6 +18,8 @@ pub struct DaemonConfig {
     pub hosts: Vec<Host>,
     /// TLS of the TCP hosts; never applies to unix sockets. `None`: plain HTTP.
     pub tls: Option<TlsSettings>,
+    /// Whether TCP hosts beyond loopback may be served without TLS. Whoever reaches one controls the cluster.
+    pub plain_tcp: bool,
     /// Host name shown in `docker node ls`; `None`: the machine's.
     pub hostname: Option<String>,
 }
@@ -25,7 +27,7 @@ pub struct DaemonConfig {
 impl Default for DaemonConfig {
     /// Root gets the system's places, anybody else the XDG ones.
     fn default() -> Self {
-        Self { state_dir: default_state_dir(), hosts: Vec::new(), tls: None, hostname: None }
+        Self { state_dir: default_state_dir(), hosts: Vec::new(), tls: None, plain_tcp: false, hostname: None }
     }
 }
 

@@ -1,6 +1,7 @@
 //! Sockets of the Engine API: unix and TCP, TLS on the latter when asked for, one task a connection.
 
 use std::io;
+use std::net::SocketAddr;
 use std::os::unix::fs::{DirBuilderExt, FileTypeExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -52,6 +53,14 @@ pub enum ListenError {
         /// The path.
         path: PathBuf,
     },
+    /// Without TLS, where others reach it.
+    #[error(
+        "{host} without TLS would give the cluster to whoever reaches it: add --tlsverify with --tlscacert, --tlscert and --tlskey, listen on a loopback address, or say --tls=false to serve it all the same"
+    )]
+    Plain {
+        /// The host.
+        host: String,
+    },
     /// The system refused.
     #[error("cannot listen on {host}: {source}")]
     Io {
@@ -69,14 +78,18 @@ pub(crate) enum Listener {
 }
 
 impl Listener {
-    /// Binds a host. A TCP host without numeric address is resolved; the first address that binds is taken.
-    pub(crate) async fn bind(host: &Host, tls: Option<Arc<ServerConfig>>) -> Result<Self, ListenError> {
+    /// Binds a host; without TLS a TCP host has to be loopback, unless `plain` is set. A TCP host without numeric address is resolved; the first address that binds is taken.
+    pub(crate) async fn bind(host: &Host, tls: Option<Arc<ServerConfig>>, plain: bool) -> Result<Self, ListenError> {
         let io = |source| ListenError::Io { host: host.to_string(), source };
         match host {
             Host::Unix(path) => bind_unix(path).await,
             Host::Tcp(_) => {
                 let address = host.tcp_address(tls.is_some()).unwrap_or_default();
-                let listener = TcpListener::bind(&address).await.map_err(io)?;
+                let addresses: Vec<SocketAddr> = tokio::net::lookup_host(&address).await.map_err(io)?.collect();
+                if tls.is_none() && !plain && addresses.iter().any(|address| !address.ip().is_loopback()) {
+                    return Err(ListenError::Plain { host: host.to_string() });
+                }
+                let listener = TcpListener::bind(addresses.as_slice()).await.map_err(io)?;
                 if tls.is_none() {
                     warn!(%host, "the API is served in plain text over TCP: whoever reaches this port controls the cluster");
                 }
@@ -324,6 +337,24 @@ mod tests {
         let mut answer = Vec::new();
         assert!(tokio::time::timeout(day, stream.read_to_end(&mut answer)).await.is_err(), "it ended");
         assert!(answer.starts_with(b"HTTP/1.1 200"));
+    }
+
+    #[tokio::test]
+    async fn plain_tcp_beyond_loopback_has_to_be_asked_for() {
+        let rows = [
+            ("tcp://127.0.0.1:0", false, true),
+            ("tcp://[::ffff:0.0.0.0]:0", false, false),
+            ("tcp://0.0.0.0:0", false, false),
+            ("tcp://0.0.0.0:0", true, true),
+        ];
+        for (host, plain, served) in rows {
+            match Listener::bind(&host.parse().unwrap(), None, plain).await {
+                Ok(_) => assert!(served, "{host}"),
+                Err(error) => {
+                    assert!(!served && error.to_string().contains("or say --tls=false"), "{host}: {error}");
+                }
+            }
+        }
     }
 
     #[tokio::test]

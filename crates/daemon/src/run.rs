@@ -74,7 +74,7 @@ impl Daemon {
         let tls = config.tls.as_ref().map(server_config).transpose()?;
         let mut listeners = Vec::new();
         for host in config.hosts() {
-            listeners.push(Listener::bind(&host, tls.clone()).await?);
+            listeners.push(Listener::bind(&host, tls.clone(), config.plain_tcp).await?);
         }
         let machine = Machine::inspect(config.hostname.as_deref());
         let setup = Setup { state_dir: dir.clone(), hostname: config.hostname.clone() };

@@ -28,6 +28,7 @@ impl DaemonArgs {
         let mut config = DaemonConfig {
             hosts: global.hosts()?,
             tls: global.tls.server(),
+            plain_tcp: global.tls.refused(),
             hostname: self.hostname.clone(),
             ..DaemonConfig::default()
         };
