@@ -9,7 +9,10 @@ pub(crate) const BAD_FLAG: u8 = 125;
 
 /// What a daemon's refusals say, as an engine says it too, and what to do about them. The first that fits.
 const NEXT_STEPS: [(&str, &str); 8] = [
-    ("Use \"docker swarm init\" or", "'swarmpki init' starts a swarm here, 'swarmpki join' makes this machine a node of another"),
+    (
+        "Use \"docker swarm init\" or",
+        "'swarmpki init' starts a swarm here, 'swarmpki join' makes this machine a node of another",
+    ),
     ("Use \"docker swarm leave\" to", "'swarmpki leave' leaves it; then init or join again"),
     ("Worker nodes can't be used", "run this on the swarm's manager, or name its daemon with -H"),
     ("invalid join token", "copy the whole token, SWMTKN-1-...; 'swarmpki join-token worker' on the manager shows it"),
@@ -111,7 +114,10 @@ mod tests {
     fn refusals_have_a_next_step() {
         let rows = [
             ("invalid join token", "copy the whole token"),
-            ("rpc error: code = InvalidArgument desc = A valid join token is necessary to join this cluster", "rotated"),
+            (
+                "rpc error: code = InvalidArgument desc = A valid join token is necessary to join this cluster",
+                "rotated",
+            ),
             ("remote CA does not match fingerprint. Expected: 12", "do not join"),
             ("transport: Error while dialing: dial tcp 127.0.0.1:2: connect: connection refused\"", "port (2377)"),
             (daemon::backend::NO_SWARM, "Hint: 'swarmpki init'"),

@@ -58,8 +58,12 @@ pub(crate) async fn run(args: &UpArgs, global: &Global, context: &mut Context) -
         return Err(Failure::new("a token needs a manager to join").hint("swarmpki up --token-file FILE HOST:PORT"));
     }
     if args.manager.is_some() && !token_given {
-        return Err(Failure::new("joining a swarm needs its token: --token is missing (or --token-file, or SWARMPKI_TOKEN)")
-            .hint("'swarmpki join-token worker' on a manager shows it. Without HOST:PORT this starts a swarm of its own."));
+        return Err(Failure::new(
+            "joining a swarm needs its token: --token is missing (or --token-file, or SWARMPKI_TOKEN)",
+        )
+        .hint(
+            "'swarmpki join-token worker' on a manager shows it. Without HOST:PORT this starts a swarm of its own.",
+        ));
     }
     let config = args.daemon.config(global)?;
     let hosts = config.hosts();
