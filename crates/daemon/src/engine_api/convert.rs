@@ -194,7 +194,9 @@ mod tests {
     #[test]
     fn a_node_that_never_reported() {
         let shown = to_value(node(&fixture::unfinished("a1"))).unwrap();
-        assert_eq!(shown["Description"].to_string(), r#"{"Engine":{},"Platform":{},"Resources":{},"TLSInfo":{}}"#);
+        // Not as text: the order of a value's keys is another one when the command is built too.
+        let nothing = serde_json::json!({"Platform": {}, "Resources": {}, "Engine": {}, "TLSInfo": {}});
+        assert_eq!(shown["Description"], nothing);
         assert_eq!(shown["Status"].to_string(), r#"{"State":"unknown"}"#);
         assert!(shown.get("ManagerStatus").is_none());
     }
