@@ -11,24 +11,11 @@ const ARROWS: [(&str, Option<&[&str]>); 13] = [
     ("swarmpki-cluster", Some(&["swarmpki-pki"])),
     ("swarmpki-wire", Some(&["swarmpki-pki"])),
     ("swarmpki-mtls", Some(&["swarmpki-pki"])),
-    (
-        "swarmpki-replica",
-        Some(&["swarmpki-wire", "swarmpki-cluster", "swarmpki-pki"]),
-    ),
-    (
-        "swarmpki",
-        Some(&["swarmpki-mtls", "swarmpki-wire", "swarmpki-pki"]),
-    ),
+    ("swarmpki-replica", Some(&["swarmpki-wire", "swarmpki-cluster", "swarmpki-pki"])),
+    ("swarmpki", Some(&["swarmpki-mtls", "swarmpki-wire", "swarmpki-pki"])),
     (
         "swarmpki-manager",
-        Some(&[
-            "swarmpki",
-            "swarmpki-mtls",
-            "swarmpki-replica",
-            "swarmpki-wire",
-            "swarmpki-cluster",
-            "swarmpki-pki",
-        ]),
+        Some(&["swarmpki", "swarmpki-mtls", "swarmpki-replica", "swarmpki-wire", "swarmpki-cluster", "swarmpki-pki"]),
     ),
     (
         "swarmpki-daemon",
@@ -42,16 +29,7 @@ const ARROWS: [(&str, Option<&[&str]>); 13] = [
             "swarmpki-pki",
         ]),
     ),
-    (
-        "swarmpki-cli",
-        Some(&[
-            "swarmpki-daemon",
-            "swarmpki",
-            "swarmpki-mtls",
-            "swarmpki-wire",
-            "swarmpki-pki",
-        ]),
-    ),
+    ("swarmpki-cli", Some(&["swarmpki-daemon", "swarmpki", "swarmpki-mtls", "swarmpki-wire", "swarmpki-pki"])),
     ("swarmpki-sim", None),
     ("swarmpki-testkit", None),
     ("swarmpki-conformance", None),
@@ -75,11 +53,7 @@ pub(crate) fn check() -> anyhow::Result<()> {
 }
 
 fn violations(metadata: &Metadata) -> Vec<String> {
-    let ours: BTreeSet<&str> = metadata
-        .packages
-        .iter()
-        .map(|package| package.name.as_str())
-        .collect();
+    let ours: BTreeSet<&str> = metadata.packages.iter().map(|package| package.name.as_str()).collect();
     let mut wrong = Vec::new();
     for package in &metadata.packages {
         let name = package.name.as_str();
@@ -88,19 +62,15 @@ fn violations(metadata: &Metadata) -> Vec<String> {
             continue;
         };
         // What only tests use does not ship.
-        for dependency in package
-            .dependencies
-            .iter()
-            .filter(|dependency| dependency.kind != DependencyKind::Development)
+        for dependency in
+            package.dependencies.iter().filter(|dependency| dependency.kind != DependencyKind::Development)
         {
             let used = dependency.name.as_str();
             if ours.contains(used) && allowed.is_some_and(|allowed| !allowed.contains(&used)) {
                 wrong.push(format!("{name} → {used}: no such arrow"));
             }
             if PURE.contains(&name) && IMPURE.contains(&used) {
-                wrong.push(format!(
-                    "{name} → {used}: {name} is pure (no I/O, no clock, no async)"
-                ));
+                wrong.push(format!("{name} → {used}: {name} is pure (no I/O, no clock, no async)"));
             }
         }
     }
@@ -120,36 +90,20 @@ mod tests {
 
     #[test]
     fn the_workspace_keeps_its_arrows() {
-        assert_eq!(
-            violations(&crate::workspace::metadata().unwrap()),
-            Vec::<String>::new()
-        );
+        assert_eq!(violations(&crate::workspace::metadata().unwrap()), Vec::<String>::new());
     }
 
     #[test]
     fn a_wrong_arrow_is_named() {
         let mut metadata = crate::workspace::metadata().unwrap();
-        let manager = metadata
-            .packages
-            .iter()
-            .find(|package| package.name.as_str() == "swarmpki-manager")
-            .unwrap();
+        let manager = metadata.packages.iter().find(|package| package.name.as_str() == "swarmpki-manager").unwrap();
         let upward = manager.dependencies.clone();
-        let pki = metadata
-            .packages
-            .iter_mut()
-            .find(|package| package.name.as_str() == "swarmpki-pki")
-            .unwrap();
+        let pki = metadata.packages.iter_mut().find(|package| package.name.as_str() == "swarmpki-pki").unwrap();
         pki.dependencies = upward;
         let wrong = violations(&metadata);
+        assert!(wrong.contains(&"swarmpki-pki → swarmpki-cluster: no such arrow".into()), "{wrong:?}");
         assert!(
-            wrong.contains(&"swarmpki-pki → swarmpki-cluster: no such arrow".into()),
-            "{wrong:?}"
-        );
-        assert!(
-            wrong.contains(
-                &"swarmpki-pki → tokio: swarmpki-pki is pure (no I/O, no clock, no async)".into()
-            ),
+            wrong.contains(&"swarmpki-pki → tokio: swarmpki-pki is pure (no I/O, no clock, no async)".into()),
             "{wrong:?}"
         );
     }
@@ -157,12 +111,7 @@ mod tests {
     #[test]
     fn a_crate_that_is_not_on_the_list_is_named() {
         let mut metadata = crate::workspace::metadata().unwrap();
-        metadata
-            .packages
-            .retain(|package| package.name.as_str() != "swarmpki-wire");
-        assert_eq!(
-            violations(&metadata),
-            ["swarmpki-wire: on the list, but no such package"]
-        );
+        metadata.packages.retain(|package| package.name.as_str() != "swarmpki-wire");
+        assert_eq!(violations(&metadata), ["swarmpki-wire: on the list, but no such package"]);
     }
 }

@@ -30,21 +30,9 @@ pub(crate) fn test() -> ExitCode {
     steps.run("arrows", || done(arrows::check()));
     steps.run("generated code", || done(codegen::run(true)));
     steps.run("conformance coverage", || done(coverage::run(true)));
-    steps.run("lints", || {
-        done(cargo(&[
-            "clippy",
-            "--workspace",
-            "--all-targets",
-            "--locked",
-            "--",
-            "-D",
-            "warnings",
-        ]))
-    });
+    steps.run("lints", || done(cargo(&["clippy", "--workspace", "--all-targets", "--locked", "--", "-D", "warnings"])));
     steps.run("documentation", || done(documentation()));
-    steps.run("program", || {
-        done(cargo(&["build", "--locked", "-p", "swarmpki-cli"]))
-    });
+    steps.run("program", || done(cargo(&["build", "--locked", "-p", "swarmpki-cli"])));
     steps.run("readme", readme::check);
     steps.run("tests", || done(tests(&list, &mut count)));
     steps.run("documentation tests", || done(doc_tests(&mut count)));
@@ -52,9 +40,7 @@ pub(crate) fn test() -> ExitCode {
     steps.run("benchmarks", bench_smoke);
     steps.run("licences, bans, sources", || {
         if !step::has_cargo("deny") {
-            return Ok(Outcome::Skipped(
-                "cargo-deny is not installed (cargo install --locked cargo-deny)".into(),
-            ));
+            return Ok(Outcome::Skipped("cargo-deny is not installed (cargo install --locked cargo-deny)".into()));
         }
         done(cargo(&["deny", "check", "licenses", "bans", "sources"]))
     });
@@ -73,15 +59,8 @@ pub(crate) fn test() -> ExitCode {
     if !steps.failed().is_empty() {
         println!("failed: {}", steps.failed().join(", "));
     }
-    println!(
-        "{} passed, {} failed, {} skipped",
-        count.passed, count.failed, count.skipped
-    );
-    if steps.failed().is_empty() {
-        ExitCode::SUCCESS
-    } else {
-        ExitCode::FAILURE
-    }
+    println!("{} passed, {} failed, {} skipped", count.passed, count.failed, count.skipped);
+    if steps.failed().is_empty() { ExitCode::SUCCESS } else { ExitCode::FAILURE }
 }
 
 /// Simulates one seed.
@@ -102,27 +81,14 @@ pub(crate) fn bench_smoke() -> anyhow::Result<Outcome> {
         for bench in workspace::targets(&metadata, package.name.as_str(), "bench") {
             any = true;
             // In the test profile, which is built already: here it must run, not be fast.
-            cargo(&[
-                "test",
-                "-p",
-                package.name.as_str(),
-                "--bench",
-                &bench,
-                "--",
-                "--test",
-            ])?;
+            cargo(&["test", "-p", package.name.as_str(), "--bench", &bench, "--", "--test"])?;
         }
     }
-    Ok(if any {
-        Outcome::Done
-    } else {
-        Outcome::Skipped("there is no benchmark yet".into())
-    })
+    Ok(if any { Outcome::Done } else { Outcome::Skipped("there is no benchmark yet".into()) })
 }
 
 fn documentation() -> anyhow::Result<()> {
-    let mut command =
-        step::cargo_command(&["doc", "--workspace", "--lib", "--no-deps", "--locked"])?;
+    let mut command = step::cargo_command(&["doc", "--workspace", "--lib", "--no-deps", "--locked"])?;
     command.env("RUSTDOCFLAGS", "-D warnings");
     step::check(command)
 }
@@ -139,13 +105,7 @@ fn simulation() -> anyhow::Result<Outcome> {
 
 fn tests(list: &SkippedTests, count: &mut Count) -> anyhow::Result<()> {
     let mut command = if step::has_cargo("nextest") {
-        step::cargo_command(&[
-            "nextest",
-            "run",
-            "--workspace",
-            "--locked",
-            "--no-fail-fast",
-        ])?
+        step::cargo_command(&["nextest", "run", "--workspace", "--locked", "--no-fail-fast"])?
     } else {
         // Tests with real engines wait rather than work; but not all of them at once.
         step::cargo_command(&[
@@ -165,10 +125,7 @@ fn tests(list: &SkippedTests, count: &mut Count) -> anyhow::Result<()> {
 }
 
 fn doc_tests(count: &mut Count) -> anyhow::Result<()> {
-    run_counted(
-        step::cargo_command(&["test", "--workspace", "--locked", "--doc", "--no-fail-fast"])?,
-        count,
-    )
+    run_counted(step::cargo_command(&["test", "--workspace", "--locked", "--doc", "--no-fail-fast"])?, count)
 }
 
 fn run_counted(command: Command, count: &mut Count) -> anyhow::Result<()> {
@@ -198,16 +155,12 @@ fn run_counted(command: Command, count: &mut Count) -> anyhow::Result<()> {
 /// (`test result: ok. 3 passed; 0 failed; 1 ignored; …`).
 fn summary(line: &str) -> Option<Count> {
     let line = line.trim_start();
-    let numbers = line.strip_prefix("test result: ").or_else(|| {
-        line.strip_prefix("Summary [")
-            .and_then(|rest| rest.split_once("run: ").map(|(_, rest)| rest))
-    })?;
+    let numbers = line
+        .strip_prefix("test result: ")
+        .or_else(|| line.strip_prefix("Summary [").and_then(|rest| rest.split_once("run: ").map(|(_, rest)| rest)))?;
     let mut count = Count::default();
     for part in numbers.split([',', ';']) {
-        let words: Vec<_> = part
-            .split([' ', '.', '('])
-            .filter(|word| !word.is_empty())
-            .collect();
+        let words: Vec<_> = part.split([' ', '.', '(']).filter(|word| !word.is_empty()).collect();
         for pair in words.windows(2) {
             let Ok(number) = pair[0].parse::<u64>() else {
                 continue;
@@ -237,9 +190,7 @@ impl SkippedTests {
     }
 
     fn lines(&self) -> Vec<String> {
-        std::fs::read_to_string(&self.file)
-            .map(|text| text.lines().map(str::to_owned).collect())
-            .unwrap_or_default()
+        std::fs::read_to_string(&self.file).map(|text| text.lines().map(str::to_owned).collect()).unwrap_or_default()
     }
 }
 
@@ -255,36 +206,23 @@ mod tests {
     use super::*;
 
     fn check(line: &str, expected: Option<(u64, u64, u64)>) {
-        let expected = expected.map(|(passed, failed, skipped)| Count {
-            passed,
-            failed,
-            skipped,
-        });
+        let expected = expected.map(|(passed, failed, skipped)| Count { passed, failed, skipped });
         assert_eq!(summary(line), expected, "{line}");
     }
 
     #[test]
     fn summaries() {
-        check(
-            "     Summary [  19.808s] 20 tests run: 19 passed, 1 failed, 0 skipped",
-            Some((19, 1, 0)),
-        );
+        check("     Summary [  19.808s] 20 tests run: 19 passed, 1 failed, 0 skipped", Some((19, 1, 0)));
         check(
             "     Summary [   1.0s] 7 tests run: 4 passed (1 slow, 2 leaky), 1 failed, 2 timed out, 3 skipped",
             Some((4, 3, 3)),
         );
-        check(
-            "     Summary [   0.1s] 1/9 tests run: 1 passed, 0 skipped",
-            Some((1, 0, 0)),
-        );
+        check("     Summary [   0.1s] 1/9 tests run: 1 passed, 0 skipped", Some((1, 0, 0)));
         check(
             "test result: ok. 3 passed; 0 failed; 1 ignored; 0 measured; 5 filtered out; finished in 0.00s",
             Some((3, 0, 1)),
         );
-        check(
-            "test result: FAILED. 3 passed; 2 failed; 0 ignored; 0 measured; 0 filtered out",
-            Some((3, 2, 0)),
-        );
+        check("test result: FAILED. 3 passed; 2 failed; 0 ignored; 0 measured; 0 filtered out", Some((3, 2, 0)));
         check("error: 3 passed, 2 failed", None);
         check("", None);
     }

@@ -47,8 +47,7 @@ pub(crate) fn run(check: bool) -> anyhow::Result<()> {
             stale.push(target.display().to_string());
             if !check {
                 fs::create_dir_all(&kept)?;
-                fs::write(&target, &wanted)
-                    .with_context(|| format!("write {}", target.display()))?;
+                fs::write(&target, &wanted).with_context(|| format!("write {}", target.display()))?;
             }
         }
         names.push(name);
@@ -65,10 +64,7 @@ pub(crate) fn run(check: bool) -> anyhow::Result<()> {
         }
     }
     if check && !stale.is_empty() {
-        bail!(
-            "generated code is not in step with proto/: {}; run `cargo xtask codegen`",
-            stale.join(", ")
-        );
+        bail!("generated code is not in step with proto/: {}; run `cargo xtask codegen`", stale.join(", "));
     }
     Ok(())
 }
@@ -97,8 +93,5 @@ fn generate(proto: &Path, out: &Path) -> anyhow::Result<()> {
 /// The workspace's root: the parent of the folder of this package.
 fn root() -> anyhow::Result<PathBuf> {
     let here = Path::new(env!("CARGO_MANIFEST_DIR"));
-    Ok(here
-        .parent()
-        .context("xtask has no parent folder")?
-        .to_path_buf())
+    Ok(here.parent().context("xtask has no parent folder")?.to_path_buf())
 }

@@ -36,21 +36,14 @@ pub(crate) fn run(check: bool) -> anyhow::Result<()> {
     for folder in ["crates", "conformance", "xtask"] {
         collect(&root, &root.join(folder), &mut tests)?;
     }
-    let known: BTreeSet<Item> = items
-        .sections
-        .iter()
-        .flat_map(|section| section.items.iter().copied())
-        .collect();
+    let known: BTreeSet<Item> = items.sections.iter().flat_map(|section| section.items.iter().copied()).collect();
     let unknown: Vec<_> = tests
         .iter()
         .filter(|(item, _)| !known.contains(item))
         .map(|(item, files)| format!("{} in {files:?}", name(*item)))
         .collect();
     if !unknown.is_empty() {
-        bail!(
-            "tests named after items that are not on the list: {}",
-            unknown.join(", ")
-        );
+        bail!("tests named after items that are not on the list: {}", unknown.join(", "));
     }
     let table = table(&items, &tests);
     let file = root.join("conformance/COVERAGE.md");
@@ -65,18 +58,10 @@ pub(crate) fn run(check: bool) -> anyhow::Result<()> {
 
 fn parse(text: &str) -> anyhow::Result<Items> {
     let mut items = Items::default();
-    for line in text
-        .lines()
-        .map(str::trim)
-        .filter(|line| !line.is_empty() && !line.starts_with('#'))
-    {
+    for line in text.lines().map(str::trim).filter(|line| !line.is_empty() && !line.starts_with('#')) {
         let mut words = line.split(' ').peekable();
         let kind = words.next().unwrap_or_default();
-        let letter = if kind == "section" {
-            words.next().unwrap_or_default()
-        } else {
-            ""
-        };
+        let letter = if kind == "section" { words.next().unwrap_or_default() } else { "" };
         let mut named = BTreeSet::new();
         while let Some(range) = words.peek().and_then(|word| parse_range(word)) {
             named.extend(range);
@@ -84,14 +69,10 @@ fn parse(text: &str) -> anyhow::Result<Items> {
         }
         let rest = words.collect::<Vec<_>>().join(" ");
         match kind {
-            "section" if !named.is_empty() => items.sections.push(Section {
-                letter: letter.to_owned(),
-                items: named,
-                about: rest,
-            }),
-            "later" if !named.is_empty() => items
-                .later
-                .extend(named.into_iter().map(|item| (item, rest.clone()))),
+            "section" if !named.is_empty() => {
+                items.sections.push(Section { letter: letter.to_owned(), items: named, about: rest })
+            }
+            "later" if !named.is_empty() => items.later.extend(named.into_iter().map(|item| (item, rest.clone()))),
             _ => bail!("items.txt: {line:?}"),
         }
     }
@@ -107,39 +88,21 @@ fn parse_range(text: &str) -> Option<Vec<Item>> {
 }
 
 fn parse_item(text: &str) -> Option<Item> {
-    let list = text
-        .chars()
-        .next()
-        .filter(|first| matches!(first, 'o' | 'p'));
-    let digits = text
-        .strip_prefix(|first| matches!(first, 'o' | 'p'))
-        .unwrap_or(text);
+    let list = text.chars().next().filter(|first| matches!(first, 'o' | 'p'));
+    let digits = text.strip_prefix(|first| matches!(first, 'o' | 'p')).unwrap_or(text);
     let all_digits = !digits.is_empty() && digits.bytes().all(|byte| byte.is_ascii_digit());
-    all_digits.then(|| {
-        digits
-            .parse()
-            .ok()
-            .map(|number| (list.unwrap_or('c'), number))
-    })?
+    all_digits.then(|| digits.parse().ok().map(|number| (list.unwrap_or('c'), number)))?
 }
 
 /// Adds the tests of every Rust file under `folder`.
-fn collect(
-    root: &Path,
-    folder: &Path,
-    tests: &mut BTreeMap<Item, BTreeSet<String>>,
-) -> anyhow::Result<()> {
+fn collect(root: &Path, folder: &Path, tests: &mut BTreeMap<Item, BTreeSet<String>>) -> anyhow::Result<()> {
     for entry in fs::read_dir(folder).with_context(|| folder.display().to_string())? {
         let path = entry?.path();
         if path.is_dir() {
             collect(root, &path, tests)?;
         } else if path.extension().is_some_and(|extension| extension == "rs") {
             let file = path.strip_prefix(root)?.display().to_string();
-            for item in fs::read_to_string(&path)?
-                .lines()
-                .filter_map(function_name)
-                .flat_map(covered)
-            {
+            for item in fs::read_to_string(&path)?.lines().filter_map(function_name).flat_map(covered) {
                 tests.entry(item).or_default().insert(file.clone());
             }
         }
@@ -150,10 +113,7 @@ fn collect(
 /// The name of the function that a line defines.
 fn function_name(line: &str) -> Option<&str> {
     let rest = line.trim_start();
-    let rest = rest
-        .strip_prefix("async ")
-        .unwrap_or(rest)
-        .strip_prefix("fn ")?;
+    let rest = rest.strip_prefix("async ").unwrap_or(rest).strip_prefix("fn ")?;
     rest.split_once('(').map(|(name, _)| name)
 }
 
@@ -190,19 +150,9 @@ fn table(items: &Items, tests: &BTreeMap<Item, BTreeSet<String>>) -> String {
     );
     let mut total = (0, 0);
     for section in &items.sections {
-        let with = section
-            .items
-            .iter()
-            .filter(|item| tests.contains_key(item))
-            .count();
+        let with = section.items.iter().filter(|item| tests.contains_key(item)).count();
         total = (total.0 + section.items.len(), total.1 + with);
-        let _ = writeln!(
-            text,
-            "| {} | {} | {} | {with} |",
-            section.letter,
-            section.about,
-            section.items.len()
-        );
+        let _ = writeln!(text, "| {} | {} | {} | {with} |", section.letter, section.about, section.items.len());
     }
     let _ = writeln!(text, "| all | | {} | {} |", total.0, total.1);
     for section in &items.sections {
@@ -211,9 +161,7 @@ fn table(items: &Items, tests: &BTreeMap<Item, BTreeSet<String>>) -> String {
         let mut by_reason: BTreeMap<&str, Vec<Item>> = BTreeMap::new();
         for item in &section.items {
             match tests.get(item) {
-                Some(files) => files
-                    .iter()
-                    .for_each(|file| by_file.entry(file).or_default().push(*item)),
+                Some(files) => files.iter().for_each(|file| by_file.entry(file).or_default().push(*item)),
                 None => by_reason
                     .entry(items.later.get(item).map_or("no test yet", String::as_str))
                     .or_default()
@@ -239,13 +187,11 @@ fn ranges(items: &[Item]) -> String {
             _ => parts.push((item, item)),
         }
     }
-    let shown = parts.iter().map(|(first, last)| {
-        if first == last {
-            name(*first)
-        } else {
-            format!("{}–{}", name(*first), last.1)
-        }
-    });
+    let shown = parts.iter().map(
+        |(first, last)| {
+            if first == last { name(*first) } else { format!("{}–{}", name(*first), last.1) }
+        },
+    );
     shown.collect::<Vec<_>>().join(", ")
 }
 
@@ -272,10 +218,7 @@ mod tests {
         check("c006_c007_plain_join", &[('c', 6), ('c', 7)]);
         check("c010_to_c012_no_token", &[('c', 10), ('c', 11), ('c', 12)]);
         check("o12_kill", &[('o', 12)]);
-        check(
-            "p018_to_p021_bad_csr",
-            &[('p', 18), ('p', 19), ('p', 20), ('p', 21)],
-        );
+        check("p018_to_p021_bad_csr", &[('p', 18), ('p', 19), ('p', 20), ('p', 21)]);
         check("c034_p034_removed", &[('c', 34), ('p', 34)]);
         check("c018_to_be_or_not", &[('c', 18)]);
         check("check", &[]);
@@ -286,19 +229,10 @@ mod tests {
 
     #[test]
     fn every_number_is_on_the_list_once() {
-        let text =
-            fs::read_to_string(workspace::root().unwrap().join("conformance/items.txt")).unwrap();
+        let text = fs::read_to_string(workspace::root().unwrap().join("conformance/items.txt")).unwrap();
         let items = parse(&text).unwrap();
-        let all: Vec<Item> = items
-            .sections
-            .iter()
-            .flat_map(|section| section.items.iter().copied())
-            .collect();
-        let numbered: Vec<u16> = all
-            .iter()
-            .filter(|(list, _)| *list == 'c')
-            .map(|(_, number)| *number)
-            .collect();
+        let all: Vec<Item> = items.sections.iter().flat_map(|section| section.items.iter().copied()).collect();
+        let numbered: Vec<u16> = all.iter().filter(|(list, _)| *list == 'c').map(|(_, number)| *number).collect();
         assert_eq!(numbered, (1..=377).collect::<Vec<_>>());
         assert_eq!(all.iter().filter(|(list, _)| *list == 'o').count(), 12);
         assert_eq!(all.iter().filter(|(list, _)| *list == 'p').count(), 18);
@@ -311,9 +245,6 @@ mod tests {
         let tests = BTreeMap::from([(('c', 1), BTreeSet::from(["a.rs".to_owned()]))]);
         let table = table(&items, &tests);
         assert!(table.contains("| A | x y | 3 | 1 |"), "{table}");
-        assert!(
-            table.contains("- 1: `a.rs`\n- open: 2: no test yet\n- open: 3: not built\n"),
-            "{table}"
-        );
+        assert!(table.contains("- 1: `a.rs`\n- open: 2: no test yet\n- open: 3: not built\n"), "{table}");
     }
 }

@@ -1,10 +1,6 @@
 //! The project's tasks: `cargo xtask test` is all of continuous integration, on a laptop too. No task edits a file, except `codegen` and
 //! `coverage`, which are there to, and only without `--check`.
-#![allow(
-    clippy::print_stdout,
-    clippy::print_stderr,
-    reason = "a task talks to a person"
-)]
+#![allow(clippy::print_stdout, clippy::print_stderr, reason = "a task talks to a person")]
 
 mod arrows;
 mod ci;

@@ -21,10 +21,8 @@ pub(crate) fn check() -> anyhow::Result<Outcome> {
         return Ok(Outcome::Skipped("there is no README.md".into()));
     };
     let shown = shown(&readme).with_context(|| format!("README.md lacks {BEGIN} … {END}"))?;
-    let output = Command::new(&program)
-        .arg("--help")
-        .output()
-        .with_context(|| format!("cannot run {}", program.display()))?;
+    let output =
+        Command::new(&program).arg("--help").output().with_context(|| format!("cannot run {}", program.display()))?;
     let printed = String::from_utf8(output.stdout).context("the help text is not UTF-8")?;
     if shown.trim() != printed.trim() {
         bail!("README.md shows another help text than `swarmpki --help` prints:\n{printed}");
@@ -36,10 +34,7 @@ pub(crate) fn check() -> anyhow::Result<Outcome> {
 fn shown(readme: &str) -> Option<String> {
     let (_, rest) = readme.split_once(BEGIN)?;
     let (between, _) = rest.split_once(END)?;
-    let lines: Vec<_> = between
-        .lines()
-        .filter(|line| !line.starts_with("```"))
-        .collect();
+    let lines: Vec<_> = between.lines().filter(|line| !line.starts_with("```")).collect();
     Some(lines.join("\n"))
 }
 
@@ -50,10 +45,7 @@ mod tests {
     #[test]
     fn the_fence_is_not_part_of_the_text() {
         let readme = format!("# x\n{BEGIN}\n```text\nUsage: a\n\n  b\n```\n{END}\nmore");
-        assert_eq!(
-            shown(&readme).as_deref().map(str::trim),
-            Some("Usage: a\n\n  b")
-        );
+        assert_eq!(shown(&readme).as_deref().map(str::trim), Some("Usage: a\n\n  b"));
         assert_eq!(shown("# x"), None);
         assert_eq!(shown(BEGIN), None);
     }

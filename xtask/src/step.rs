@@ -68,15 +68,10 @@ pub(crate) fn everything_required() -> bool {
 pub(crate) fn cargo_command(args: &[&str]) -> anyhow::Result<Command> {
     let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
     let mut command = Command::new(cargo);
-    command
-        .args(args)
-        .current_dir(crate::workspace::root()?)
-        .stdin(Stdio::null());
+    command.args(args).current_dir(crate::workspace::root()?).stdin(Stdio::null());
     // Set by the cargo that runs us, for this package; not for its children.
     for (name, _) in std::env::vars_os() {
-        if name.to_str().is_some_and(|name| {
-            name.starts_with("CARGO_PKG_") || name.starts_with("CARGO_MANIFEST_")
-        }) {
+        if name.to_str().is_some_and(|name| name.starts_with("CARGO_PKG_") || name.starts_with("CARGO_MANIFEST_")) {
             command.env_remove(name);
         }
     }
@@ -90,9 +85,7 @@ pub(crate) fn cargo(args: &[&str]) -> anyhow::Result<()> {
 
 /// Runs a command; an exit code other than 0 is an error.
 pub(crate) fn check(mut command: Command) -> anyhow::Result<()> {
-    let status = command
-        .status()
-        .with_context(|| format!("cannot run {command:?}"))?;
+    let status = command.status().with_context(|| format!("cannot run {command:?}"))?;
     if !status.success() {
         bail!("{status}");
     }
@@ -102,11 +95,7 @@ pub(crate) fn check(mut command: Command) -> anyhow::Result<()> {
 /// Whether `cargo NAME` exists.
 pub(crate) fn has_cargo(name: &str) -> bool {
     cargo_command(&[name, "--version"]).is_ok_and(|mut command| {
-        command
-            .stdout(Stdio::null())
-            .stderr(Stdio::null())
-            .status()
-            .is_ok_and(|status| status.success())
+        command.stdout(Stdio::null()).stderr(Stdio::null()).status().is_ok_and(|status| status.success())
     })
 }
 
@@ -126,10 +115,7 @@ pub(crate) fn watch(mut command: Command, mut look: impl FnMut(&str)) -> anyhow:
         let lines = lines.clone();
         std::thread::spawn(move || {
             for line in BufReader::new(output).split(b'\n').map_while(Result::ok) {
-                if lines
-                    .send(String::from_utf8_lossy(&line).into_owned())
-                    .is_err()
-                {
+                if lines.send(String::from_utf8_lossy(&line).into_owned()).is_err() {
                     return;
                 }
             }

@@ -439,7 +439,9 @@ impl Manager {
     }
 
     fn give_back_unproven(&mut self, conn: ConnId) {
-        if conn > 0 { return; }
+        if conn > 0 {
+            return;
+        }
         if let Some(conn) = self.conns.get_mut(&conn) {
             conn.unproven = true;
         }
