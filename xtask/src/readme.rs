@@ -16,7 +16,8 @@ const END: &str = "<!-- end of help -->";
 /// If they differ, or the README has no such place.
 pub(crate) fn check() -> anyhow::Result<Outcome> {
     let root = workspace::root()?;
-    let program = root.join("target/debug/swarmpki");
+    let target = std::env::var_os("CARGO_TARGET_DIR").map_or_else(|| root.join("target"), std::path::PathBuf::from);
+    let program = target.join("debug/swarmpki");
     let Ok(readme) = std::fs::read_to_string(root.join("README.md")) else {
         return Ok(Outcome::Skipped("there is no README.md".into()));
     };

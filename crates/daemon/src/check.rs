@@ -1,7 +1,7 @@
 //! Whether the state directory of a stopped daemon is whole: key pair, trust bundle, store, every invariant of the state,
 //! and the whole issuance log against the Merkle frontier in the state.
 //!
-//! - Nothing is changed: the daemon's lock is held, and what is looked at is a copy ([`SCRATCH`], removed at the end).
+//! - Nothing is changed: the daemon's lock is held, and what is looked at is a copy (`.check`, removed at the end).
 //!   Opening a store writes to it, and a damaged one should stay as it was found.
 //! - A finding says what is wrong and what to do; the check goes on as far as it can.
 

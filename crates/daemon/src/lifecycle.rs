@@ -1,7 +1,7 @@
 //! The one task that owns what this machine is: nothing, joining, a worker or a manager, without restart.
 //!
 //! - Commands come over a channel and are done one after the other; what the machine is at present goes out over a watch.
-//! - `daemon.json` is written before a change begins and after it ended ([`crate::settings`]), so a crash in between is
+//! - `daemon.json` is written before a change begins and after it ended (its own module, `settings`), so a crash in between is
 //!   undone or gone on with at the next start.
 //! - A join that fails leaves nothing behind; one that only takes long goes on after its answer.
 
