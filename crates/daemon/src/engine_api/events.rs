@@ -173,6 +173,8 @@ pub(super) fn events(backend: &Backend, query: &Query) -> Answer {
     let (lines, queue) = mpsc::channel::<Bytes>(BACKLOG);
     let remaining = until.map(|until| until.duration_since(SystemTime::now()).unwrap_or_default());
     let (backend, shutdown) = (backend.clone(), backend.shutdown().clone());
+    // Taken before the answer begins: whoever has read its head misses nothing that comes after.
+    let mut seen = backend.present().control().ok().map(Seen::now);
     tokio::spawn(async move {
         let limit = async {
             match remaining {
@@ -185,7 +187,7 @@ pub(super) fn events(backend: &Backend, query: &Query) -> Answer {
             () = limit => {}
             () = shutdown.cancelled() => {}
             () = closed.closed() => {}
-            () = follow(&backend, &filters, &lines) => {}
+            () = follow(&backend, &mut seen, &filters, &lines) => {}
         }
     });
     let frames = stream::unfold(queue, |mut queue| async move {
@@ -196,15 +198,33 @@ pub(super) fn events(backend: &Backend, query: &Query) -> Answer {
     Ok(answer)
 }
 
+/// What a stream has told of so far.
+struct Seen {
+    changes: tokio::sync::watch::Receiver<u64>,
+    nodes: Vec<NodeView>,
+}
+
+impl Seen {
+    fn now(control: &Control) -> Self {
+        let changes = control.changed();
+        Self { changes, nodes: control.nodes() }
+    }
+}
+
 /// Sends what happens while this machine is a manager; waits while it is not.
-async fn follow(backend: &Backend, filters: &Filters, lines: &mpsc::Sender<Bytes>) {
+async fn follow(backend: &Backend, seen: &mut Option<Seen>, filters: &Filters, lines: &mpsc::Sender<Bytes>) {
     let mut present = backend.lifecycle().watch();
     loop {
         let now = present.borrow_and_update().clone();
         match &*now {
             Present::Manager(_, control, _) => tokio::select! {
-                () = follow_manager(control, filters, lines) => return,
-                changed = still_manager(&mut present) => if !changed { return },
+                () = follow_manager(control, seen, filters, lines) => return,
+                changed = still_manager(&mut present) => {
+                    *seen = None;
+                    if !changed {
+                        return;
+                    }
+                }
             },
             _ => {
                 if present.changed().await.is_err() {
@@ -220,21 +240,19 @@ async fn still_manager(present: &mut tokio::sync::watch::Receiver<std::sync::Arc
     present.wait_for(|present| !matches!(**present, Present::Manager(..))).await.is_ok()
 }
 
-async fn follow_manager(control: &Control, filters: &Filters, lines: &mpsc::Sender<Bytes>) {
-    let mut changes = control.changed();
-    let mut known = control.nodes();
-    while changes.changed().await.is_ok() {
-        changes.borrow_and_update();
+async fn follow_manager(control: &Control, seen: &mut Option<Seen>, filters: &Filters, lines: &mpsc::Sender<Bytes>) {
+    let seen = seen.get_or_insert_with(|| Seen::now(control));
+    while seen.changes.changed().await.is_ok() {
         let nodes = control.nodes();
         let now = pki::time::Time::from(SystemTime::now());
-        for event in between(&known, &nodes, now).iter().filter(|event| wanted(filters, event)) {
+        for event in between(&seen.nodes, &nodes, now).iter().filter(|event| wanted(filters, event)) {
             let Ok(mut line) = serde_json::to_vec(event) else { continue };
             line.push(b'\n');
             if lines.send(Bytes::from(line)).await.is_err() {
                 return;
             }
         }
-        known = nodes;
+        seen.nodes = nodes;
         tokio::time::sleep(PACE).await;
     }
 }
