@@ -128,7 +128,8 @@ async fn c157_a_certificate_of_another_root_does_not_pass_the_handshake() {
         Ok(caller) => {
             let status = caller.session("").await.expect_err("a forged certificate");
             assert!(
-                matches!(status.code(), Code::Unavailable | Code::Unknown),
+                // How the closed connection shows depends on what the client was at.
+                matches!(status.code(), Code::Unavailable | Code::Unknown | Code::Cancelled),
                 "refused by TLS, not by a method: {status:?}"
             );
         }
