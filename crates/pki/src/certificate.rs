@@ -9,10 +9,12 @@ use x509_parser::certificate::X509Certificate;
 use x509_parser::extensions::{GeneralName, ParsedExtension};
 use x509_parser::prelude::FromDer as _;
 
+use crate::asn1::Malformed;
 use crate::digest::sha256;
 use crate::identity::{self, Subject, SubjectError};
 use crate::key::{KeyError, PublicKey, SignatureAlgorithm, SpkiHash, UnsupportedSignature};
 use crate::pem_block;
+use crate::pkcs7;
 use crate::serial::Serial;
 use crate::time::Time;
 
@@ -87,11 +89,22 @@ impl Certificate {
         Ok(Certificate { inner: Arc::new(inner) })
     }
 
-    /// Reads all `CERTIFICATE` blocks. Blanks alone give none; anything after the last block but blanks is an error (pki.md 3).
+    /// Reads all `CERTIFICATE` blocks, and the certificates in `PKCS7` blocks. Blanks alone give none; anything after the last block but blanks is an error (pki.md 3).
     pub fn parse_pem_bundle(pem: &[u8]) -> Result<Vec<Self>, CertificateError> {
         let mut blocks = pem_block::Blocks::of(pem);
         let mut certificates = Vec::new();
         for block in blocks.by_ref() {
+            if pkcs7::TAGS.contains(&block.tag()) {
+                let inside = pkcs7::certificates(block.der())
+                    .map_err(|Malformed| CertificateError("asn1: structure error in PKCS #7".to_owned()))?;
+                if inside.is_empty() {
+                    return Err(CertificateError("PKCS #7 structure contains no certificates".to_owned()));
+                }
+                for der in inside {
+                    certificates.push(Self::from_der(der)?);
+                }
+                continue;
+            }
             if block.tag() != TAG {
                 return Err(CertificateError(format!("PEM block of type {}", block.tag())));
             }
@@ -336,7 +349,7 @@ struct Layout {
 }
 
 impl Layout {
-    fn read(der: &[u8]) -> Result<Self, crate::asn1::Malformed> {
+    fn read(der: &[u8]) -> Result<Self, Malformed> {
         use crate::asn1::{self, Element};
         let span = |part: &[u8]| {
             let start = part.as_ptr().addr().saturating_sub(der.as_ptr().addr());
@@ -353,7 +366,7 @@ impl Layout {
         fields.next()?.expect(asn1::INTEGER)?;
         let inner_algorithm = fields.next()?;
         if inner_algorithm.raw != &der[algorithm.clone()] {
-            return Err(asn1::Malformed);
+            return Err(Malformed);
         }
         let issuer = span(fields.next()?.expect(asn1::SEQUENCE)?.raw);
         fields.next()?.expect(asn1::SEQUENCE)?;

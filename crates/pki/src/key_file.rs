@@ -2,11 +2,13 @@
 //!
 //! - `kek-version` is always there; other headers (`raft-dek`, ...) are kept as texts.
 //! - Without a key encryption key (KEK): `PRIVATE KEY`. With one: `ENCRYPTED PRIVATE KEY`, the password being the raw KEK.
+//! - A SEC1 key in the encryption of engines before 18.09 (`DEK-Info`) is readable with its KEK; it is never written.
 //! - An unencrypted file is readable whatever KEK is given: the next write encrypts it.
 //! - CBC has no authentication: a wrong KEK can pass by chance. The `raft-dek` header's own seal is the real check.
 
 use std::collections::BTreeMap;
 
+use crate::dek_info::{self, DEK_INFO};
 use crate::key::{KeyError, PrivateKey};
 use crate::pbes2;
 use crate::pem_block::{self, Blocks};
@@ -14,7 +16,7 @@ use crate::secret::SecretBytes;
 
 const KEK_VERSION: &str = "kek-version";
 /// Headers of the old PEM encryption: never copied.
-const LEGACY_HEADERS: [&str; 2] = ["Proc-Type", "DEK-Info"];
+const LEGACY_HEADERS: [&str; 2] = ["Proc-Type", DEK_INFO];
 
 /// Why a key file cannot be read or written.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -25,11 +27,6 @@ pub enum KeyFileError {
     /// Encrypted, and the KEK is missing or wrong.
     #[error("invalid KEK: {0}")]
     InvalidKek(KeyError),
-    /// Encrypted the way engines before 18.09 did it.
-    #[error(
-        "key file has the encryption of old engines (DEK-Info): start the engine once in a newer version to convert it"
-    )]
-    Legacy,
     /// `kek-version` is no number.
     #[error("malformed kek-version header")]
     KekVersion,
@@ -55,9 +52,6 @@ impl KeyFile {
     /// Reads the first private-key block of `bytes`.
     pub fn parse(bytes: &[u8], kek: Option<&SecretBytes>) -> Result<KeyFile, KeyFileError> {
         let block = Blocks::of(bytes).find(pem_block::Block::is_key).ok_or(KeyFileError::NoKey)?;
-        if block.is_legacy_encrypted() {
-            return Err(KeyFileError::Legacy);
-        }
         let mut kek_version = 0;
         let mut headers = BTreeMap::new();
         for (name, value) in block.headers() {
@@ -69,9 +63,11 @@ impl KeyFile {
                 }
             }
         }
-        let key = if block.is_encrypted_pkcs8() {
-            let kek = present(kek).ok_or(KeyFileError::InvalidKek(KeyError::Encrypted))?;
-            pbes2::decrypt(block.der(), kek).map_err(KeyFileError::InvalidKek)?
+        let kek = || present(kek).ok_or(KeyFileError::InvalidKek(KeyError::Encrypted));
+        let key = if block.is_legacy_encrypted() {
+            dek_info::decrypt(&block, kek()?).map_err(KeyFileError::InvalidKek)?
+        } else if block.is_encrypted_pkcs8() {
+            pbes2::decrypt(block.der(), kek()?).map_err(KeyFileError::InvalidKek)?
         } else {
             PrivateKey::from_der(block.der())?
         };

@@ -29,7 +29,8 @@ const HMAC_SHA512: &[u8] = &[6, 8, 0x2a, 0x86, 0x48, 0x86, 0xf7, 0x0d, 2, 11];
 const ITERATIONS: NonZeroU32 = NonZeroU32::new(2_048).unwrap();
 /// Iterations that are followed when reading: a bound on time, above what any tool writes.
 const ITERATIONS_MAX: u32 = 10_000_000;
-const BLOCK_BYTES: usize = 16;
+/// Bytes of an AES block.
+pub(crate) const BLOCK_BYTES: usize = 16;
 
 /// Decrypts an EncryptedPrivateKeyInfo.
 pub(crate) fn decrypt(der: &[u8], password: &SecretBytes) -> Result<PrivateKey, KeyError> {
@@ -92,16 +93,22 @@ fn decrypt_bytes(der: &[u8], password: &SecretBytes) -> Result<SecretBytes, KeyE
     let Kdf { salt, iterations, prf } = Kdf::read(kdf.next().map_err(malformed)?)?;
 
     let key = derive(prf, iterations, salt, password);
-    let mut plain = Zeroizing::new(data.value.to_vec());
-    UnboundCipherKey::new(&AES_256, key.as_slice())
-        .and_then(DecryptingKey::cbc)
-        .and_then(|key| key.decrypt(&mut plain, DecryptionContext::Iv128(FixedLength::from(iv))).map(|_| ()))
-        .map_err(|_| KeyError::Padding)?;
+    let plain = decrypt_cbc(&key, iv, data.value)?;
     let padding = usize::from(plain.last().copied().ok_or(KeyError::Padding)?);
     if padding > BLOCK_BYTES || padding > plain.len() {
         return Err(KeyError::Padding);
     }
     Ok(SecretBytes::copy_of(&plain[..plain.len() - padding]))
+}
+
+/// AES-256-CBC without a look at the padding. Bytes that are not whole blocks cannot be padded.
+pub(crate) fn decrypt_cbc(key: &[u8; 32], iv: [u8; BLOCK_BYTES], data: &[u8]) -> Result<Zeroizing<Vec<u8>>, KeyError> {
+    let mut plain = Zeroizing::new(data.to_vec());
+    UnboundCipherKey::new(&AES_256, key)
+        .and_then(DecryptingKey::cbc)
+        .and_then(|key| key.decrypt(&mut plain, DecryptionContext::Iv128(FixedLength::from(iv))).map(|_| ()))
+        .map_err(|_| KeyError::Padding)?;
+    Ok(plain)
 }
 
 struct Kdf<'a> {

@@ -7,6 +7,8 @@ use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use zeroize::Zeroizing;
 
+use crate::dek_info::DEK_INFO;
+
 const BEGIN: &[u8] = b"-----BEGIN ";
 const END: &[u8] = b"-----END ";
 const DASHES: &[u8] = b"-----";
@@ -49,7 +51,7 @@ impl Block {
 
     /// Whether the body is encrypted the old way, as a `DEK-Info` header says.
     pub(crate) fn is_legacy_encrypted(&self) -> bool {
-        self.headers.iter().any(|(name, _)| name == "DEK-Info")
+        self.headers.iter().any(|(name, _)| name == DEK_INFO)
     }
 
     /// Reads one block, from its BEGIN line to the end of its END line.

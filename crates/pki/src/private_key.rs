@@ -8,6 +8,7 @@ use aws_lc_rs::signature::{self, EcdsaKeyPair, EcdsaSigningAlgorithm, RsaKeyPair
 use zeroize::Zeroizing;
 
 use crate::asn1::{self, Element, Malformed, oid};
+use crate::dek_info;
 use crate::key::{self, KeyError, KeyKind, PublicKey, SignError, SignatureAlgorithm, Signer};
 use crate::pbes2;
 use crate::pem_block;
@@ -58,12 +59,12 @@ impl PrivateKey {
     }
 
     /// Reads the first private-key block of `pem` (`PRIVATE KEY`, `EC PRIVATE KEY`, `RSA PRIVATE KEY`, or with a password
-    /// `ENCRYPTED PRIVATE KEY`); other blocks such as `EC PARAMETERS` are skipped.
+    /// `ENCRYPTED PRIVATE KEY` and any that a `DEK-Info` header says to be encrypted); other blocks such as `EC PARAMETERS` are skipped.
     pub fn from_pem(pem: &[u8], password: Option<&SecretBytes>) -> Result<Self, KeyError> {
         let mut blocks = pem_block::Blocks::of(pem);
         let block = blocks.find(pem_block::Block::is_key).ok_or(KeyError::NoPem)?;
         if block.is_legacy_encrypted() {
-            return Err(KeyError::Encryption("PKCS #5 v2.0"));
+            return dek_info::decrypt(&block, password.ok_or(KeyError::Encrypted)?);
         }
         if !block.is_encrypted_pkcs8() {
             return Self::from_der(block.der());

@@ -46,6 +46,34 @@ fn c104_two_roots_first_signs() {
 }
 
 #[test]
+fn roots_in_a_pkcs7_envelope() {
+    // `openssl crl2pkcs7 -nocrl -certfile v1-root.crt -certfile rsa3072.crt`
+    let envelope = data("two-roots.p7");
+    let bundle = TrustBundle::parse(&envelope, NOW).unwrap();
+    let plain = TrustBundle::parse(&[data("v1-root.crt"), data("rsa3072.crt")].concat(), NOW).unwrap();
+    assert_eq!(bundle.certificates(), plain.certificates());
+    assert_eq!(bundle.raw(), envelope);
+    assert_eq!(bundle.digest(), Digest::of(&envelope), "of the bytes as given, as ever");
+    // Together with plain certificates, and as the roots of an issuer.
+    let mixed = TrustBundle::parse(&[data("secp384r1.crt"), envelope.clone()].concat(), NOW).unwrap();
+    assert_eq!(mixed.certificates().len(), 3);
+    build(&envelope, Some(&data("v1-root.crt")), Some(&data("v1-root.key")), b"").unwrap();
+
+    let text = String::from_utf8(envelope).unwrap();
+    let malformed = "asn1: structure error in PKCS #7";
+    // The object identifier of signedData becomes envelopedData; the body is not DER; the body is a certificate.
+    for (from, to) in [("NAQcCoI", "NAQcDoI"), ("MIIF", "AAAA")] {
+        assert!(text.contains(from));
+        refused(build(text.replacen(from, to, 1).as_bytes(), None, None, b""), malformed);
+    }
+    let bare = String::from_utf8(data("v1-root.crt")).unwrap().replace("CERTIFICATE", "PKCS7");
+    refused(build(bare.as_bytes(), None, None, b""), malformed);
+    // `openssl crl2pkcs7 -nocrl` of nothing.
+    let empty = "-----BEGIN PKCS7-----\nMCUGCSqGSIb3DQEHAqAYMBYCAQExADALBgkqhkiG9w0BBwGgADEA\n-----END PKCS7-----\n";
+    refused(build(empty.as_bytes(), None, None, b""), "PKCS #7 structure contains no certificates");
+}
+
+#[test]
 fn c107_to_c110_malformed_and_empty() {
     let root = Holder::root("root", GOOD);
     let (pem, key) = (root.pem.as_bytes(), root.key_pem());

@@ -1,4 +1,4 @@
-//! Conformance 201 to 204, 208, 216 to 218, and key files made by a real engine and by OpenSSL.
+//! Conformance 201 to 204, 216 to 219, 222, and key files made by a real engine and by OpenSSL.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
 extern crate swarmpki_pki as pki;
@@ -107,9 +107,45 @@ fn c216_c217_texts_of_decryption() {
             .contains(&text("v1-root-encrypted.key", Some(&kek(b"pony"))).as_str())
     );
     assert_eq!(text("v1-root-aes128.key", Some(&ponies)), "pkcs8: only AES-256-CBC supported");
-    assert_eq!(text("v1-root-legacy.key", Some(&ponies)), "pkcs8: only PKCS #5 v2.0 supported");
-    assert_eq!(error(KeyFile::parse(&data("v1-root-legacy.key"), Some(&ponies))), KeyFileError::Legacy);
     assert_eq!(error(KeyFile::parse(b"nothing", None)), KeyFileError::NoKey);
+}
+
+#[test]
+fn c219_the_encryption_of_old_engines_is_read_and_not_kept() {
+    let old = data("v1-root-legacy.key");
+    let ponies = kek(b"ponies");
+    let plain = PrivateKey::from_pem(&data("v1-root.key"), None).unwrap();
+    let read = PrivateKey::from_pem(&old, Some(&ponies)).unwrap();
+    assert!(read.pkcs8_der().ct_eq(plain.pkcs8_der().expose()));
+
+    // As a key file: with the header that old engines had, which stays, while those of the encryption go.
+    let text = String::from_utf8(old.clone()).unwrap().replacen("Proc-Type", "kek-version: 4\nProc-Type", 1);
+    let file = KeyFile::parse(text.as_bytes(), Some(&ponies)).unwrap();
+    assert_eq!((file.kek_version, file.headers.len()), (4, 0));
+    assert!(file.key.pkcs8_der().ct_eq(plain.pkcs8_der().expose()));
+    let written = file.encode(Some((&ponies, [1; 8], [2; 16]))).unwrap();
+    assert!(written.expose().starts_with(b"-----BEGIN ENCRYPTED PRIVATE KEY-----\nkek-version: 4\n\n"));
+
+    // No KEK and a wrong one. By chance a wrong one passes the padding, once in 256; this one does not.
+    assert_eq!(error(KeyFile::parse(&old, None)), KeyFileError::InvalidKek(KeyError::Encrypted));
+    assert_eq!(error(KeyFile::parse(&old, Some(&kek(b"")))), KeyFileError::InvalidKek(KeyError::Encrypted));
+    assert_eq!(error(KeyFile::parse(&old, Some(&kek(b"pony")))), KeyFileError::InvalidKek(KeyError::Padding));
+    // Damaged headers and bodies.
+    let changed = |from: &str, to: &str| {
+        let text = String::from_utf8(old.clone()).unwrap();
+        assert!(text.contains(from));
+        PrivateKey::from_pem(text.replace(from, to).as_bytes(), Some(&ponies)).err().unwrap()
+    };
+    assert_eq!(changed("AES-256-CBC", "DES-EDE3-CBC"), KeyError::Encryption("AES-256-CBC"));
+    for iv in ["", "BF", "BFECC13427FD7AFD119C3AFA7FEB814Z", "+FECC13427FD7AFD119C3AFA7FEB8144"] {
+        assert_eq!(changed("BFECC13427FD7AFD119C3AFA7FEB8144", iv), KeyError::Malformed("DEK-Info header"), "{iv}");
+    }
+    assert_eq!(changed("4RB7", ""), KeyError::Padding, "no whole blocks");
+    assert_eq!(
+        changed("4RB7", "4RB8"),
+        KeyError::Password,
+        "the first block, so the padding is right and the key is not"
+    );
 }
 
 #[test]

@@ -76,8 +76,11 @@ proptest! {
     }
 
     #[test]
-    fn parsers_take_damaged_input(at in 0_usize..2_000, byte: u8, which in 0_usize..5) {
-        let names = ["engine-leaf.crt", "engine-locked.key", "rsa2048.csr", "secp521r1.key", "v1-root.crt"];
+    fn parsers_take_damaged_input(at in 0_usize..2_000, byte: u8, which in 0_usize..7) {
+        let names = [
+            "engine-leaf.crt", "engine-locked.key", "rsa2048.csr", "secp521r1.key", "v1-root.crt", "v1-root-legacy.key",
+            "two-roots.p7",
+        ];
         let mut pem = authority::data(names[which]);
         let index = at % pem.len();
         pem[index] = byte;
