@@ -1,11 +1,16 @@
 //! Issuance, step by step: shape and size → admission → the CSR's own signature → sign → commit → answer.
 //!
-//! The steps that decide are here, without sockets, clocks or chance; [`pipeline`] runs them. What holds:
+//! The steps that decide are here, without sockets, clocks or chance; [`Issuing`] is their order, for one request, and the
+//! pipeline runs it. What holds:
 //! - a caller without token or registered leaf costs no public-key work;
 //! - nothing signed leaves before its entry is committed and judged [`Outcome::Issued`];
 //! - a leaf whose premises went stale is signed again once, then refused.
 
-pub mod pipeline;
+mod issuing;
+pub(crate) mod pipeline;
+
+pub use issuing::{Begun, Issued, Issuing, Judged};
+pub use pipeline::refused;
 
 use std::sync::Arc;
 use std::time::Duration;

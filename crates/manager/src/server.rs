@@ -124,20 +124,20 @@ impl Peer {
     }
 
     /// The leaf to be confirmed, once.
-    pub(crate) fn take_unproven(&self) -> Option<(NodeId, Serial)> {
+    pub fn take_unproven(&self) -> Option<(NodeId, Serial)> {
         let (leaf, _) = self.leaf.as_ref()?;
         self.unproven.swap(false, Ordering::AcqRel).then(|| (leaf.node.clone(), leaf.serial))
     }
 
     /// It was not confirmed after all.
-    pub(crate) fn give_back_unproven(&self) {
+    pub fn give_back_unproven(&self) {
         if matches!(self.leaf, Some((_, Standing::Admitted { unproven: true, .. }))) {
             self.unproven.store(true, Ordering::Release);
         }
     }
 
     /// Remembers what was issued on this connection.
-    pub(crate) fn remember(&self, node: NodeId, key: SpkiHash) {
+    pub fn remember(&self, node: NodeId, key: SpkiHash) {
         let mut issued = self.issued();
         if issued.len() >= ISSUED_MAX {
             issued.remove(0);
@@ -146,7 +146,7 @@ impl Peer {
     }
 
     /// The key that was last certified for `node` on this connection.
-    pub(crate) fn issued_key(&self, node: &NodeId) -> Option<SpkiHash> {
+    pub fn issued_key(&self, node: &NodeId) -> Option<SpkiHash> {
         self.issued().iter().rev().find(|(known, _)| known == node).map(|(_, key)| *key)
     }
 

@@ -5,14 +5,13 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use arc_swap::ArcSwapOption;
-use cluster::node::Letter;
 use cluster::{Command, State, issuance};
 use pki::identity::NodeId;
 use replica::{Handle, ProposeError};
 use tokio::sync::Semaphore;
 use wire::status::Refusal;
 
-use super::{Draw, Purpose, Request, Signing, Verdict};
+use super::{Begun, Draw, Issued, Issuing, Judged, Request, Signing};
 use crate::alarm::Alarm;
 use crate::chance::NoChance;
 use crate::server::Call;
@@ -36,35 +35,20 @@ impl Default for Pipeline {
     }
 }
 
-/// A certificate was issued.
-pub(crate) struct Issued {
-    /// To whom.
-    pub(crate) node: NodeId,
-    /// What.
-    pub(crate) letter: Arc<Letter>,
-}
-
 impl<H: Handle> Shared<H> {
     /// One request, to its end.
     pub(crate) async fn issue(&self, call: &Call, request: Request) -> Result<Issued, Refusal> {
         let busy = || Refusal::Busy { retry_after: BUSY_RETRY };
         let _in_work = self.pipeline.in_work.try_acquire().map_err(|_| busy())?;
-        let csr = super::shape(&request)?;
-        let now = self.now();
         let mut state = self.handle.state();
-        let mut purpose = super::admit(&state, call.caller(), &request, now)?;
-        if let Purpose::Join(admission) = &purpose
-            && let Some((node, letter)) =
-                state.answered_join(&admission.token, &csr.public_key().hash(), &request.csr, now)
-        {
-            return Ok(Issued { node: node.id.clone(), letter: Arc::clone(letter) });
-        }
-        let csr = csr.verify().map_err(|error| Refusal::CsrRefused { reason: error.to_string() })?;
-        for _ in 0..2 {
-            let now = self.now();
+        let mut issuing = match Issuing::begin(&state, call.caller(), request, self.now())? {
+            Begun::Answered(issued) => return Ok(issued),
+            Begun::Admitted(issuing) => issuing,
+        };
+        loop {
             let signing = self.signing(&state)?;
             let draw = self.draw().map_err(|_| Refusal::SignerStopped)?;
-            let command = super::sign(&state, &purpose, &request, &csr, &signing, draw, now)?;
+            let command = issuing.sign(&state, &signing, draw, self.now())?;
             let mut commands = Vec::with_capacity(2);
             commands.extend(call.peer.take_unproven().map(|(node, serial)| Command::Confirm { node, serial }));
             commands.push(command);
@@ -72,23 +56,18 @@ impl<H: Handle> Shared<H> {
                 call.peer.give_back_unproven();
                 refused(&error)
             })?;
-            let node = match &purpose {
-                Purpose::Join(_) => None,
-                Purpose::Renewal { node, .. } => Some(node),
-            };
-            match super::verdict(outcomes.last(), node) {
-                Verdict::Answer(node, letter) => {
-                    self.watch_rate(&node);
-                    self.note_renewal(&node);
-                    return Ok(Issued { node, letter });
+            match issuing.judge(outcomes.last()) {
+                Judged::Issued(issued) => {
+                    self.watch_rate(&issued.node);
+                    self.note_renewal(&issued.node);
+                    return Ok(issued);
                 }
-                Verdict::Refused(refusal) => return Err(refusal),
-                Verdict::Again => {}
+                Judged::Refused(refusal) => return Err(refusal),
+                Judged::Again => {}
             }
             state = self.handle.read().await.map_err(|_| busy())?;
-            purpose = super::admit(&state, call.caller(), &request, self.now())?;
+            issuing.again(&state, call.caller(), self.now())?;
         }
-        Err(Refusal::IssuanceStale)
     }
 
     fn watch_rate(&self, node: &NodeId) {
@@ -120,7 +99,7 @@ impl<H: Handle> Shared<H> {
 
 /// What a failed proposal means for the caller. An unknown outcome is neither success nor failure: the caller is told to ask
 /// again, and gets the same certificate for the same key if there is one.
-pub(crate) fn refused(error: &ProposeError) -> Refusal {
+pub fn refused(error: &ProposeError) -> Refusal {
     match error {
         ProposeError::Unavailable { retry_after } => Refusal::Busy { retry_after: *retry_after },
         ProposeError::Unknown => Refusal::OutcomeUnknown,
