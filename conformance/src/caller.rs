@@ -7,12 +7,13 @@ use std::time::Duration;
 
 use hyper_util::rt::TokioIo;
 use testkit::engine::Certificates;
+use tokio::io::AsyncReadExt;
 use tokio::net::TcpStream;
 use tokio_rustls::TlsConnector;
 use tokio_rustls::rustls::crypto::aws_lc_rs;
 use tokio_rustls::rustls::pki_types::pem::PemObject;
 use tokio_rustls::rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName};
-use tokio_rustls::rustls::{ClientConfig, RootCertStore};
+use tokio_rustls::rustls::{AlertDescription, ClientConfig, Error, RootCertStore};
 use tonic::Status;
 use tonic::codegen::http::uri::PathAndQuery;
 use tonic::transport::{Channel, Endpoint};
@@ -87,6 +88,29 @@ impl Caller {
     /// As [`Self::plain`]. That the manager refuses the certificate shows only at the first call: TLS 1.3 tells it after the handshake.
     pub async fn with(manager: SocketAddr, root: &str, pair: &Pair) -> Result<Self, String> {
         Self::connect(manager, root, Some(pair), "swarm-manager").await
+    }
+
+    /// How the manager's TLS ends a connection with a certificate that it refuses. TLS 1.3 tells it after the client's own end of the
+    /// handshake, so the client reads, and says nothing meanwhile: what it sent unread would take the alert's place on the way.
+    ///
+    /// # Errors
+    /// What came instead: an answer, an end without an alert, or nothing within an engine's limit.
+    pub async fn alert(manager: SocketAddr, root: &str, pair: &Pair) -> Result<AlertDescription, String> {
+        let connector = TlsConnector::from(Arc::new(config(root, Some(pair))?));
+        let name = ServerName::try_from("swarm-manager").map_err(|error| error.to_string())?;
+        let read = async {
+            let stream = TcpStream::connect(manager).await?;
+            connector.connect(name, stream).await?.read(&mut [0]).await
+        };
+        let error = match tokio::time::timeout(CALL_WITHIN, read).await {
+            Ok(Ok(bytes)) => return Err(format!("{bytes} bytes and no refusal")),
+            Ok(Err(error)) => error,
+            Err(_) => return Err(format!("neither an answer nor a refusal within {CALL_WITHIN:?}")),
+        };
+        match error.get_ref().and_then(|cause| cause.downcast_ref::<Error>()) {
+            Some(Error::AlertReceived(alert)) => Ok(*alert),
+            _ => Err(format!("{error:?}")),
+        }
     }
 
     async fn connect(manager: SocketAddr, root: &str, pair: Option<&Pair>, name: &'static str) -> Result<Self, String> {

@@ -102,12 +102,31 @@ fn collect(root: &Path, folder: &Path, tests: &mut BTreeMap<Item, BTreeSet<Strin
             collect(root, &path, tests)?;
         } else if path.extension().is_some_and(|extension| extension == "rs") {
             let file = path.strip_prefix(root)?.display().to_string();
-            for item in fs::read_to_string(&path)?.lines().filter_map(function_name).flat_map(covered) {
+            for item in tests_in(&fs::read_to_string(&path)?).flat_map(covered) {
                 tests.entry(item).or_default().insert(file.clone());
             }
         }
     }
     Ok(())
+}
+
+/// The names of the tests in a source text: functions with an attribute `test` (of any crate) in front. A function that only
+/// tests call covers nothing by its name.
+fn tests_in(text: &str) -> impl Iterator<Item = &str> {
+    let mut is_test = false;
+    text.lines().filter_map(move |line| {
+        let line = line.trim_start();
+        if let Some(name) = function_name(line) {
+            return std::mem::take(&mut is_test).then_some(name);
+        }
+        if let Some(attribute) = line.strip_prefix("#[") {
+            let path = attribute.split(['(', ']']).next().unwrap_or_default();
+            is_test |= path.split("::").last() == Some("test");
+        } else if !line.starts_with("//") && !line.is_empty() {
+            is_test = false;
+        }
+        None
+    })
 }
 
 /// The name of the function that a line defines.
@@ -225,6 +244,13 @@ mod tests {
         check("c_107", &[]);
         check("o", &[]);
         check("107_is_no_name", &[]);
+    }
+
+    #[test]
+    fn only_tests_count() {
+        let text = "#[test]\nfn c001_a() {}\nfn c002_b() {}\n#[tokio::test(flavor = \"x\")]\n// why\n#[ignore]\nasync fn c003_c() {}\n\
+            #[test]\nstruct S;\nfn c004_d() {}\n    #[test]\n    fn c005_e(n: u8) {}\n#[cfg(test)]\nfn c006_f() {}\n";
+        assert_eq!(tests_in(text).collect::<Vec<_>>(), ["c001_a", "c003_c", "c005_e"]);
     }
 
     #[test]
