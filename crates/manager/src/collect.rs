@@ -7,32 +7,20 @@ use cluster::{Command, State};
 use pki::time::Time;
 use replica::Handle;
 use tokio_util::sync::CancellationToken;
-use wire::status::Refusal;
 
+use crate::sessions::Input;
 use crate::shared::Shared;
 
 /// How often the state is searched for what has outlived its time; those times are a day.
-const COLLECT_PERIOD: Duration = Duration::from_secs(10 * 60);
+pub const COLLECT_PERIOD: Duration = Duration::from_secs(10 * 60);
 
 /// Nodes named in one command.
 const COLLECT_CHUNK: usize = 1024;
 
-/// Ends sessions whose heartbeats stopped, until `shutdown`.
+/// Tells the session table of the time, until `shutdown`.
 pub(crate) async fn sessions<H: Handle>(shared: Arc<Shared<H>>, shutdown: CancellationToken) {
     loop {
-        let now = shared.now();
-        let gone = shared.sessions().expire(now);
-        if !gone.is_empty() {
-            let mut commands = Vec::with_capacity(gone.len());
-            for (node, row) in gone {
-                tracing::info!(%node, "heartbeats stopped");
-                shared.slots.end(&node, Refusal::NotRegistered);
-                let seen = row.last_contact.unwrap_or(now);
-                commands.push(Command::Presence { node, down: true, seen });
-            }
-            if let Err(error) = shared.handle.propose(commands).await {
-                tracing::warn!(%error, "that nodes are down could not be committed");
-            }
+        if shared.tell(Input::Time).await {
             shared.touch();
         }
         let next = shared.sessions().next_deadline();
@@ -61,7 +49,7 @@ pub(crate) async fn state<H: Handle>(shared: Arc<Shared<H>>, shutdown: Cancellat
 }
 
 /// What there is to collect at `now`; each command is an entry of its own, so that none is large.
-fn due(state: &State, now: Time) -> Vec<Command> {
+pub fn due(state: &State, now: Time) -> Vec<Command> {
     let nodes = state.collectable(now);
     if nodes.is_empty() && state.removals_ended(now) {
         return vec![Command::Collect { nodes }];

@@ -9,7 +9,7 @@
 mod issuing;
 pub(crate) mod pipeline;
 
-pub use issuing::{Begun, Issued, Issuing, Judged};
+pub use issuing::{Begun, Issued, Issuing, Judged, fetch};
 pub use pipeline::refused;
 
 use std::sync::Arc;

@@ -4,6 +4,8 @@
 //! - [`issue`] decides and signs; its pipeline answers only what is committed;
 //! - [`sessions`] is the table of who is there, without sockets or clocks;
 //! - [`message`] is what a session tells its node;
+//! - [`change`] is what a change of the replicated state means for who is connected;
+//! - [`collect`] is what time ends;
 //! - [`server`] accepts connections and knows who is at the other end of each;
 //! - [`service`] answers the gRPC calls;
 //! - [`control`] is the operator's side, which the Engine API speaks to;
@@ -14,6 +16,8 @@
 
 pub mod bootstrap;
 pub mod chance;
+pub mod change;
+pub mod collect;
 pub mod control;
 pub mod issue;
 pub mod message;
@@ -24,7 +28,6 @@ pub mod sessions;
 pub mod view;
 
 mod alarm;
-mod collect;
 mod run;
 mod shared;
 mod slots;

@@ -23,6 +23,50 @@ pub enum Order {
     Return,
 }
 
+/// One session's stream: what it has said, and what it says next.
+#[derive(Debug)]
+pub struct Telling {
+    node: NodeId,
+    session: String,
+    returning: bool,
+    said: Option<u64>,
+}
+
+/// What a stream says next.
+#[derive(Debug)]
+pub enum Next {
+    /// This.
+    Say(Box<SessionMessage>),
+    /// Nothing, until something has changed.
+    Wait,
+    /// Its node has no record any more: the session is over.
+    Gone,
+}
+
+impl Telling {
+    /// A stream that has said nothing yet; `returning`: of a node that may only come back.
+    pub const fn new(node: NodeId, session: String, returning: bool) -> Self {
+        Self { node, session, returning, said: None }
+    }
+
+    /// Whose stream it is.
+    pub const fn node(&self) -> &NodeId {
+        &self.node
+    }
+
+    /// What it says next. `ordered`: the renewal that the node was told to make and has not made yet.
+    pub fn next(&mut self, state: &State, ordered: Option<u32>) -> Next {
+        let order = if self.returning { Order::Return } else { ordered.map_or(Order::None, Order::Renew) };
+        let Some(message) = session_message(state, &self.node, &self.session, order) else { return Next::Gone };
+        let print = fingerprint(&message);
+        if self.said == Some(print) {
+            return Next::Wait;
+        }
+        self.said = Some(print);
+        Next::Say(Box::new(message))
+    }
+}
+
 /// A whole session message: everything, every time (wire.md 6.3).
 pub fn session_message(state: &State, id: &NodeId, session: &str, order: Order) -> Option<SessionMessage> {
     let record = state.node(id)?;

@@ -10,6 +10,7 @@ use wire::status::Refusal;
 
 use crate::chance::Chance;
 use crate::control::Control;
+use crate::sessions::Input;
 use crate::shared::{Clock, Shared};
 use crate::{collect, server, service, watcher};
 
@@ -48,10 +49,8 @@ impl<H: Handle> Manager<H> {
             return Err(StartError::NoIdentity);
         }
         let shared = Arc::new(Shared::new(handle, config.clock, config.chance, config.identity));
-        let state = shared.handle.state();
-        let present = state.finished().filter(|node| !node.down).map(|node| node.id.clone());
-        let period = state.settings.heartbeat_period();
-        shared.sessions().lead(shared.now(), period, present.collect::<Vec<_>>());
+        let effects = shared.sessions().step(shared.now(), Input::Lead(&shared.handle.state()));
+        debug_assert!(effects.is_empty(), "nobody is connected yet");
 
         let shutdown = CancellationToken::new();
         let mut tasks = JoinSet::new();

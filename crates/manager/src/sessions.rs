@@ -3,10 +3,20 @@
 //! - a node has one session at most; a new registration ends the old one;
 //! - heartbeats keep it; three missed ones end it (six for a node not seen since this manager began to lead);
 //! - registrations are counted: more than three within eight seconds are refused (wire.md 6.2, 6.5).
+//!
+//! A caller gets its answer from [`Sessions::open`] and [`Sessions::heartbeat`]; what else happens goes through
+//! [`Sessions::step`], and what follows from it for others comes back as [`Effect`]s.
+
+mod open;
+mod step;
+
+pub use open::{Opened, Opening};
+pub use step::{Effect, Input};
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
+use cluster::node::IssuerHash;
 use pki::identity::NodeId;
 use pki::time::Time;
 use wire::status::Refusal;
@@ -21,6 +31,8 @@ pub const GRACE: u32 = 3;
 pub const UNKNOWN_GRACE: u32 = 6;
 /// Changed reports taken of a node within [`REGISTRATION_WINDOW`]: each is an entry in the log.
 pub const REPORTS_MAX: u32 = 8;
+/// Time that a node which came back has to install its new certificate before its session is ended.
+pub const INSTALL_TIME: Duration = Duration::from_millis(500);
 /// How far a period told to a node is from the set one, at most, in thousandths. Source: wire.md 6.5, 5 s ± 0.5 s.
 pub const JITTER_PER_MILLE: u64 = 100;
 
@@ -31,6 +43,7 @@ const _: () = assert!(GRACE < UNKNOWN_GRACE);
 pub struct Sessions {
     rows: BTreeMap<NodeId, Row>,
     deadlines: BTreeSet<(Time, NodeId)>,
+    releases: BTreeSet<(Time, NodeId)>,
 }
 
 /// What is known of a node's presence.
@@ -40,6 +53,10 @@ pub struct Row {
     pub session: Option<String>,
     /// Whether it may only come back (quarantine): then it is not shown ready.
     pub returning: bool,
+    /// Who issued the leaf that its session's connection was made with, if that is known.
+    pub issuer: Option<IssuerHash>,
+    /// When its session ends so that it comes back as a full member.
+    release: Option<Time>,
     /// When it is given up.
     deadline: Time,
     /// The period it was told last.
@@ -69,12 +86,14 @@ pub struct Registered {
 
 impl Sessions {
     /// This manager begins to lead: nodes that were not down may register for a while before they are called so.
-    pub fn lead(&mut self, now: Time, period: Duration, nodes: impl IntoIterator<Item = NodeId>) {
+    fn lead(&mut self, now: Time, period: Duration, nodes: impl IntoIterator<Item = NodeId>) {
         for node in nodes {
             let deadline = now.saturating_add(period * UNKNOWN_GRACE);
             let row = Row {
                 session: None,
                 returning: false,
+                issuer: None,
+                release: None,
                 deadline,
                 period,
                 accepted: Time::from_unix_millis(i64::MIN),
@@ -93,7 +112,7 @@ impl Sessions {
     ///
     /// # Errors
     /// [`Refusal::RateLimited`].
-    pub fn register(
+    fn register(
         &mut self,
         now: Time,
         node: &NodeId,
@@ -106,6 +125,7 @@ impl Sessions {
         if let Some(row) = known.filter(|row| row.session.as_deref() == Some(previous) && !previous.is_empty()) {
             let mut row = row.clone();
             row.returning = returning;
+            row.release = row.release.filter(|_| returning);
             row.last_contact = Some(now);
             row.deadline = now.saturating_add(row.period * GRACE);
             self.put(node.clone(), row);
@@ -125,6 +145,8 @@ impl Sessions {
         let row = Row {
             session: Some(fresh.clone()),
             returning,
+            issuer: None,
+            release: None,
             deadline: now.saturating_add(period * GRACE),
             period,
             accepted: now,
@@ -182,7 +204,7 @@ impl Sessions {
     }
 
     /// A node has renewed; whether that was an order's doing.
-    pub fn renewed(&mut self, node: &NodeId) -> bool {
+    fn renewed(&mut self, node: &NodeId) -> bool {
         self.rows.get_mut(node).is_some_and(|row| row.order.take().is_some())
     }
 
@@ -190,7 +212,7 @@ impl Sessions {
     ///
     /// # Errors
     /// [`Refusal::RateLimited`] if it has changed too often.
-    pub fn count_report(&mut self, now: Time, node: &NodeId) -> Result<(), Refusal> {
+    fn count_report(&mut self, now: Time, node: &NodeId) -> Result<(), Refusal> {
         let Some(row) = self.rows.get_mut(node) else { return Err(Refusal::NotRegistered) };
         let (since, count) = row.reports;
         row.reports = if now.since(since) > REGISTRATION_WINDOW { (now, 1) } else { (since, count + 1) };
@@ -217,7 +239,7 @@ impl Sessions {
     }
 
     /// Nodes whose time is over at `now`, each with the moment it was last heard of; they leave the table.
-    pub fn expire(&mut self, now: Time) -> Vec<(NodeId, Row)> {
+    fn expire(&mut self, now: Time) -> Vec<(NodeId, Row)> {
         let mut gone = Vec::new();
         while let Some((deadline, _)) = self.deadlines.first() {
             if *deadline > now {
@@ -231,13 +253,43 @@ impl Sessions {
         gone
     }
 
-    /// When the next node's time is over.
+    /// Notes that a node which may only come back has what it came for.
+    fn fetched(&mut self, now: Time, node: &NodeId) {
+        let Some(row) = self.rows.get_mut(node).filter(|row| row.returning && row.release.is_none()) else { return };
+        let due = now.saturating_add(INSTALL_TIME);
+        row.release = Some(due);
+        self.releases.insert((due, node.clone()));
+    }
+
+    /// Nodes that had their moment to install a certificate and are still in their old session.
+    fn released(&mut self, now: Time) -> Vec<NodeId> {
+        let mut due = Vec::new();
+        while let Some((at, _)) = self.releases.first() {
+            if *at > now {
+                break;
+            }
+            let Some((at, node)) = self.releases.pop_first() else { break };
+            if let Some(row) = self.rows.get_mut(&node).filter(|row| row.release == Some(at)) {
+                row.release = None;
+                due.push(node);
+            }
+        }
+        due
+    }
+
+    /// When [`Input::Time`] has something to do next.
     pub fn next_deadline(&self) -> Option<Time> {
-        self.deadlines.first().map(|(deadline, _)| *deadline)
+        let first = |set: &BTreeSet<(Time, NodeId)>| set.first().map(|(at, _)| *at);
+        [first(&self.deadlines), first(&self.releases)].into_iter().flatten().min()
+    }
+
+    /// Every node that the table knows.
+    pub fn rows(&self) -> impl Iterator<Item = (&NodeId, &Row)> {
+        self.rows.iter()
     }
 
     /// The node is no longer of this cluster.
-    pub fn forget(&mut self, node: &NodeId) {
+    fn forget(&mut self, node: &NodeId) {
         if let Some(row) = self.rows.remove(node) {
             self.deadlines.remove(&(row.deadline, node.clone()));
         }

@@ -14,11 +14,11 @@ use crate::alarm::Alarms;
 use crate::chance::Chance;
 use crate::issue::pipeline::{Pipeline, refused};
 use crate::server::{Call, Connections, Peer};
-use crate::sessions::Sessions;
+use crate::sessions::{Effect, Input, Sessions};
 use crate::slots::Slots;
 
-/// Time that a node which came back has to install its new certificate before its session is ended.
-const INSTALL_TIME: std::time::Duration = std::time::Duration::from_millis(500);
+/// Sessions woken between two looks at what else there is to do.
+const WAKE_CHUNK: usize = 64;
 
 /// The time, given as an argument.
 pub type Clock = Arc<dyn Fn() -> Time + Send + Sync>;
@@ -83,25 +83,45 @@ impl<H: Handle> Shared<H> {
         Ok((node, grant))
     }
 
-    /// Lets a node that came back start over: it has fetched its new certificate, and a connection made with that one is no
-    /// longer quarantined. It gets a moment to install it first.
-    pub(crate) fn release_returning(self: &Arc<Self>, node: &NodeId) {
-        let (shared, node) = (Arc::clone(self), node.clone());
-        tokio::spawn(async move {
-            tokio::time::sleep(INSTALL_TIME).await;
-            if shared.slots.get(&node).is_some_and(|slot| slot.returning) {
-                shared.slots.end(&node, Refusal::MustDisconnect);
-                shared.connections.cut(&node);
-            }
-        });
+    /// Tells the session table something and carries out what follows; whether anything did.
+    pub(crate) async fn tell(&self, input: Input<'_>) -> bool {
+        let effects = self.sessions().step(self.now(), input);
+        let any = !effects.is_empty();
+        for effect in effects {
+            self.carry_out(effect).await;
+        }
+        any
     }
 
-    /// A node has renewed: an order to do so is obeyed, and its session says so.
-    pub(crate) fn note_renewal(&self, node: &NodeId) {
-        let obeyed = self.sessions().renewed(node);
-        if obeyed && let Some(slot) = self.slots.get(node) {
-            slot.wake();
+    async fn carry_out(&self, effect: Effect) {
+        match effect {
+            Effect::Wake(node) => {
+                if let Some(slot) = self.slots.get(&node) {
+                    slot.wake();
+                }
+            }
+            Effect::WakeAll => {
+                for chunk in self.slots.all().chunks(WAKE_CHUNK) {
+                    for slot in chunk {
+                        slot.wake();
+                    }
+                    tokio::task::yield_now().await;
+                }
+            }
+            Effect::End(node, reason) => self.slots.end(&node, reason),
+            Effect::Cut(node) => self.connections.cut(&node),
+            Effect::Propose(commands) => {
+                if let Err(error) = self.handle.propose(commands).await {
+                    tracing::warn!(%error, "what happened to nodes could not be committed");
+                }
+            }
         }
+    }
+
+    /// A node that may only come back has fetched its new certificate.
+    pub(crate) async fn note_fetched(&self, node: &NodeId) {
+        self.tell(Input::Fetched(node)).await;
+        self.deadline_moved.notify_one();
     }
 
     /// Commits that the leaf of this connection was seen in use, if that is not known yet.

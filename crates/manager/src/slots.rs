@@ -10,10 +10,6 @@ use wire::status::Refusal;
 
 /// One session's open end.
 pub(crate) struct Slot {
-    /// The session it belongs to.
-    pub(crate) session: String,
-    /// Whether its connection is quarantined.
-    pub(crate) returning: bool,
     changed: Notify,
     ended: tokio::sync::watch::Sender<bool>,
     reason: OnceLock<Refusal>,
@@ -60,10 +56,8 @@ pub(crate) struct Slots(Mutex<HashMap<NodeId, Arc<Slot>>>);
 
 impl Slots {
     /// Opens the slot of a new stream; one that was there ends.
-    pub(crate) fn open(&self, node: &NodeId, session: String, returning: bool) -> Arc<Slot> {
+    pub(crate) fn open(&self, node: &NodeId) -> Arc<Slot> {
         let slot = Arc::new(Slot {
-            session,
-            returning,
             changed: Notify::new(),
             ended: tokio::sync::watch::Sender::new(false),
             reason: OnceLock::new(),

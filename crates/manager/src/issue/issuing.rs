@@ -18,6 +18,7 @@ use pki::time::Time;
 use wire::status::Refusal;
 
 use super::{Draw, Purpose, Request, Signing, Verdict, admit, shape, sign, verdict};
+use crate::server::Peer;
 
 /// Signatures made for one request, at most.
 const SIGNATURES_MAX: u8 = 2;
@@ -106,4 +107,19 @@ impl Issuing {
         self.purpose = admit(state, caller, &self.request, now)?;
         Ok(())
     }
+}
+
+/// The certificate that a peer asks for by node id: what was issued to it and not yet used, to anybody who knows the id, and
+/// the one issued on this very connection before others.
+///
+/// # Errors
+/// [`Refusal::CaArgumentMissing`] without an id; [`Refusal::CertificateMissing`] if there is none.
+pub fn fetch(state: &State, peer: &Peer, id: &str) -> Result<Issued, Refusal> {
+    if id.is_empty() {
+        return Err(Refusal::CaArgumentMissing);
+    }
+    let node: NodeId = id.parse().map_err(|_| Refusal::CertificateMissing)?;
+    let record = state.node(&node).ok_or(Refusal::CertificateMissing)?;
+    let letter = record.letter(peer.issued_key(&node).as_ref()).ok_or(Refusal::CertificateMissing)?;
+    Ok(Issued { letter: Arc::clone(letter), node })
 }

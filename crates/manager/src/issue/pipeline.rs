@@ -15,6 +15,7 @@ use super::{Begun, Draw, Issued, Issuing, Judged, Request, Signing};
 use crate::alarm::Alarm;
 use crate::chance::NoChance;
 use crate::server::Call;
+use crate::sessions::Input;
 use crate::shared::Shared;
 
 /// Requests in work at a time; more are told to come back.
@@ -59,7 +60,7 @@ impl<H: Handle> Shared<H> {
             match issuing.judge(outcomes.last()) {
                 Judged::Issued(issued) => {
                     self.watch_rate(&issued.node);
-                    self.note_renewal(&issued.node);
+                    self.tell(Input::Renewed(&issued.node)).await;
                     return Ok(issued);
                 }
                 Judged::Refused(refusal) => return Err(refusal),

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use cluster::Command;
-use cluster::authorize::{Grant, Method};
+use cluster::authorize::{Caller, Grant, Method};
 use futures::stream;
 use pki::identity::NodeId;
 use replica::Handle;
@@ -18,9 +18,10 @@ use wire::status::Refusal;
 
 use super::{Answers, Service, call};
 use crate::issue::pipeline::refused;
-use crate::message::{Order, fingerprint, session_message};
+use crate::message::{Next, Telling};
 use crate::report;
 use crate::server::Call;
+use crate::sessions::Opening;
 use crate::shared::Shared;
 use crate::slots::Slot;
 
@@ -41,22 +42,25 @@ impl<H: Handle> wire::server::Dispatcher for Service<H> {
         let description = description.unwrap_or_default();
         convert::node_description::check_size(&description)?;
         let state = shared.handle.state();
-        let record = state.node(&node).ok_or(Refusal::SessionNodeMissing)?;
-        let fresh = pki::identity::random_id(shared.chance.bytes().map_err(|_| Refusal::DispatcherStopped)?);
-        let period = state.settings.heartbeat_period();
-        let registered = shared.sessions().register(shared.now(), &node, &session_id, fresh, period, returning)?;
-        if let Some(offset) = clock {
-            shared.sessions().note_clock(&node, offset);
-        }
+        let issuer = match call.caller() {
+            Caller::Identified(leaf, _) => Some(leaf.issuer),
+            Caller::Anonymous | Caller::Forwarded { .. } => None,
+        };
+        let opening = Opening {
+            node: node.clone(),
+            previous: session_id,
+            fresh: pki::identity::random_id(shared.chance.bytes().map_err(|_| Refusal::DispatcherStopped)?),
+            returning,
+            issuer,
+            reported: report::split(&state, &node, description, &addr),
+            clock_offset_ms: clock,
+        };
+        let opened = shared.sessions().open(shared.now(), &state, opening)?;
         shared.deadline_moved.notify_one();
 
         let mut commands: Vec<_> =
             call.peer.take_unproven().map(|(node, serial)| Command::Confirm { node, serial }).into_iter().collect();
-        let reported = report::split(&state, &node, description, &addr);
-        if record.report.as_deref() != Some(&reported.report) || record.down {
-            shared.sessions().count_report(shared.now(), &node)?;
-            commands.push(Command::Report(Box::new(reported)));
-        }
+        commands.extend(opened.report);
         if !commands.is_empty() {
             shared.handle.propose(commands).await.map_err(|error| {
                 call.peer.give_back_unproven();
@@ -65,12 +69,13 @@ impl<H: Handle> wire::server::Dispatcher for Service<H> {
         }
         if returning {
             tracing::warn!(%node, addr, "a node came back with an old certificate and is told to renew it");
-        } else if !registered.resumed {
+        } else if !opened.resumed {
             tracing::info!(%node, addr, "the node is in session");
         }
-        let slot = shared.slots.open(&node, registered.session, returning);
+        let slot = shared.slots.open(&node);
         shared.touch();
-        Ok(Response::new(session_stream(Arc::clone(shared), node, slot, call)))
+        let telling = Telling::new(node, opened.session, returning);
+        Ok(Response::new(session_stream(Arc::clone(shared), telling, slot, call)))
     }
 
     async fn heartbeat(&self, request: Request<HeartbeatRequest>) -> Result<Response<HeartbeatResponse>, Status> {
@@ -162,35 +167,25 @@ pub(super) fn until_session_ends<T: Send + 'static, H: Handle>(
 
 struct SessionState<H: Handle> {
     shared: Arc<Shared<H>>,
-    node: NodeId,
+    telling: Telling,
     slot: Arc<Slot>,
-    sent: Option<u64>,
     over: bool,
     _call: Call,
 }
 
-impl<H: Handle> SessionState<H> {
-    fn order(&self) -> Order {
-        if self.slot.returning {
-            return Order::Return;
-        }
-        self.shared.sessions().ordered(&self.node).map_or(Order::None, Order::Renew)
-    }
-}
-
 impl<H: Handle> Drop for SessionState<H> {
     fn drop(&mut self) {
-        self.shared.slots.close(&self.node, &self.slot);
+        self.shared.slots.close(self.telling.node(), &self.slot);
     }
 }
 
 fn session_stream<H: Handle>(
     shared: Arc<Shared<H>>,
-    node: NodeId,
+    telling: Telling,
     slot: Arc<Slot>,
     call: Call,
 ) -> Answers<SessionMessage> {
-    let state = SessionState { shared, node, slot, sent: None, over: false, _call: call };
+    let state = SessionState { shared, telling, slot, over: false, _call: call };
     Box::pin(stream::unfold(state, |mut session| async move {
         loop {
             if session.over {
@@ -201,16 +196,11 @@ fn session_stream<H: Handle>(
                 session.over = true;
                 return Some((Err(status), session));
             }
-            let order = session.order();
-            let message = session_message(&session.shared.handle.state(), &session.node, &session.slot.session, order);
-            let print = message.as_ref().map(fingerprint);
-            match message {
-                Some(message) if print != session.sent => {
-                    session.sent = print;
-                    return Some((Ok(message), session));
-                }
-                Some(_) => session.slot.changed().await,
-                None => session.slot.end(Refusal::SessionNodeMissing),
+            let ordered = session.shared.sessions().ordered(session.telling.node());
+            match session.telling.next(&session.shared.handle.state(), ordered) {
+                Next::Say(message) => return Some((Ok(*message), session)),
+                Next::Wait => session.slot.changed().await,
+                Next::Gone => session.slot.end(Refusal::SessionNodeMissing),
             }
         }
     }))

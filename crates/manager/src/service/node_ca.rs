@@ -12,7 +12,6 @@ use wire::proto::{
     IssueNodeCertificateRequest, IssueNodeCertificateResponse, NodeCertificateStatusRequest,
     NodeCertificateStatusResponse,
 };
-use wire::status::Refusal;
 
 use super::{Service, call};
 use crate::issue;
@@ -47,18 +46,12 @@ impl<H: Handle> wire::server::NodeCa for Service<H> {
     ) -> Result<Response<NodeCertificateStatusResponse>, Status> {
         let call = call(&request)?;
         self.0.authorize(&call, Method::NodeCertificateStatus)?;
-        let id = request.into_inner().node_id;
-        if id.is_empty() {
-            return Err(Refusal::CaArgumentMissing.into());
+        let issued = issue::fetch(&self.0.handle.state(), &call.peer, &request.into_inner().node_id)?;
+        if call.peer.node() == Some(&issued.node) {
+            self.0.note_fetched(&issued.node).await;
         }
-        let id = id.parse().map_err(|_| Refusal::CertificateMissing)?;
-        let state = self.0.handle.state();
-        let node = state.node(&id).ok_or(Refusal::CertificateMissing)?;
-        let letter = node.letter(call.peer.issued_key(&id).as_ref()).ok_or(Refusal::CertificateMissing)?;
-        let chain = issue::chain_pem(letter);
-        if call.peer.is_returning() && call.peer.node() == Some(&id) {
-            self.0.release_returning(&id);
-        }
-        Ok(Response::new(convert::certificate::issued(&id, letter.leaf.role, letter.csr.clone(), chain)))
+        let issue::Issued { node, letter } = issued;
+        let chain = issue::chain_pem(&letter);
+        Ok(Response::new(convert::certificate::issued(&node, letter.leaf.role, letter.csr.clone(), chain)))
     }
 }
