@@ -66,6 +66,8 @@ impl State {
             Command::UpdateNode { node, version, spec } => self.update_node(entry, node, *version, spec),
             Command::RemoveNode { node, force, ready } => self.remove_node(entry, node, *force, *ready),
             Command::UpdateCluster(update) => self.update_cluster(entry, update),
+            Command::AdvanceRotation(advance) => self.advance_rotation(entry, advance),
+            Command::ReplaceLadder(replace) => self.replace_ladder(entry, replace),
             Command::Collect { nodes } => Ok(self.collect(entry, nodes)),
         }
     }
@@ -154,6 +156,9 @@ impl State {
             changed = true;
             self.removals.remove(&id);
         }
+        let mut roots = std::mem::take(&mut self.roots);
+        changed |= self.refresh_anchors(&mut roots, now);
+        self.roots = roots;
         if gone.is_empty() && !changed { Outcome::Unchanged } else { Outcome::Collected(gone) }
     }
 
@@ -166,6 +171,12 @@ impl State {
     /// Whether [`Command::Collect`], of no node too, would let go of a removal at `now`.
     pub fn removals_ended(&self, now: Time) -> bool {
         self.removals.values().any(|removal| removal.until < now)
+    }
+
+    /// Whether [`Command::Collect`], of no node too, would let go of an old root at `now`.
+    pub fn anchors_ended(&self, now: Time) -> bool {
+        let mut roots = self.roots.clone();
+        self.refresh_anchors(&mut roots, now)
     }
 
     /// Changes a node's record in place.

@@ -279,7 +279,7 @@ impl State {
         if registered == Registered::Previous {
             return quarantined(Quarantine::Replaced);
         }
-        if !self.roots.is_signing(&known.issuer) {
+        if !self.roots.is_present(&known.issuer) {
             return quarantined(Quarantine::RetiredIssuer);
         }
         Standing::Admitted { cut, unproven: registered == Registered::Offered }

@@ -3,6 +3,7 @@
 
 use std::sync::Arc;
 
+use pki::certificate::Certificate;
 use pki::identity::{ClusterId, NodeId};
 use pki::join_token::JoinSecret;
 use pki::serial::Serial;
@@ -10,6 +11,7 @@ use pki::time::Time;
 
 use crate::node::{BlobDigest, IssuerHash, Letter, Report, Spec, TokenUse};
 use crate::roots::Root;
+use crate::rotation::{Advance, RootsChange};
 use crate::settings::Settings;
 
 /// Commands that go through the log as one entry, with the time the leader stamped.
@@ -68,6 +70,10 @@ pub enum Command {
     },
     /// The operator's settings, replacing the last, and fresh token secrets.
     UpdateCluster(Box<UpdateCluster>),
+    /// One step of the rotation under way.
+    AdvanceRotation(Box<Advance>),
+    /// The steps from the new root to the old one are made anew, before they end.
+    ReplaceLadder(Box<ReplaceLadder>),
     /// What has outlived its time: joins never finished, letters, replaced leaves, removals.
     Collect {
         /// Nodes to look at.
@@ -165,6 +171,19 @@ pub struct UpdateCluster {
     pub worker_secret: Option<SecretBox>,
     /// A fresh secret for the manager's token.
     pub manager_secret: Option<SecretBox>,
+    /// What happens to the roots.
+    pub roots: Option<RootsChange>,
+}
+
+/// A ladder made anew: the same steps with a later end.
+#[derive(Clone, Debug)]
+pub struct ReplaceLadder {
+    /// Of which rotation.
+    pub rotation: u64,
+    /// The ladder.
+    pub ladder: Vec<Certificate>,
+    /// What was signed for it, DER.
+    pub logged: Vec<Vec<u8>>,
 }
 
 /// A join token's secret on its way through the log; shows nothing of itself.

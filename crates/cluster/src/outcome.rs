@@ -88,6 +88,15 @@ pub enum Rejection {
     /// A manager cannot be made yet, or not be unmade.
     #[error("the role cannot be changed")]
     RoleFixed,
+    /// No root is being replaced.
+    #[error("no root rotation is under way")]
+    NoRotation,
+    /// The rotation under way cannot be replaced or turned.
+    #[error("the root rotation under way has to end first")]
+    RotationBusy,
+    /// Nodes that the phase waits for have not done their part.
+    #[error("nodes are missing for the rotation's next phase")]
+    NotConverted,
     /// A report refers to a blob that is neither stored nor given.
     #[error("a blob of the report is missing")]
     Blob,
@@ -110,6 +119,9 @@ impl Rejection {
             | Self::Ready
             | Self::Manager
             | Self::RoleFixed
+            | Self::NoRotation
+            | Self::RotationBusy
+            | Self::NotConverted
             | Self::Blob => false,
         }
     }

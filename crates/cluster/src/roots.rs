@@ -3,12 +3,14 @@
 use std::sync::Arc;
 
 use pki::certificate::{Certificate, IssuerId};
+use pki::identity::Role;
 use pki::secret::SecretBytes;
 use pki::time::Time;
 
-use crate::node::IssuerHash;
+use crate::node::{BlobDigest, IssuerHash, Node};
+use crate::rotation::Rotation;
 
-/// Exactly the phases that exist. A rotation adds its own variant.
+/// One root, or the way from one to another.
 #[derive(Clone, Debug, Default)]
 pub enum Roots {
     /// No cluster yet.
@@ -21,14 +23,17 @@ pub enum Roots {
         /// Old roots without keys, whose leaves may still come.
         stragglers: Vec<StragglerAnchor>,
     },
+    /// A root is being replaced by another.
+    Rotating(Arc<Rotation>),
 }
 
 impl Roots {
-    /// The trust bundle as served to joiners.
+    /// The trust bundle as served to joiners, and named by the join tokens.
     pub fn served(&self) -> Option<&Arc<Root>> {
         match self {
             Self::None => None,
             Self::Stable { root, .. } => Some(root),
+            Self::Rotating(rotation) => Some(rotation.served()),
         }
     }
 
@@ -37,6 +42,7 @@ impl Roots {
         match self {
             Self::None => None,
             Self::Stable { root, .. } => Some(root),
+            Self::Rotating(rotation) => Some(rotation.signing()),
         }
     }
 
@@ -45,6 +51,7 @@ impl Roots {
         match self {
             Self::None => &[],
             Self::Stable { stragglers, .. } => stragglers,
+            Self::Rotating(rotation) => &rotation.stragglers,
         }
     }
 
@@ -52,6 +59,86 @@ impl Roots {
     pub fn is_signing(&self, issuer: &IssuerHash) -> bool {
         self.signing().is_some_and(|root| root.issuer == *issuer)
     }
+
+    /// Whether leaves of `issuer` are those of members; others' holders may only come back.
+    pub fn is_present(&self, issuer: &IssuerHash) -> bool {
+        match self {
+            Self::None => false,
+            Self::Stable { root, .. } => root.issuer == *issuer,
+            Self::Rotating(rotation) => rotation.roots().any(|root| root.issuer == *issuer),
+        }
+    }
+
+    /// Every root certificate that a node's chain may end at: those of members and of stragglers.
+    pub fn anchors(&self) -> Vec<Certificate> {
+        let members: Vec<_> = match self {
+            Self::None => Vec::new(),
+            Self::Stable { root, .. } => root.certificates.clone(),
+            Self::Rotating(rotation) => rotation.roots().flat_map(|root| root.certificates.iter().cloned()).collect(),
+        };
+        let stragglers = self.stragglers().iter().map(|anchor| anchor.certificate.clone());
+        members.into_iter().chain(stragglers).collect()
+    }
+
+    /// The certificates to go with a leaf of today's signer, leaf side first: the intermediates of its root, then what leads
+    /// to the root that `node` holds. Managers, and members while a root is being replaced, carry what leads to every root
+    /// that somebody may hold; a new node has just fetched the root served.
+    pub fn ladder_for(&self, node: Option<&Node>, role: Role) -> Vec<Certificate> {
+        let own = self.signing().map(|root| root.steps.clone()).unwrap_or_default();
+        let further: Vec<Certificate> = match self {
+            Self::None => Vec::new(),
+            Self::Stable { root, stragglers } => match (role, node) {
+                (Role::Manager, _) => longest(stragglers),
+                (Role::Worker, None) => Vec::new(),
+                (Role::Worker, Some(node)) => behind(stragglers, node, root),
+            },
+            Self::Rotating(rotation) => {
+                let late = node.filter(|_| role == Role::Worker).and_then(|node| held(&rotation.stragglers, node));
+                match late {
+                    Some(anchor) if rotation.back => anchor.ladder.clone(),
+                    Some(anchor) => rotation.ladder().iter().chain(&anchor.ladder).cloned().collect(),
+                    None => rotation.ladder().to_vec(),
+                }
+            }
+        };
+        own.into_iter().chain(further).collect()
+    }
+
+    /// The trust bundle to be sent to a node; `pushed` says whether it is its turn to change, if a root is being replaced.
+    pub fn trust_for(&self, node: &Node, pushed: bool) -> Option<&[u8]> {
+        match self {
+            Self::None => None,
+            Self::Stable { root, .. } => Some(&root.bundle),
+            Self::Rotating(rotation) => Some(rotation.trust_for(node, pushed)),
+        }
+    }
+}
+
+/// The ladder that leads to every anchor, if one does: a later rotation's anchors lie on the way to those of earlier ones.
+fn longest(anchors: &[StragglerAnchor]) -> Vec<Certificate> {
+    anchors.iter().map(|anchor| &anchor.ladder).max_by_key(|ladder| ladder.len()).cloned().unwrap_or_default()
+}
+
+/// What leads to the root that a node holds, if that is not today's. A node that did not say is known by its leaf.
+fn behind(anchors: &[StragglerAnchor], node: &Node, root: &Root) -> Vec<Certificate> {
+    let reported = node.report.as_ref().map(|report| report.trust);
+    if reported == Some(BlobDigest::of(&root.bundle)) {
+        return Vec::new();
+    }
+    if let Some(anchor) = held(anchors, node) {
+        return anchor.ladder.clone();
+    }
+    let current = node.current.as_ref().is_some_and(|leaf| leaf.issuer == root.issuer);
+    if reported.is_none() && current { Vec::new() } else { longest(anchors) }
+}
+
+/// The straggler anchor that a node holds: as it reports, or by the leaf it used last.
+fn held<'a>(anchors: &'a [StragglerAnchor], node: &Node) -> Option<&'a StragglerAnchor> {
+    let reported = node.report.as_ref().map(|report| report.trust);
+    let by_trust = anchors.iter().find(|anchor| Some(anchor.trust) == reported);
+    let by_leaf =
+        || anchors.iter().find(|anchor| node.current.as_ref().is_some_and(|leaf| leaf.issuer == anchor.issuer));
+    by_trust.or_else(|| if reported.is_none() { by_leaf() } else { None })
 }
 
 /// A root of the cluster.
@@ -63,6 +150,10 @@ pub struct Root {
     pub signer: Certificate,
     /// Certificates to be sent between a leaf and the root, PEM; empty for a root that signs itself.
     pub intermediates: Vec<u8>,
+    /// The root certificates of the bundle.
+    pub certificates: Vec<Certificate>,
+    /// The intermediates, leaf side first.
+    pub steps: Vec<Certificate>,
     /// The private key, PKCS#8 DER; none when it lives outside.
     pub key: Option<Arc<SecretBytes>>,
     /// Hash of the signer's subject and key.
@@ -73,7 +164,9 @@ impl Root {
     /// A root made of its parts.
     pub fn new(bundle: Vec<u8>, signer: Certificate, intermediates: Vec<u8>, key: Option<Arc<SecretBytes>>) -> Self {
         let issuer = IssuerHash::of(&signer.issuer_id());
-        Self { bundle, signer, intermediates, key, issuer }
+        let read = |pem: &[u8]| Certificate::parse_pem_bundle(pem).unwrap_or_default();
+        let (certificates, steps) = (read(&bundle), read(&intermediates));
+        Self { bundle, signer, intermediates, certificates, steps, key, issuer }
     }
 
     /// Who signs with it.
@@ -96,6 +189,10 @@ impl std::fmt::Debug for Root {
 pub struct StragglerAnchor {
     /// The old root.
     pub certificate: Certificate,
+    /// Whose leaves it vouched for.
+    pub issuer: IssuerHash,
+    /// Digest of its trust bundle, as nodes report it.
+    pub trust: BlobDigest,
     /// Cross-certificates that lead from today's signer to it, leaf side first.
     pub ladder: Vec<Certificate>,
     /// When its last leaf ends.

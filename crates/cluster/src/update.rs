@@ -46,6 +46,9 @@ impl State {
         if self.cluster_version != update.version {
             return Err(Rejection::OutOfSequence);
         }
+        if let Some(change) = &update.roots {
+            self.change_roots(entry, change)?;
+        }
         if let Some(settings) = &update.settings {
             self.settings = Arc::new(settings.clone());
         }

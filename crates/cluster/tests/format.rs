@@ -214,6 +214,7 @@ fn command() -> impl Strategy<Value = Command> {
                 settings,
                 worker_secret: some_worker.then_some(worker),
                 manager_secret: some_manager.then_some(manager),
+                roots: None,
             }))
         }),
         vec(node_id(), 0..4).prop_map(|nodes| Command::Collect { nodes }),
@@ -353,6 +354,8 @@ fn kind(command: &Command) -> u8 {
         Command::RemoveNode { .. } => 7,
         Command::UpdateCluster(_) => 8,
         Command::Collect { .. } => 9,
+        Command::AdvanceRotation(_) => 10,
+        Command::ReplaceLadder(_) => 11,
     }
 }
 

@@ -31,6 +31,7 @@ fn rotate_worker(cluster: &Cluster, n: u8) -> Command {
         settings: None,
         worker_secret: Some(secret(n)),
         manager_secret: None,
+        roots: None,
     }))
 }
 

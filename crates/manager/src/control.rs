@@ -119,6 +119,7 @@ impl<H: Handle> Control<H> {
             settings: Some(wanted),
             worker_secret: secret(rotate.worker).map_err(unavailable)?,
             manager_secret: secret(rotate.manager).map_err(unavailable)?,
+            roots: None,
         };
         let changed = update.settings.as_ref() != Some(before);
         self.ask(Command::UpdateCluster(Box::new(update)), None).await?;
@@ -273,6 +274,9 @@ fn refusal(rejection: &Rejection, node: Option<&NodeId>) -> Refusal {
         | Rejection::Cut
         | Rejection::Role
         | Rejection::NodeBusy
+        | Rejection::NoRotation
+        | Rejection::RotationBusy
+        | Rejection::NotConverted
         | Rejection::Blob => Refusal::IssuanceStale,
     }
 }

@@ -9,6 +9,7 @@ use super::record::{self, Blob, Letter, Report, Root, Settings, Spec, TokenUse, 
 use super::{DecodeError, FORMAT};
 use crate::command as domain;
 use crate::node::{BlobDigest, IssuerHash};
+use crate::rotation::{self, RootsChange};
 
 #[derive(Clone, PartialEq, prost::Message)]
 pub(super) struct Batch {
@@ -22,7 +23,7 @@ pub(super) struct Batch {
 
 #[derive(Clone, PartialEq, prost::Message)]
 pub(super) struct Command {
-    #[prost(oneof = "Kind", tags = "1, 2, 3, 4, 5, 6, 7, 8, 9, 10")]
+    #[prost(oneof = "Kind", tags = "1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12")]
     kind: Option<Kind>,
 }
 
@@ -48,6 +49,10 @@ enum Kind {
     UpdateCluster(Box<UpdateCluster>),
     #[prost(message, tag = "10")]
     Collect(Collect),
+    #[prost(message, tag = "11")]
+    AdvanceRotation(Box<AdvanceRotation>),
+    #[prost(message, tag = "12")]
+    ReplaceLadder(Box<ReplaceLadder>),
 }
 
 #[derive(Clone, PartialEq, prost::Message)]
@@ -174,6 +179,55 @@ struct UpdateCluster {
     worker_secret: Option<Vec<u8>>,
     #[prost(bytes = "vec", optional, tag = "4")]
     manager_secret: Option<Vec<u8>>,
+    #[prost(message, optional, tag = "5")]
+    start: Option<Start>,
+    #[prost(message, optional, tag = "6")]
+    abort: Option<Abort>,
+}
+
+#[derive(Clone, PartialEq, prost::Message)]
+struct Start {
+    #[prost(message, optional, tag = "1")]
+    to: Option<Root>,
+    #[prost(message, optional, tag = "2")]
+    way: Option<record::Way>,
+    #[prost(message, optional, tag = "3")]
+    policy: Option<record::Policy>,
+    #[prost(bytes = "vec", repeated, tag = "4")]
+    logged: Vec<Vec<u8>>,
+}
+
+#[derive(Clone, PartialEq, prost::Message)]
+struct Abort {
+    #[prost(bytes = "vec", repeated, tag = "1")]
+    ladder: Vec<Vec<u8>>,
+    #[prost(message, optional, tag = "2")]
+    policy: Option<record::Policy>,
+    #[prost(bytes = "vec", repeated, tag = "3")]
+    logged: Vec<Vec<u8>>,
+}
+
+#[derive(Clone, PartialEq, prost::Message)]
+#[prost(skip_debug)]
+struct AdvanceRotation {
+    #[prost(uint64, tag = "1")]
+    rotation: u64,
+    #[prost(uint32, tag = "2")]
+    phase: u32,
+    #[prost(bytes = "vec", tag = "3")]
+    worker_secret: Vec<u8>,
+    #[prost(bytes = "vec", tag = "4")]
+    manager_secret: Vec<u8>,
+}
+
+#[derive(Clone, PartialEq, prost::Message)]
+struct ReplaceLadder {
+    #[prost(uint64, tag = "1")]
+    rotation: u64,
+    #[prost(bytes = "vec", repeated, tag = "2")]
+    ladder: Vec<Vec<u8>>,
+    #[prost(bytes = "vec", repeated, tag = "3")]
+    logged: Vec<Vec<u8>>,
 }
 
 #[derive(Clone, PartialEq, prost::Message)]
@@ -194,6 +248,12 @@ impl std::fmt::Debug for UpdateCluster {
     }
 }
 
+impl std::fmt::Debug for AdvanceRotation {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("AdvanceRotation").field("rotation", &self.rotation).finish_non_exhaustive()
+    }
+}
+
 impl std::fmt::Debug for Root {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("Root").finish_non_exhaustive()
@@ -211,6 +271,55 @@ impl Drop for UpdateCluster {
     fn drop(&mut self) {
         self.worker_secret.zeroize();
         self.manager_secret.zeroize();
+    }
+}
+
+impl Drop for AdvanceRotation {
+    fn drop(&mut self) {
+        self.worker_secret.zeroize();
+        self.manager_secret.zeroize();
+    }
+}
+
+impl From<&rotation::Start> for Start {
+    fn from(start: &rotation::Start) -> Self {
+        Self {
+            to: Some(start.to.as_ref().into()),
+            way: Some((&start.way).into()),
+            policy: Some(start.policy.into()),
+            logged: start.logged.clone(),
+        }
+    }
+}
+
+impl TryFrom<Start> for rotation::Start {
+    type Error = DecodeError;
+
+    fn try_from(start: Start) -> Result<Self, DecodeError> {
+        Ok(Self {
+            to: Arc::new(required("new root", start.to)?.try_into()?),
+            way: required("way", start.way)?.try_into()?,
+            policy: required("policy", start.policy)?.into(),
+            logged: start.logged,
+        })
+    }
+}
+
+impl From<&rotation::Abort> for Abort {
+    fn from(abort: &rotation::Abort) -> Self {
+        Self { ladder: record::ders(&abort.ladder), policy: Some(abort.policy.into()), logged: abort.logged.clone() }
+    }
+}
+
+impl TryFrom<Abort> for rotation::Abort {
+    type Error = DecodeError;
+
+    fn try_from(abort: Abort) -> Result<Self, DecodeError> {
+        Ok(Self {
+            ladder: record::certificates(&abort.ladder)?,
+            policy: required("policy", abort.policy)?.into(),
+            logged: abort.logged,
+        })
     }
 }
 
@@ -311,6 +420,25 @@ impl From<&domain::Command> for Command {
                 settings: update.settings.as_ref().map(Settings::from),
                 worker_secret: update.worker_secret.as_ref().map(|secret| secret.0.expose().to_vec()),
                 manager_secret: update.manager_secret.as_ref().map(|secret| secret.0.expose().to_vec()),
+                start: match &update.roots {
+                    Some(RootsChange::Start(start)) => Some(start.as_ref().into()),
+                    Some(RootsChange::Abort(_)) | None => None,
+                },
+                abort: match &update.roots {
+                    Some(RootsChange::Abort(abort)) => Some(abort.as_ref().into()),
+                    Some(RootsChange::Start(_)) | None => None,
+                },
+            })),
+            domain::Command::AdvanceRotation(advance) => Kind::AdvanceRotation(Box::new(AdvanceRotation {
+                rotation: advance.rotation,
+                phase: record::phase_number(advance.phase),
+                worker_secret: advance.worker_secret.0.expose().to_vec(),
+                manager_secret: advance.manager_secret.0.expose().to_vec(),
+            })),
+            domain::Command::ReplaceLadder(replace) => Kind::ReplaceLadder(Box::new(ReplaceLadder {
+                rotation: replace.rotation,
+                ladder: record::ders(&replace.ladder),
+                logged: replace.logged.clone(),
             })),
             domain::Command::Collect { nodes } => {
                 Kind::Collect(Collect { nodes: nodes.iter().map(ToString::to_string).collect() })
@@ -383,6 +511,23 @@ impl TryFrom<Command> for domain::Command {
                 settings: update.settings.take().map(Into::into),
                 worker_secret: update.worker_secret.as_deref().map(secret).transpose()?,
                 manager_secret: update.manager_secret.as_deref().map(secret).transpose()?,
+                roots: match (update.start.take(), update.abort.take()) {
+                    (None, None) => None,
+                    (Some(start), None) => Some(RootsChange::Start(Box::new(start.try_into()?))),
+                    (None, Some(abort)) => Some(RootsChange::Abort(Box::new(abort.try_into()?))),
+                    (Some(_), Some(_)) => return Err(DecodeError::Field("roots")),
+                },
+            })),
+            Kind::AdvanceRotation(advance) => Self::AdvanceRotation(Box::new(rotation::Advance {
+                rotation: advance.rotation,
+                phase: record::phase(advance.phase)?,
+                worker_secret: secret(&advance.worker_secret)?,
+                manager_secret: secret(&advance.manager_secret)?,
+            })),
+            Kind::ReplaceLadder(replace) => Self::ReplaceLadder(Box::new(domain::ReplaceLadder {
+                rotation: replace.rotation,
+                ladder: record::certificates(&replace.ladder)?,
+                logged: replace.logged,
             })),
             Kind::Collect(collect) => Self::Collect {
                 nodes: collect.nodes.iter().map(|node| record::node_id(node)).collect::<Result<_, _>>()?,

@@ -15,7 +15,7 @@ use zeroize::Zeroize;
 
 use super::DecodeError;
 use crate::node::{self, Availability, BlobDigest, IssuerHash};
-use crate::{roots, settings};
+use crate::{roots, rotation, settings};
 
 #[derive(Clone, PartialEq, prost::Message)]
 pub(super) struct LogRecord {
@@ -384,4 +384,91 @@ pub(super) fn secret(bytes: &[u8]) -> Result<Arc<JoinSecret>, DecodeError> {
 
 pub(super) fn certificate(der: &[u8]) -> Result<Certificate, DecodeError> {
     Certificate::from_der(der).map_err(|_| DecodeError::Field("certificate"))
+}
+
+/// What happens with nodes that do not come along: a deadline, or the time for each phase of an emergency.
+#[derive(Clone, PartialEq, prost::Message)]
+pub(super) struct Policy {
+    #[prost(int64, optional, tag = "1")]
+    deadline: Option<i64>,
+    #[prost(uint64, optional, tag = "2")]
+    emergency_bound_millis: Option<u64>,
+}
+
+impl From<rotation::Policy> for Policy {
+    fn from(policy: rotation::Policy) -> Self {
+        match policy {
+            rotation::Policy::WaitForAll => Self::default(),
+            rotation::Policy::Deadline(at) => Self { deadline: Some(at.unix_millis()), ..Self::default() },
+            rotation::Policy::Emergency { bound } => {
+                let millis = u64::try_from(bound.as_millis()).unwrap_or(u64::MAX);
+                Self { emergency_bound_millis: Some(millis), ..Self::default() }
+            }
+        }
+    }
+}
+
+impl From<Policy> for rotation::Policy {
+    fn from(policy: Policy) -> Self {
+        match (policy.emergency_bound_millis, policy.deadline) {
+            (Some(millis), _) => Self::Emergency { bound: Duration::from_millis(millis) },
+            (None, Some(at)) => Self::Deadline(Time::from_unix_millis(at)),
+            (None, None) => Self::WaitForAll,
+        }
+    }
+}
+
+/// How leaves of one root are verified by holders of another: a bundle, if there is one, or else a ladder.
+#[derive(Clone, PartialEq, prost::Message)]
+pub(super) struct Way {
+    #[prost(bytes = "vec", repeated, tag = "1")]
+    ladder: Vec<Vec<u8>>,
+    #[prost(bytes = "vec", optional, tag = "2")]
+    bundle: Option<Vec<u8>>,
+}
+
+impl From<&rotation::Way> for Way {
+    fn from(way: &rotation::Way) -> Self {
+        match way {
+            rotation::Way::Ladder(ladder) => Self { ladder: ders(ladder), bundle: None },
+            rotation::Way::Bundle(bundle) => Self { ladder: Vec::new(), bundle: Some(bundle.to_vec()) },
+        }
+    }
+}
+
+impl TryFrom<Way> for rotation::Way {
+    type Error = DecodeError;
+
+    fn try_from(way: Way) -> Result<Self, DecodeError> {
+        Ok(match way.bundle {
+            Some(bundle) => Self::Bundle(Arc::from(bundle)),
+            None => Self::Ladder(certificates(&way.ladder)?),
+        })
+    }
+}
+
+/// A phase's number: as they follow each other, from 1.
+pub(super) fn phase_number(phase: rotation::Phase) -> u32 {
+    match phase {
+        rotation::Phase::Widen => 1,
+        rotation::Phase::Renew => 2,
+        rotation::Phase::Trust => 3,
+    }
+}
+
+pub(super) fn phase(number: u32) -> Result<rotation::Phase, DecodeError> {
+    match number {
+        1 => Ok(rotation::Phase::Widen),
+        2 => Ok(rotation::Phase::Renew),
+        3 => Ok(rotation::Phase::Trust),
+        _ => Err(DecodeError::Field("phase")),
+    }
+}
+
+pub(super) fn ders(certificates: &[Certificate]) -> Vec<Vec<u8>> {
+    certificates.iter().map(|certificate| certificate.der().to_vec()).collect()
+}
+
+pub(super) fn certificates(ders: &[Vec<u8>]) -> Result<Vec<Certificate>, DecodeError> {
+    ders.iter().map(|der| certificate(der)).collect()
 }

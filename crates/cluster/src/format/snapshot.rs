@@ -9,9 +9,10 @@ use super::record::{self, Blob, Leaf, Letter, Report, Root, Settings, Spec, Toke
 use super::{DecodeError, FORMAT};
 use crate::log::LogHead;
 use crate::members::{self, Members};
-use crate::node::{self, BlobDigest};
+use crate::node::{self, BlobDigest, IssuerHash};
 use crate::removal;
-use crate::roots::Roots;
+use crate::roots::{self, Roots};
+use crate::rotation;
 use crate::state::{self, ClusterFacts};
 use crate::tokens;
 
@@ -54,6 +55,8 @@ pub(super) struct State {
     log_size: u64,
     #[prost(bytes = "vec", repeated, tag = "18")]
     log_frontier: Vec<Vec<u8>>,
+    #[prost(message, optional, boxed, tag = "19")]
+    rotation: Option<Box<Rotation>>,
 }
 
 #[derive(Clone, PartialEq, prost::Message)]
@@ -124,6 +127,10 @@ struct StragglerAnchor {
     ladder: Vec<Vec<u8>>,
     #[prost(int64, tag = "3")]
     until: i64,
+    #[prost(bytes = "vec", tag = "4")]
+    issuer: Vec<u8>,
+    #[prost(bytes = "vec", tag = "5")]
+    trust: Vec<u8>,
 }
 
 #[derive(Clone, PartialEq, prost::Message)]
@@ -147,6 +154,101 @@ struct Member {
     raft_id: u64,
     #[prost(string, tag = "3")]
     addr: String,
+}
+
+/// A rotation under way; its old root and the stragglers of earlier ones stand beside it.
+#[derive(Clone, PartialEq, prost::Message)]
+struct Rotation {
+    #[prost(uint64, tag = "1")]
+    id: u64,
+    #[prost(message, optional, tag = "2")]
+    new: Option<Root>,
+    #[prost(bool, tag = "3")]
+    back: bool,
+    #[prost(message, optional, tag = "4")]
+    way: Option<record::Way>,
+    #[prost(message, optional, tag = "5")]
+    phase: Option<PhaseRow>,
+    #[prost(int64, tag = "6")]
+    started: i64,
+    #[prost(message, repeated, tag = "7")]
+    history: Vec<PhaseRow>,
+    #[prost(message, optional, tag = "8")]
+    policy: Option<record::Policy>,
+    #[prost(string, repeated, tag = "9")]
+    aside: Vec<String>,
+    #[prost(message, repeated, tag = "10")]
+    passed: Vec<Root>,
+    #[prost(bool, tag = "11")]
+    handed_over: bool,
+}
+
+/// A phase and its beginning.
+#[derive(Clone, PartialEq, prost::Message)]
+struct PhaseRow {
+    #[prost(uint32, tag = "1")]
+    phase: u32,
+    #[prost(int64, tag = "2")]
+    since: i64,
+}
+
+impl From<&(rotation::Phase, Time)> for PhaseRow {
+    fn from((phase, since): &(rotation::Phase, Time)) -> Self {
+        Self { phase: record::phase_number(*phase), since: since.unix_millis() }
+    }
+}
+
+impl TryFrom<PhaseRow> for (rotation::Phase, Time) {
+    type Error = DecodeError;
+
+    fn try_from(row: PhaseRow) -> Result<Self, DecodeError> {
+        Ok((record::phase(row.phase)?, Time::from_unix_millis(row.since)))
+    }
+}
+
+impl From<&rotation::Rotation> for Rotation {
+    fn from(rotation: &rotation::Rotation) -> Self {
+        Self {
+            id: rotation.id,
+            new: Some(rotation.new.as_ref().into()),
+            back: rotation.back,
+            way: Some((&rotation.way).into()),
+            phase: Some((&(rotation.phase, rotation.since)).into()),
+            started: rotation.started.unix_millis(),
+            history: rotation.history.iter().map(Into::into).collect(),
+            policy: Some(rotation.policy.into()),
+            aside: rotation.aside.iter().map(ToString::to_string).collect(),
+            passed: rotation.passed.iter().map(|root| root.as_ref().into()).collect(),
+            handed_over: rotation.handed_over,
+        }
+    }
+}
+
+impl Rotation {
+    fn with(
+        self,
+        old: Arc<roots::Root>,
+        stragglers: Vec<roots::StragglerAnchor>,
+    ) -> Result<rotation::Rotation, DecodeError> {
+        let root = |root: Root| roots::Root::try_from(root).map(Arc::new);
+        let (phase, since) = required("phase", self.phase)?.try_into()?;
+        Ok(rotation::Rotation {
+            id: self.id,
+            old,
+            new: root(required("new root", self.new)?)?,
+            back: self.back,
+            way: required("way", self.way)?.try_into()?,
+            phase,
+            since,
+            started: Time::from_unix_millis(self.started),
+            history: self.history.into_iter().map(TryInto::try_into).collect::<Result<_, _>>()?,
+            policy: required("policy", self.policy)?.into(),
+            aside: self.aside.iter().map(|id| record::node_id(id)).collect::<Result<_, _>>()?,
+            passed: self.passed.into_iter().map(root).collect::<Result<_, _>>()?,
+            handed_over: self.handed_over,
+            stragglers,
+        })
+    }
 }
 
 #[derive(Clone, PartialEq, prost::Message)]
@@ -253,10 +355,12 @@ impl From<&state::State> for State {
             generation: row.generation,
             created: row.created.unix_millis(),
         };
-        let straggler = |anchor: &crate::roots::StragglerAnchor| StragglerAnchor {
+        let straggler = |anchor: &roots::StragglerAnchor| StragglerAnchor {
             certificate: anchor.certificate.der().to_vec(),
-            ladder: anchor.ladder.iter().map(|step| step.der().to_vec()).collect(),
+            ladder: record::ders(&anchor.ladder),
             until: anchor.until.unix_millis(),
+            issuer: anchor.issuer.0.to_vec(),
+            trust: anchor.trust.0.to_vec(),
         };
         Self {
             format: FORMAT,
@@ -266,7 +370,12 @@ impl From<&state::State> for State {
             index: state.index,
             nodes: state.nodes.values().map(|node| node.as_ref().into()).collect(),
             blobs: state.blobs.values().map(|(_, bytes)| Blob { bytes: bytes.to_vec() }).collect(),
-            root: state.roots.served().map(|root| root.as_ref().into()),
+            root: match &state.roots {
+                Roots::None => None,
+                Roots::Stable { root, .. } => Some(root.as_ref().into()),
+                Roots::Rotating(rotation) => Some(rotation.old.as_ref().into()),
+            },
+            rotation: state.rotation().map(|rotation| Box::new(rotation.as_ref().into())),
             stragglers: state.roots.stragglers().iter().map(straggler).collect(),
             tokens: state.tokens.rows.iter().map(token).collect(),
             members: state
@@ -314,9 +423,11 @@ impl TryFrom<State> for state::State {
             Ok::<_, DecodeError>(Arc::new(facts))
         };
         let straggler = |anchor: StragglerAnchor| {
-            Ok::<_, DecodeError>(crate::roots::StragglerAnchor {
+            Ok::<_, DecodeError>(roots::StragglerAnchor {
                 certificate: record::certificate(&anchor.certificate)?,
-                ladder: anchor.ladder.iter().map(|der| record::certificate(der)).collect::<Result<_, _>>()?,
+                issuer: IssuerHash(record::array("issuer", &anchor.issuer)?),
+                trust: BlobDigest(record::array("trust", &anchor.trust)?),
+                ladder: record::certificates(&anchor.ladder)?,
                 until: Time::from_unix_millis(anchor.until),
             })
         };
@@ -326,7 +437,13 @@ impl TryFrom<State> for state::State {
         }
         let roots = match state.root {
             None => Roots::None,
-            Some(root) => Roots::Stable { root: Arc::new(root.try_into()?), stragglers },
+            Some(root) => {
+                let root = Arc::new(root.try_into()?);
+                match state.rotation {
+                    None => Roots::Stable { root, stragglers },
+                    Some(row) => Roots::Rotating(Arc::new(row.with(root, stragglers)?)),
+                }
+            }
         };
         let mut rows = Vec::with_capacity(state.tokens.len());
         for row in state.tokens {

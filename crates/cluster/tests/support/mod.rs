@@ -298,6 +298,7 @@ pub fn sample() -> (Batch, Cluster) {
         settings: Some(settings),
         worker_secret: Some(secret(3)),
         manager_secret: Some(secret(4)),
+        roots: None,
     };
     cluster.run(Command::UpdateCluster(Box::new(update.clone())));
     let commands = vec![

@@ -82,6 +82,7 @@ impl Cluster {
                     settings: (!worker).then(|| self.state.settings.as_ref().clone()),
                     worker_secret: worker.then(|| secret(twist)),
                     manager_secret: (twist == 13).then(|| secret(twist)),
+                    roots: None,
                 }))
             }
             _ => {
