@@ -113,6 +113,13 @@ async fn a_node_that_dies_right_after_its_join_comes_back_alone() {
 }
 
 #[tokio::test]
+async fn c199_nothing_on_disk_is_no_identity() {
+    let dir = tempfile::tempdir().unwrap();
+    let error = Node::open(Config::new(dir.path())).err().unwrap();
+    assert!(matches!(error, NodeError::NoIdentity { .. }), "{error}");
+}
+
+#[tokio::test]
 async fn c48_a_token_of_another_root_joins_nothing() {
     let fake = Fake::new(Role::Worker);
     let at = fake.listen().await;
@@ -177,6 +184,119 @@ async fn c78_another_manager_finishes_what_the_first_began() {
     let node = soon("the join", joining).await.unwrap().unwrap();
     assert_eq!(node.status().borrow().node.as_ref().unwrap().as_str(), "node1");
     assert_eq!(fake.facts().nodes.len(), 1);
+}
+
+#[tokio::test]
+async fn c77_a_join_that_is_given_up_ends_and_the_next_one_goes_on() {
+    let fake = Fake::new(Role::Worker);
+    let at = fake.listen().await;
+    let dir = tempfile::tempdir().unwrap();
+    fake.facts().signs = false;
+    let request = || JoinRequest::new(fake.token(), [at.addr.to_string()]);
+    let pending = Node::prepare(Config::new(dir.path()), request()).unwrap();
+    let mut status = pending.handle().status();
+    // The caller's limit, here an event: it has asked, and nobody signs.
+    tokio::select! {
+        _ = pending.join() => panic!("joined without a signature"),
+        told = soon("a word", status.wait_for(|status| status.last_error.is_some())) => drop(told.unwrap()),
+    }
+    assert!(matches!(Node::open(Config::new(dir.path())), Err(NodeError::NoIdentity { .. })), "nothing half is left");
+    let asked = fake.facts().asked;
+    fake.facts().signs = true;
+    let node = soon("the join", Node::join(Config::new(dir.path()), request())).await.unwrap();
+    assert_eq!(node.status().borrow().phase, Phase::Connecting);
+    // What was given up asks no more: each question since then was the second join's.
+    assert_eq!(fake.facts().asked, asked + 1);
+}
+
+#[tokio::test]
+async fn c79_when_every_manager_is_gone_it_is_said_at_once_and_the_join_goes_on() {
+    let fake = Fake::new(Role::Worker);
+    let (first, second) = (fake.listen().await, fake.listen().await);
+    let dir = tempfile::tempdir().unwrap();
+    fake.facts().signs = false;
+    let request = JoinRequest::new(fake.token(), [first.addr.to_string(), second.addr.to_string()]);
+    let pending = Node::prepare(Config::new(dir.path()), request).unwrap();
+    let mut status = pending.handle().status();
+    let joining = tokio::spawn(pending.join());
+    soon("the first question", status.wait_for(|status| status.last_error.is_some())).await.unwrap();
+    first.stop();
+    second.stop();
+    drop((first, second));
+    let gone = |status: &Status| status.last_error.as_ref().is_some_and(|trouble| trouble.hint.contains("port 2377"));
+    let told = soon("the cause", status.wait_for(|status| gone(status))).await.unwrap().clone();
+    assert_eq!(told.phase, Phase::Joining);
+    assert!(!joining.is_finished(), "a certificate may wait for it: the caller sets the limit");
+    joining.abort();
+}
+
+#[tokio::test]
+async fn c68_a_chain_with_an_intermediate_is_kept_whole_and_normal() {
+    let fake = Fake::new(Role::Worker);
+    let (old, new) = (Ca::new(100, now()), Ca::new(101, now()));
+    // The intermediate is stored with blanks around it, as an operator's file may be.
+    let cross = new.crossed_by(&old, now()).intermediates()[0].pem();
+    let padded = format!("  \n\t{cross}  \n");
+    let signer: Arc<dyn pki::Signer> = Arc::new(new.key.duplicate());
+    let trust = old.pem();
+    let issuer =
+        pki::Issuer::build(trust.as_bytes(), Some(padded.as_bytes()), Some(signer), padded.as_bytes(), now()).unwrap();
+    fake.facts().issuer = issuer;
+    fake.take_leaf();
+    let at = fake.listen().await;
+    let dir = tempfile::tempdir().unwrap();
+    let node = join(&fake, &at, dir.path()).await.unwrap();
+    let text = read(dir.path(), "certificates/swarm-node.crt");
+    let chain = pki::Certificate::parse_pem_bundle(text.as_bytes()).unwrap();
+    assert_eq!(chain.len(), 2);
+    assert_eq!(text, format!("{}{cross}", chain[0].pem()), "normal, and the second is the intermediate");
+    let running = Running::start(node);
+    running.when("ready", |status| status.phase == Phase::Ready).await;
+    let tls = fake.facts().sessions[0].description.clone().unwrap().tls_info.unwrap();
+    assert_eq!(tls.cert_issuer_subject, chain[1].subject_der());
+    assert_eq!(tls.cert_issuer_public_key, chain[1].spki_der());
+    running.stop().await;
+}
+
+#[tokio::test]
+async fn c96_a_key_in_either_form_serves_for_mutual_tls() {
+    let fake = Fake::new(Role::Worker);
+    let at = fake.listen().await;
+    let dir = tempfile::tempdir().unwrap();
+    ready(&fake, &at, dir.path()).await.stop().await;
+    let file = dir.path().join("certificates/swarm-node.key");
+    let key = swarmpki::keystore::Keystore::new(dir.path()).load_pair().unwrap().unwrap().key.key;
+    for (form, pem) in [("EC PRIVATE KEY", key.sec1_pem().unwrap()), ("PRIVATE KEY", key.pkcs8_pem())] {
+        assert!(pem.expose().starts_with(&format!("-----BEGIN {form}-----")));
+        std::fs::write(&file, pem.expose()).unwrap();
+        let sessions = fake.facts().sessions.len();
+        let running = Running::start(Node::open(Config::new(dir.path())).unwrap());
+        running.when("ready", |status| status.phase == Phase::Ready).await;
+        assert!(fake.facts().sessions.len() > sessions, "{form}: a session with this key");
+        running.stop().await;
+    }
+}
+
+#[tokio::test]
+async fn c357_a_node_of_another_root_is_told_so_and_tries_on() {
+    let (theirs, ours) = (Fake::new(Role::Worker), Fake::other(Role::Worker));
+    let at = theirs.listen().await;
+    let dir = tempfile::tempdir().unwrap();
+    ready(&theirs, &at, dir.path()).await.stop().await;
+    at.stop();
+    // Its manager's address is now that of a manager under another root.
+    let other = ours.listen().await;
+    let managers = read(dir.path(), "state.json").replace(&at.addr.to_string(), &other.addr.to_string());
+    std::fs::write(dir.path().join("state.json"), managers).unwrap();
+    let running = Running::start(Node::open(Config::new(dir.path())).unwrap());
+    let blamed = |status: &Status| status.last_error.as_ref().is_some_and(|trouble| trouble.text.contains("authority"));
+    let status = running.when("the cause", blamed).await;
+    assert!(status.connected.is_none());
+    assert!(ours.facts().sessions.is_empty());
+    // It goes on trying, and its own manager is found again where it was.
+    let text = read(dir.path(), "certificates/swarm-root-ca.crt");
+    assert_eq!(text, theirs.facts().trust, "no other root is taken");
+    assert_eq!(running.stop().await, Ended::Shutdown);
 }
 
 #[tokio::test]

@@ -100,7 +100,8 @@ impl Iterator for Blocks<'_> {
     type Item = Block;
 
     fn next(&mut self) -> Option<Block> {
-        let mut text = self.rest;
+        // As Go's readers of certificates: blanks in front of a block are none, even on its own line.
+        let mut text = self.rest.trim_ascii_start();
         loop {
             let mut begin = line_start(text, BEGIN)?;
             let end = begin + line_start(&text[begin..], END)?;
@@ -195,6 +196,11 @@ mod tests {
         check("garbage", &[], "garbage");
         check("-----BEGIN A-----\nAQI=\n-----END A-----", &[("A", &[1, 2])], "");
         check("x\n-----BEGIN A-----\r\nAQI=\r\n-----END A-----\r\ny", &[("A", &[1, 2])], "y");
+        check(
+            "  \n\t -----BEGIN A-----\nAQI=\n-----END A-----\n  -----BEGIN B-----\nAw==\n-----END B-----",
+            &[("A", &[1, 2]), ("B", &[3])],
+            "",
+        );
         check("x-----BEGIN A-----\nAQI=\n-----END A-----\n", &[], "x-----BEGIN A-----\nAQI=\n-----END A-----\n");
         check("-----BEGIN A-----\n-----END A-----\n", &[("A", &[])], "");
         check(

@@ -130,11 +130,20 @@ fn c114_to_c117_keys() {
 }
 
 #[test]
-fn c63_other_key() {
+fn c62_c63_c64_a_roots_key_is_its_own_another_or_garbage() {
     let root = Holder::root("root", GOOD);
     let pem = root.pem.as_bytes();
-    let result = build(pem, Some(pem), Some(Holder::root("x", GOOD).key_pem().as_bytes()), b"");
+    let with = |root: &[u8], key: &[u8]| build(root, Some(root), Some(key), b"");
+    let result = with(pem, Holder::root("x", GOOD).key_pem().as_bytes());
     assert_eq!(result.err().unwrap(), "certificate key mismatch");
+    let issuer = with(pem, root.key_pem().as_bytes()).unwrap();
+    let signature = issuer.signer().sign(b"message").unwrap();
+    let public = root.certificate().public_key().unwrap().clone();
+    public.verify(issuer.signer().algorithm(), b"message", &signature).unwrap();
+    refused(with(b"garbage", root.key_pem().as_bytes()), "Failed to decode certificate");
+    refused(with(pem, b"garbage"), "malformed private key");
+    let half = root.key_pem();
+    refused(with(pem, &half.as_bytes()[..half.len() / 2]), "malformed private key");
 }
 
 #[test]

@@ -145,7 +145,7 @@ fn loaded(keystore: &Keystore) -> Option<Vec<u8>> {
 }
 
 #[test]
-fn a_power_cut_at_any_step_leaves_the_old_pair_or_the_new() {
+fn c224_a_power_cut_at_any_step_leaves_the_old_pair_or_the_new() {
     let (old_chain, old_key) = pair(1);
     let (new_chain, new_key) = pair(2);
     let (last_chain, last_key) = pair(3);
@@ -284,7 +284,29 @@ fn c93_garbage_is_named_with_its_remedy() {
 }
 
 #[test]
-fn a_certificate_left_aside_is_taken_only_if_it_belongs_to_the_key() {
+fn c211_c212_a_certificate_left_aside_is_moved_into_place_if_it_belongs_to_the_key() {
+    let (chain, key) = pair(1);
+    let (other, _) = pair(2);
+    let file = |name: &str| Path::new(DIR).join("certificates").join(name);
+    let (place, next) = (file(CERTIFICATE_FILE), file(NEXT_CERTIFICATE_FILE));
+    let pem = |chain: &[Certificate]| pki::certificate::encode_pem(chain).into_bytes();
+    for in_place in [None, Some(pem(&other)), Some(b"garbage".to_vec())] {
+        let disk = MemDisk::with(Files::new());
+        assert!(disk.keystore().load_pair().unwrap().is_none(), "nothing on disk is no pair");
+        disk.keystore().save_pair(&chain, &key, Role::Worker).unwrap();
+        let mut files = disk.files();
+        files.remove(&place);
+        files.extend(in_place.clone().map(|bytes| (place.clone(), bytes)));
+        files.insert(next.clone(), pem(&chain));
+        let disk = MemDisk::with(files);
+        assert_eq!(loaded(&disk.keystore()).as_deref(), Some(key.public().spki_der()));
+        assert_eq!(disk.files().get(&place), Some(&pem(&chain)), "{in_place:?}");
+        assert!(!disk.files().contains_key(&next));
+    }
+}
+
+#[test]
+fn c213_c214_what_is_left_aside_and_does_not_belong_to_the_key_goes() {
     let (chain, key) = pair(1);
     let (other, other_key) = pair(2);
     let next = Path::new(DIR).join("certificates").join(NEXT_CERTIFICATE_FILE);
@@ -314,9 +336,10 @@ fn a_certificate_left_aside_is_taken_only_if_it_belongs_to_the_key() {
 }
 
 #[test]
-fn c65_c67_files_have_the_engines_names_modes_and_formats() {
+fn c65_c67_c200_c215_files_have_the_engines_names_modes_and_formats() {
     let dir = tempfile::tempdir().unwrap();
     let state = dir.path().join("swarm");
+    assert!(!state.exists(), "it is made by the first write");
     let keystore = Keystore::new(&state);
     assert!(keystore.load_pair().unwrap().is_none());
     assert_eq!(keystore.load_trust().unwrap(), None);

@@ -67,6 +67,8 @@ pub struct Facts {
     pub sessions: Vec<SessionRequest>,
     pub marked: u64,
     pub signs: bool,
+    /// How many times a certificate was asked for.
+    pub asked: u64,
     pub ours: bool,
     /// Between heartbeats.
     pub period_ms: i32,
@@ -103,7 +105,15 @@ impl Drop for Listening {
 
 impl Fake {
     pub fn new(role: Role) -> Fake {
-        let ca = Ca::new(100, now());
+        Self::with(Ca::new(100, now()), role)
+    }
+
+    /// The same under another root.
+    pub fn other(role: Role) -> Fake {
+        Self::with(Ca::new(102, now()), role)
+    }
+
+    fn with(ca: Ca, role: Role) -> Fake {
         let (publisher, live) = Publisher::new();
         let fake = Fake {
             facts: Arc::new(Mutex::new(Facts {
@@ -117,6 +127,7 @@ impl Fake {
                 sessions: Vec::new(),
                 marked: 0,
                 signs: true,
+                asked: 0,
                 ours: true,
                 period_ms: 50,
                 clocks: Vec::new(),
@@ -316,6 +327,7 @@ impl NodeCa for Fake {
             }
         };
         let mut facts = self.facts();
+        facts.asked += 1;
         facts.marked += u64::from(marked);
         let before = facts.nodes.get(&node).map_or(0, |record| record.issued);
         let named = subject(&node, facts.role);
