@@ -101,6 +101,22 @@ impl Server {
         child.wait().expect("the killed process");
     }
 
+    /// Stops it in its tracks (SIGSTOP), until [`Self::go_on`]: it neither ends nor says a word, as a machine that hangs.
+    ///
+    /// # Panics
+    /// If it does not run.
+    pub fn hang(&self) {
+        kill(pid_of(self.child.as_ref().expect("running")), Signal::SIGSTOP).expect("SIGSTOP");
+    }
+
+    /// Lets it go on after [`Self::hang`].
+    ///
+    /// # Panics
+    /// If it does not run.
+    pub fn go_on(&self) {
+        kill(pid_of(self.child.as_ref().expect("running")), Signal::SIGCONT).expect("SIGCONT");
+    }
+
     /// Asks it to end (SIGTERM) and waits for that.
     ///
     /// # Panics

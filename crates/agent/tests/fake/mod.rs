@@ -11,7 +11,7 @@ use std::pin::Pin;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::task::{Context, Poll};
-use std::time::{Duration, SystemTime};
+use std::time::{Duration, Instant, SystemTime};
 
 use mtls::{Identity, Live, Publisher, VerifiedPeer};
 use pki::bundle::Issuer;
@@ -72,8 +72,28 @@ pub struct Facts {
     pub ours: bool,
     /// Between heartbeats.
     pub period_ms: i32,
-    /// What sessions and heartbeats told of the nodes' clocks, in milliseconds.
+    /// What sessions and heartbeats told of the nodes' clocks, in milliseconds. Only nodes of ours tell it.
     pub clocks: Vec<i64>,
+    /// Whether `Assignments` is there; if not, `Tasks` is.
+    pub assigns: bool,
+    /// How many `Tasks` streams were opened.
+    pub tasks: u64,
+    /// Heartbeats that were answered with a period.
+    pub heartbeats: u64,
+    /// Whether a heartbeat is to be told that its node is not registered.
+    pub forgotten: Forgotten,
+}
+
+/// Whether the dispatcher has lost its table of nodes.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub enum Forgotten {
+    No,
+    /// Told at the next heartbeat.
+    Yes,
+    /// Told then.
+    Told(Instant),
+    /// Told, and registered again after so long.
+    Back(Duration),
 }
 
 #[derive(Clone)]
@@ -131,6 +151,10 @@ impl Fake {
                 ours: true,
                 period_ms: 50,
                 clocks: Vec::new(),
+                assigns: true,
+                tasks: 0,
+                heartbeats: 0,
+                forgotten: Forgotten::No,
             })),
             told: Arc::new(watch::Sender::new(Told {
                 trust: String::new(),
@@ -213,8 +237,9 @@ impl Fake {
     }
 
     fn note_clock<T>(&self, request: &Request<T>) {
-        let told = request.metadata().get(wire::marker::CLOCK_KEY).unwrap().to_str().unwrap();
-        self.facts().clocks.push(told.parse().unwrap());
+        if let Some(told) = request.metadata().get(wire::marker::CLOCK_KEY) {
+            self.facts().clocks.push(told.to_str().unwrap().parse().unwrap());
+        }
     }
 
     fn authorized<T>(&self, request: &Request<T>) -> Result<String, Status> {
@@ -367,7 +392,12 @@ impl Dispatcher for Fake {
     async fn session(&self, request: Request<SessionRequest>) -> Result<Response<Self::SessionStream>, Status> {
         let node = self.authorized(&request)?;
         self.note_clock(&request);
-        self.facts().sessions.push(request.into_inner());
+        let mut facts = self.facts();
+        facts.sessions.push(request.into_inner());
+        if let Forgotten::Told(at) = facts.forgotten {
+            facts.forgotten = Forgotten::Back(at.elapsed());
+        }
+        drop(facts);
         let fake = self.clone();
         let stream = WatchStream::new(self.told.subscribe()).map(move |told| Ok(fake.message(&told, &node)));
         Ok(Response::new(Box::pin(stream)))
@@ -376,7 +406,13 @@ impl Dispatcher for Fake {
     async fn heartbeat(&self, request: Request<HeartbeatRequest>) -> Result<Response<HeartbeatResponse>, Status> {
         self.authorized(&request)?;
         self.note_clock(&request);
-        let millis = self.facts().period_ms;
+        let mut facts = self.facts();
+        if matches!(facts.forgotten, Forgotten::Yes | Forgotten::Told(_)) {
+            facts.forgotten = Forgotten::Told(Instant::now());
+            return Err(Status::not_found("node not registered"));
+        }
+        facts.heartbeats += 1;
+        let millis = facts.period_ms;
         let period =
             Some(wire::proto::Duration { seconds: i64::from(millis / 1000), nanos: millis % 1000 * 1_000_000 });
         Ok(Response::new(HeartbeatResponse { period }))
@@ -396,8 +432,15 @@ impl Dispatcher for Fake {
         Err(Status::unimplemented(""))
     }
 
-    async fn tasks(&self, _: Request<TasksRequest>) -> Result<Response<Self::TasksStream>, Status> {
-        Err(Status::unimplemented(""))
+    async fn tasks(&self, request: Request<TasksRequest>) -> Result<Response<Self::TasksStream>, Status> {
+        self.authorized(&request)?;
+        let mut facts = self.facts();
+        if facts.assigns {
+            return Err(Status::unimplemented(""));
+        }
+        facts.tasks += 1;
+        let first = tokio_stream::once(Ok(TasksMessage::default()));
+        Ok(Response::new(Box::pin(first.chain(tokio_stream::pending()))))
     }
 
     async fn assignments(
@@ -406,6 +449,9 @@ impl Dispatcher for Fake {
     ) -> Result<Response<Self::AssignmentsStream>, Status> {
         self.authorized(&request)?;
         self.told.send_modify(|told| told.assignments += 1);
+        if !self.facts().assigns {
+            return Err(Status::unimplemented("unknown method Assignments"));
+        }
         Ok(Response::new(Box::pin(tokio_stream::pending())))
     }
 }
