@@ -226,7 +226,9 @@ impl ModelLog {
 
     /// The issuance log as it was projected, at most `max` entries from a sequence number on.
     pub fn log_entries(&self, from: u64, max: usize) -> Vec<LogEntry> {
-        self.lock().issued.iter().filter(|entry| entry.seq >= from).take(max).cloned().collect()
+        let inner = self.lock();
+        let begin = inner.issued.partition_point(|entry| entry.seq < from);
+        inner.issued.iter().skip(begin).take(max).cloned().collect()
     }
 
     fn lock(&self) -> MutexGuard<'_, Inner> {

@@ -11,6 +11,7 @@
 
 pub mod chance;
 pub mod handshake;
+pub mod ledger;
 pub mod machine;
 pub mod manager;
 pub mod packet;

@@ -48,6 +48,8 @@ pub enum Act {
         /// The call.
         call: Call,
     },
+    /// Close a connection.
+    Close(ConnId),
     /// Start a timer under this number; an earlier one of the same kind is void.
     Start(Timer, u64, Duration),
     /// The machine crashed in the middle of a write.
@@ -232,7 +234,7 @@ impl Machine {
                 let (who, token) = self.who(caller);
                 if let (Some(asking), Some(who)) = (&mut self.asking, who) {
                     *hands.conns += 1;
-                    asking.conn = Some(*hands.conns);
+                    acts.extend(asking.conn.replace(*hands.conns).map(Act::Close));
                     let call = Call::Issue { request, csr: asking.csr.clone(), token };
                     acts.push(Act::Send { conn: *hands.conns, dial: Some(who), call });
                 }
@@ -260,18 +262,21 @@ impl Machine {
             }
             Effect::Install { request, chain, at, .. } => return self.install(request, chain, at, hands).map(Some),
             Effect::Forget { request } => {
-                self.asking = self.asking.take().filter(|asking| asking.number != request);
+                if let Some(asking) = self.asking.take_if(|asking| asking.number == request) {
+                    acts.extend(asking.conn.map(Act::Close));
+                }
             }
             Effect::OpenSession { session, session_id, tls, .. } => {
                 let hostname = format!("machine-{}", self.index);
                 let call = Call::Session { session, session_id, tls, hostname };
                 let Some(identity) = self.live.clone() else { return Ok(None) };
                 *hands.conns += 1;
-                self.session = Some((session, *hands.conns));
+                let before = self.session.replace((session, *hands.conns));
+                acts.extend(before.map(|(_, conn)| Act::Close(conn)));
                 acts.push(Act::Send { conn: *hands.conns, dial: Some(Who::Node(identity)), call });
             }
             Effect::CloseSession { session } => {
-                self.session = self.session.take().filter(|(number, _)| *number != session);
+                acts.extend(self.session.take_if(|(number, _)| *number == session).map(|(_, conn)| Act::Close(conn)));
             }
             Effect::Beat { session, session_id } => self.ask(session, Call::Beat { session, session_id }, acts),
             Effect::AskClock { session } => self.ask(session, Call::Clock { verified: true, asked: clock }, acts),

@@ -1,27 +1,26 @@
-//! The manager, as a machine: what its shell does with sockets and tasks is done here with packets. What decides is the
-//! product's: `issue` shapes, admits, signs and judges, `sessions` keeps the table, `report` takes descriptions apart,
-//! `authorize` and `apply` are the cluster's, and the log is the replica's model.
+//! The manager's hands: connections, streams and the wait for the log, with packets instead of sockets and tasks. Whatever
+//! decides is the product's: requests for certificates go through [`Issuing`], sessions through [`Sessions`] and
+//! [`Telling`], changes of state through [`Change`], and the log is the replica's model.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::net::{Ipv4Addr, SocketAddr};
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
-use cluster::authorize::{Caller, Grant, Method, Presented, Standing};
-use cluster::format::LogRecord;
-use cluster::log::LogHead;
-use cluster::node::Availability;
-use cluster::{Command, Outcome, State, invariant};
-use manager::issue::{self, Draw, Purpose, Signing, Verdict};
-use manager::message::{Order, fingerprint, session_message};
+use cluster::authorize::{Caller, Grant, Method};
+use cluster::node::{Availability, IssuerHash};
+use cluster::{Command, Outcome, State};
+use manager::change::Change;
+use manager::collect;
+use manager::issue::{self, Begun, Draw, Issued, Issuing, Judged, Signing, refused};
+use manager::message::{Next, Telling};
 use manager::refusal;
 use manager::report;
-use manager::sessions::Sessions;
-use pki::csr::Linted;
+use manager::server::Peer;
+use manager::sessions::{Effect, Input as Told, Opening, Sessions};
 use pki::identity::{NodeId, random_id};
-use pki::key::SpkiHash;
-use pki::serial::Serial;
 use pki::time::Time;
 use replica::model::ModelLog;
 use replica::{Handle, ProposeError};
@@ -30,26 +29,20 @@ use wire::status::{Refusal, Unauthorized};
 
 use crate::chance::Chance;
 use crate::handshake::{judge_client, judge_manager};
-use crate::packet::{Call, ConnId, Identity, Packet};
+use crate::ledger::Ledger;
+use crate::packet::{Call, ConnId, Identity, Packet, Who};
+use crate::signer::Key;
 
-/// Time that a node which came back has to install its certificate. Source: the manager's own.
-const INSTALL_TIME: Duration = Duration::from_millis(500);
-
-/// What the manager asks of the world.
-pub enum Out {
-    /// Tell a machine, on a connection.
-    Tell {
-        /// On which.
-        conn: ConnId,
-        /// Which machine.
-        machine: usize,
-        /// Which of its lives.
-        boot: u32,
-        /// What.
-        input: Input,
-    },
-    /// Call [`Manager::release`] after a while.
-    Release(NodeId, Duration),
+/// What the manager has to say to a machine.
+pub struct Tell {
+    /// On which connection.
+    pub conn: ConnId,
+    /// Which machine.
+    pub machine: usize,
+    /// Which of its lives.
+    pub boot: u32,
+    /// What.
+    pub input: Input,
 }
 
 /// The manager.
@@ -60,34 +53,21 @@ pub struct Manager {
     pub sessions: Sessions,
     /// Whether it runs.
     pub up: bool,
-    /// What must never be, and was.
-    pub broken: Option<String>,
-    signing: Signing,
+    /// What must never be.
+    pub ledger: Ledger,
+    signing: Option<Signing>,
     chance: Chance,
     conns: BTreeMap<ConnId, Conn>,
+    by_node: BTreeMap<NodeId, BTreeSet<ConnId>>,
+    by_machine: BTreeMap<usize, BTreeSet<ConnId>>,
     streams: BTreeMap<NodeId, Stream>,
-    pending: Vec<Pending>,
-    logged: BTreeSet<Vec<u8>>,
-    projected: u64,
-    answered: BTreeSet<Vec<u8>>,
-    period: Duration,
+    pending: VecDeque<Pending>,
 }
 
 struct Conn {
     machine: usize,
     boot: u32,
-    leaf: Option<(Presented, Standing)>,
-    unproven: bool,
-    issued: Vec<(NodeId, SpkiHash)>,
-}
-
-impl Conn {
-    fn caller(&self) -> Caller<'_> {
-        match &self.leaf {
-            Some((leaf, standing)) => Caller::Identified(leaf, standing),
-            None => Caller::Anonymous,
-        }
-    }
+    peer: Arc<Peer>,
 }
 
 struct Stream {
@@ -95,9 +75,7 @@ struct Stream {
     machine: usize,
     boot: u32,
     number: u64,
-    session: String,
-    returning: bool,
-    sent: Option<u64>,
+    telling: Telling,
 }
 
 type Proposal = Pin<Box<dyn Future<Output = Result<Vec<Outcome>, ProposeError>>>>;
@@ -107,46 +85,40 @@ struct Pending {
     then: Then,
 }
 
+/// What goes on once the log has answered.
 enum Then {
-    Issue(Box<Issuing>),
-    Session(Box<Opening>),
+    Issue { packet: Packet, peer: Arc<Peer>, issuing: Box<Issuing> },
+    Session { packet: Packet, peer: Arc<Peer>, telling: Telling },
+    Unlock { packet: Packet, peer: Arc<Peer> },
     Nothing,
 }
 
-struct Opening {
-    packet: Packet,
-    node: NodeId,
-    session: String,
-    returning: bool,
-    confirmed: bool,
-}
-
-struct Issuing {
-    packet: Packet,
-    request: issue::Request,
-    purpose: Purpose,
-    csr: Linted,
-    again: bool,
-    confirmed: bool,
+impl Then {
+    fn waiting(&self) -> Option<(&Packet, &Arc<Peer>)> {
+        match self {
+            Self::Issue { packet, peer, .. } | Self::Session { packet, peer, .. } | Self::Unlock { packet, peer } => {
+                Some((packet, peer))
+            }
+            Self::Nothing => None,
+        }
+    }
 }
 
 impl Manager {
     /// A manager over a log whose first entry is committed.
-    pub fn new(log: ModelLog, signing: Signing, chance: Chance, now: Time) -> Self {
+    pub fn new(log: ModelLog, chance: Chance, now: Time) -> Self {
         let mut manager = Self {
             log,
             sessions: Sessions::default(),
             up: false,
-            broken: None,
-            signing,
+            ledger: Ledger::new(),
+            signing: None,
             chance,
             conns: BTreeMap::new(),
+            by_node: BTreeMap::new(),
+            by_machine: BTreeMap::new(),
             streams: BTreeMap::new(),
-            pending: Vec::new(),
-            logged: BTreeSet::new(),
-            projected: 0,
-            answered: BTreeSet::new(),
-            period: Duration::ZERO,
+            pending: VecDeque::new(),
         };
         manager.start(now);
         manager
@@ -157,297 +129,281 @@ impl Manager {
         self.log.state()
     }
 
+    /// Connections that stand.
+    pub fn connections(&self) -> usize {
+        self.conns.len()
+    }
+
     /// The process starts.
     pub fn start(&mut self, now: Time) {
         self.log.reopen();
         self.up = true;
-        let state = self.state();
-        self.check(&state);
-        self.logged.clear();
-        self.projected = 0;
-        self.project();
-        let mut head = LogHead::default();
-        for entry in self.log.log_entries(0, usize::MAX) {
-            head.append(&entry.bytes);
-        }
-        self.demand(head == state.log, "the issuance log fits its frontier after a restart");
-        self.demand(self.answered.is_subset(&self.logged), "what was answered is in the log after a restart");
-        self.period = state.settings.heartbeat_period();
+        self.signing = None;
+        self.ledger.started(&self.log);
         self.sessions = Sessions::default();
-        let there = state.finished().filter(|node| !node.down).map(|node| node.id.clone());
-        self.sessions.lead(now, self.period, there);
+        let effects = self.sessions.step(now, Told::Lead(&self.state()));
+        self.ledger.demand(effects.is_empty(), || "nobody is connected when a manager starts".to_owned());
     }
 
     /// The process dies: connections break, and what was on its way to the log is written or not.
-    pub fn crash(&mut self, out: &mut Vec<Out>) {
+    pub fn crash(&mut self, out: &mut Vec<Tell>) {
         self.up = false;
         self.log.crash();
-        let reset = || Failure::new(FailureKind::Connect, "connection reset");
         for pending in std::mem::take(&mut self.pending) {
-            let packet = match pending.then {
-                Then::Issue(issuing) => issuing.packet,
-                Then::Session(opening) => opening.packet,
-                Then::Nothing => continue,
-            };
-            tell(&packet, packet.call.failed(reset()), out);
+            if let Some((packet, _)) = pending.then.waiting() {
+                tell(packet, packet.call.failed(reset()), out);
+            }
         }
         for stream in std::mem::take(&mut self.streams).into_values() {
             stream.end(reset(), out);
         }
         self.conns.clear();
+        self.by_node.clear();
+        self.by_machine.clear();
     }
 
     /// A call has arrived. `own` is what the manager proves itself with.
-    pub fn receive(&mut self, own: Option<&Identity>, now: Time, packet: Packet, out: &mut Vec<Out>) {
-        if let Err(failure) = self.connect(own, now, &packet) {
-            return tell(&packet, packet.call.failed(failure), out);
-        }
-        match packet.call.clone() {
-            Call::Root => {
-                let bundle = self.state().roots.served().map(|root| root.bundle.clone()).unwrap_or_default();
-                tell(&packet, Some(Input::Root(Ok(bundle))), out);
-            }
+    pub fn receive(&mut self, own: Option<&Identity>, now: Time, packet: Packet, out: &mut Vec<Tell>) {
+        let peer = match self.connect(own, now, &packet) {
+            Ok(peer) => peer,
+            Err(failure) => return tell(&packet, packet.call.failed(failure), out),
+        };
+        let answer = match &packet.call {
+            Call::Root => Ok(Some(Input::Root(Ok(self.root())))),
             Call::Clock { verified, asked } => {
                 let offset_ms = now.unix_millis() - asked.unix_millis();
-                tell(&packet, Some(Input::Clock { offset_ms, proven: verified.then_some(now) }), out);
+                Ok(Some(Input::Clock { offset_ms, proven: verified.then_some(now) }))
             }
-            Call::UnlockKey { request } => match self.authorize(&packet, Method::GetUnlockKey, now) {
-                Ok(_) => tell(&packet, Some(Input::Unlocked { request, result: Ok(()) }), out),
-                Err(refusal) => refuse(&packet, &refusal, out),
-            },
-            Call::Issue { csr, token, .. } => {
-                let request = issue::Request { csr, token, availability: Availability::Active, ours: true };
-                if let Err(refusal) = self.issue(now, &packet, request, out) {
-                    refuse(&packet, &refusal, out);
-                }
+            Call::UnlockKey { .. } => self.unlock(now, &packet, &peer),
+            Call::Issue { .. } => self.issue(now, &packet, &peer),
+            Call::Status { request, node } => self.status(now, &peer, node, out).map(|answer| {
+                let request = *request;
+                Some(Input::Answered { request, result: Ok(answer) })
+            }),
+            Call::Session { session, .. } => {
+                tell(&packet, Some(Input::SessionDialed { session: *session }), out);
+                self.session(now, &packet, &peer, out).map(|()| None)
             }
-            Call::Status { request, node } => match self.status(now, &packet, &node, out) {
-                Ok(answer) => tell(&packet, Some(Input::Answered { request, result: Ok(answer) }), out),
-                Err(refusal) => refuse(&packet, &refusal, out),
-            },
-            Call::Session { session, session_id, tls, hostname } => {
-                tell(&packet, Some(Input::SessionDialed { session }), out);
-                if let Err(refusal) = self.session(now, &packet, &session_id, tls, hostname, out) {
-                    refuse(&packet, &refusal, out);
-                }
-            }
-            Call::Beat { session, session_id } => match self.beat(now, &packet, &session_id) {
-                Ok(period) => tell(&packet, Some(Input::Heartbeat { session, result: Ok(period) }), out),
-                Err(refusal) => refuse(&packet, &refusal, out),
-            },
+            Call::Beat { session, session_id } => self.beat(now, &peer, session_id).map(|period| {
+                let session = *session;
+                Some(Input::Heartbeat { session, result: Ok(period) })
+            }),
+        };
+        match answer {
+            Ok(input) => tell(&packet, input, out),
+            Err(refusal) => refuse(&packet, &refusal, out),
+        }
+        if packet.call.is_alone() {
+            self.close(packet.conn);
         }
     }
 
-    fn connect(&mut self, own: Option<&Identity>, now: Time, packet: &Packet) -> Result<(), Failure> {
-        if self.conns.contains_key(&packet.conn) {
-            return Ok(());
+    /// The peer at the other end: of a new connection, or of one that stands.
+    fn connect(&mut self, own: Option<&Identity>, now: Time, packet: &Packet) -> Result<Arc<Peer>, Failure> {
+        if let Some(conn) = self.conns.get(&packet.conn) {
+            return Ok(Arc::clone(&conn.peer));
         }
-        let reset = || Failure::new(FailureKind::Connect, "connection reset");
         let who = packet.dial.as_ref().ok_or_else(reset)?;
         let own = own.ok_or_else(reset)?;
         judge_manager(who, own, packet.at)?;
         let state = self.state();
         let leaf = match who {
-            crate::packet::Who::Node(identity) => {
+            Who::Node(identity) => {
                 let leaf = judge_client(&state, &own.trust, identity, now)?;
                 let standing = state.standing(&leaf, now);
                 Some((leaf, standing))
             }
-            _ => None,
+            Who::Stranger | Who::Joiner(_) => None,
         };
-        let unproven = matches!(leaf, Some((_, Standing::Admitted { unproven: true, .. })));
-        let conn = Conn { machine: packet.machine, boot: packet.boot, leaf, unproven, issued: Vec::new() };
+        let peer = Arc::new(Peer::new(SocketAddr::from((Ipv4Addr::new(192, 0, 2, 1), 1)), leaf));
+        let conn = Conn { machine: packet.machine, boot: packet.boot, peer: Arc::clone(&peer) };
+        self.by_machine.entry(packet.machine).or_default().insert(packet.conn);
+        if let Some(node) = peer.node() {
+            self.by_node.entry(node.clone()).or_default().insert(packet.conn);
+        }
         self.conns.insert(packet.conn, conn);
-        Ok(())
+        Ok(peer)
     }
 
-    fn authorize(&mut self, packet: &Packet, method: Method, now: Time) -> Result<(Option<NodeId>, Grant), Refusal> {
+    fn authorize(&mut self, peer: &Peer, method: Method, now: Time) -> Result<Grant, Refusal> {
         let state = self.state();
-        let Some(conn) = self.conns.get(&packet.conn) else { return Err(Refusal::MustDisconnect) };
-        let node = conn.leaf.as_ref().map(|(leaf, _)| leaf.node.clone());
-        let grant = state.authorize(conn.caller(), method, now).map_err(|denial| refusal(denial, &state))?;
-        let known = node.as_ref().is_some_and(|node| state.node(node).is_some());
-        self.demand(known || grant == Grant::Anybody, "who is granted more than anybody has a record");
-        Ok((node, grant))
+        let grant = state.authorize(peer.caller(), method, now).map_err(|denial| refusal(denial, &state))?;
+        let known = peer.node().is_some_and(|node| state.node(node).is_some());
+        self.ledger
+            .demand(known || grant == Grant::Anybody, || "who is granted more than anybody has a record".to_owned());
+        Ok(grant)
     }
 
-    /// The pipeline of the product, one request: see `manager::issue`.
-    fn issue(
-        &mut self,
-        now: Time,
-        packet: &Packet,
-        request: issue::Request,
-        out: &mut Vec<Out>,
-    ) -> Result<(), Refusal> {
-        let csr = issue::shape(&request)?;
+    fn authorize_node(&mut self, peer: &Peer, method: Method, now: Time) -> Result<(NodeId, Grant), Refusal> {
+        let grant = self.authorize(peer, method, now)?;
+        Ok((peer.node().cloned().ok_or(Refusal::Peer(Unauthorized::NoCertificate))?, grant))
+    }
+
+    fn root(&self) -> Vec<u8> {
+        self.state().roots.served().map(|root| root.bundle.clone()).unwrap_or_default()
+    }
+
+    fn unlock(&mut self, now: Time, packet: &Packet, peer: &Arc<Peer>) -> Result<Option<Input>, Refusal> {
+        self.authorize(peer, Method::GetUnlockKey, now)?;
+        let Some((node, serial)) = peer.take_unproven() else { return Ok(unlocked(packet)) };
+        let then = Then::Unlock { packet: packet.clone(), peer: Arc::clone(peer) };
+        self.propose(vec![Command::Confirm { node, serial }], then);
+        Ok(None)
+    }
+
+    fn issue(&mut self, now: Time, packet: &Packet, peer: &Arc<Peer>) -> Result<Option<Input>, Refusal> {
+        let Call::Issue { csr, token, .. } = &packet.call else { return Ok(None) };
+        let (csr, token) = (csr.clone(), Arc::clone(token));
+        let request = issue::Request { csr, token, availability: Availability::Active, ours: true };
         let state = self.state();
-        let Some(conn) = self.conns.get(&packet.conn) else { return Err(Refusal::MustDisconnect) };
-        let purpose = issue::admit(&state, conn.caller(), &request, now)?;
-        if let Purpose::Join(admission) = &purpose {
-            let key = csr.public_key().hash();
-            let again = state
-                .unfinished_joins(&key)
-                .find(|(node, letter)| node.unfinished == Some(admission.token) && letter.csr == request.csr)
-                .map(|(node, _)| node.id.clone());
-            if let Some(node) = again {
-                self.accept(packet, &request, node, key, out);
-                return Ok(());
+        match Issuing::begin(&state, peer.caller(), request, now)? {
+            Begun::Answered(issued) => Ok(accepted(packet, peer, issued)),
+            Begun::Admitted(issuing) => {
+                self.sign(now, &state, packet.clone(), Arc::clone(peer), issuing).map(|()| None)
             }
         }
-        let csr = csr.verify().map_err(|error| Refusal::CsrRefused { reason: error.to_string() })?;
-        let packet = packet.clone();
-        let issuing = Issuing { packet, request, purpose, csr, again: false, confirmed: false };
-        self.sign(now, &state, issuing)
     }
 
-    fn sign(&mut self, now: Time, state: &State, mut issuing: Issuing) -> Result<(), Refusal> {
-        let draw =
-            Draw { node: NodeId::generate(self.chance.bytes()), serial: Serial::from_random(self.chance.bytes()) };
-        let Issuing { request, purpose, csr, .. } = &issuing;
-        let command = issue::sign(state, purpose, request, csr, &self.signing, draw, now)?;
-        let mut commands = Vec::new();
-        let confirm = self.take_unproven(issuing.packet.conn);
-        issuing.confirmed = confirm.is_some();
-        commands.extend(confirm);
+    fn sign(
+        &mut self,
+        now: Time,
+        state: &State,
+        packet: Packet,
+        peer: Arc<Peer>,
+        mut issuing: Box<Issuing>,
+    ) -> Result<(), Refusal> {
+        let draw = Draw {
+            node: NodeId::generate(self.chance.bytes()),
+            serial: pki::serial::Serial::from_random(self.chance.bytes()),
+        };
+        let command = issuing.sign(state, self.signing(state, now)?, draw, now)?;
+        let mut commands = confirmation(&peer);
         commands.push(command);
-        self.propose(commands, Then::Issue(Box::new(issuing)));
+        self.propose(commands, Then::Issue { packet, peer, issuing });
         Ok(())
     }
 
-    fn accept(&mut self, packet: &Packet, request: &issue::Request, node: NodeId, key: SpkiHash, out: &mut Vec<Out>) {
-        let accepted = Accepted { csr: request.csr.clone(), node: node.to_string() };
-        if let Some(conn) = self.conns.get_mut(&packet.conn) {
-            conn.issued.push((node, key));
-        }
-        if let Call::Issue { request, .. } = &packet.call {
-            tell(packet, Some(Input::Issued { request: *request, result: Ok(accepted) }), out);
-        }
+    /// Today's signer; its signatures depend on nothing but the message.
+    fn signing(&mut self, state: &State, now: Time) -> Result<&Signing, Refusal> {
+        let root = state.roots.signing().ok_or(Refusal::SignerStarting)?;
+        let kept = self.signing.take().filter(|signing| signing.hash == root.issuer);
+        let signing = match kept {
+            Some(signing) => signing,
+            None => {
+                let key = root.key.as_ref().and_then(|key| Key::from_pkcs8(key.expose()));
+                let key = Arc::new(key.ok_or(Refusal::SignerStopped)?);
+                Signing::with(root, key, now).map_err(|_| Refusal::SignerStopped)?
+            }
+        };
+        Ok(self.signing.insert(signing))
     }
 
-    fn status(&mut self, now: Time, packet: &Packet, node: &str, out: &mut Vec<Out>) -> Result<Answer, Refusal> {
-        self.authorize(packet, Method::NodeCertificateStatus, now)?;
-        let id: NodeId = node.parse().map_err(|_| Refusal::CertificateMissing)?;
-        let state = self.state();
-        let record = state.node(&id).ok_or(Refusal::CertificateMissing)?;
-        let conn = self.conns.get(&packet.conn);
-        let key = conn.and_then(|conn| conn.issued.iter().rev().find(|(known, _)| *known == id)).map(|(_, key)| *key);
-        let letter = record.letter(key.as_ref()).ok_or(Refusal::CertificateMissing)?;
-        let returning = conn
-            .and_then(|conn| conn.leaf.as_ref())
-            .is_some_and(|(leaf, standing)| leaf.node == id && matches!(standing, Standing::Quarantined { .. }));
-        if returning {
-            out.push(Out::Release(id, INSTALL_TIME));
+    fn status(&mut self, now: Time, peer: &Peer, node: &str, out: &mut Vec<Tell>) -> Result<Answer, Refusal> {
+        self.authorize(peer, Method::NodeCertificateStatus, now)?;
+        let Issued { node, letter } = issue::fetch(&self.state(), peer, node)?;
+        if peer.node() == Some(&node) {
+            self.step(now, Told::Fetched(&node), out);
         }
-        let committed = self.logged.contains(&letter.certificate);
-        self.demand(committed, "nothing signed leaves before it is in the log");
-        self.answered.insert(letter.certificate.clone());
-        Ok(Answer { state: 3, err: String::new(), csr: letter.csr.clone(), chain: issue::chain_pem(letter) })
+        self.ledger.answers(&letter.certificate);
+        Ok(Answer { state: 3, err: String::new(), csr: letter.csr.clone(), chain: issue::chain_pem(&letter) })
     }
 
-    fn session(
-        &mut self,
-        now: Time,
-        packet: &Packet,
-        session_id: &str,
-        tls: swarmpki::plan::TlsInfo,
-        hostname: String,
-        out: &mut Vec<Out>,
-    ) -> Result<(), Refusal> {
-        let (node, grant) = self.authorize(packet, Method::Session, now)?;
-        let node = node.ok_or(Refusal::Peer(Unauthorized::NoCertificate))?;
+    fn session(&mut self, now: Time, packet: &Packet, peer: &Arc<Peer>, out: &mut Vec<Tell>) -> Result<(), Refusal> {
+        let Call::Session { session_id, tls, hostname, .. } = &packet.call else { return Ok(()) };
+        let (node, grant) = self.authorize_node(peer, Method::Session, now)?;
         let returning = matches!(grant, Grant::Returning(_));
         let description = wire::proto::NodeDescription {
-            hostname,
+            hostname: hostname.clone(),
             tls_info: Some(wire::proto::NodeTlsInfo {
-                trust_root: tls.trust_root,
-                cert_issuer_subject: tls.issuer_subject,
-                cert_issuer_public_key: tls.issuer_key,
+                trust_root: tls.trust_root.clone(),
+                cert_issuer_subject: tls.issuer_subject.clone(),
+                cert_issuer_public_key: tls.issuer_key.clone(),
             }),
             ..Default::default()
         };
         let state = self.state();
-        let record = state.node(&node).ok_or(Refusal::SessionNodeMissing)?;
-        let fresh = random_id(self.chance.bytes());
-        let period = state.settings.heartbeat_period();
-        let registered = self.sessions.register(now, &node, session_id, fresh, period, returning)?;
-        let confirm = self.take_unproven(packet.conn);
-        let confirmed = confirm.is_some();
-        let mut commands: Vec<_> = confirm.into_iter().collect();
-        let reported = report::split(&state, &node, description, "192.0.2.1");
-        if record.report.as_deref() != Some(&reported.report) || record.down {
-            commands.push(Command::Report(Box::new(reported)));
-        }
+        let opening = Opening {
+            node: node.clone(),
+            previous: session_id.clone(),
+            fresh: random_id(self.chance.bytes()),
+            returning,
+            issuer: issuer(peer),
+            reported: report::split(&state, &node, description, "192.0.2.1"),
+            clock_offset_ms: None,
+        };
+        let opened = self.sessions.open(now, &state, opening)?;
+        let mut commands = confirmation(peer);
+        commands.extend(opened.report);
+        let telling = Telling::new(node, opened.session, returning);
         if commands.is_empty() {
-            self.open(packet, node, registered.session, returning, out);
+            self.open(packet, telling, out);
         } else {
-            let (packet, session) = (packet.clone(), registered.session);
-            let opening = Opening { packet, node, session, returning, confirmed };
-            self.propose(commands, Then::Session(Box::new(opening)));
+            self.propose(commands, Then::Session { packet: packet.clone(), peer: Arc::clone(peer), telling });
         }
         Ok(())
     }
 
-    fn beat(&mut self, now: Time, packet: &Packet, session: &str) -> Result<Duration, Refusal> {
-        let (node, _) = self.authorize(packet, Method::Heartbeat, now)?;
-        let node = node.ok_or(Refusal::Peer(Unauthorized::NoCertificate))?;
+    fn beat(&mut self, now: Time, peer: &Peer, session: &str) -> Result<Duration, Refusal> {
+        let (node, _) = self.authorize_node(peer, Method::Heartbeat, now)?;
         let period = self.state().settings.heartbeat_period();
         let jitter = self.chance.draw() as u32;
         self.sessions.heartbeat(now, &node, session, period, jitter)
     }
 
-    fn open(&mut self, packet: &Packet, node: NodeId, session: String, returning: bool, out: &mut Vec<Out>) {
+    fn open(&mut self, packet: &Packet, telling: Telling, out: &mut Vec<Tell>) {
         let Call::Session { session: number, .. } = &packet.call else { return };
         if !self.conns.contains_key(&packet.conn) {
-            let gone = Failure::new(FailureKind::Connect, "connection reset");
-            return tell(packet, packet.call.failed(gone), out);
+            return tell(packet, packet.call.failed(reset()), out);
         }
-        let (conn, machine, boot, number) = (packet.conn, packet.machine, packet.boot, *number);
-        let stream = Stream { conn, machine, boot, number, session, returning, sent: None };
+        let node = telling.node().clone();
+        let stream = Stream { conn: packet.conn, machine: packet.machine, boot: packet.boot, number: *number, telling };
         if let Some(before) = self.streams.insert(node.clone(), stream) {
             before.end(status(&Refusal::SessionInvalid), out);
         }
-        self.push(&node, out);
+        self.wake(&node, out);
     }
 
-    /// Sends a session's message if it says something new.
-    fn push(&mut self, node: &NodeId, out: &mut Vec<Out>) {
-        let state = self.state();
+    /// Sends what a session's stream says next.
+    fn wake(&mut self, node: &NodeId, out: &mut Vec<Tell>) {
         let Some(stream) = self.streams.get_mut(node) else { return };
-        let order = if stream.returning { Order::Return } else { Order::None };
-        match session_message(&state, node, &stream.session, order) {
-            Some(message) if stream.sent != Some(fingerprint(&message)) => {
-                stream.sent = Some(fingerprint(&message));
-                let input = Input::Message { session: stream.number, message: Box::new(message) };
-                out.push(Out::Tell { conn: stream.conn, machine: stream.machine, boot: stream.boot, input });
+        match stream.telling.next(&self.log.state(), self.sessions.ordered(node)) {
+            Next::Say(message) => {
+                let input = Input::Message { session: stream.number, message };
+                out.push(Tell { conn: stream.conn, machine: stream.machine, boot: stream.boot, input });
             }
-            Some(_) => {}
-            None => self.end(node, &Refusal::SessionNodeMissing, out),
+            Next::Wait => {}
+            Next::Gone => self.end(node, &Refusal::SessionNodeMissing, out),
         }
     }
 
-    fn end(&mut self, node: &NodeId, reason: &Refusal, out: &mut Vec<Out>) {
+    fn end(&mut self, node: &NodeId, reason: &Refusal, out: &mut Vec<Tell>) {
         if let Some(stream) = self.streams.remove(node) {
             stream.end(status(reason), out);
         }
     }
 
-    fn take_unproven(&mut self, conn: ConnId) -> Option<Command> {
-        let conn = self.conns.get_mut(&conn)?;
-        let (leaf, _) = conn.leaf.as_ref().filter(|_| conn.unproven)?;
-        conn.unproven = false;
-        Some(Command::Confirm { node: leaf.node.clone(), serial: leaf.serial })
+    /// Tells the session table something, and carries out what follows.
+    fn step(&mut self, now: Time, told: Told<'_>, out: &mut Vec<Tell>) {
+        for effect in self.sessions.step(now, told) {
+            match effect {
+                Effect::Wake(node) => self.wake(&node, out),
+                Effect::WakeAll => {
+                    for node in self.streams.keys().cloned().collect::<Vec<_>>() {
+                        self.wake(&node, out);
+                    }
+                }
+                Effect::End(node, reason) => self.end(&node, &reason, out),
+                Effect::Cut(node) => {
+                    for conn in self.by_node.remove(&node).unwrap_or_default() {
+                        self.close(conn);
+                    }
+                }
+                Effect::Propose(commands) => self.propose(commands, Then::Nothing),
+            }
+        }
     }
 
-    fn give_back_unproven(&mut self, conn: ConnId) {
-        if conn > 0 {
-            return;
-        }
-        if let Some(conn) = self.conns.get_mut(&conn) {
-            conn.unproven = true;
-        }
-    }
-
-    /// Proposes for the operator, or for time itself.
+    /// Proposes for the operator.
     pub fn ask(&mut self, command: Command) {
         if self.up {
             self.propose(vec![command], Then::Nothing);
@@ -458,186 +414,151 @@ impl Manager {
         let log = self.log.clone();
         let mut proposal: Proposal = Box::pin(async move { log.propose(commands).await });
         // The first poll puts it into the log's queue; it never ends there.
-        let ready = proposal.as_mut().poll(&mut Context::from_waker(Waker::noop()));
-        if ready.is_ready() {
-            self.demand(false, "a proposal to a running leader waits for the log");
-        }
-        self.pending.push(Pending { proposal, then });
+        let ready = proposal.as_mut().poll(&mut Context::from_waker(Waker::noop())).is_ready();
+        self.ledger.demand(!ready, || "a proposal to a running leader waits for the log".to_owned());
+        self.pending.push_back(Pending { proposal, then });
     }
 
     /// The log does one step; whoever waited for it goes on.
-    pub fn commit(&mut self, now: Time, out: &mut Vec<Out>) {
+    pub fn commit(&mut self, now: Time, out: &mut Vec<Tell>) {
         let before = self.state();
         self.log.set_time(now);
         self.log.step();
         let after = self.state();
         if after.index != before.index {
-            self.check(&after);
-            if let Err(broken) = invariant::check_step(&before, &after) {
-                self.demand(false, &broken.to_string());
-            }
-            self.project();
+            self.ledger.applied(&self.log);
         }
-        let mut waiting = Vec::new();
-        for mut pending in std::mem::take(&mut self.pending) {
-            match pending.proposal.as_mut().poll(&mut Context::from_waker(Waker::noop())) {
-                Poll::Pending => waiting.push(pending),
-                Poll::Ready(result) => self.resume(now, result, pending.then, out),
+        // The log answers in the order in which it was asked.
+        while let Some(mut first) = self.pending.pop_front() {
+            match first.proposal.as_mut().poll(&mut Context::from_waker(Waker::noop())) {
+                Poll::Ready(result) => self.resume(now, result, first.then, out),
+                Poll::Pending => {
+                    self.pending.push_front(first);
+                    break;
+                }
             }
         }
-        waiting.append(&mut self.pending);
-        self.pending = waiting;
-        self.watch(&before, &after, out);
+        if after.index != before.index {
+            self.step(now, Told::Changed(&Change::between(&before, &after)), out);
+        }
     }
 
-    fn resume(&mut self, now: Time, result: Result<Vec<Outcome>, ProposeError>, then: Then, out: &mut Vec<Out>) {
+    fn resume(&mut self, now: Time, result: Result<Vec<Outcome>, ProposeError>, then: Then, out: &mut Vec<Tell>) {
+        let outcomes = match (result, then.waiting()) {
+            (Ok(outcomes), _) => outcomes,
+            (Err(error), Some((packet, peer))) => {
+                peer.give_back_unproven();
+                return refuse(packet, &refused(&error), out);
+            }
+            (Err(_), None) => return,
+        };
         match then {
             Then::Nothing => {}
-            Then::Session(opening) => match result {
-                Ok(_) => {
-                    let Opening { packet, node, session, returning, .. } = *opening;
-                    self.open(&packet, node, session, returning, out);
+            Then::Unlock { packet, .. } => tell(&packet, unlocked(&packet), out),
+            Then::Session { packet, telling, .. } => self.open(&packet, telling, out),
+            Then::Issue { packet, peer, mut issuing } => match issuing.judge(outcomes.last()) {
+                Judged::Issued(issued) => {
+                    self.step(now, Told::Renewed(&issued.node), out);
+                    tell(&packet, accepted(&packet, &peer, issued), out);
                 }
-                Err(error) => {
-                    if opening.confirmed {
-                        self.give_back_unproven(opening.packet.conn);
+                Judged::Refused(refusal) => refuse(&packet, &refusal, out),
+                Judged::Again => {
+                    let state = self.state();
+                    let signed = issuing
+                        .again(&state, peer.caller(), now)
+                        .and_then(|()| self.sign(now, &state, packet.clone(), peer, issuing));
+                    if let Err(refusal) = signed {
+                        refuse(&packet, &refusal, out);
                     }
-                    refuse(&opening.packet, &unproposed(&error), out);
-                }
-            },
-            Then::Issue(issuing) => match result {
-                Ok(outcomes) => self.judge(now, outcomes.last(), *issuing, out),
-                Err(error) => {
-                    if issuing.confirmed {
-                        self.give_back_unproven(issuing.packet.conn);
-                    }
-                    refuse(&issuing.packet, &unproposed(&error), out);
                 }
             },
         }
     }
 
-    fn judge(&mut self, now: Time, outcome: Option<&Outcome>, mut issuing: Issuing, out: &mut Vec<Out>) {
-        let node = match &issuing.purpose {
-            Purpose::Join(_) => None,
-            Purpose::Renewal { node, .. } => Some(node),
-        };
-        let refusal = match issue::verdict(outcome, node) {
-            Verdict::Answer(node, letter) => {
-                let key = letter.leaf.spki;
-                return self.accept(&issuing.packet, &issuing.request, node, key, out);
-            }
-            Verdict::Refused(refusal) => refusal,
-            Verdict::Again if issuing.again => Refusal::IssuanceStale,
-            Verdict::Again => {
-                issuing.again = true;
-                let state = self.state();
-                let Some(conn) = self.conns.get(&issuing.packet.conn) else { return };
-                let packet = issuing.packet.clone();
-                let signed = issue::admit(&state, conn.caller(), &issuing.request, now).and_then(|purpose| {
-                    issuing.purpose = purpose;
-                    self.sign(now, &state, issuing)
-                });
-                if let Err(refusal) = signed {
-                    refuse(&packet, &refusal, out);
-                }
-                return;
-            }
-        };
-        refuse(&issuing.packet, &refusal, out);
+    /// When [`time`](Self::time) has something to do next, by the manager's clock.
+    pub fn next_deadline(&self) -> Option<Time> {
+        self.sessions.next_deadline().filter(|_| self.up)
     }
 
-    /// What a change of state means for sessions and connections.
-    fn watch(&mut self, before: &State, after: &State, out: &mut Vec<Out>) {
-        for (id, old) in &before.nodes {
-            let removed = after.node(id).is_none();
-            if removed || after.node(id).is_some_and(|new| new.cut != old.cut) {
-                let node = id.clone();
-                let reason = if removed { Unauthorized::Removed { node } } else { Unauthorized::Withdrawn { node } };
-                if removed {
-                    self.sessions.forget(id);
-                }
-                self.end(id, &Refusal::Peer(reason), out);
-                self.cut(id);
-            }
-        }
-        for node in self.streams.keys().cloned().collect::<Vec<_>>() {
-            self.push(&node, out);
-        }
-    }
-
-    fn cut(&mut self, node: &NodeId) {
-        self.conns.retain(|_, conn| conn.leaf.as_ref().is_none_or(|(leaf, _)| leaf.node != *node));
-    }
-
-    /// Lets a node that came back start over.
-    pub fn release(&mut self, node: &NodeId, out: &mut Vec<Out>) {
-        if self.streams.get(node).is_some_and(|stream| stream.returning) {
-            self.end(node, &Refusal::MustDisconnect, out);
-            self.cut(node);
-        }
-    }
-
-    /// Ends sessions whose heartbeats stopped.
-    pub fn expire(&mut self, now: Time, out: &mut Vec<Out>) {
-        for (node, row) in self.sessions.expire(now) {
-            self.end(&node, &Refusal::NotRegistered, out);
-            let seen = row.last_contact.unwrap_or(now);
-            self.ask(Command::Presence { node, down: true, seen });
-        }
+    /// Time has passed.
+    pub fn time(&mut self, now: Time, out: &mut Vec<Tell>) {
+        self.step(now, Told::Time, out);
     }
 
     /// Collects what has outlived its time.
     pub fn collect(&mut self, now: Time) {
-        let state = self.state();
-        let nodes = state.collectable(now);
-        if !nodes.is_empty() || state.removals_ended(now) {
-            self.ask(Command::Collect { nodes });
+        for command in collect::due(&self.state(), now) {
+            self.ask(command);
         }
     }
 
-    /// A machine is gone, and its connections with it.
-    pub fn hang_up(&mut self, machine: usize, boot: u32) {
-        self.conns.retain(|_, conn| (conn.machine, conn.boot) != (machine, boot));
-    }
-
-    fn project(&mut self) {
-        for entry in self.log.log_entries(self.projected, usize::MAX) {
-            self.projected = entry.seq + 1;
-            match LogRecord::decode(&entry.bytes) {
-                Ok(record) => drop(self.logged.insert(record.certificate)),
-                Err(error) => self.demand(false, &format!("an entry of the issuance log can be read: {error}")),
+    /// A connection is closed, and its stream with it.
+    pub fn close(&mut self, id: ConnId) {
+        let Some(conn) = self.conns.remove(&id) else { return };
+        if let Some(list) = self.by_machine.get_mut(&conn.machine) {
+            list.remove(&id);
+        }
+        let Some(node) = conn.peer.node() else { return };
+        if let Some(list) = self.by_node.get_mut(node) {
+            list.remove(&id);
+            if list.is_empty() {
+                self.by_node.remove(node);
             }
         }
-    }
-
-    fn check(&mut self, state: &State) {
-        if let Err(broken) = invariant::check(state) {
-            self.demand(false, &broken.to_string());
+        if self.streams.get(node).is_some_and(|stream| stream.conn == id) {
+            self.streams.remove(node);
         }
     }
 
-    fn demand(&mut self, holds: bool, what: &str) {
-        if !holds && self.broken.is_none() {
-            self.broken = Some(what.to_owned());
+    /// A machine is gone, and the connections of its lives up to this one with it.
+    pub fn hang_up(&mut self, machine: usize, boot: u32) {
+        let list = self.by_machine.get(&machine).cloned().unwrap_or_default();
+        for id in list {
+            if self.conns.get(&id).is_some_and(|conn| conn.boot <= boot || conn.boot == u32::MAX) {
+                self.close(id);
+            }
         }
     }
 }
 
 impl Stream {
-    fn end(self, failure: Failure, out: &mut Vec<Out>) {
+    fn end(self, failure: Failure, out: &mut Vec<Tell>) {
         let input = Input::SessionEnded { session: self.number, failure };
-        out.push(Out::Tell { conn: self.conn, machine: self.machine, boot: self.boot, input });
+        out.push(Tell { conn: self.conn, machine: self.machine, boot: self.boot, input });
     }
 }
 
-fn tell(packet: &Packet, input: Option<Input>, out: &mut Vec<Out>) {
+/// That the leaf of this connection was seen in use, if that is to be committed yet.
+fn confirmation(peer: &Peer) -> Vec<Command> {
+    peer.take_unproven().map(|(node, serial)| Command::Confirm { node, serial }).into_iter().collect()
+}
+
+fn issuer(peer: &Peer) -> Option<IssuerHash> {
+    match peer.caller() {
+        Caller::Identified(leaf, _) => Some(leaf.issuer),
+        Caller::Anonymous | Caller::Forwarded { .. } => None,
+    }
+}
+
+fn accepted(packet: &Packet, peer: &Peer, issued: Issued) -> Option<Input> {
+    let Call::Issue { request, csr, .. } = &packet.call else { return None };
+    let accepted = Accepted { csr: csr.clone(), node: issued.node.to_string() };
+    peer.remember(issued.node, issued.letter.leaf.spki);
+    Some(Input::Issued { request: *request, result: Ok(accepted) })
+}
+
+fn unlocked(packet: &Packet) -> Option<Input> {
+    let Call::UnlockKey { request } = &packet.call else { return None };
+    Some(Input::Unlocked { request: *request, result: Ok(()) })
+}
+
+fn tell(packet: &Packet, input: Option<Input>, out: &mut Vec<Tell>) {
     if let Some(input) = input {
-        out.push(Out::Tell { conn: packet.conn, machine: packet.machine, boot: packet.boot, input });
+        out.push(Tell { conn: packet.conn, machine: packet.machine, boot: packet.boot, input });
     }
 }
 
-fn refuse(packet: &Packet, refusal: &Refusal, out: &mut Vec<Out>) {
+fn refuse(packet: &Packet, refusal: &Refusal, out: &mut Vec<Tell>) {
     tell(packet, packet.call.failed(status(refusal)), out);
 }
 
@@ -646,11 +567,6 @@ fn status(refusal: &Refusal) -> Failure {
     Failure::new(FailureKind::Status(status.code()), status.message())
 }
 
-fn unproposed(error: &ProposeError) -> Refusal {
-    match error {
-        ProposeError::Unavailable { retry_after } => Refusal::Busy { retry_after: *retry_after },
-        ProposeError::Unknown => Refusal::OutcomeUnknown,
-        ProposeError::NotLeader { .. } => Refusal::LeaderLost,
-        _ => Refusal::SignerStopped,
-    }
+fn reset() -> Failure {
+    Failure::new(FailureKind::Connect, "connection reset")
 }

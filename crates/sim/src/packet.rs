@@ -38,7 +38,7 @@ pub enum Who {
 pub struct Packet {
     /// Which machine.
     pub machine: usize,
-    /// Which of its lives.
+    /// Which of its lives; [`u32::MAX`] for a copy, whose answers go to nobody.
     pub boot: u32,
     /// On which connection.
     pub conn: ConnId,
@@ -115,6 +115,11 @@ impl Call {
             Self::Beat { session, .. } => Input::Heartbeat { session: *session, result: Err(failure) },
             Self::Clock { .. } => return None,
         })
+    }
+
+    /// Whether its connection is made for it alone.
+    pub const fn is_alone(&self) -> bool {
+        matches!(self, Self::Root | Self::UnlockKey { .. } | Self::Clock { verified: false, .. })
     }
 
     /// For the trace.

@@ -7,16 +7,15 @@ use std::time::Duration;
 use cluster::settings::Settings;
 use cluster::tokens::WORKER_ROW;
 use manager::bootstrap::{Bootstrap, Params};
-use manager::issue::Signing;
+use manager::collect::COLLECT_PERIOD;
 use pki::digest::Digest;
 use pki::time::Time;
-use replica::Handle;
 use replica::model::{Faults, ModelLog};
 use swarmpki::plan::{Failure, FailureKind, Input, Timer};
 
 use crate::chance::Chance;
 use crate::machine::{Act, Disk, Hands, Machine};
-use crate::manager::{Manager, Out};
+use crate::manager::{Manager, Tell};
 use crate::packet::{Call, ConnId, Packet};
 use crate::signer::Key;
 
@@ -24,10 +23,6 @@ use crate::signer::Key;
 pub const START: Time = Time::from_unix_secs(1_795_000_000);
 /// How long a caller waits for an answer. Source: pki.md 1.
 const CALL_DEADLINE: Duration = Duration::from_secs(5);
-/// How often the manager looks for sessions that ended.
-const EXPIRE_EVERY: Duration = Duration::from_secs(5);
-/// How often the manager collects.
-const COLLECT_EVERY: Duration = Duration::from_secs(600);
 /// Where the manager listens.
 pub const MANAGER: &str = "manager:2377";
 /// The manager's machine.
@@ -66,9 +61,10 @@ enum Event {
     Arrive(Box<Packet>),
     Tell { machine: usize, boot: u32, conn: ConnId, input: Input },
     Commit,
-    Expire,
+    Deadline,
     Collect,
-    Release(pki::identity::NodeId),
+    Close(ConnId),
+    HangUp { machine: usize, boot: u32 },
     Boot(usize),
     Heal(usize),
     Wipe(usize),
@@ -104,6 +100,8 @@ pub struct World {
     sequence: u64,
     conns: ConnId,
     committing: bool,
+    /// When the manager looks for what its time ends.
+    deadline: Option<Time>,
     fifo: BTreeMap<ConnId, Time>,
 }
 
@@ -128,12 +126,7 @@ impl World {
         let params = Params { addr: MANAGER.to_owned(), availability, settings };
         let begun = Bootstrap::prepare(params, &bytes, START).map_err(|error| error.to_string())?;
         let log = ModelLog::create(chance.draw(), START, begun.command);
-        let state = log.state();
-        let root = state.roots.signing().ok_or("the cluster did not begin")?;
-        let key =
-            root.key.as_ref().and_then(|key| Key::from_pkcs8(key.expose())).ok_or("the root's key is not there")?;
-        let signing = Signing::with(root, Arc::new(key), START)?;
-        let manager = Manager::new(log, signing, Chance::new(chance.draw()), START);
+        let manager = Manager::new(log, Chance::new(chance.draw()), START);
         let mut first = Machine::new(FIRST, 0);
         let key = Key::from_pkcs8(begun.key.pkcs8_der().expose()).ok_or("the first key is not there")?;
         first.disk.trust = Some(begun.trust);
@@ -155,11 +148,11 @@ impl World {
             sequence: 0,
             conns: 0,
             committing: false,
+            deadline: None,
             fifo: BTreeMap::new(),
         };
         world.boot(FIRST);
-        world.after(EXPIRE_EVERY, Event::Expire);
-        world.after(COLLECT_EVERY, Event::Collect);
+        world.after(COLLECT_PERIOD, Event::Collect);
         Ok(world)
     }
 
@@ -179,7 +172,7 @@ impl World {
             self.now = at;
             self.events += 1;
             self.handle(event);
-            if let Some(broken) = self.manager.broken.take() {
+            if let Some(broken) = self.manager.ledger.broken.take() {
                 self.broken = Some(broken);
             }
         }
@@ -237,8 +230,12 @@ impl World {
             self.manager.crash(&mut out);
         }
         if let Some(machine) = self.machines.get_mut(index) {
-            self.manager.hang_up(index, machine.boot);
+            let boot = machine.boot;
+            self.manager.hang_up(index, boot);
             machine.crash();
+            // What is on its way opens connections to nobody.
+            let longest = self.weather.delay;
+            self.after(longest, Event::HangUp { machine: index, boot });
         }
         self.carry(out);
     }
@@ -355,28 +352,30 @@ impl World {
                     self.carry(out);
                 }
             }
-            Event::Expire => {
+            Event::Deadline => {
+                if self.deadline.is_some_and(|at| at <= self.now) {
+                    self.deadline = None;
+                }
                 if self.manager.up {
                     let mut out = Vec::new();
                     let clock = self.manager_clock();
-                    self.manager.expire(clock, &mut out);
+                    self.manager.time(clock, &mut out);
                     self.carry(out);
                 }
-                self.after(EXPIRE_EVERY, Event::Expire);
             }
             Event::Collect => {
+                self.fifo.retain(|_, at| *at > self.now);
                 if self.manager.up {
                     let clock = self.manager_clock();
                     self.manager.collect(clock);
                     self.commit_soon();
                 }
-                self.after(COLLECT_EVERY, Event::Collect);
+                self.after(COLLECT_PERIOD, Event::Collect);
             }
-            Event::Release(node) => {
-                let mut out = Vec::new();
-                self.manager.release(&node, &mut out);
-                self.carry(out);
+            Event::Close(conn) => {
+                self.manager.close(conn);
             }
+            Event::HangUp { machine, boot } => self.manager.hang_up(machine, boot),
         }
     }
 
@@ -417,6 +416,11 @@ impl World {
                     let at = self.machines[index].clock(self.now);
                     self.send(Packet { machine: index, boot, conn, dial, at, call });
                 }
+                Act::Close(conn) => {
+                    // After whatever was sent on it.
+                    let longest = self.weather.delay;
+                    self.after(longest, Event::Close(conn));
+                }
                 Act::Crashed => {
                     self.crash(index);
                     let off = self.chance.span(Duration::from_secs(1), Duration::from_secs(60));
@@ -439,7 +443,7 @@ impl World {
         }
         if matches!(packet.call, Call::Issue { .. }) && self.chance.in_thousand(self.weather.twice) {
             // The copy's answers go to nobody.
-            let copy = Packet { machine: usize::MAX, ..packet.clone() };
+            let copy = Packet { boot: u32::MAX, ..packet.clone() };
             let way = self.way();
             self.after(way, Event::Arrive(Box::new(copy)));
         }
@@ -455,27 +459,33 @@ impl World {
     }
 
     /// Carries what the manager has to say.
-    fn carry(&mut self, out: Vec<Out>) {
-        for out in out {
-            match out {
-                Out::Release(node, span) => self.after(span, Event::Release(node)),
-                Out::Tell { conn, machine, boot, input } => {
-                    let lost = machine != FIRST && self.chance.in_thousand(self.weather.lost);
-                    let (input, way) = if lost || self.cut.contains(&machine) {
-                        (unheard(input), CALL_DEADLINE)
-                    } else {
-                        (Some(input), self.way())
-                    };
-                    let Some(input) = input else { continue };
-                    // What is sent on one connection arrives in its order.
-                    let earliest = self.fifo.get(&conn).copied().unwrap_or(START);
-                    let at = self.now.saturating_add(way).max(earliest);
-                    self.fifo.insert(conn, at);
-                    self.at(at, Event::Tell { machine, boot, conn, input });
-                }
-            }
+    fn carry(&mut self, out: Vec<Tell>) {
+        for Tell { conn, machine, boot, input } in out {
+            let lost = machine != FIRST && self.chance.in_thousand(self.weather.lost);
+            let (input, way) = if lost || self.cut.contains(&machine) {
+                (unheard(input), CALL_DEADLINE)
+            } else {
+                (Some(input), self.way())
+            };
+            let Some(input) = input else { continue };
+            // What is sent on one connection arrives in its order.
+            let earliest = self.fifo.get(&conn).copied().unwrap_or(START);
+            let at = self.now.saturating_add(way).max(earliest);
+            self.fifo.insert(conn, at);
+            self.at(at, Event::Tell { machine, boot, conn, input });
         }
         self.commit_soon();
+        self.deadline_soon();
+    }
+
+    /// Wakes the manager when its clock says that something is over.
+    fn deadline_soon(&mut self) {
+        let Some(due) = self.manager.next_deadline() else { return };
+        let due = Time::from_unix_millis(due.unix_millis() - self.manager_offset_ms).max(self.now);
+        if self.deadline.is_none_or(|known| due < known) {
+            self.deadline = Some(due);
+            self.at(due, Event::Deadline);
+        }
     }
 
     fn commit_soon(&mut self) {

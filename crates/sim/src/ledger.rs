@@ -1,0 +1,106 @@
+//! What must never be, watched from outside the manager: the invariants of the state, and that nothing signed leaves before
+//! it is in the log, nor is missing from it after a restart.
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
+
+use cluster::format::LogRecord;
+use cluster::log::LogHead;
+use cluster::{State, invariant};
+use replica::Handle;
+use replica::model::ModelLog;
+
+/// How many entries of the log go by between two looks at all nodes: one for so many nodes, so that a look costs each entry
+/// the same in a cluster of any size. A small cluster is looked at after every entry.
+const NODES_A_LOOK: usize = 32;
+
+/// What was seen.
+pub struct Ledger {
+    /// What must never be, and was.
+    pub broken: Option<String>,
+    looked: Arc<State>,
+    since: usize,
+    logged: BTreeSet<Vec<u8>>,
+    projected: u64,
+    answered: BTreeSet<Vec<u8>>,
+}
+
+impl Ledger {
+    /// Nothing seen yet.
+    pub fn new() -> Self {
+        Self {
+            broken: None,
+            looked: Arc::new(State::empty()),
+            since: 0,
+            logged: BTreeSet::new(),
+            projected: 0,
+            answered: BTreeSet::new(),
+        }
+    }
+
+    /// The manager has started from what is in its log.
+    pub fn started(&mut self, log: &ModelLog) {
+        let state = log.state();
+        self.look(&state);
+        self.logged.clear();
+        self.projected = 0;
+        self.project(log);
+        let mut head = LogHead::default();
+        for entry in log.log_entries(0, usize::MAX) {
+            head.append(&entry.bytes);
+        }
+        self.demand(head == state.log, || "the issuance log fits its frontier after a restart".to_owned());
+        let kept = self.answered.is_subset(&self.logged);
+        self.demand(kept, || "what was answered is in the log after a restart".to_owned());
+    }
+
+    /// An entry was applied.
+    pub fn applied(&mut self, log: &ModelLog) {
+        self.project(log);
+        self.since += 1;
+        let state = log.state();
+        if self.since > state.nodes.len() / NODES_A_LOOK {
+            self.look(&state);
+        }
+    }
+
+    /// A certificate leaves the manager.
+    pub fn answers(&mut self, certificate: &[u8]) {
+        let committed = self.logged.contains(certificate);
+        self.demand(committed, || "nothing signed leaves before it is in the log".to_owned());
+        self.answered.insert(certificate.to_vec());
+    }
+
+    /// Looks at all nodes now.
+    pub fn look(&mut self, state: &Arc<State>) {
+        self.since = 0;
+        let held = invariant::check(state).and_then(|()| invariant::check_step(&self.looked, state));
+        if let Err(broken) = held {
+            self.demand(false, || broken.to_string());
+        }
+        self.looked = Arc::clone(state);
+    }
+
+    /// Notes what must hold.
+    pub fn demand(&mut self, holds: bool, what: impl FnOnce() -> String) {
+        if !holds && self.broken.is_none() {
+            self.broken = Some(what());
+        }
+    }
+
+    fn project(&mut self, log: &ModelLog) {
+        for entry in log.log_entries(self.projected, usize::MAX) {
+            self.projected = entry.seq + 1;
+            match LogRecord::decode(&entry.bytes) {
+                Ok(record) => drop(self.logged.insert(record.certificate)),
+                Err(error) => self.demand(false, || format!("an entry of the issuance log can be read: {error}")),
+            }
+        }
+    }
+}
+
+impl Default for Ledger {
+    fn default() -> Self {
+        Self::new()
+    }
+}
