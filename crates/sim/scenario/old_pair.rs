@@ -26,7 +26,7 @@ fn an_old_pair_put_back_comes_back_by_itself() {
     let trust = world.machines[node].disk.trust.clone().unwrap();
     let identity = Identity { chain, key, trust };
     let own = world.machines[0].live.clone().unwrap();
-    let leaf = judge_client(&world.manager.state(), &own.trust, &identity, world.now).unwrap();
+    let leaf = judge_client(&world.manager.known, &world.manager.state(), &own.trust, &identity, world.now).unwrap();
     let standing = world.manager.state().standing(&leaf, world.now);
     assert_eq!(standing, Standing::Quarantined { cut: 0, reason: Quarantine::Replaced });
     world.boot(node);

@@ -1,4 +1,10 @@
 //! What TLS decides, without TLS: each side's chain against the other's anchors, by the functions of the product.
+//!
+//! A path that was found is [known](Known) again as long as every certificate of it is valid: thousands of nodes look at one
+//! manager, and each leaf comes again and again.
+
+use std::collections::BTreeMap;
+use std::sync::{Mutex, PoisonError};
 
 use pki::key::Signer as _;
 
@@ -6,6 +12,7 @@ use cluster::State;
 use cluster::authorize::Presented;
 use cluster::node::IssuerHash;
 use pki::bundle::TrustBundle;
+use pki::certificate::{Certificate, IssuerId};
 use pki::chain::{ChainError, Usage, reaches};
 use pki::identity::Role;
 use pki::time::Time;
@@ -13,11 +20,50 @@ use swarmpki::plan::{Failure, FailureKind};
 
 use crate::packet::{Identity, Who};
 
+/// Paths that were found.
+#[derive(Default)]
+pub struct Known(Mutex<BTreeMap<[u8; 32], IssuerId>>);
+
+/// Paths kept; with more, all are forgotten.
+const KNOWN_MAX: usize = 65_536;
+
+impl Known {
+    /// The same as [`reaches`], from memory if it can be.
+    fn reaches(
+        &self,
+        leaf: &Certificate,
+        ladder: &[Certificate],
+        anchors: &[Certificate],
+        at: Time,
+        usage: Usage,
+    ) -> Result<IssuerId, ChainError> {
+        let valid = |certificate: &Certificate| certificate.not_before() <= at && at <= certificate.not_after();
+        if !std::iter::once(leaf).chain(ladder).chain(anchors).all(valid) {
+            return reaches(leaf, ladder, anchors, at, usage);
+        }
+        let mut bytes = vec![u8::from(matches!(usage, Usage::Server)), ladder.len() as u8];
+        for certificate in std::iter::once(leaf).chain(ladder).chain(anchors) {
+            bytes.extend_from_slice(certificate.der());
+        }
+        let key = pki::digest::sha256(&bytes);
+        let mut known = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(issuer) = known.get(&key) {
+            return Ok(issuer.clone());
+        }
+        let issuer = reaches(leaf, ladder, anchors, at, usage)?;
+        if known.len() >= KNOWN_MAX {
+            known.clear();
+        }
+        known.insert(key, issuer.clone());
+        Ok(issuer)
+    }
+}
+
 /// How a client judges the manager.
 ///
 /// # Errors
 /// As the client sees it.
-pub fn judge_manager(who: &Who, manager: &Identity, at: Time) -> Result<(), Failure> {
+pub fn judge_manager(known: &Known, who: &Who, manager: &Identity, at: Time) -> Result<(), Failure> {
     let (trust, cluster) = match who {
         Who::Stranger => return Ok(()),
         Who::Joiner(trust) => (trust, None),
@@ -27,7 +73,7 @@ pub fn judge_manager(who: &Who, manager: &Identity, at: Time) -> Result<(), Fail
     let Some((leaf, ladder)) = manager.chain.split_first() else {
         return Err(tls(FailureKind::Tls, "no certificate".to_owned()));
     };
-    reaches(leaf, ladder, trust.certificates(), at, Usage::Server).map_err(|error| {
+    known.reaches(leaf, ladder, trust.certificates(), at, Usage::Server).map_err(|error| {
         let time = matches!(
             error,
             ChainError::PathExpired
@@ -55,7 +101,13 @@ fn cluster_of(identity: &Identity) -> Option<pki::identity::ClusterId> {
 ///
 /// # Errors
 /// As the client sees it.
-pub fn judge_client(state: &State, trust: &TrustBundle, client: &Identity, now: Time) -> Result<Presented, Failure> {
+pub fn judge_client(
+    known: &Known,
+    state: &State,
+    trust: &TrustBundle,
+    client: &Identity,
+    now: Time,
+) -> Result<Presented, Failure> {
     let refused = |text: String| Failure::new(FailureKind::Tls, text);
     let (leaf, ladder) = client.chain.split_first().ok_or_else(|| refused("no certificate".to_owned()))?;
     if client.key.public().hash() != leaf.spki_hash() {
@@ -64,7 +116,8 @@ pub fn judge_client(state: &State, trust: &TrustBundle, client: &Identity, now: 
     let mut anchors = trust.certificates().to_vec();
     anchors.extend(state.roots.stragglers().iter().map(|anchor| anchor.certificate.clone()));
     let at = now.min(leaf.not_after());
-    let issuer = reaches(leaf, ladder, &anchors, at, Usage::Client).map_err(|error| refused(error.to_string()))?;
+    let issuer =
+        known.reaches(leaf, ladder, &anchors, at, Usage::Client).map_err(|error| refused(error.to_string()))?;
     let subject = leaf.node_subject().map_err(|error| refused(error.to_string()))?;
     Ok(Presented {
         cluster: subject.cluster,

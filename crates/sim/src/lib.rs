@@ -10,6 +10,7 @@
 //! `cargo run -p swarmpki-sim -- --seed 0x5eed`
 
 pub mod chance;
+pub mod fleet;
 pub mod handshake;
 pub mod ledger;
 pub mod machine;
@@ -19,4 +20,5 @@ pub mod run;
 pub mod signer;
 pub mod world;
 
+pub use fleet::Fleet;
 pub use run::{Config, Failed, Summary, run};

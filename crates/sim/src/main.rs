@@ -1,26 +1,49 @@
-//! Runs simulated clusters: `swarmpki-sim [--seed N] [--seeds N] [--nodes N] [--steps N]`.
+//! Runs simulated clusters: small ones in which everything goes wrong, or with `--fleet` a large one.
 #![allow(clippy::print_stdout, clippy::print_stderr)]
 
 use std::process::ExitCode;
+use std::time::{Duration, Instant};
 
-use swarmpki_sim::{Config, run};
+use swarmpki_sim::{Config, Failed, Fleet, Summary, fleet, run};
 
-const USAGE: &str = "usage: swarmpki-sim [--seed SEED] [--seeds HOW-MANY] [--nodes MACHINES] [--steps FAULTS]";
+const USAGE: &str = "\
+usage: swarmpki-sim [--seed SEED] [--seeds HOW-MANY] [--nodes MACHINES] [--steps FAULTS]
+       swarmpki-sim --fleet MACHINES [--seed SEED] [--seeds HOW-MANY] [--asleep MACHINES] [--restarts HOW-MANY]
+                    [--skew SECONDS] [--lost IN-A-THOUSAND]";
+
+/// What to run.
+#[derive(Clone)]
+enum Kind {
+    Small(Config),
+    Large(Fleet),
+}
+
+impl Kind {
+    fn run(&self, seed: u64) -> Result<Summary, Failed> {
+        match self {
+            Self::Small(config) => run(&Config { seed, ..*config }),
+            Self::Large(large) => fleet::run(&Fleet { seed, ..large.clone() }),
+        }
+    }
+}
 
 fn main() -> ExitCode {
-    let Some((first, seeds)) = arguments(std::env::args().skip(1)) else {
+    let words: Vec<String> = std::env::args().skip(1).collect();
+    let Some((kind, first, seeds)) = arguments(&words) else {
         eprintln!("{USAGE}");
         return ExitCode::from(2);
     };
-    for seed in (0..seeds).map(|n| first.seed.wrapping_add(n)) {
-        match run(&Config { seed, ..first }) {
+    for seed in (0..seeds).map(|n| first.wrapping_add(n)) {
+        let began = Instant::now();
+        match kind.run(seed) {
             Ok(summary) => println!(
-                "seed {seed:#x}: {} events, {} signatures, {} nodes, {} removed, {} min; trace {:016x}",
+                "seed {seed:#x}: {} events, {} signatures, {} nodes, {} removed, {} min in {:.1} s; trace {:016x}",
                 summary.events,
                 summary.issued,
                 summary.nodes,
                 summary.removed,
                 summary.lasted.as_secs() / 60,
+                began.elapsed().as_secs_f64(),
                 summary.trace
             ),
             Err(failed) => {
@@ -28,7 +51,7 @@ fn main() -> ExitCode {
                     eprintln!("{line}");
                 }
                 eprintln!("{}", failed.what);
-                eprintln!("rerun: cargo xtask sim --seed {seed:#x}");
+                eprintln!("rerun: {}", rerun(&words, seed));
                 return ExitCode::FAILURE;
             }
         }
@@ -36,25 +59,64 @@ fn main() -> ExitCode {
     ExitCode::SUCCESS
 }
 
-fn arguments(mut words: impl Iterator<Item = String>) -> Option<(Config, u64)> {
+/// The command that runs this seed alone, in the same way.
+fn rerun(words: &[String], seed: u64) -> String {
+    let pairs = words.chunks(2).filter(|pair| !matches!(pair, [word, _] if word == "--seed" || word == "--seeds"));
+    let others: String = pairs.flatten().map(|word| format!(" {word}")).collect();
+    if others.is_empty() {
+        return format!("cargo xtask sim --seed {seed:#x}");
+    }
+    format!("cargo run -p swarmpki-sim -- --seed {seed:#x}{others}")
+}
+
+fn arguments(words: &[String]) -> Option<(Kind, u64, u64)> {
     let mut config = Config::default();
-    let mut seeds = 1;
-    while let Some(word) = words.next() {
-        let value = number(&words.next()?)?;
+    let mut large = Fleet::default();
+    let mut is_large = false;
+    let (mut seed, mut seeds) = (config.seed, 1);
+    for pair in words.chunks(2) {
+        let [word, value] = pair else { return None };
+        let value = number(value)?;
+        let count = usize::try_from(value).ok()?;
         match word.as_str() {
-            "--seed" => config.seed = value,
+            "--seed" => seed = value,
             "--seeds" => seeds = value,
-            "--nodes" => config.nodes = usize::try_from(value).ok()?,
-            "--steps" => config.steps = usize::try_from(value).ok()?,
+            "--nodes" => config.nodes = count,
+            "--steps" => config.steps = count,
+            "--fleet" => {
+                is_large = true;
+                large.nodes = count;
+            }
+            "--asleep" => large.asleep = count,
+            "--restarts" => large.restarts = fleet::evenly(count, large.lasts),
+            "--skew" => large.skew_max = Duration::from_secs(value),
+            "--lost" => large.lost = value,
             _ => return None,
         }
     }
-    Some((config, seeds))
+    Some((if is_large { Kind::Large(large) } else { Kind::Small(config) }, seed, seeds))
 }
 
 fn number(text: &str) -> Option<u64> {
     match text.strip_prefix("0x") {
         Some(hex) => u64::from_str_radix(hex, 16).ok(),
         None => text.parse().ok(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_failure_names_the_run_that_failed() {
+        let words = |text: &str| text.split_whitespace().map(str::to_owned).collect::<Vec<_>>();
+        let check = |given: &str, expected: &str| assert_eq!(rerun(&words(given), 0x5eed), expected);
+        check("", "cargo xtask sim --seed 0x5eed");
+        check("--seed 1 --seeds 100", "cargo xtask sim --seed 0x5eed");
+        check("--seeds 9 --nodes 3", "cargo run -p swarmpki-sim -- --seed 0x5eed --nodes 3");
+        check("--fleet 100 --seed 7 --lost 5", "cargo run -p swarmpki-sim -- --seed 0x5eed --fleet 100 --lost 5");
+        assert!(arguments(&words("--fleet")).is_none(), "a word without its value");
+        assert!(arguments(&words("--flat 1")).is_none(), "an unknown word");
     }
 }

@@ -28,7 +28,7 @@ use swarmpki::plan::{Accepted, Answer, Failure, FailureKind, Input};
 use wire::status::{Refusal, Unauthorized};
 
 use crate::chance::Chance;
-use crate::handshake::{judge_client, judge_manager};
+use crate::handshake::{Known, judge_client, judge_manager};
 use crate::ledger::Ledger;
 use crate::packet::{Call, ConnId, Identity, Packet, Who};
 use crate::signer::Key;
@@ -55,6 +55,8 @@ pub struct Manager {
     pub up: bool,
     /// What must never be.
     pub ledger: Ledger,
+    /// Paths of certificates that were found.
+    pub known: Known,
     signing: Option<Signing>,
     chance: Chance,
     conns: BTreeMap<ConnId, Conn>,
@@ -112,6 +114,7 @@ impl Manager {
             sessions: Sessions::default(),
             up: false,
             ledger: Ledger::new(),
+            known: Known::default(),
             signing: None,
             chance,
             conns: BTreeMap::new(),
@@ -205,11 +208,11 @@ impl Manager {
         }
         let who = packet.dial.as_ref().ok_or_else(reset)?;
         let own = own.ok_or_else(reset)?;
-        judge_manager(who, own, packet.at)?;
+        judge_manager(&self.known, who, own, packet.at)?;
         let state = self.state();
         let leaf = match who {
             Who::Node(identity) => {
-                let leaf = judge_client(&state, &own.trust, identity, now)?;
+                let leaf = judge_client(&self.known, &state, &own.trust, identity, now)?;
                 let standing = state.standing(&leaf, now);
                 Some((leaf, standing))
             }
@@ -366,7 +369,7 @@ impl Manager {
     /// Sends what a session's stream says next.
     fn wake(&mut self, node: &NodeId, out: &mut Vec<Tell>) {
         let Some(stream) = self.streams.get_mut(node) else { return };
-        match stream.telling.next(&self.log.state(), self.sessions.ordered(node)) {
+        match stream.telling.next(&self.log.state(), self.sessions.ordered(node), false) {
             Next::Say(message) => {
                 let input = Input::Message { session: stream.number, message };
                 out.push(Tell { conn: stream.conn, machine: stream.machine, boot: stream.boot, input });

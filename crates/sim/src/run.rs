@@ -85,6 +85,14 @@ pub fn run(config: &Config) -> Result<Summary, Failed> {
         fault(&mut world, config);
         result(&world)?;
     }
+    converge(&mut world, QUIET)?;
+    refused(&mut world);
+    result(&world)?;
+    Ok(summary(&world))
+}
+
+/// Nothing goes wrong any more: after `quiet`, and a little more if need be, everybody is well.
+pub(crate) fn converge(world: &mut World, quiet: Duration) -> Result<(), Failed> {
     world.note(FIRST, "calm", String::new);
     world.calm();
     for index in 0..world.machines.len() {
@@ -92,34 +100,39 @@ pub fn run(config: &Config) -> Result<Summary, Failed> {
             world.boot_after(index, MINUTE);
         }
     }
-    world.run_for(QUIET);
-    result(&world)?;
-    let mut missing = unwell(&world);
+    world.run_for(quiet);
+    result(world)?;
+    let mut missing = unwell(world);
     for _ in 0..LOOKS_MAX {
         if missing.is_none() {
             break;
         }
         world.run_for(LOOK_EVERY);
-        result(&world)?;
-        missing = unwell(&world);
+        result(world)?;
+        missing = unwell(world);
     }
     if let Some(missing) = missing {
         return Err(Failed { what: format!("it does not converge: {missing}"), lines: world.last_lines() });
     }
-    refused(&mut world);
-    result(&world)?;
     let state = world.manager.state();
-    Ok(Summary {
+    world.manager.ledger.look(&state);
+    world.run_for(Duration::ZERO);
+    result(world)
+}
+
+pub(crate) fn summary(world: &World) -> Summary {
+    let state = world.manager.state();
+    Summary {
         trace: world.trace,
         events: world.events,
         issued: state.log_size(),
         nodes: state.finished().count(),
         removed: world.removed.len(),
         lasted: world.now.since(crate::world::START),
-    })
+    }
 }
 
-fn result(world: &World) -> Result<(), Failed> {
+pub(crate) fn result(world: &World) -> Result<(), Failed> {
     match &world.broken {
         Some(what) => Err(Failed { what: what.clone(), lines: world.last_lines() }),
         None => Ok(()),
@@ -279,7 +292,7 @@ fn unwell(world: &World) -> Option<String> {
         }
         // The session may still stand on the leaf before: an ordinary renewal cuts nothing.
         let own = world.machines[FIRST].live.as_ref()?;
-        let standing = judge_client(&state, &own.trust, identity, world.manager_clock())
+        let standing = judge_client(&world.manager.known, &state, &own.trust, identity, world.manager_clock())
             .map(|leaf| state.standing(&leaf, world.manager_clock()));
         if !matches!(standing, Ok(Standing::Admitted { .. })) {
             return Some(format!("the leaf of machine {index} would not be let in: {standing:?}"));
@@ -296,7 +309,7 @@ fn refused(world: &mut World) {
     let Some(own) = world.machines[FIRST].live.clone() else { return };
     let mut callers = Vec::new();
     for (index, identity) in &world.removed {
-        if let Ok(leaf) = judge_client(&state, &own.trust, identity, now)
+        if let Ok(leaf) = judge_client(&world.manager.known, &state, &own.trust, identity, now)
             && state.node(&leaf.node).is_none()
         {
             callers.push((format!("machine {index}, removed"), leaf));
@@ -304,7 +317,7 @@ fn refused(world: &mut World) {
     }
     for machine in &world.machines {
         let Some(identity) = &machine.live else { continue };
-        if let Ok(mut leaf) = judge_client(&state, &own.trust, identity, now) {
+        if let Ok(mut leaf) = judge_client(&world.manager.known, &state, &own.trust, identity, now) {
             leaf.serial = Serial::from_random(world.chance.bytes());
             callers.push((format!("a forged leaf of machine {}", machine.index), leaf));
         }

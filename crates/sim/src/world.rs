@@ -66,6 +66,7 @@ enum Event {
     Close(ConnId),
     HangUp { machine: usize, boot: u32 },
     Boot(usize),
+    Crash(usize),
     Heal(usize),
     Wipe(usize),
 }
@@ -96,7 +97,7 @@ pub struct World {
     pub events: u64,
     /// What a failure shows.
     lines: VecDeque<String>,
-    queue: BTreeMap<(Time, u64), Event>,
+    queue: BTreeMap<(Time, u64), Box<Event>>,
     sequence: u64,
     conns: ConnId,
     committing: bool,
@@ -111,12 +112,20 @@ impl World {
     /// # Errors
     /// If the cluster cannot begin: that must never be.
     pub fn new(seed: u64) -> Result<Self, String> {
-        let mut chance = Chance::new(seed);
         let settings = Settings {
             node_cert_expiry: Duration::from_secs(3600),
             heartbeat: Duration::from_secs(60),
             ..Settings::default()
         };
+        Self::with(seed, settings)
+    }
+
+    /// The same with settings given.
+    ///
+    /// # Errors
+    /// If the cluster cannot begin: that must never be.
+    pub fn with(seed: u64, settings: Settings) -> Result<Self, String> {
+        let mut chance = Chance::new(seed);
         let source = Mutex::new(Chance::new(chance.draw()));
         let bytes = manager::Chance::new(move |bytes| {
             source.lock().unwrap_or_else(PoisonError::into_inner).fill(bytes);
@@ -164,18 +173,16 @@ impl World {
     /// Runs until `end`, or until something is broken.
     pub fn run_until(&mut self, end: Time) {
         while self.broken.is_none() {
-            let Some((&(at, sequence), _)) = self.queue.first_key_value() else { break };
-            if at > end {
+            if self.queue.first_key_value().is_none_or(|(&(at, _), _)| at > end) {
                 break;
             }
-            let Some(event) = self.queue.remove(&(at, sequence)) else { break };
+            let Some(((at, _), event)) = self.queue.pop_first() else { break };
             self.now = at;
             self.events += 1;
-            self.handle(event);
-            if let Some(broken) = self.manager.ledger.broken.take() {
-                self.broken = Some(broken);
-            }
+            self.handle(*event);
+            self.broken = self.broken.take().or_else(|| self.manager.ledger.broken.take());
         }
+        self.broken = self.broken.take().or_else(|| self.manager.ledger.broken.take());
         self.now = self.now.max(end);
     }
 
@@ -195,6 +202,11 @@ impl World {
         let index = self.machines.len();
         self.machines.push(Machine::new(index, offset_ms));
         index
+    }
+
+    /// Power off, after a while.
+    pub fn crash_after(&mut self, machine: usize, span: Duration) {
+        self.after(span, Event::Crash(machine));
     }
 
     /// Power on, after a while.
@@ -326,6 +338,7 @@ impl World {
                 self.boot(machine);
             }
             Event::Boot(machine) => self.boot(machine),
+            Event::Crash(machine) => self.crash(machine),
             Event::Heal(machine) => drop(self.cut.remove(&machine)),
             Event::Timer { machine, boot, timer, stamp } => {
                 let known = self.machines.get_mut(machine).filter(|known| known.boot == boot);
@@ -506,7 +519,7 @@ impl World {
 
     fn at(&mut self, at: Time, event: Event) {
         self.sequence += 1;
-        self.queue.insert((at, self.sequence), event);
+        self.queue.insert((at, self.sequence), Box::new(event));
     }
 }
 
