@@ -7,7 +7,7 @@
 //! - [`command`] all that can be asked, [`outcome`] all that can come of it;
 //! - [`state`] the parts: [`node`]s, [`roots`], [`tokens`], [`members`], [`settings`], the issuance [`log`];
 //! - [`apply`](State::apply) in one file a part: `admission`, `issuance`, `presence`, `removal`, `tokens`, `settings`;
-//! - [`rotation`] how one root replaces another;
+//! - [`rotation`] how one root replaces another, [`trust`] who can verify whom meanwhile;
 //! - [`authorize`] who may call what;
 //! - [`format`](mod@format) what all of it looks like on disk, format 1;
 //! - [`invariant`] what must hold after every step.
@@ -28,6 +28,7 @@ pub mod rotation;
 pub mod settings;
 pub mod state;
 pub mod tokens;
+pub mod trust;
 
 mod apply;
 mod presence;

@@ -94,6 +94,9 @@ pub enum Rejection {
     /// The rotation under way cannot be replaced or turned.
     #[error("the root rotation under way has to end first")]
     RotationBusy,
+    /// The ladder or bundle does not lead where it has to, or a secret for the tokens that change with it is missing.
+    #[error("the way to the new root does not lead there")]
+    Way,
     /// Nodes that the phase waits for have not done their part.
     #[error("nodes are missing for the rotation's next phase")]
     NotConverted,
@@ -121,6 +124,7 @@ impl Rejection {
             | Self::RoleFixed
             | Self::NoRotation
             | Self::RotationBusy
+            | Self::Way
             | Self::NotConverted
             | Self::Blob => false,
         }

@@ -8,7 +8,8 @@ use pki::secret::SecretBytes;
 use pki::time::Time;
 
 use crate::node::{BlobDigest, IssuerHash, Node};
-use crate::rotation::Rotation;
+use crate::rotation::{Phase, Rotation};
+use crate::trust;
 
 /// One root, or the way from one to another.
 #[derive(Clone, Debug, Default)]
@@ -60,11 +61,13 @@ impl Roots {
         self.signing().is_some_and(|root| root.issuer == *issuer)
     }
 
-    /// Whether leaves of `issuer` are those of members; others' holders may only come back.
+    /// Whether leaves of `issuer` are those of members; others' holders may only come back. Once nodes are given the root that
+    /// is gone to alone, they verify no other leaves.
     pub fn is_present(&self, issuer: &IssuerHash) -> bool {
         match self {
             Self::None => false,
             Self::Stable { root, .. } => root.issuer == *issuer,
+            Self::Rotating(rotation) if rotation.phase == Phase::Trust => rotation.to().issuer == *issuer,
             Self::Rotating(rotation) => rotation.roots().any(|root| root.issuer == *issuer),
         }
     }
@@ -84,24 +87,36 @@ impl Roots {
     /// to the root that `node` holds. Managers, and members while a root is being replaced, carry what leads to every root
     /// that somebody may hold; a new node has just fetched the root served.
     pub fn ladder_for(&self, node: Option<&Node>, role: Role) -> Vec<Certificate> {
-        let own = self.signing().map(|root| root.steps.clone()).unwrap_or_default();
+        let own = self.signing().map(|root| root.steps.as_slice()).unwrap_or_default();
         let further: Vec<Certificate> = match self {
             Self::None => Vec::new(),
             Self::Stable { root, stragglers } => match (role, node) {
-                (Role::Manager, _) => longest(stragglers),
+                (Role::Manager, _) => longest(stragglers).to_vec(),
                 (Role::Worker, None) => Vec::new(),
-                (Role::Worker, Some(node)) => behind(stragglers, node, root),
+                (Role::Worker, Some(node)) => {
+                    let late = behind(stragglers, node, |trust| root.trust == trust, |issuer| root.issuer == issuer);
+                    late.map(trust::shortest).unwrap_or_default()
+                }
             },
             Self::Rotating(rotation) => {
-                let late = node.filter(|_| role == Role::Worker).and_then(|node| held(&rotation.stragglers, node));
-                match late {
-                    Some(anchor) if rotation.back => anchor.ladder.clone(),
-                    Some(anchor) => rotation.ladder().iter().chain(&anchor.ladder).cloned().collect(),
+                let late = match (role, node) {
+                    (Role::Manager, _) => Some(longest(&rotation.stragglers)),
+                    (Role::Worker, None) => None,
+                    (Role::Worker, Some(node)) => {
+                        let trusted = |trust| rotation.holds(trust);
+                        let used = |issuer| rotation.roots().any(|root| root.issuer == issuer);
+                        behind(&rotation.stragglers, node, trusted, used)
+                    }
+                };
+                let beyond = |row: &[Certificate]| rotation.ladder().iter().chain(&rotation.onward).chain(row).cloned().collect();
+                match late.filter(|row| !row.is_empty()) {
                     None => rotation.ladder().to_vec(),
+                    Some(row) if role == Role::Manager => beyond(row),
+                    Some(row) => trust::shortest(&beyond(row)),
                 }
             }
         };
-        own.into_iter().chain(further).collect()
+        own.iter().cloned().chain(further).collect()
     }
 
     /// The trust bundle to be sent to a node; `pushed` says whether it is its turn to change, if a root is being replaced.
@@ -114,31 +129,30 @@ impl Roots {
     }
 }
 
-/// The ladder that leads to every anchor, if one does: a later rotation's anchors lie on the way to those of earlier ones.
-fn longest(anchors: &[StragglerAnchor]) -> Vec<Certificate> {
-    anchors.iter().map(|anchor| &anchor.ladder).max_by_key(|ladder| ladder.len()).cloned().unwrap_or_default()
+/// The ladder that leads to every anchor: each later rotation's steps come before those of the ones before it, so that the
+/// others are beginnings of it.
+fn longest(anchors: &[StragglerAnchor]) -> &[Certificate] {
+    anchors.iter().map(|anchor| anchor.ladder.as_slice()).max_by_key(|ladder| ladder.len()).unwrap_or_default()
 }
 
-/// What leads to the root that a node holds, if that is not today's. A node that did not say is known by its leaf.
-fn behind(anchors: &[StragglerAnchor], node: &Node, root: &Root) -> Vec<Certificate> {
+/// What leads on to the root that a node holds, if that is not one of today's: as it reports, or, of a node that did not, by
+/// the leaf it used last. If nothing tells, what leads to all of them.
+fn behind<'a>(
+    anchors: &'a [StragglerAnchor],
+    node: &Node,
+    trusted: impl Fn(BlobDigest) -> bool,
+    used: impl Fn(IssuerHash) -> bool,
+) -> Option<&'a [Certificate]> {
     let reported = node.report.as_ref().map(|report| report.trust);
-    if reported == Some(BlobDigest::of(&root.bundle)) {
-        return Vec::new();
-    }
-    if let Some(anchor) = held(anchors, node) {
-        return anchor.ladder.clone();
-    }
-    let current = node.current.as_ref().is_some_and(|leaf| leaf.issuer == root.issuer);
-    if reported.is_none() && current { Vec::new() } else { longest(anchors) }
-}
-
-/// The straggler anchor that a node holds: as it reports, or by the leaf it used last.
-fn held<'a>(anchors: &'a [StragglerAnchor], node: &Node) -> Option<&'a StragglerAnchor> {
-    let reported = node.report.as_ref().map(|report| report.trust);
-    let by_trust = anchors.iter().find(|anchor| Some(anchor.trust) == reported);
-    let by_leaf =
-        || anchors.iter().find(|anchor| node.current.as_ref().is_some_and(|leaf| leaf.issuer == anchor.issuer));
-    by_trust.or_else(|| if reported.is_none() { by_leaf() } else { None })
+    let issuer = node.current.as_ref().map(|leaf| leaf.issuer);
+    let known = match (reported, issuer) {
+        (Some(trust), _) if trusted(trust) => return None,
+        (Some(trust), _) => anchors.iter().find(|anchor| anchor.trust == trust),
+        (None, Some(issuer)) if used(issuer) => return None,
+        (None, Some(issuer)) => anchors.iter().find(|anchor| anchor.issuer == issuer),
+        (None, None) => None,
+    };
+    Some(known.map_or_else(|| longest(anchors), |anchor| &anchor.ladder))
 }
 
 /// A root of the cluster.
@@ -150,6 +164,8 @@ pub struct Root {
     pub signer: Certificate,
     /// Certificates to be sent between a leaf and the root, PEM; empty for a root that signs itself.
     pub intermediates: Vec<u8>,
+    /// Digest of the bundle, as nodes report it.
+    pub trust: BlobDigest,
     /// The root certificates of the bundle.
     pub certificates: Vec<Certificate>,
     /// The intermediates, leaf side first.
@@ -166,7 +182,8 @@ impl Root {
         let issuer = IssuerHash::of(&signer.issuer_id());
         let read = |pem: &[u8]| Certificate::parse_pem_bundle(pem).unwrap_or_default();
         let (certificates, steps) = (read(&bundle), read(&intermediates));
-        Self { bundle, signer, intermediates, certificates, steps, key, issuer }
+        let trust = BlobDigest::of(&bundle);
+        Self { bundle, signer, intermediates, trust, certificates, steps, key, issuer }
     }
 
     /// Who signs with it.
@@ -193,8 +210,11 @@ pub struct StragglerAnchor {
     pub issuer: IssuerHash,
     /// Digest of its trust bundle, as nodes report it.
     pub trust: BlobDigest,
-    /// Cross-certificates that lead from today's signer to it, leaf side first.
+    /// Cross-certificates that lead from today's root to it, leaf side first, maybe by detours. Of a root that no node can
+    /// have come to trust: to what holders of its leaves trust. Empty: holders of its leaves trust today's root already.
     pub ladder: Vec<Certificate>,
-    /// When its last leaf ends.
+    /// When the last leaf ends with which a node may come that needs it.
     pub until: Time,
+    /// It is kept until then whatever nodes reported: some may have been given it after their last word.
+    pub at_least: Time,
 }

@@ -24,7 +24,7 @@ use pki::certificate::Certificate;
 use pki::identity::NodeId;
 use pki::time::Time;
 
-pub use self::change::{Abort, Advance, RootsChange, Start};
+pub use self::change::{Abort, Advance, RootsChange, Start, steps_to};
 pub use self::progress::{Need, Progress, need};
 use crate::node::{BlobDigest, Node};
 use crate::roots::{Root, StragglerAnchor};
@@ -64,6 +64,11 @@ pub struct Rotation {
     pub aside: OrdSet<NodeId>,
     /// Roots that were gone to and given up on the way; nodes may still hold their leaves.
     pub passed: Vec<Arc<Root>>,
+    /// Trust bundles beside the old root's that nodes were told to hold alone, by digest: some may hold them still.
+    pub given: OrdSet<BlobDigest>,
+    /// Steps from where the ladder ends on to the old root, where that is not the end: what late nodes of earlier rotations
+    /// need between the ladder and their own.
+    pub onward: Vec<Certificate>,
     /// Whether joiners get the new root already.
     pub handed_over: bool,
     /// Old roots of earlier rotations, as seen from the old root.
@@ -145,6 +150,17 @@ impl Rotation {
         [&self.old, &self.new].into_iter().chain(&self.passed)
     }
 
+    /// The roots that members may hold alone.
+    pub fn trusted(&self) -> impl Iterator<Item = &Arc<Root>> {
+        let given = self.roots().skip(1).filter(|root| self.given.contains(&root.trust));
+        std::iter::once(&self.old).chain(given)
+    }
+
+    /// Whether a node that reports this trust bundle verifies every member's leaf.
+    pub(crate) fn holds(&self, trust: BlobDigest) -> bool {
+        self.roots().any(|root| root.trust == trust) || self.bundle().is_some_and(|bundle| BlobDigest::of(bundle) == trust)
+    }
+
     /// The certificates that every leaf carries now, after the intermediates of its own root.
     pub fn ladder(&self) -> &[Certificate] {
         match &self.way {
@@ -175,19 +191,16 @@ impl Rotation {
     /// root that it has left behind.
     pub fn trust_for(&self, node: &Node, pushed: bool) -> &[u8] {
         let reported = node.report.as_ref().map(|report| report.trust);
-        let reports = |bytes: &[u8]| reported == Some(BlobDigest::of(bytes));
-        let goal = match (self.phase, self.bundle()) {
-            (Phase::Widen | Phase::Renew, Some(bundle)) => Some(bundle.as_ref()),
-            (Phase::Trust, _) => Some(self.to().bundle.as_slice()),
-            (Phase::Widen | Phase::Renew, None) => None,
-        };
-        if let Some(goal) = goal.filter(|goal| pushed || reports(goal)) {
-            return goal;
+        let reports = |bytes: &[u8]| reported.is_some_and(|trust| trust == BlobDigest::of(bytes));
+        match (self.phase, self.bundle()) {
+            (Phase::Widen, Some(bundle)) if pushed || reports(bundle) => return bundle,
+            // Who missed the bundle, or joined since, needs it at once.
+            (Phase::Renew, Some(bundle)) => return bundle,
+            (Phase::Trust, _) if pushed => return &self.to().bundle,
+            (Phase::Trust, Some(bundle)) if reports(bundle) => return bundle,
+            (Phase::Widen | Phase::Renew | Phase::Trust, _) => {}
         }
-        if let Some(bundle) = self.bundle().filter(|bundle| self.phase != Phase::Widen || reports(bundle)) {
-            return bundle;
-        }
-        let held = self.roots().find(|root| reports(&root.bundle));
+        let held = reported.and_then(|trust| self.roots().find(|root| root.trust == trust));
         held.map_or(self.served().bundle.as_slice(), |root| root.bundle.as_slice())
     }
 

@@ -75,7 +75,7 @@ impl Bootstrap {
         let csr = pki::csr::request(&key).map_err(|error| failed(&error))?;
         let life = params.settings.leaf_life();
         let leaf = sign(csr.as_bytes(), &subject, chance, now, life, &issuer).map_err(|error| failed(&error))?;
-        let letter = letter(csr.into_bytes(), &leaf, Role::Manager, IssuerHash::of(&issuer.id()), now);
+        let letter = letter(csr.into_bytes(), &leaf, &[], Role::Manager, IssuerHash::of(&issuer.id()), now);
 
         let trust = issuer.trust().clone();
         let command = cluster::Command::Bootstrap(Box::new(command::Bootstrap {
@@ -110,7 +110,14 @@ fn sign(
 }
 
 /// What is kept of an issued leaf until it is used.
-pub(crate) fn letter(csr: Vec<u8>, leaf: &Certificate, role: Role, issuer: IssuerHash, now: Time) -> Letter {
+pub(crate) fn letter(
+    csr: Vec<u8>,
+    leaf: &Certificate,
+    ladder: &[Certificate],
+    role: Role,
+    issuer: IssuerHash,
+    now: Time,
+) -> Letter {
     Letter {
         csr,
         leaf: Leaf {
@@ -122,7 +129,7 @@ pub(crate) fn letter(csr: Vec<u8>, leaf: &Certificate, role: Role, issuer: Issue
             not_after: leaf.not_after(),
         },
         certificate: leaf.der().to_vec(),
-        ladder: Vec::new(),
+        ladder: ladder.iter().map(|step| step.der().to_vec()).collect(),
         issued: now,
     }
 }

@@ -1,9 +1,11 @@
 //! The operator's side: what the Engine API reads and asks for. Texts and codes are docker's (pki.md 13, 14).
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use cluster::command::{SecretBox, UpdateCluster};
 use cluster::node::Node;
+use cluster::rotation::{Policy, RootsChange};
 use cluster::settings::NODE_CERT_EXPIRY_MIN;
 use cluster::tokens::{MANAGER_ROW, WORKER_ROW};
 use cluster::{Command, Outcome, Rejection, State};
@@ -17,7 +19,9 @@ use wire::status::Refusal;
 
 use crate::issue::pipeline::refused;
 use crate::report;
-use crate::shared::Shared;
+use crate::rotate::status::Seen;
+use crate::rotate::{self, CaStatus, Decision, Rehearsal, Wish};
+use crate::shared::{Shared, cores};
 use crate::view::{ClusterSpec, ClusterView, ControlError, ManagerStatus, NodeSpec, NodeState, NodeView, Rotate};
 
 /// The operator's handle on a manager; cheap to clone.
@@ -52,8 +56,8 @@ impl<H: Handle> Control<H> {
             updated: state.cluster_updated,
             spec: ClusterSpec::from(&*state.settings),
             trust_root: String::from_utf8_lossy(&root.bundle).into_owned(),
-            issuer: signing.issuer_id(),
-            rotation_in_progress: false,
+            issuer: state.rotation().map_or(signing, |rotation| rotation.to()).issuer_id(),
+            rotation_in_progress: state.rotation().is_some(),
             worker_token: token(WORKER_ROW)?,
             manager_token: token(MANAGER_ROW)?,
             fips: facts.fips,
@@ -85,11 +89,17 @@ impl<H: Handle> Control<H> {
         self.0.seen.subscribe()
     }
 
-    /// New settings and fresh join tokens (pki.md 14).
+    /// New settings, fresh join tokens, and another root if `wish` asks for one (pki.md 12.2 and 14).
     ///
     /// # Errors
     /// The refusals of engine-api.md 2.1, in the order of 7.1.
-    pub async fn update_cluster(&self, version: u64, spec: ClusterSpec, rotate: Rotate) -> Result<(), ControlError> {
+    pub async fn update_cluster(
+        &self,
+        version: u64,
+        spec: ClusterSpec,
+        rotate: Rotate,
+        wish: &Wish,
+    ) -> Result<(), ControlError> {
         let state = self.0.handle.state();
         if !spec.node_cert_expiry.is_zero() && spec.node_cert_expiry < NODE_CERT_EXPIRY_MIN {
             return Err(Refusal::ExpiryTooShort.into());
@@ -99,9 +109,6 @@ impl<H: Handle> Control<H> {
             message: format!("{what} is not available in this version of swarmpki"),
         };
         let before = &state.settings;
-        if !spec.signing_ca_cert.is_empty() || spec.force_rotate != before.force_rotate {
-            return Err(later("rotation of the root CA"));
-        }
         let wanted = spec.settings(before);
         if wanted.external_cas != before.external_cas {
             return Err(later("an external CA"));
@@ -109,17 +116,13 @@ impl<H: Handle> Control<H> {
         if spec.autolock || rotate.unlock_key {
             return Err(later("autolock"));
         }
-        let secret = |wanted: bool| match wanted {
-            true => self.0.chance.bytes().map(|bytes| Some(SecretBox(Arc::new(JoinSecret::from_bytes(bytes))))),
-            false => Ok(None),
-        };
-        let unavailable = |_| ControlError::from(Refusal::SignerStopped);
+        let roots = self.roots_change(&state, wish, Policy::WaitForAll)?;
         let update = UpdateCluster {
             version,
             settings: Some(wanted),
-            worker_secret: secret(rotate.worker).map_err(unavailable)?,
-            manager_secret: secret(rotate.manager).map_err(unavailable)?,
-            roots: None,
+            worker_secret: self.secret(rotate.worker)?,
+            manager_secret: self.secret(rotate.manager)?,
+            roots,
         };
         let changed = update.settings.as_ref() != Some(before);
         self.ask(Command::UpdateCluster(Box::new(update)), None).await?;
@@ -132,6 +135,113 @@ impl<H: Handle> Control<H> {
             }
         }
         Ok(())
+    }
+
+    /// Begins to replace the root.
+    ///
+    /// # Errors
+    /// The refusals of engine-api.md 7.2; FAILED_PRECONDITION if a rotation is under way that this one cannot replace.
+    pub async fn rotate_root(
+        &self,
+        wish: Wish,
+        node_cert_expiry: Option<Duration>,
+        policy: Policy,
+    ) -> Result<(), ControlError> {
+        let state = self.0.handle.state();
+        let mut settings = state.settings.as_ref().clone();
+        if let Some(expiry) = node_cert_expiry {
+            if !expiry.is_zero() && expiry < NODE_CERT_EXPIRY_MIN {
+                return Err(Refusal::ExpiryTooShort.into());
+            }
+            settings.node_cert_expiry = expiry;
+        }
+        settings.force_rotate = settings.force_rotate.wrapping_add(1);
+        let wish = Wish { force_rotate: settings.force_rotate, ..wish };
+        let roots = self.roots_change(&state, &wish, policy)?;
+        // Whoever stole the key may know the tokens too.
+        let emergency = matches!(policy, Policy::Emergency { .. });
+        let update = UpdateCluster {
+            version: state.cluster_version,
+            settings: Some(settings),
+            worker_secret: self.secret(emergency)?,
+            manager_secret: self.secret(emergency)?,
+            roots,
+        };
+        self.ask(Command::UpdateCluster(Box::new(update)), None).await
+    }
+
+    /// Turns the rotation under way back.
+    ///
+    /// # Errors
+    /// FAILED_PRECONDITION if there is none, or none that can be turned.
+    pub async fn abort_rotation(&self, policy: Policy) -> Result<(), ControlError> {
+        let state = self.0.handle.state();
+        let change = rotate::turn_back(&state, policy, self.0.now())?;
+        let update = UpdateCluster {
+            version: state.cluster_version,
+            settings: None,
+            worker_secret: None,
+            manager_secret: None,
+            roots: Some(change),
+        };
+        self.ask(Command::UpdateCluster(Box::new(update)), None).await
+    }
+
+    /// How the roots stand.
+    ///
+    /// # Errors
+    /// If there is no cluster yet.
+    pub fn ca_status(&self) -> Result<CaStatus, ControlError> {
+        let state = self.0.handle.state();
+        self.seen(|seen| rotate::status(&state, seen, self.0.now())).ok_or_else(|| Refusal::SignerStarting.into())
+    }
+
+    /// How a rotation would go if it began now. Nothing changes.
+    ///
+    /// # Errors
+    /// As [`rotate_root`](Self::rotate_root).
+    pub fn rehearse_rotation(&self, wish: Wish, policy: Policy) -> Result<Rehearsal, ControlError> {
+        let state = self.0.handle.state();
+        let wish = Wish { force_rotate: state.settings.force_rotate.wrapping_add(1), ..wish };
+        let Some(change) = self.roots_change(&state, &wish, policy)? else {
+            return Err(ControlError {
+                code: tonic::Code::FailedPrecondition,
+                message: "that is the root of now: there is nothing to rotate to".to_owned(),
+            });
+        };
+        self.seen(|seen| rotate::rehearse(&state, seen, change, cores(), self.0.now()))
+    }
+
+    /// What an update asks of the roots, with everything signed that it needs.
+    fn roots_change(&self, state: &State, wish: &Wish, policy: Policy) -> Result<Option<RootsChange>, ControlError> {
+        let now = self.0.now();
+        Ok(match rotate::decide(state, wish, now)? {
+            Decision::Keep => None,
+            Decision::Abort => Some(rotate::turn_back(state, policy, now)?),
+            Decision::Given(root) => Some(rotate::prepare(state, root, false, policy, now)?),
+            Decision::Generate => {
+                let root = rotate::generate(&self.0.chance, now)?;
+                Some(rotate::prepare(state, root, true, policy, now)?)
+            }
+        })
+    }
+
+    fn secret(&self, wanted: bool) -> Result<Option<SecretBox>, ControlError> {
+        if !wanted {
+            return Ok(None);
+        }
+        let bytes = self.0.chance.bytes().map_err(|_| Refusal::SignerStopped)?;
+        Ok(Some(SecretBox(Arc::new(JoinSecret::from_bytes(bytes)))))
+    }
+
+    /// What only this manager knows of nodes.
+    fn seen<T>(&self, look: impl FnOnce(&Seen<'_>) -> T) -> T {
+        let shared = &self.0;
+        let sessions = shared.sessions();
+        let pacer = shared.pacer();
+        let stream_lost = |node: &NodeId| shared.slots.lost_at(node);
+        let last_error = |node: &NodeId| shared.last_refusal(node);
+        look(&Seen { sessions: &sessions, pacer: &pacer, stream_lost: &stream_lost, last_error: &last_error })
     }
 
     /// The operator's wish for a node.
@@ -263,6 +373,8 @@ fn refusal(rejection: &Rejection, node: Option<&NodeId>) -> Refusal {
         Rejection::Manager => node_or(|node| Refusal::RemovalOfManager { node }),
         Rejection::RoleFixed => Refusal::LastManager,
         Rejection::NoCluster => Refusal::SignerStarting,
+        // The roots changed since the update was prepared: the version says so too.
+        Rejection::NoRotation | Rejection::RotationBusy => Refusal::OutOfSequence,
         Rejection::Exists
         | Rejection::Issuer
         | Rejection::Epoch
@@ -274,8 +386,6 @@ fn refusal(rejection: &Rejection, node: Option<&NodeId>) -> Refusal {
         | Rejection::Cut
         | Rejection::Role
         | Rejection::NodeBusy
-        | Rejection::NoRotation
-        | Rejection::RotationBusy
         | Rejection::NotConverted
         | Rejection::Blob => Refusal::IssuanceStale,
     }

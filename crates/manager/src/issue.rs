@@ -22,9 +22,11 @@ use cluster::roots::Root;
 use cluster::tokens::Admission;
 use cluster::{Command, Outcome, Rejection, State};
 use pki::bundle::Issuer;
+use pki::certificate::Certificate;
 use pki::csr::{Csr, Linted};
 use pki::digest::Digest;
 use pki::identity::{NodeId, Role, Subject};
+use pki::issue::LEAF_EXPIRY_MIN;
 use pki::key::{PrivateKey, Signer};
 use pki::serial::Serial;
 use pki::time::Time;
@@ -42,6 +44,9 @@ pub struct Request {
     /// Whether the caller said that it runs swarmpki.
     pub ours: bool,
 }
+
+/// When to come back while new nodes have to wait.
+const JOIN_HELD: Duration = Duration::from_secs(2);
 
 /// What a request is for, once it is admitted.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -85,6 +90,9 @@ pub fn admit(state: &State, caller: Caller<'_>, request: &Request, now: Time) ->
     let admission = state.tokens.admit(&Digest::of(&root.bundle), fips, &request.token).ok_or(Refusal::TokenRefused)?;
     if admission.role == Role::Manager {
         return Err(if request.ours { Refusal::OneManager } else { Refusal::EngineAsManager });
+    }
+    if state.rotation().is_some_and(|rotation| rotation.holds_joins()) {
+        return Err(Refusal::Busy { retry_after: JOIN_HELD });
     }
     Ok(Purpose::Join(admission))
 }
@@ -161,13 +169,18 @@ pub fn sign(
         Purpose::Renewal { node, .. } => (node.clone(), state.node(node).ok_or(Refusal::TokenRefused)?.role),
     };
     let subject = Subject { cluster, role, node };
-    let life: Duration = state.settings.leaf_life();
+    let record = match purpose {
+        Purpose::Join(_) => None,
+        Purpose::Renewal { node, .. } => state.node(node).map(Arc::as_ref),
+    };
+    let ladder = state.roots.ladder_for(record, role);
+    let life = life(state, &ladder, now);
     let wanted = pki::issue::Leaf { subject: &subject, serial: draw.serial, now, expiry: life };
     let leaf = pki::issue::leaf(csr, &wanted, &signing.issuer).map_err(|error| {
         tracing::error!(%error, "a certificate could not be signed");
         Refusal::SignerStopped
     })?;
-    let letter = Arc::new(crate::bootstrap::letter(request.csr.clone(), &leaf, role, signing.hash, now));
+    let letter = Arc::new(crate::bootstrap::letter(request.csr.clone(), &leaf, &ladder, role, signing.hash, now));
     let premises = Premises { issuer: signing.hash, epoch: state.epoch(), signed: now };
     Ok(match purpose {
         Purpose::Join(admission) => Command::Admit(Box::new(Admit {
@@ -182,6 +195,14 @@ pub fn sign(
             Command::Renew(Box::new(Renew { node: subject.node, cut: *cut, letter, premises }))
         }
     })
+}
+
+/// The life of a leaf: as set, and not beyond what goes with it (pki.md 12.8): an engine refuses its own files at the next
+/// start when any certificate among them has ended.
+fn life(state: &State, ladder: &[Certificate], now: Time) -> Duration {
+    let set = state.settings.leaf_life();
+    let end = ladder.iter().map(Certificate::not_after).min();
+    end.map_or(set, |end| set.min(end.since(now))).max(LEAF_EXPIRY_MIN)
 }
 
 /// What an outcome means for the caller.

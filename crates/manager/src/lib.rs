@@ -5,6 +5,7 @@
 //! - [`sessions`] is the table of who is there, without sockets or clocks;
 //! - [`message`] is what a session tells its node;
 //! - [`change`] is what a change of the replicated state means for who is connected;
+//! - [`rotate`] replaces the root;
 //! - [`collect`] is what time ends;
 //! - [`server`] accepts connections and knows who is at the other end of each;
 //! - [`service`] answers the gRPC calls;
@@ -22,6 +23,7 @@ pub mod control;
 pub mod issue;
 pub mod message;
 pub mod report;
+pub mod rotate;
 pub mod server;
 pub mod service;
 pub mod sessions;

@@ -54,10 +54,11 @@ impl Telling {
         &self.node
     }
 
-    /// What it says next. `ordered`: the renewal that the node was told to make and has not made yet.
-    pub fn next(&mut self, state: &State, ordered: Option<u32>) -> Next {
+    /// What it says next. `ordered`: the renewal that the node was told to make and has not made yet; `pushed`: whether it is
+    /// its turn to be given the root that a rotation goes to.
+    pub fn next(&mut self, state: &State, ordered: Option<u32>, pushed: bool) -> Next {
         let order = if self.returning { Order::Return } else { ordered.map_or(Order::None, Order::Renew) };
-        let Some(message) = session_message(state, &self.node, &self.session, order) else { return Next::Gone };
+        let Some(message) = session_message(state, &self.node, &self.session, order, pushed) else { return Next::Gone };
         let print = fingerprint(&message);
         if self.said == Some(print) {
             return Next::Wait;
@@ -68,7 +69,13 @@ impl Telling {
 }
 
 /// A whole session message: everything, every time (wire.md 6.3).
-pub fn session_message(state: &State, id: &NodeId, session: &str, order: Order) -> Option<SessionMessage> {
+pub fn session_message(
+    state: &State,
+    id: &NodeId,
+    session: &str,
+    order: Order,
+    pushed: bool,
+) -> Option<SessionMessage> {
     let record = state.node(id)?;
     let (issuance, text) = match order {
         Order::None => (Issuance::Issued, String::new()),
@@ -114,7 +121,7 @@ pub fn session_message(state: &State, id: &NodeId, session: &str, order: Order) 
     };
     let managers =
         state.members.rows.iter().map(|(node, member)| convert::weighted_peer::manager(node, &member.addr)).collect();
-    let root_ca = if order == Order::Return { Vec::new() } else { state.roots.served()?.bundle.clone() };
+    let root_ca = if order == Order::Return { Vec::new() } else { state.roots.trust_for(record, pushed)?.to_vec() };
     Some(SessionMessage {
         session_id: session.to_owned(),
         node: Some(node),

@@ -12,7 +12,7 @@ use crate::chance::Chance;
 use crate::control::Control;
 use crate::sessions::Input;
 use crate::shared::{Clock, Shared};
-use crate::{collect, server, service, watcher};
+use crate::{collect, rotate, server, service, watcher};
 
 /// What a manager runs with.
 pub struct Config {
@@ -58,6 +58,7 @@ impl<H: Handle> Manager<H> {
         tasks.spawn(server::serve(Arc::clone(&shared), listener, routes, shutdown.clone()));
         tasks.spawn(watcher::watch(Arc::clone(&shared), shutdown.clone()));
         tasks.spawn(collect::sessions(Arc::clone(&shared), shutdown.clone()));
+        tasks.spawn(rotate::lead::lead(Arc::clone(&shared), shutdown.clone()));
         tasks.spawn(collect::state(Arc::clone(&shared), shutdown.clone()));
         Ok(Self { shared, shutdown, tasks })
     }

@@ -7,6 +7,7 @@
 //!   go at once: their streams end with the reason, then the connection closes.
 
 mod bounded;
+mod gathered;
 
 use std::collections::HashMap;
 use std::net::SocketAddr;
@@ -16,8 +17,10 @@ use std::time::Duration;
 
 use cluster::authorize::{Caller, Origin, Presented, Standing};
 use cluster::node::IssuerHash;
+use cluster::roots::Roots;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
+use pki::certificate::Certificate;
 use pki::identity::NodeId;
 use pki::key::SpkiHash;
 use pki::serial::Serial;
@@ -27,6 +30,7 @@ use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 
 use self::bounded::{Bounded, Place};
+use self::gathered::Gathered;
 use crate::service::Router;
 use crate::shared::Shared;
 
@@ -308,9 +312,8 @@ async fn connection<H: Handle>(
 ) {
     // Small messages both ways: waiting to fill a segment would only delay them.
     let _ = stream.set_nodelay(true);
-    let stragglers: Vec<_> =
-        shared.handle.state().roots.stragglers().iter().map(|anchor| anchor.certificate.clone()).collect();
-    let handshake = shared.identity.accept(stream, shared.now(), &stragglers);
+    let anchors = further_anchors(&shared);
+    let handshake = shared.identity.accept(stream, shared.now(), &anchors);
     let result = tokio::select! {
         result = tokio::time::timeout(HANDSHAKE_LIMIT, Box::pin(handshake)) => result,
         () = handshaking.evicted() => {
@@ -376,7 +379,7 @@ async fn connection<H: Handle>(
             .max_send_buf_size(64 * 1024)
             .keep_alive_interval(SILENCE)
             .keep_alive_timeout(SILENCE / 3);
-        http.serve_connection(TokioIo::new(accepted.stream), service)
+        http.serve_connection(TokioIo::new(Gathered::new(accepted.stream)), service)
     });
     let mut idle = std::pin::pin!(idle(Arc::clone(&peer), stranger));
     let ended = tokio::select! {
@@ -391,6 +394,21 @@ async fn connection<H: Handle>(
     }
     if let Some((node, (id, _))) = registered {
         shared.connections.remove(&node, id);
+    }
+}
+
+/// What callers' chains may end at beside what this manager trusts itself: while a root is being replaced, and for those who
+/// come back late.
+fn further_anchors<H: Handle>(shared: &Shared<H>) -> Vec<Certificate> {
+    let state = shared.handle.state();
+    let own = shared.identity.current();
+    match &state.roots {
+        Roots::Stable { root, stragglers }
+            if stragglers.is_empty() && own.is_some_and(|own| own.trust().raw() == root.bundle) =>
+        {
+            Vec::new()
+        }
+        roots => roots.anchors(),
     }
 }
 

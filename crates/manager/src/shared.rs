@@ -1,5 +1,6 @@
 //! What all parts of a running manager share.
 
+use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use cluster::Command;
@@ -13,12 +14,16 @@ use wire::status::{Refusal, Unauthorized};
 use crate::alarm::Alarms;
 use crate::chance::Chance;
 use crate::issue::pipeline::{Pipeline, refused};
+use crate::rotate::Pacer;
 use crate::server::{Call, Connections, Peer};
 use crate::sessions::{Effect, Input, Sessions};
 use crate::slots::Slots;
 
 /// Sessions woken between two looks at what else there is to do.
 const WAKE_CHUNK: usize = 64;
+
+/// Nodes whose last refusal is remembered.
+const REFUSALS_MAX: usize = 1024;
 
 /// The time, given as an argument.
 pub type Clock = Arc<dyn Fn() -> Time + Send + Sync>;
@@ -33,6 +38,13 @@ pub(crate) struct Shared<H> {
     pub(crate) connections: Connections,
     pub(crate) alarms: Alarms,
     sessions: Mutex<Sessions>,
+    pacer: Mutex<Pacer>,
+    /// Nodes that opened a session since the leader's loop last looked.
+    arrivals: Mutex<Vec<NodeId>>,
+    /// Wakes the leader's loop for them.
+    pub(crate) arrival: tokio::sync::Notify,
+    /// What was last said to nodes that asked for a certificate and got none.
+    refusals: Mutex<BTreeMap<NodeId, String>>,
     /// Wakes whoever waits for the next session to run out.
     pub(crate) deadline_moved: tokio::sync::Notify,
     /// Counts changes of what an operator sees.
@@ -51,6 +63,10 @@ impl<H: Handle> Shared<H> {
             connections: Connections::default(),
             alarms: Alarms::default(),
             sessions: Mutex::new(Sessions::default()),
+            pacer: Mutex::new(Pacer::new(cores())),
+            arrivals: Mutex::default(),
+            arrival: tokio::sync::Notify::new(),
+            refusals: Mutex::default(),
             deadline_moved: tokio::sync::Notify::new(),
             seen: watch::Sender::new(0),
         }
@@ -63,6 +79,43 @@ impl<H: Handle> Shared<H> {
 
     pub(crate) fn sessions(&self) -> MutexGuard<'_, Sessions> {
         self.sessions.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Who is told when, while a root is replaced. Whoever needs the session table too takes that first.
+    pub(crate) fn pacer(&self) -> MutexGuard<'_, Pacer> {
+        self.pacer.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// A node has opened a session.
+    pub(crate) fn arrived(&self, node: &NodeId) {
+        self.arrivals.lock().unwrap_or_else(PoisonError::into_inner).push(node.clone());
+        self.arrival.notify_one();
+    }
+
+    /// Nodes that opened a session since this was last asked.
+    pub(crate) fn take_arrivals(&self) -> Vec<NodeId> {
+        std::mem::take(&mut *self.arrivals.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    /// Remembers why a node got no certificate; none: it got one.
+    pub(crate) fn note_refusal(&self, node: &NodeId, refusal: Option<&Refusal>) {
+        let mut refusals = self.refusals.lock().unwrap_or_else(PoisonError::into_inner);
+        match refusal {
+            Some(refusal) => {
+                if refusals.len() >= REFUSALS_MAX && !refusals.contains_key(node) {
+                    refusals.pop_first();
+                }
+                refusals.insert(node.clone(), refusal.to_string());
+            }
+            None => {
+                refusals.remove(node);
+            }
+        }
+    }
+
+    /// Why a node got no certificate when it last asked.
+    pub(crate) fn last_refusal(&self, node: &NodeId) -> Option<String> {
+        self.refusals.lock().unwrap_or_else(PoisonError::into_inner).get(node).cloned()
     }
 
     /// Says that something an operator sees has changed.
@@ -109,7 +162,12 @@ impl<H: Handle> Shared<H> {
                 }
             }
             Effect::End(node, reason) => self.slots.end(&node, reason),
-            Effect::Cut(node) => self.connections.cut(&node),
+            Effect::Cut(node) => {
+                self.connections.cut(&node);
+                if self.handle.state().node(&node).is_none() {
+                    self.slots.forget(&node);
+                }
+            }
             Effect::Propose(commands) => {
                 if let Err(error) = self.handle.propose(commands).await {
                     tracing::warn!(%error, "what happened to nodes could not be committed");
@@ -135,6 +193,11 @@ impl<H: Handle> Shared<H> {
             }
         }
     }
+}
+
+/// Processors that this process may use.
+pub(crate) fn cores() -> usize {
+    std::thread::available_parallelism().map_or(1, std::num::NonZero::get)
 }
 
 /// The text of a denial (wire.md 4 and 8).

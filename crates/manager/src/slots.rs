@@ -5,6 +5,7 @@ use std::collections::HashMap;
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
 use pki::identity::NodeId;
+use pki::time::Time;
 use tokio::sync::Notify;
 use wire::status::Refusal;
 
@@ -50,9 +51,9 @@ impl Slot {
     }
 }
 
-/// All slots.
+/// All slots, and of each node whose stream ended without another, when that was.
 #[derive(Default)]
-pub(crate) struct Slots(Mutex<HashMap<NodeId, Arc<Slot>>>);
+pub(crate) struct Slots(Mutex<HashMap<NodeId, Arc<Slot>>>, Mutex<HashMap<NodeId, Time>>);
 
 impl Slots {
     /// Opens the slot of a new stream; one that was there ends.
@@ -63,6 +64,7 @@ impl Slots {
             reason: OnceLock::new(),
         });
         let before = self.lock().insert(node.clone(), Arc::clone(&slot));
+        self.lost().remove(node);
         if let Some(before) = before {
             before.end(Refusal::SessionInvalid);
         }
@@ -83,11 +85,26 @@ impl Slots {
     }
 
     /// Forgets a slot whose stream is gone, unless a newer one took its place.
-    pub(crate) fn close(&self, node: &NodeId, slot: &Arc<Slot>) {
+    pub(crate) fn close(&self, node: &NodeId, slot: &Arc<Slot>, now: Time) {
         let mut slots = self.lock();
         if slots.get(node).is_some_and(|present| Arc::ptr_eq(present, slot)) {
             slots.remove(node);
+            self.lost().insert(node.clone(), now);
         }
+    }
+
+    /// When a node's stream ended, if it has no other now.
+    pub(crate) fn lost_at(&self, node: &NodeId) -> Option<Time> {
+        self.lost().get(node).copied()
+    }
+
+    /// The node is no longer of this cluster.
+    pub(crate) fn forget(&self, node: &NodeId) {
+        self.lost().remove(node);
+    }
+
+    fn lost(&self) -> std::sync::MutexGuard<'_, HashMap<NodeId, Time>> {
+        self.1.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Ends every session.

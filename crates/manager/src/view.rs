@@ -64,8 +64,6 @@ pub struct ClusterSpec {
     pub external_cas: Vec<ExternalCa>,
     /// Counter: any change starts a root rotation.
     pub force_rotate: u64,
-    /// Root certificate to rotate to, PEM. Write only.
-    pub signing_ca_cert: Vec<u8>,
     /// Whether managers are locked at rest.
     pub autolock: bool,
 }
@@ -99,7 +97,6 @@ impl From<&Settings> for ClusterSpec {
             node_cert_expiry: settings.node_cert_expiry,
             external_cas: settings.external_cas.clone(),
             force_rotate: settings.force_rotate,
-            signing_ca_cert: Vec::new(),
             autolock: settings.autolock,
         }
     }

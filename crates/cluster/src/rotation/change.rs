@@ -221,7 +221,7 @@ impl State {
         if stragglers.is_empty() {
             return false;
         }
-        let served = BlobDigest::of(&root.bundle);
+        let served = root.trust;
         let before = stragglers.len();
         for anchor in stragglers.iter_mut() {
             anchor.until = Time::default();
@@ -274,8 +274,8 @@ impl Rotation {
     }
 }
 
-/// The part of a ladder that ends at `root`.
-pub(crate) fn steps_to(ladder: &[Certificate], root: &Root) -> Option<Vec<Certificate>> {
+/// The part of a ladder that leads to `root`; none: it does not lead there.
+pub fn steps_to(ladder: &[Certificate], root: &Root) -> Option<Vec<Certificate>> {
     let place =
         ladder.iter().position(|step| root.certificates.iter().any(|own| pki::chain::signed_by(step, own).is_ok()))?;
     Some(ladder.iter().take(place + 1).cloned().collect())
@@ -283,8 +283,7 @@ pub(crate) fn steps_to(ladder: &[Certificate], root: &Root) -> Option<Vec<Certif
 
 fn anchor(root: &Root, ladder: Vec<Certificate>) -> Option<StragglerAnchor> {
     let certificate = root.certificates.first()?.clone();
-    let trust = BlobDigest::of(&root.bundle);
-    Some(StragglerAnchor { certificate, issuer: root.issuer, trust, ladder, until: Time::default() })
+    Some(StragglerAnchor { certificate, issuer: root.issuer, trust: root.trust, ladder, until: Time::default() })
 }
 
 fn without_key(root: &Arc<Root>) -> Arc<Root> {

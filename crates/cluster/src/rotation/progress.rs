@@ -33,7 +33,7 @@ pub fn need(roots: &Roots, node: &Node) -> Option<Need> {
     }
     match roots {
         Roots::None => None,
-        Roots::Stable { root, .. } => wants(node, &root.issuer, Some(&BlobDigest::of(&root.bundle))),
+        Roots::Stable { root, .. } => wants(node, &root.issuer, Some(&root.trust)),
         Roots::Rotating(rotation) => rotation.need(node),
     }
 }
@@ -55,7 +55,7 @@ impl Rotation {
             (Phase::Widen, Some(bundle)) => (!trusts(bundle)).then_some(Need::Trust),
             (Phase::Widen, None) => None,
             (Phase::Renew, _) => wants(node, &self.to().issuer, None),
-            (Phase::Trust, _) => wants(node, &self.to().issuer, Some(&BlobDigest::of(&self.to().bundle))),
+            (Phase::Trust, _) => wants(node, &self.to().issuer, Some(&self.to().trust)),
         }
     }
 

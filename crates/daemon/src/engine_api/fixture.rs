@@ -40,7 +40,6 @@ pub(super) fn cluster() -> ClusterView {
             node_cert_expiry: Duration::from_secs(90 * 24 * 3600),
             external_cas: Vec::new(),
             force_rotate: 0,
-            signing_ca_cert: Vec::new(),
             autolock: false,
         },
         trust_root: TRUST_ROOT.to_owned(),

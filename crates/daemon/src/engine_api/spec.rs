@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use cluster::settings::{NODE_CERT_EXPIRY_MIN, Settings};
+use manager::rotate::Wish;
 use manager::view::{ClusterSpec, ExternalCa, RaftSettings};
 use pki::secret::SecretString;
 use serde_json::Value;
@@ -98,9 +99,19 @@ impl SpecRequest {
             node_cert_expiry: duration(self.node_cert_expiry_ns),
             external_cas: self.external_cas.into_iter().map(|(_, ca)| ca).collect(),
             force_rotate: self.force_rotate,
-            signing_ca_cert: self.signing_ca_cert.into_bytes(),
             autolock: self.autolock,
         })
+    }
+
+    /// The root that is asked for.
+    pub fn wish(&self) -> Wish {
+        let key = SecretString::new(self.signing_ca_key.expose().to_owned());
+        Wish {
+            force_rotate: self.force_rotate,
+            certificate: self.signing_ca_cert.clone().into_bytes(),
+            signer: None,
+            key: Some(key),
+        }
     }
 
     /// The first settings of a cluster: zero values mean `defaults` (engine-api.md 6.3).
@@ -123,7 +134,6 @@ impl SpecRequest {
             node_cert_expiry: or_time(given.node_cert_expiry, defaults.node_cert_expiry),
             external_cas: given.external_cas,
             force_rotate: given.force_rotate,
-            signing_ca_cert: given.signing_ca_cert,
             autolock: given.autolock,
         })
     }

@@ -74,7 +74,8 @@ pub(super) async fn update(backend: &Backend, query: &Query, body: Option<Value>
         unlock_key: query.strict_bool("rotateManagerUnlockKey")?,
     };
     let control = backend.control()?;
-    control.update_cluster(version, spec.into_replacement()?, rotate).await.map_err(refusal)?;
+    let wish = spec.wish();
+    control.update_cluster(version, spec.into_replacement()?, rotate, &wish).await.map_err(refusal)?;
     Ok(empty(StatusCode::OK))
 }
 

@@ -56,12 +56,13 @@ impl InitRequest {
         if self.autolock || self.spec.autolock() {
             return Err(ApiError::not_implemented("autolock is not supported by this version of swarmpki"));
         }
+        let own_root = !self.spec.wish().certificate.is_empty();
         let spec = self.spec.merged_into(crate::engine_api::spec::defaults())?;
         if !spec.external_cas.is_empty() {
             return Err(ApiError::not_implemented("external CAs are not supported by this version of swarmpki"));
         }
         let or = |value: u32, default: u32| if value == 0 { default } else { value };
-        if !spec.signing_ca_cert.is_empty() {
+        if own_root {
             return Err(ApiError::not_implemented(
                 "an init with a root CA of your own is not supported by this version of swarmpki",
             ));

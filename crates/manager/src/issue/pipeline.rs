@@ -2,7 +2,7 @@
 //! what many callers propose into one entry and one sync.
 
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use arc_swap::ArcSwapOption;
 use cluster::{Command, State, issuance};
@@ -49,7 +49,11 @@ impl<H: Handle> Shared<H> {
         loop {
             let signing = self.signing(&state)?;
             let draw = self.draw().map_err(|_| Refusal::SignerStopped)?;
+            let began = Instant::now();
             let command = issuing.sign(&state, &signing, draw, self.now())?;
+            if state.rotation().is_some() {
+                self.pacer().measured(began.elapsed());
+            }
             let mut commands = Vec::with_capacity(2);
             commands.extend(call.peer.take_unproven().map(|(node, serial)| Command::Confirm { node, serial }));
             commands.push(command);

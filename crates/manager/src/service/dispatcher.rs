@@ -73,6 +73,7 @@ impl<H: Handle> wire::server::Dispatcher for Service<H> {
             tracing::info!(%node, addr, "the node is in session");
         }
         let slot = shared.slots.open(&node);
+        shared.arrived(&node);
         shared.touch();
         let telling = Telling::new(node, opened.session, returning);
         Ok(Response::new(session_stream(Arc::clone(shared), telling, slot, call)))
@@ -175,7 +176,8 @@ struct SessionState<H: Handle> {
 
 impl<H: Handle> Drop for SessionState<H> {
     fn drop(&mut self) {
-        self.shared.slots.close(self.telling.node(), &self.slot);
+        self.shared.slots.close(self.telling.node(), &self.slot, self.shared.now());
+        self.shared.touch();
     }
 }
 
@@ -197,7 +199,8 @@ fn session_stream<H: Handle>(
                 return Some((Err(status), session));
             }
             let ordered = session.shared.sessions().ordered(session.telling.node());
-            match session.telling.next(&session.shared.handle.state(), ordered) {
+            let pushed = session.shared.pacer().is_pushed(session.telling.node());
+            match session.telling.next(&session.shared.handle.state(), ordered, pushed) {
                 Next::Say(message) => return Some((Ok(*message), session)),
                 Next::Wait => session.slot.changed().await,
                 Next::Gone => session.slot.end(Refusal::SessionNodeMissing),

@@ -31,7 +31,11 @@ impl<H: Handle> wire::server::NodeCa for Service<H> {
             WireAvailability::Drain => Availability::Drain,
         };
         let wanted = issue::Request { csr: message.csr, token: Arc::from(message.token), availability, ours };
-        let issued = self.0.issue(&call, wanted).await?;
+        let issued = self.0.issue(&call, wanted).await;
+        if let Some(node) = call.node() {
+            self.0.note_refusal(&node, issued.as_ref().err());
+        }
+        let issued = issued?;
         call.peer.remember(issued.node.clone(), issued.letter.leaf.spki);
         Ok(Response::new(IssueNodeCertificateResponse {
             node_id: issued.node.to_string(),

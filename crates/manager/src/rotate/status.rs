@@ -1,0 +1,301 @@
+//! How the roots stand, for people: the phase, the numbers, and of each node that is waited for, why and what to do.
+
+use std::time::Duration;
+
+use cluster::State;
+use cluster::node::Node;
+use cluster::roots::{Root, Roots};
+use cluster::rotation::{Need, Phase, Policy, Rotation};
+use pki::identity::NodeId;
+use pki::time::Time;
+
+use super::{Pacer, says_it_trusts, shown_digest};
+use crate::sessions::Sessions;
+
+/// A clock that is off by more cannot use a leaf that was just made (pki.md 18).
+pub const CLOCK_OFF_MAX: Duration = pki::issue::LEAF_BACKDATE;
+
+/// How the roots stand.
+#[derive(Clone, Debug)]
+pub struct CaStatus {
+    /// The root that joiners get and tokens name.
+    pub served: RootView,
+    /// The root whose key signs.
+    pub signing: RootView,
+    /// The rotation under way.
+    pub rotation: Option<RotationView>,
+    /// Old roots that late nodes may still come back with.
+    pub stragglers: Vec<StragglerView>,
+}
+
+/// A root.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct RootView {
+    /// Its digest as tokens carry it: `sha256:…`.
+    pub digest: String,
+    /// The common name of whoever signs.
+    pub name: String,
+    /// When its certificate ends.
+    pub not_after: Time,
+    /// Whether managers hold the key.
+    pub has_key: bool,
+}
+
+/// A rotation under way.
+#[derive(Clone, Debug)]
+pub struct RotationView {
+    /// Its number.
+    pub id: u64,
+    /// The root that is left.
+    pub from: RootView,
+    /// The root that is gone to.
+    pub to: RootView,
+    /// Whether it was aborted.
+    pub aborted: bool,
+    /// Whether it goes by a bundle of both roots, where no cross-certificate would be verified.
+    pub by_bundle: bool,
+    /// How far it is.
+    pub phase: Phase,
+    /// When it began.
+    pub started: Time,
+    /// When this phase began.
+    pub since: Time,
+    /// The phases before, each with its beginning.
+    pub history: Vec<(Phase, Time)>,
+    /// What happens with nodes that do not come along.
+    pub policy: Policy,
+    /// When the phase ends whoever is missing.
+    pub phase_ends: Option<Time>,
+    /// Nodes that this phase waits for, done or not.
+    pub required: usize,
+    /// Those of them that did their part.
+    pub done: usize,
+    /// Nodes a second, since this phase began; unknown before the first.
+    pub rate: Option<f64>,
+    /// Time to the end of this phase at that rate; none while somebody is missing who is not here.
+    pub left: Option<Duration>,
+    /// Nodes that are waited for.
+    pub blocking: Vec<Blocking>,
+    /// Nodes that were put aside.
+    pub aside: Vec<Blocking>,
+}
+
+/// An old root that late nodes may still come back with.
+#[derive(Clone, Debug)]
+pub struct StragglerView {
+    /// Its digest.
+    pub digest: String,
+    /// Until when at the latest.
+    pub until: Time,
+    /// Nodes that may.
+    pub nodes: Vec<NodeId>,
+}
+
+/// A node that has not done its part.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Blocking {
+    /// Which.
+    pub node: NodeId,
+    /// Its host name, as it says.
+    pub hostname: String,
+    /// Why.
+    pub reason: Reason,
+    /// Since when, if that is known.
+    pub since: Option<Time>,
+    /// What was last said to it when it asked for a certificate and got none.
+    pub last_error: Option<String>,
+    /// Whether it could still come back by itself if it were put aside.
+    pub returns: bool,
+}
+
+/// Why a node has not done its part.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Reason {
+    /// It is in session, and its turn is to come.
+    Queued,
+    /// It was told, and is doing it.
+    Told {
+        /// How often it was told.
+        times: u32,
+    },
+    /// It was told too often.
+    Refusing {
+        /// How often it was told.
+        times: u32,
+    },
+    /// It is coming back with an old certificate.
+    Returning,
+    /// Its session's connection ended, and it has not come back.
+    Lost,
+    /// It is down.
+    Down,
+    /// It has a certificate and never opened a session.
+    NeverRegistered,
+    /// It has not been heard of since this manager began to lead.
+    Unknown,
+    /// Its clock is so far off that it cannot use a new certificate.
+    ClockOff {
+        /// Its clock minus ours, in milliseconds.
+        offset_ms: i64,
+    },
+}
+
+impl Reason {
+    /// A word for programs.
+    pub fn word(&self) -> &'static str {
+        match self {
+            Self::Queued => "queued",
+            Self::Told { .. } => "told",
+            Self::Refusing { .. } => "refusing",
+            Self::Returning => "returning",
+            Self::Lost => "lost",
+            Self::Down => "down",
+            Self::NeverRegistered => "never-registered",
+            Self::Unknown => "unknown",
+            Self::ClockOff { .. } => "clock-off",
+        }
+    }
+
+    /// Whether it will do its part without anybody's help, as far as one can tell.
+    pub fn is_transient(&self) -> bool {
+        matches!(self, Self::Queued | Self::Told { .. } | Self::Returning)
+    }
+
+    /// The reason in words.
+    pub fn text(&self) -> String {
+        match self {
+            Self::Queued => "its turn is to come".to_owned(),
+            Self::Told { times: 1 } => "it was told and is at it".to_owned(),
+            Self::Told { times } => format!("it was told {times} times and has not done it yet"),
+            Self::Refusing { times } => format!("it was told {times} times and does not do it"),
+            Self::Returning => "it came back with an old certificate and is renewing it".to_owned(),
+            Self::Lost => "its connection ended, and it has not come back".to_owned(),
+            Self::Down => "it is down".to_owned(),
+            Self::NeverRegistered => "it joined, but never opened a session".to_owned(),
+            Self::Unknown => "it has not been heard of since this manager began to lead".to_owned(),
+            Self::ClockOff { offset_ms } => format!("its clock is off by {} s", offset_ms / 1000),
+        }
+    }
+
+    /// What to do about it; nothing, if it goes on by itself.
+    pub fn remedy(&self) -> Option<&'static str> {
+        match self {
+            Self::Queued | Self::Told { .. } | Self::Returning => None,
+            Self::Refusing { .. } => Some("look into its log; restart it, or remove it: swarmpki node rm --force NODE"),
+            Self::Lost | Self::Down | Self::Unknown => Some(
+                "bring it back, or remove it: swarmpki node rm --force NODE; a rotation with --deadline goes on without it",
+            ),
+            Self::NeverRegistered => Some("start it, or remove it: swarmpki node rm --force NODE"),
+            Self::ClockOff { .. } => Some("set its clock; it then goes on by itself"),
+        }
+    }
+}
+
+/// What only the manager that serves the sessions knows.
+pub struct Seen<'a> {
+    /// The session table.
+    pub sessions: &'a Sessions,
+    /// Who was told what.
+    pub pacer: &'a Pacer,
+    /// Whether a node's session has its stream open; if not, since when.
+    pub stream_lost: &'a dyn Fn(&NodeId) -> Option<Time>,
+    /// What was last said to a node that asked for a certificate and got none.
+    pub last_error: &'a dyn Fn(&NodeId) -> Option<String>,
+}
+
+/// How the roots stand; none: there is no cluster.
+pub fn status(state: &State, seen: &Seen<'_>, now: Time) -> Option<CaStatus> {
+    let served = view(state.roots.served()?);
+    let signing = view(state.roots.signing()?);
+    let rotation = state.rotation().map(|rotation| rotation_view(state, rotation, seen, now));
+    Some(CaStatus { served, signing, rotation, stragglers: stragglers(state) })
+}
+
+pub(crate) fn view(root: &std::sync::Arc<Root>) -> RootView {
+    RootView {
+        digest: shown_digest(&root.bundle),
+        name: root.signer.common_name(),
+        not_after: root.certificates.first().unwrap_or(&root.signer).not_after(),
+        has_key: root.key.is_some(),
+    }
+}
+
+fn rotation_view(state: &State, rotation: &Rotation, seen: &Seen<'_>, now: Time) -> RotationView {
+    let progress = state.progress().unwrap_or_default();
+    let named = |node: &std::sync::Arc<Node>| Blocking {
+        node: node.id.clone(),
+        hostname: node.report.as_ref().map(|report| report.hostname.clone()).unwrap_or_default(),
+        reason: reason(rotation, node, seen),
+        since: seen
+            .pacer
+            .tries(&node.id)
+            .map(|tries| tries.since)
+            .or_else(|| (seen.stream_lost)(&node.id))
+            .or(node.last_seen),
+        last_error: (seen.last_error)(&node.id),
+        returns: rotation.bundle().is_none(),
+    };
+    let blocking: Vec<_> = state.finished().filter(|node| rotation.blocks(node)).map(named).collect();
+    let aside = state.finished().filter(|node| rotation.aside.contains(&node.id)).map(named).collect();
+    let rate = seen.pacer.rate(now);
+    let all_come = blocking.iter().all(|blocking| blocking.reason.is_transient());
+    let missing = u32::try_from(blocking.len()).map_or(f64::from(u32::MAX), f64::from);
+    let left = rate.filter(|_| all_come).map(|rate| Duration::try_from_secs_f64(missing / rate).unwrap_or_default());
+    RotationView {
+        id: rotation.id,
+        from: view(rotation.from()),
+        to: view(rotation.to()),
+        aborted: rotation.back,
+        by_bundle: rotation.bundle().is_some(),
+        phase: rotation.phase,
+        started: rotation.started,
+        since: rotation.since,
+        history: rotation.history.clone(),
+        policy: rotation.policy,
+        phase_ends: rotation.phase_ends(),
+        required: progress.required,
+        done: progress.done,
+        rate,
+        left,
+        blocking,
+        aside,
+    }
+}
+
+/// Why a node has not done its part.
+fn reason(rotation: &Rotation, node: &Node, seen: &Seen<'_>) -> Reason {
+    let row = seen.sessions.row(&node.id);
+    let tries = seen.pacer.tries(&node.id).map_or(0, |tries| tries.count);
+    match row {
+        Some(row) if row.session.is_some() && (seen.stream_lost)(&node.id).is_some() => Reason::Lost,
+        Some(row) if row.session.is_some() => {
+            let off =
+                row.clock_offset_ms.filter(|offset| Duration::from_millis(offset.unsigned_abs()) >= CLOCK_OFF_MAX);
+            match off {
+                Some(offset_ms) if rotation.need(node) == Some(Need::Renewal) => Reason::ClockOff { offset_ms },
+                _ if row.returning => Reason::Returning,
+                _ if seen.pacer.is_refusing(&node.id) => Reason::Refusing { times: tries },
+                _ if tries > 0 => Reason::Told { times: tries },
+                _ => Reason::Queued,
+            }
+        }
+        _ if node.down => Reason::Down,
+        _ if node.report.is_none() => Reason::NeverRegistered,
+        _ => Reason::Unknown,
+    }
+}
+
+fn stragglers(state: &State) -> Vec<StragglerView> {
+    let served = state.roots.served();
+    let late = |node: &Node| served.is_some_and(|root| !says_it_trusts(node, &root.bundle));
+    let row = |anchor: &cluster::roots::StragglerAnchor| StragglerView {
+        digest: format!("sha256:{}", pki::digest::Digest::of(anchor.certificate.pem().as_bytes()).hex()),
+        until: anchor.until,
+        nodes: state.finished().filter(|node| late(node)).map(|node| node.id.clone()).collect(),
+    };
+    match &state.roots {
+        Roots::None => Vec::new(),
+        Roots::Stable { stragglers, .. } => stragglers.iter().map(row).collect(),
+        Roots::Rotating(rotation) => rotation.stragglers.iter().map(row).collect(),
+    }
+}
