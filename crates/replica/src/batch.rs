@@ -103,6 +103,16 @@ impl<T> Batcher<T> {
         Some(batch)
     }
 
+    /// Whether nothing waits.
+    pub fn is_empty(&self) -> bool {
+        self.queue.is_empty()
+    }
+
+    /// Whether nothing waits and nothing is under way: what is offered now is the next batch, alone.
+    pub fn is_idle(&self) -> bool {
+        self.queue.is_empty() && self.in_flight.is_empty()
+    }
+
     /// The oldest batch under way came back, whatever its fate.
     pub fn finished(&mut self) {
         self.in_flight.pop_front();
@@ -128,9 +138,14 @@ mod tests {
     #[test]
     fn an_idle_batcher_proposes_at_once() {
         let mut b = batcher();
+        assert!(b.is_idle() && b.is_empty());
         b.offer(1, 1, 10).unwrap();
+        assert!(!b.is_idle() && !b.is_empty());
         assert_eq!(b.next_batch(), Some(vec![1]));
+        assert!(!b.is_idle() && b.is_empty());
         assert_eq!(b.next_batch(), None);
+        b.finished();
+        assert!(b.is_idle());
     }
 
     #[test]

@@ -1,14 +1,17 @@
-//! The proposer: the one task that stamps the time, packs callers' commands and hands them to raft.
+//! Proposing: stamps the time, packs callers' commands, hands them to raft, and gives each caller what came of its own.
+//!
+//! Whoever finds nobody before him hands his commands to raft himself: between a lone caller and the disk there is no task
+//! that would have to be woken first. A crowd's commands are packed by the proposer, a task. Outcomes go from the state
+//! machine straight to the callers.
 
 use crate::ENTRY_BYTES_MAX;
-use crate::batch::{self, Batcher};
+use crate::batch::Batcher;
 use crate::fatal::{Fatal, FatalFlag};
 use crate::handle::{ProposeError, RETRY_AFTER};
-use crate::raft::{Node, Progress};
+use crate::raft::{Node, Progress, Reply};
 use crate::replica::{Clock, Limits};
 use cluster::{Batch, Command, Outcome};
-use futures::StreamExt;
-use futures::stream::FuturesOrdered;
+use std::collections::VecDeque;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use tokio::sync::{Notify, oneshot};
@@ -21,6 +24,14 @@ struct Item {
     answer: oneshot::Sender<Answer>,
 }
 
+/// The callers of a batch under way, and how many commands each of them had. Dropped, it tells them that the outcome is
+/// unknown.
+struct Ticket {
+    number: u64,
+    sizes: Vec<usize>,
+    answers: Vec<oneshot::Sender<Answer>>,
+}
+
 /// Where callers leave their commands. Clones share it.
 #[derive(Clone)]
 pub(crate) struct Queue {
@@ -28,50 +39,70 @@ pub(crate) struct Queue {
 }
 
 struct Inner {
-    /// `None` once it is closed.
-    batcher: Mutex<Option<Batcher<Item>>>,
+    desk: Mutex<Desk>,
     wake: Notify,
+    limits: Limits,
+    progress: Arc<Progress>,
     entries: AtomicU64,
     commands: AtomicU64,
 }
 
-impl Queue {
-    pub(crate) fn new(limits: batch::Limits) -> Self {
-        let batcher = Mutex::new(Some(Batcher::new(limits)));
-        let inner = Inner { batcher, wake: Notify::new(), entries: AtomicU64::new(0), commands: AtomicU64::new(0) };
-        Self { inner: Arc::new(inner) }
+struct Desk {
+    /// `None` once it is closed.
+    batcher: Option<Batcher<Item>>,
+    under_way: VecDeque<Ticket>,
+    next: u64,
+}
+
+/// A batch on its way to raft.
+struct Packed {
+    number: u64,
+    commands: Vec<Command>,
+}
+
+impl Desk {
+    /// The next batch to propose now, if there is one; its callers are noted.
+    fn pack(&mut self) -> Option<Packed> {
+        let items = self.batcher.as_mut()?.next_batch()?;
+        let number = self.next;
+        self.next = self.next.wrapping_add(1);
+        let mut commands = Vec::new();
+        let mut sizes = Vec::with_capacity(items.len());
+        let mut answers = Vec::with_capacity(items.len());
+        for item in items {
+            sizes.push(item.commands.len());
+            if commands.is_empty() {
+                commands = item.commands;
+            } else {
+                commands.extend(item.commands);
+            }
+            answers.push(item.answer);
+        }
+        self.under_way.push_back(Ticket { number, sizes, answers });
+        Some(Packed { number, commands })
     }
 
-    /// Leaves commands and waits for what came of them.
-    pub(crate) async fn propose(&self, commands: Vec<Command>, fatal: &FatalFlag) -> Answer {
-        if commands.is_empty() {
-            return Ok(Vec::new());
+    /// Takes the callers of a batch that came back, whatever its fate.
+    fn take(&mut self, number: u64) -> Option<Ticket> {
+        let at = self.under_way.iter().position(|ticket| ticket.number == number)?;
+        if let Some(batcher) = self.batcher.as_mut() {
+            batcher.finished();
         }
-        let bytes = commands.iter().map(Command::encoded_len).fold(0usize, usize::saturating_add);
-        if bytes > ENTRY_BYTES_MAX {
-            return Err(ProposeError::TooLarge { bytes, max: ENTRY_BYTES_MAX });
-        }
-        let (answer, receiver) = oneshot::channel();
-        let count = commands.len();
-        {
-            let mut batcher = self.lock();
-            let Some(batcher) = batcher.as_mut() else {
-                return Err(match fatal.get() {
-                    Some(fatal) => ProposeError::Fatal(fatal),
-                    None => ProposeError::Unavailable { retry_after: RETRY_AFTER },
-                });
-            };
-            if batcher.offer(Item { commands, answer }, count, bytes).is_err() {
-                return Err(ProposeError::Unavailable { retry_after: RETRY_AFTER });
-            }
-        }
-        self.inner.wake.notify_one();
-        receiver.await.unwrap_or(Err(ProposeError::Unknown))
+        self.under_way.remove(at)
+    }
+}
+
+impl Queue {
+    pub(crate) fn new(limits: Limits, progress: Arc<Progress>) -> Self {
+        let batcher = Some(Batcher::new(limits.batch));
+        let desk = Mutex::new(Desk { batcher, under_way: VecDeque::new(), next: 0 });
+        let (entries, commands) = (AtomicU64::new(0), AtomicU64::new(0));
+        Self { inner: Arc::new(Inner { desk, wake: Notify::new(), limits, progress, entries, commands }) }
     }
 
     /// Takes no more; what waits was surely not proposed.
     pub(crate) fn close(&self, why: Option<Fatal>) {
-        let closed = self.lock().take();
+        let closed = self.lock().batcher.take();
         self.inner.wake.notify_one();
         for item in closed.into_iter().flat_map(|mut batcher| batcher.drain()) {
             // A caller that went away needs no answer; so below.
@@ -87,118 +118,154 @@ impl Queue {
         (self.inner.entries.load(Ordering::Relaxed), self.inner.commands.load(Ordering::Relaxed))
     }
 
-    fn next_batch(&self) -> Option<Vec<Item>> {
-        self.lock().as_mut()?.next_batch()
+    fn lock(&self) -> MutexGuard<'_, Desk> {
+        self.inner.desk.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn finished(&self) {
-        if let Some(batcher) = self.lock().as_mut() {
-            batcher.finished();
+    /// A batch came back: its callers are answered, and the proposer is woken if there is something to do for it.
+    fn finish(&self, number: u64, result: Option<Answer>) {
+        let (ticket, idle) = {
+            let mut desk = self.lock();
+            let ticket = desk.take(number);
+            (ticket, desk.batcher.as_ref().is_some_and(Batcher::is_empty))
+        };
+        if let Some(ticket) = ticket {
+            ticket.answer(result);
         }
-    }
-
-    fn is_closed(&self) -> bool {
-        self.lock().is_none()
-    }
-
-    fn lock(&self) -> MutexGuard<'_, Option<Batcher<Item>>> {
-        self.inner.batcher.lock().unwrap_or_else(PoisonError::into_inner)
+        let limits = &self.inner.limits;
+        if !idle || self.inner.progress.is_due(limits.snapshot_entries, limits.snapshot_log_bytes) {
+            self.inner.wake.notify_one();
+        }
     }
 }
 
-/// What the proposer works with.
+impl Ticket {
+    fn answer(self, result: Option<Answer>) {
+        match result {
+            Some(Ok(outcomes)) if outcomes.len() == self.sizes.iter().sum::<usize>() => {
+                let mut outcomes = outcomes.into_iter();
+                for (size, answer) in self.sizes.into_iter().zip(self.answers) {
+                    let _ = answer.send(Ok(outcomes.by_ref().take(size).collect()));
+                }
+            }
+            // Fewer outcomes than commands: nobody knows whose is missing.
+            Some(Ok(_)) | None => drop(self.answers),
+            Some(Err(error)) => {
+                for answer in self.answers {
+                    let _ = answer.send(Err(error.clone()));
+                }
+            }
+        }
+    }
+}
+
+/// Brings the outcome of one batch back. Dropped without one, nobody knows what became of it.
+struct Return {
+    queue: Queue,
+    number: u64,
+    done: bool,
+}
+
+impl Return {
+    fn with(mut self, result: Answer) {
+        self.done = true;
+        self.queue.finish(self.number, Some(result));
+    }
+}
+
+impl Drop for Return {
+    fn drop(&mut self) {
+        if !self.done {
+            self.queue.finish(self.number, None);
+        }
+    }
+}
+
+/// What it takes to propose. Clones share the queue.
+#[derive(Clone)]
 pub(crate) struct Proposer {
     pub(crate) queue: Queue,
     pub(crate) node: Node,
     pub(crate) clock: Clock,
-    pub(crate) limits: Limits,
-    pub(crate) progress: Arc<Progress>,
     pub(crate) fatal: FatalFlag,
 }
 
 impl Proposer {
-    /// Runs until the queue is closed and what was under way is answered, or the replica stopped for good.
-    pub(crate) async fn run(self) {
-        let mut under_way = FuturesOrdered::new();
-        let fatal = self.fatal.clone();
-        let mut stopped = std::pin::pin!(fatal.wait());
-        loop {
-            while let Some(items) = self.queue.next_batch() {
-                let (counts, answers) = self.split(items);
-                let submitted = self.node.submit(counts.batch).await;
-                let sizes = counts.sizes;
-                under_way.push_back(async move {
-                    let result = match submitted {
-                        Ok(submitted) => submitted.outcomes().await,
-                        Err(error) => Err(error),
-                    };
-                    (sizes, answers, result)
-                });
-            }
-            if self.queue.is_closed() && under_way.is_empty() {
-                return;
-            }
-            tokio::select! {
-                biased;
-                fatal = &mut stopped => {
-                    // What is under way stays unknown: its callers see their channel drop.
-                    self.queue.close(Some(fatal));
-                    return;
-                }
-                Some((sizes, answers, result)) = under_way.next() => {
-                    self.queue.finished();
-                    if let Err(ProposeError::Fatal(fatal)) = &result {
-                        self.fatal.raise(fatal.clone());
-                    }
-                    answer(sizes, answers, result);
-                    if self.progress.due(self.limits.snapshot_entries, self.limits.snapshot_log_bytes) {
-                        self.node.snapshot().await;
-                    }
-                }
-                () = self.queue.inner.wake.notified() => {}
-            }
+    /// Proposes one caller's commands and waits for what came of them.
+    pub(crate) async fn propose(&self, commands: Vec<Command>) -> Answer {
+        if commands.is_empty() {
+            return Ok(Vec::new());
         }
+        let bytes = commands.iter().map(Command::encoded_len).fold(0usize, usize::saturating_add);
+        if bytes > ENTRY_BYTES_MAX {
+            return Err(ProposeError::TooLarge { bytes, max: ENTRY_BYTES_MAX });
+        }
+        let (answer, receiver) = oneshot::channel();
+        let count = commands.len();
+        let own = {
+            let mut desk = self.queue.lock();
+            let Some(batcher) = desk.batcher.as_mut() else {
+                return Err(match self.fatal.get() {
+                    Some(fatal) => ProposeError::Fatal(fatal),
+                    None => ProposeError::Unavailable { retry_after: RETRY_AFTER },
+                });
+            };
+            let alone = batcher.is_idle();
+            if batcher.offer(Item { commands, answer }, count, bytes).is_err() {
+                return Err(ProposeError::Unavailable { retry_after: RETRY_AFTER });
+            }
+            // Only a batch of its own: a caller that gives up half-way takes nobody else's commands with it.
+            if alone { desk.pack() } else { None }
+        };
+        match own {
+            Some(batch) => self.submit(batch).await,
+            None => self.queue.inner.wake.notify_one(),
+        }
+        receiver.await.unwrap_or(Err(ProposeError::Unknown))
     }
 
     /// Stamps with the leader's own clock, as it is: what was signed is judged against it. That the cluster's time never goes
     /// back is the state's own rule.
-    fn split(&self, items: Vec<Item>) -> (Packed, Vec<oneshot::Sender<Answer>>) {
-        let mut commands = Vec::new();
-        let mut sizes = Vec::with_capacity(items.len());
-        let mut answers = Vec::with_capacity(items.len());
-        for item in items {
-            sizes.push(item.commands.len());
-            commands.extend(item.commands);
-            answers.push(item.answer);
-        }
+    async fn submit(&self, packed: Packed) {
+        let Packed { number, commands } = packed;
+        let home = Return { queue: self.queue.clone(), number, done: false };
         self.queue.inner.entries.fetch_add(1, Ordering::Relaxed);
         self.queue.inner.commands.fetch_add(commands.len() as u64, Ordering::Relaxed);
-        (Packed { batch: Batch { time: (self.clock)(), commands }, sizes }, answers)
+        let batch = Batch { time: (self.clock)(), commands };
+        if let Err(fatal) = self.node.submit(batch, Reply::new(move |result| home.with(result))).await {
+            self.fatal.raise(fatal);
+        }
     }
-}
 
-struct Packed {
-    batch: Batch,
-    sizes: Vec<usize>,
-}
-
-fn answer(sizes: Vec<usize>, answers: Vec<oneshot::Sender<Answer>>, result: Answer) {
-    match result {
-        Ok(outcomes) if outcomes.len() == sizes.iter().sum::<usize>() => {
-            let mut outcomes = outcomes.into_iter();
-            for (size, answer) in sizes.into_iter().zip(answers) {
-                let _ = answer.send(Ok(outcomes.by_ref().take(size).collect()));
+    /// Runs until the queue is closed and what was under way is answered, or the replica stopped for good.
+    pub(crate) async fn run(self) {
+        let limits = self.queue.inner.limits;
+        let mut stopped = std::pin::pin!(self.fatal.wait());
+        loop {
+            loop {
+                let packed = self.queue.lock().pack();
+                let Some(packed) = packed else { break };
+                self.submit(packed).await;
             }
-        }
-        // Fewer outcomes than commands: nobody knows whose is missing.
-        Ok(_) | Err(ProposeError::Fatal(_)) => {
-            for answer in answers {
-                let _ = answer.send(Err(ProposeError::Unknown));
+            if self.queue.inner.progress.due(limits.snapshot_entries, limits.snapshot_log_bytes) {
+                self.node.snapshot().await;
             }
-        }
-        Err(error) => {
-            for answer in answers {
-                let _ = answer.send(Err(error.clone()));
+            {
+                let desk = self.queue.lock();
+                if desk.batcher.is_none() && desk.under_way.is_empty() {
+                    return;
+                }
+            }
+            tokio::select! {
+                biased;
+                fatal = &mut stopped => {
+                    self.queue.close(Some(fatal));
+                    // What is under way stays unknown: its callers see their channel drop.
+                    let lost = std::mem::take(&mut self.queue.lock().under_way);
+                    drop(lost);
+                    return;
+                }
+                () = self.queue.inner.wake.notified() => {}
             }
         }
     }

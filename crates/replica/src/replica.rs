@@ -96,17 +96,17 @@ pub struct Replica {
 }
 
 struct Inner {
-    queue: Queue,
-    node: Node,
+    proposer: Proposer,
     states: Arc<watch::Sender<Arc<State>>>,
     fatal: FatalFlag,
     store: Mutex<Option<Store>>,
-    proposer: Mutex<Option<JoinHandle<()>>>,
+    /// The proposer's task.
+    packing: Mutex<Option<JoinHandle<()>>>,
 }
 
 impl Drop for Inner {
     fn drop(&mut self) {
-        self.queue.close(self.fatal.get());
+        self.proposer.queue.close(self.fatal.get());
     }
 }
 
@@ -171,31 +171,24 @@ impl Replica {
                     (None, StartError::Store(error)) => OpenError::Store(error),
                 }
             })?;
-        let queue = Queue::new(config.limits.batch);
-        let proposer = Proposer {
-            queue: queue.clone(),
-            node: node.clone(),
-            clock: config.clock.clone(),
-            limits: config.limits,
-            progress,
-            fatal: fatal.clone(),
-        };
-        let proposer = Mutex::new(Some(tokio::spawn(proposer.run())));
-        let inner = Inner { queue, node, states, fatal, store: Mutex::new(Some(store)), proposer };
+        let queue = Queue::new(config.limits, progress);
+        let proposer = Proposer { queue, node, clock: config.clock.clone(), fatal: fatal.clone() };
+        let packing = Mutex::new(Some(tokio::spawn(proposer.clone().run())));
+        let inner = Inner { proposer, states, fatal, store: Mutex::new(Some(store)), packing };
         Ok(Self { inner: Arc::new(inner) })
     }
 
     /// Ends in order: no new proposals, answers for those under way, everything on disk, the files closed.
     /// The handles that are left refuse proposals and serve the last state.
     pub async fn shutdown(&self) {
-        self.inner.queue.close(self.inner.fatal.get());
-        let proposer = self.inner.proposer.lock().unwrap_or_else(PoisonError::into_inner).take();
-        if let Some(proposer) = proposer
-            && let Err(error) = proposer.await
+        self.inner.proposer.queue.close(self.inner.fatal.get());
+        let packing = self.inner.packing.lock().unwrap_or_else(PoisonError::into_inner).take();
+        if let Some(packing) = packing
+            && let Err(error) = packing.await
         {
             tracing::error!(%error, "the proposer failed");
         }
-        self.inner.node.stop().await;
+        self.inner.proposer.node.stop().await;
         let store = self.inner.store.lock().unwrap_or_else(PoisonError::into_inner).take();
         if let Some(store) = store {
             let (sender, receiver) = oneshot::channel();
@@ -214,7 +207,7 @@ impl Replica {
 
     /// Counters since it was opened.
     pub fn metrics(&self) -> Metrics {
-        let (entries, commands) = self.inner.queue.counts();
+        let (entries, commands) = self.inner.proposer.queue.counts();
         let counts = self.store().map(|store| store.counts()).unwrap_or_default();
         Metrics { commits: counts.commits, syncs: counts.syncs, entries, commands }
     }
@@ -237,7 +230,7 @@ impl Replica {
 
 impl Handle for Replica {
     async fn propose(&self, commands: Vec<Command>) -> Result<Vec<Outcome>, ProposeError> {
-        self.inner.queue.propose(commands, &self.inner.fatal).await
+        self.inner.proposer.propose(commands).await
     }
 
     fn state(&self) -> Arc<State> {
@@ -252,7 +245,7 @@ impl Handle for Replica {
         if let Some(fatal) = self.inner.fatal.get() {
             return Err(fatal.into());
         }
-        self.inner.node.confirm().await?;
+        self.inner.proposer.node.confirm().await?;
         Ok(self.state())
     }
 

@@ -29,13 +29,18 @@ pub(crate) struct Progress {
 }
 
 impl Progress {
-    /// Whether a snapshot is due, told once until it is made. The larger the state, the rarer: a snapshot is written
-    /// when the log has outgrown it.
-    pub(crate) fn due(&self, entries_max: u64, bytes_min: u64) -> bool {
+    /// Whether a snapshot is due, and nobody was told. The larger the state, the rarer: a snapshot is written when the log
+    /// has outgrown it.
+    pub(crate) fn is_due(&self, entries_max: u64, bytes_min: u64) -> bool {
         let bytes_max = bytes_min.max(self.snapshot_bytes.load(Ordering::Relaxed).min(SNAPSHOT_LOG_BYTES_MAX));
         let due =
             self.entries.load(Ordering::Relaxed) >= entries_max || self.bytes.load(Ordering::Relaxed) >= bytes_max;
-        due && !self.asked.swap(true, Ordering::Relaxed)
+        due && !self.asked.load(Ordering::Relaxed)
+    }
+
+    /// The same, told once until it is made.
+    pub(crate) fn due(&self, entries_max: u64, bytes_min: u64) -> bool {
+        self.is_due(entries_max, bytes_min) && !self.asked.swap(true, Ordering::Relaxed)
     }
 
     fn add(&self, bytes: usize) {

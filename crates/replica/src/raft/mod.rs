@@ -7,9 +7,11 @@ mod machine;
 mod network;
 mod node;
 mod record;
+mod reply;
 
 pub(crate) use machine::Progress;
 pub(crate) use node::{Node, StartError};
+pub(crate) use reply::Reply;
 
 use cluster::{Batch, Outcome};
 use openraft::alias;
@@ -17,14 +19,31 @@ use std::fmt;
 use std::sync::Arc;
 use zeroize::Zeroizing;
 
-openraft::declare_raft_types!(
-    /// The types of our raft group.
-    pub(crate) Types:
-        D = Stamped,
-        R = Vec<Outcome>,
-        NodeId = u64,
-        Node = openraft::BasicNode,
-);
+/// The types of our raft group: openraft's own but for what is proposed, what comes of it, and how that is told.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) struct Types;
+
+impl openraft::RaftTypeConfig for Types {
+    type D = Stamped;
+    type R = Vec<Outcome>;
+    type NodeId = u64;
+    type Node = openraft::BasicNode;
+    type Term = u64;
+    type LeaderId = openraft::impls::leader_id_adv::LeaderId<u64, u64>;
+    type Vote = openraft::impls::Vote<Self::LeaderId>;
+    type Payload = openraft::EntryPayload<Stamped, u64, openraft::BasicNode>;
+    type Entry = openraft::Entry<<Self::LeaderId as openraft::vote::RaftLeaderId>::Committed, Self::Payload>;
+    type Responder<T>
+        = Reply<T>
+    where
+        T: openraft::OptionalSend + 'static;
+    type Batch<T>
+        = openraft::impls::InlineBatch<T>
+    where
+        T: openraft::OptionalSend + 'static;
+    type AsyncRuntime = openraft::impls::TokioRuntime;
+    type ErrorSource = openraft::impls::BoxedErrorSource;
+}
 
 type Entry = alias::EntryOf<Types>;
 type LogId = alias::LogIdOf<Types>;

@@ -3,13 +3,13 @@
 use super::log::Log;
 use super::machine::{Machine, Progress};
 use super::network::NoPeers;
-use super::{Stamped, Types};
+use super::{Reply, Stamped, Types};
 use crate::fatal::Fatal;
-use crate::handle::{ProposeError, RETRY_AFTER, ReadError};
+use crate::handle::{RETRY_AFTER, ReadError};
 use crate::store::{Store, StoreError};
-use cluster::{Batch, Outcome, State};
-use openraft::errors::{ClientWriteError, LinearizableReadError, RaftError};
-use openraft::impls::ProgressResponder;
+use cluster::{Batch, State};
+use openraft::errors::{LinearizableReadError, RaftError};
+use openraft::raft::ClientWriteResult;
 use openraft::{BasicNode, Config, Raft, ReadPolicy, ServerState, SnapshotPolicy};
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -25,11 +25,6 @@ const LEAD_WITHIN: Duration = Duration::from_secs(30);
 #[derive(Clone)]
 pub(crate) struct Node {
     raft: Raft<Types, Machine>,
-}
-
-/// A proposal on its way.
-pub(crate) struct Submitted {
-    receiver: openraft::alias::OneshotReceiverOf<Types, openraft::raft::ClientWriteResult<Types>>,
 }
 
 /// Why raft did not start.
@@ -87,13 +82,11 @@ impl Node {
         Ok(Self { raft })
     }
 
-    /// Hands a batch to raft. It fails only when raft has stopped; nobody knows then whether it got the batch.
-    pub(crate) async fn submit(&self, batch: Batch) -> Result<Submitted, ProposeError> {
-        let (responder, receiver) = ProgressResponder::complete_only();
-        match self.raft.client_write_ff(Stamped::new(batch), Some(responder)).await {
-            Ok(()) => Ok(Submitted { receiver }),
-            Err(error) => Err(ProposeError::Fatal(Fatal::new(error.to_string()))),
-        }
+    /// Hands a batch to raft; `reply` is told what came of it, or dropped. It fails only when raft has stopped; nobody knows
+    /// then whether it got the batch.
+    pub(crate) async fn submit(&self, batch: Batch, reply: Reply<ClientWriteResult<Types>>) -> Result<(), Fatal> {
+        let submitted = self.raft.client_write_ff(Stamped::new(batch), Some(reply)).await;
+        submitted.map_err(|error| Fatal::new(error.to_string()))
     }
 
     /// Confirms leadership, and waits until everything committed before is applied here.
@@ -118,18 +111,6 @@ impl Node {
     pub(crate) async fn stop(&self) {
         if let Err(error) = self.raft.shutdown().await {
             tracing::warn!(%error, "raft did not stop in order");
-        }
-    }
-}
-
-impl Submitted {
-    /// Waits for the outcomes.
-    pub(crate) async fn outcomes(self) -> Result<Vec<Outcome>, ProposeError> {
-        match self.receiver.await {
-            Ok(Ok(response)) => Ok(response.data),
-            Ok(Err(ClientWriteError::ForwardToLeader(to))) => Err(ProposeError::NotLeader { leader: to.leader_id }),
-            // Discarded entries may still be committed by another leader; a dropped sender is a raft that stopped.
-            Ok(Err(_)) | Err(_) => Err(ProposeError::Unknown),
         }
     }
 }

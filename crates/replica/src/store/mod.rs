@@ -4,7 +4,8 @@
 //! - rows are opaque here; what they mean is raft's business;
 //! - everything queued while a sync runs goes into the next transaction: one sync for all of it;
 //! - work without a waiting caller (`lazy`: the issuance projection, purges, truncations) never causes a sync of its
-//!   own; it rides with the next one, in order;
+//!   own; it rides with a later one, in order; the projection is written in large pieces, and always before the entries
+//!   that it comes from are removed;
 //! - the header is written last at creation, and checked first at opening: without it there is no store, and a wrong
 //!   data key is found out before the database is touched.
 
@@ -175,10 +176,10 @@ impl Store {
         self.inner.writer.send(Job::Snapshot { key, description, image, done });
     }
 
-    /// Adds to the issuance projection, with the next sync.
+    /// Adds to the issuance projection, with some later sync: at the latest before a snapshot or a purge.
     pub(crate) fn add_issued(&self, rows: Vec<Row>) {
         if !rows.is_empty() {
-            self.inner.writer.send(Job::Issued { rows });
+            self.inner.writer.add_issued(rows);
         }
     }
 

@@ -69,6 +69,31 @@ fn one_sync_for_all_that_is_queued_and_none_for_lazy_work() {
 }
 
 #[test]
+fn the_issuance_projection_is_written_in_large_pieces_and_before_whatever_needs_it() {
+    let dir = tempfile::tempdir().unwrap();
+    let store = create(dir.path());
+    let row = |seq| vec![(seq, vec![7; 1000])];
+    store.add_issued(row(0));
+    append(&store, &[(1, b"one")]).unwrap();
+    assert_eq!(store.last_issued().unwrap(), None, "a commit alone does not write it");
+    waiting(|done| store.settle(done)).unwrap();
+    assert_eq!(store.last_issued().unwrap(), Some(0), "who wants to read it does");
+    store.add_issued(row(1));
+    store.purge_through(1, META_KEYS.purged, b"mark".to_vec());
+    append(&store, &[(2, b"two")]).unwrap();
+    assert_eq!(store.last_issued().unwrap(), Some(1), "no entry goes before what comes from it is there");
+    store.add_issued(row(2));
+    waiting(|done| store.put_snapshot(META_KEYS.snapshot, b"of".to_vec(), Arc::new(vec![1].into()), done)).unwrap();
+    assert_eq!(store.last_issued().unwrap(), Some(2), "the same for a snapshot");
+    for seq in 3..200 {
+        store.add_issued(row(seq));
+    }
+    append(&store, &[(3, b"three")]).unwrap();
+    let written = store.last_issued().unwrap().unwrap();
+    assert!((100..199).contains(&written), "what has piled up rides with the next commit: {written}");
+}
+
+#[test]
 fn truncation_purge_and_snapshot_replace_rows() {
     let dir = tempfile::tempdir().unwrap();
     let store = create(dir.path());

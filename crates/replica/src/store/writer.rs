@@ -19,6 +19,9 @@ pub(crate) type Done = Box<dyn FnOnce(io::Result<()>) + Send>;
 const TRANSACTION_BYTES: usize = 8 * 1024 * 1024;
 /// Lazy work that piles up with nobody waiting for a sync is written without one from here on.
 const LAZY_BYTES_MAX: usize = 1024 * 1024;
+/// Rows of the issuance projection are kept back until there are so many bytes of them: they can be made again from the log,
+/// and a few large writes cost less than a small one in each transaction.
+const ISSUED_BYTES_MAX: usize = 128 * 1024;
 /// Bytes of a piece of the snapshot.
 const SNAPSHOT_PIECE_BYTES: usize = 256 * 1024;
 
@@ -71,6 +74,18 @@ impl Job {
         }
     }
 
+    /// Whether the issuance projection goes first: what lets it be read, and what removes the entries that it comes from.
+    fn needs_issued(&self) -> bool {
+        match self {
+            Self::PurgeThrough { .. }
+            | Self::Snapshot { .. }
+            | Self::Flush { .. }
+            | Self::Settle { .. }
+            | Self::Stop => true,
+            Self::Append { .. } | Self::Meta { .. } | Self::TruncateFrom { .. } | Self::Issued { .. } => false,
+        }
+    }
+
     fn urgency(&self) -> Urgency {
         match self {
             Self::TruncateFrom { .. } | Self::PurgeThrough { .. } | Self::Issued { .. } => Urgency::Lazy,
@@ -118,9 +133,29 @@ enum Urgency {
     Synced,
 }
 
+/// Rows of the issuance projection that were not queued yet.
+#[derive(Default)]
+struct KeptBack {
+    rows: Vec<Row>,
+    bytes: usize,
+}
+
+impl KeptBack {
+    fn add(&mut self, rows: Vec<Row>) {
+        self.bytes += rows.iter().map(|(_, plain)| plain.len()).sum::<usize>();
+        self.rows.extend(rows);
+    }
+
+    fn take(&mut self) -> Option<Job> {
+        self.bytes = 0;
+        Some(std::mem::take(&mut self.rows)).filter(|rows| !rows.is_empty()).map(|rows| Job::Issued { rows })
+    }
+}
+
 /// The sending end; dropping it ends the thread after what is queued was written.
 pub(crate) struct Writer {
     jobs: mpsc::Sender<Job>,
+    kept_back: Mutex<KeptBack>,
     thread: Mutex<Option<JoinHandle<()>>>,
 }
 
@@ -139,10 +174,34 @@ impl Writer {
             .name("replica-writer".into())
             .spawn(move || work.run(&queue))
             .map_err(|source| StoreError::io(&path, "start the writer of", source))?;
-        Ok(Self { jobs, thread: Mutex::new(Some(thread)) })
+        Ok(Self { jobs, kept_back: Mutex::default(), thread: Mutex::new(Some(thread)) })
+    }
+
+    /// Adds to the issuance projection. It is written with a later job: at the latest with the next one that needs it.
+    pub(crate) fn add_issued(&self, rows: Vec<Row>) {
+        let mut kept_back = self.kept_back.lock().unwrap_or_else(PoisonError::into_inner);
+        kept_back.add(rows);
+        if kept_back.bytes >= ISSUED_BYTES_MAX
+            && let Some(issued) = kept_back.take()
+        {
+            self.queue(issued);
+        }
     }
 
     pub(crate) fn send(&self, job: Job) {
+        if job.needs_issued() {
+            // Held until both are queued: nothing that was kept back can come too late.
+            let mut kept_back = self.kept_back.lock().unwrap_or_else(PoisonError::into_inner);
+            if let Some(issued) = kept_back.take() {
+                self.queue(issued);
+            }
+            self.queue(job);
+        } else {
+            self.queue(job);
+        }
+    }
+
+    fn queue(&self, job: Job) {
         if let Err(mpsc::SendError(job)) = self.jobs.send(job)
             && let Some(done) = job.into_done()
         {
@@ -153,8 +212,7 @@ impl Writer {
 
 impl Drop for Writer {
     fn drop(&mut self) {
-        // A closed channel means the thread is gone already.
-        let _ = self.jobs.send(Job::Stop);
+        self.send(Job::Stop);
         let thread = self.thread.lock().unwrap_or_else(PoisonError::into_inner).take();
         if let Some(thread) = thread
             && thread.thread().id() != std::thread::current().id()
