@@ -32,6 +32,10 @@ use failure::Failure;
 use output::{Output, complain};
 use verb::Context;
 
+/// Smaller and faster than the C library's: docs/performance.md.
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
 fn main() -> ExitCode {
     let cli = match Cli::try_parse() {
         Ok(cli) => cli,
