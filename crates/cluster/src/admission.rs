@@ -24,7 +24,11 @@ impl State {
         if let Some(outcome) = self.admitted_before(entry, admit) {
             return Ok(outcome);
         }
+        if self.rotation().is_some_and(|rotation| rotation.holds_joins()) {
+            return Err(Rejection::RotationBusy);
+        }
         self.check_premises(entry, &admit.premises, &admit.letter)?;
+        self.check_ladder(None, &admit.letter)?;
         let row = self.tokens.rows.get(admit.token.row as usize).ok_or(Rejection::Token)?;
         let by_key = self.joins.get(&admit.letter.leaf.spki).map_or(0, Vec::len);
         if row.unfinished >= UNFINISHED_PER_TOKEN_MAX || by_key >= UNFINISHED_PER_KEY_MAX {

@@ -176,7 +176,8 @@ impl State {
     /// Whether [`Command::Collect`], of no node too, would let go of an old root at `now`.
     pub fn anchors_ended(&self, now: Time) -> bool {
         let mut roots = self.roots.clone();
-        self.refresh_anchors(&mut roots, now)
+        self.refresh_anchors(&mut roots, now);
+        roots.stragglers().len() != self.roots.stragglers().len()
     }
 
     /// Changes a node's record in place.

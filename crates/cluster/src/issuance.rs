@@ -6,6 +6,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use pki::certificate::Certificate;
 use pki::identity::NodeId;
 use pki::serial::Serial;
 
@@ -47,20 +48,29 @@ impl State {
         if skew > SIGNING_SKEW_MAX { Err(Rejection::Skew) } else { Ok(()) }
     }
 
+    /// What goes with a leaf has to lead its holder's peers, and itself, to the roots that they hold now.
+    pub(crate) fn check_ladder(&self, node: Option<&Node>, letter: &Letter) -> Result<(), Rejection> {
+        let due = self.roots.ladder_for(node, letter.leaf.role);
+        let sent = |step: &Certificate| letter.ladder.iter().any(|sent| sent == step.der());
+        if due.iter().all(sent) { Ok(()) } else { Err(Rejection::Issuer) }
+    }
+
     pub(crate) fn renew(&mut self, entry: &mut Entry<'_>, renew: &Renew) -> Result<Outcome, Rejection> {
         let node = self.known(&renew.node)?;
         if node.cut != renew.cut {
             return Err(Rejection::Cut);
         }
-        if let Some(letter) =
-            node.mailbox.iter().find(|letter| letter.answers(&renew.letter.csr, node.role, entry.stamp))
-        {
+        let answers = |letter: &&Arc<Letter>| {
+            letter.answers(&renew.letter.csr, node.role, entry.stamp) && self.roots.is_present(&letter.leaf.issuer)
+        };
+        if let Some(letter) = node.mailbox.iter().find(answers) {
             return Ok(Outcome::Issued { node: renew.node.clone(), letter: Arc::clone(letter), fresh: false });
         }
         self.check_premises(entry, &renew.premises, &renew.letter)?;
         if renew.letter.leaf.role != node.role {
             return Err(Rejection::Role);
         }
+        self.check_ladder(Some(node), &renew.letter)?;
         if node.leaves().any(|leaf| leaf.serial == renew.letter.leaf.serial) {
             return Err(Rejection::SerialUsed);
         }
@@ -131,6 +141,8 @@ impl State {
                 self.forget_key(&key, id);
             }
         }
+        let issuer = self.known(id)?.current.as_ref().map(|leaf| leaf.issuer);
+        self.leave_aside(id, issuer.as_ref());
         Ok(Outcome::Done { version: index })
     }
 

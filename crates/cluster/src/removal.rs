@@ -36,6 +36,7 @@ impl State {
         let node = std::sync::Arc::clone(node);
         self.nodes.remove(id);
         self.release(&node);
+        self.leave_aside(id, None);
         self.removals.insert(id.clone(), Removal { at: entry.now, until });
         Ok(Outcome::Done { version: entry.index })
     }

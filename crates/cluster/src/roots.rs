@@ -108,7 +108,9 @@ impl Roots {
                         behind(&rotation.stragglers, node, trusted, used)
                     }
                 };
-                let beyond = |row: &[Certificate]| rotation.ladder().iter().chain(&rotation.onward).chain(row).cloned().collect();
+                let beyond = |row: &[Certificate]| {
+                    rotation.ladder().iter().chain(&rotation.onward).chain(row).cloned().collect()
+                };
                 match late.filter(|row| !row.is_empty()) {
                     None => rotation.ladder().to_vec(),
                     Some(row) if role == Role::Manager => beyond(row),

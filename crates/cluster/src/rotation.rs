@@ -158,7 +158,8 @@ impl Rotation {
 
     /// Whether a node that reports this trust bundle verifies every member's leaf.
     pub(crate) fn holds(&self, trust: BlobDigest) -> bool {
-        self.roots().any(|root| root.trust == trust) || self.bundle().is_some_and(|bundle| BlobDigest::of(bundle) == trust)
+        self.roots().any(|root| root.trust == trust)
+            || self.bundle().is_some_and(|bundle| BlobDigest::of(bundle) == trust)
     }
 
     /// The certificates that every leaf carries now, after the intermediates of its own root.
@@ -197,7 +198,7 @@ impl Rotation {
             // Who missed the bundle, or joined since, needs it at once.
             (Phase::Renew, Some(bundle)) => return bundle,
             (Phase::Trust, _) if pushed => return &self.to().bundle,
-            (Phase::Trust, Some(bundle)) if reports(bundle) => return bundle,
+            (Phase::Trust, Some(bundle)) if reported.is_some_and(|trust| trust != self.to().trust) => return bundle,
             (Phase::Widen | Phase::Renew | Phase::Trust, _) => {}
         }
         let held = reported.and_then(|trust| self.roots().find(|root| root.trust == trust));

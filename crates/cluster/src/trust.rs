@@ -58,14 +58,15 @@ pub fn reaches(issuer: &IssuerHash, ladder: &[Link], anchors: &[Anchor]) -> bool
 
 /// `passed`: the issuers on the path so far, one for each CA certificate on it.
 fn climb(issuer: &IssuerHash, ladder: &[Link], anchors: &[Anchor], passed: &mut Vec<IssuerHash>) -> bool {
-    let allows = |below: Option<u32>, path: &[IssuerHash]| below.is_none_or(|most| path.len() <= most as usize);
-    if anchors.iter().any(|anchor| anchor.issuer == *issuer && allows(anchor.below, passed)) {
+    let depth = passed.len();
+    let allows = |below: Option<u32>| below.is_none_or(|most| depth <= most as usize);
+    if anchors.iter().any(|anchor| anchor.issuer == *issuer && allows(anchor.below)) {
         return true;
     }
-    if passed.len() >= LADDER_MAX || passed.contains(issuer) {
+    if depth >= LADDER_MAX || passed.contains(issuer) {
         return false;
     }
-    for step in ladder.iter().filter(|step| step.of == *issuer && allows(step.below, passed)) {
+    for step in ladder.iter().filter(|step| step.of == *issuer && allows(step.below)) {
         passed.push(*issuer);
         if climb(&step.by, ladder, anchors, passed) {
             return true;

@@ -47,7 +47,8 @@ impl State {
             return Err(Rejection::OutOfSequence);
         }
         if let Some(change) = &update.roots {
-            self.change_roots(entry, change)?;
+            let secrets = update.worker_secret.is_some() && update.manager_secret.is_some();
+            self.change_roots(entry, change, secrets)?;
         }
         if let Some(settings) = &update.settings {
             self.settings = Arc::new(settings.clone());

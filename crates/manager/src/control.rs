@@ -374,7 +374,7 @@ fn refusal(rejection: &Rejection, node: Option<&NodeId>) -> Refusal {
         Rejection::RoleFixed => Refusal::LastManager,
         Rejection::NoCluster => Refusal::SignerStarting,
         // The roots changed since the update was prepared: the version says so too.
-        Rejection::NoRotation | Rejection::RotationBusy => Refusal::OutOfSequence,
+        Rejection::NoRotation | Rejection::RotationBusy | Rejection::Way => Refusal::OutOfSequence,
         Rejection::Exists
         | Rejection::Issuer
         | Rejection::Epoch

@@ -131,6 +131,8 @@ struct StragglerAnchor {
     issuer: Vec<u8>,
     #[prost(bytes = "vec", tag = "5")]
     trust: Vec<u8>,
+    #[prost(int64, tag = "6")]
+    at_least: i64,
 }
 
 #[derive(Clone, PartialEq, prost::Message)]
@@ -181,6 +183,10 @@ struct Rotation {
     passed: Vec<Root>,
     #[prost(bool, tag = "11")]
     handed_over: bool,
+    #[prost(bytes = "vec", repeated, tag = "12")]
+    given: Vec<Vec<u8>>,
+    #[prost(bytes = "vec", repeated, tag = "13")]
+    onward: Vec<Vec<u8>>,
 }
 
 /// A phase and its beginning.
@@ -220,6 +226,8 @@ impl From<&rotation::Rotation> for Rotation {
             aside: rotation.aside.iter().map(ToString::to_string).collect(),
             passed: rotation.passed.iter().map(|root| root.as_ref().into()).collect(),
             handed_over: rotation.handed_over,
+            given: rotation.given.iter().map(|trust| trust.0.to_vec()).collect(),
+            onward: record::ders(&rotation.onward),
         }
     }
 }
@@ -246,6 +254,12 @@ impl Rotation {
             aside: self.aside.iter().map(|id| record::node_id(id)).collect::<Result<_, _>>()?,
             passed: self.passed.into_iter().map(root).collect::<Result<_, _>>()?,
             handed_over: self.handed_over,
+            given: self
+                .given
+                .iter()
+                .map(|trust| record::array("given", trust).map(BlobDigest))
+                .collect::<Result<_, _>>()?,
+            onward: record::certificates(&self.onward)?,
             stragglers,
         })
     }
@@ -361,6 +375,7 @@ impl From<&state::State> for State {
             until: anchor.until.unix_millis(),
             issuer: anchor.issuer.0.to_vec(),
             trust: anchor.trust.0.to_vec(),
+            at_least: anchor.at_least.unix_millis(),
         };
         Self {
             format: FORMAT,
@@ -429,6 +444,7 @@ impl TryFrom<State> for state::State {
                 trust: BlobDigest(record::array("trust", &anchor.trust)?),
                 ladder: record::certificates(&anchor.ladder)?,
                 until: Time::from_unix_millis(anchor.until),
+                at_least: Time::from_unix_millis(anchor.at_least),
             })
         };
         let stragglers = state.stragglers.into_iter().map(straggler).collect::<Result<Vec<_>, _>>()?;

@@ -1,21 +1,24 @@
 //! The entries that begin, turn, advance and finish a rotation. Every condition is judged where the entry is applied.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use imbl::OrdSet;
 use pki::certificate::Certificate;
+use pki::identity::NodeId;
 use pki::time::Time;
 
 use crate::apply::Entry;
 use crate::command::{ReplaceLadder, SecretBox};
 use crate::format;
 use crate::log::LogEntry;
-use crate::node::{BlobDigest, Node};
+use crate::node::{BlobDigest, IssuerHash, Node};
 use crate::outcome::{Outcome, Rejection};
 use crate::roots::{Root, Roots, StragglerAnchor};
-use crate::rotation::{HISTORY_MAX, Phase, Policy, Rotation, Way};
+use crate::rotation::{HISTORY_MAX, Need, Phase, Policy, Rotation, Way};
 use crate::state::State;
 use crate::tokens::{MANAGER_ROW, WORKER_ROW};
+use crate::trust::{self, LADDER_MAX};
 
 /// What an operator's update does to the roots.
 #[derive(Clone, Debug)]
@@ -65,32 +68,33 @@ pub struct Advance {
 }
 
 impl State {
-    pub(crate) fn change_roots(&mut self, entry: &mut Entry<'_>, change: &RootsChange) -> Result<(), Rejection> {
+    /// `secrets`: whether fresh ones for both tokens come with it.
+    pub(crate) fn change_roots(
+        &mut self,
+        entry: &mut Entry<'_>,
+        change: &RootsChange,
+        secrets: bool,
+    ) -> Result<(), Rejection> {
         match change {
-            RootsChange::Start(start) => self.start_rotation(entry, start),
+            RootsChange::Start(start) => self.start_rotation(entry, start, secrets),
             RootsChange::Abort(abort) => self.abort_rotation(entry, abort),
         }
     }
 
-    fn start_rotation(&mut self, entry: &mut Entry<'_>, start: &Start) -> Result<(), Rejection> {
-        let (old, passed, stragglers) = match &self.roots {
+    fn start_rotation(&mut self, entry: &mut Entry<'_>, start: &Start, secrets: bool) -> Result<(), Rejection> {
+        let running = match &self.roots {
             Roots::None => return Err(Rejection::NoCluster),
-            Roots::Stable { root, stragglers } => (Arc::clone(root), Vec::new(), stragglers.clone()),
-            Roots::Rotating(running) => {
-                if running.bundle().is_some() || matches!(start.way, Way::Bundle(_)) {
-                    return Err(Rejection::RotationBusy);
-                }
-                let mut passed = running.passed.clone();
-                passed.push(without_key(&running.new));
-                (Arc::clone(&running.old), passed, running.stragglers.clone())
-            }
+            Roots::Stable { .. } => None,
+            Roots::Rotating(running) => Some(Arc::clone(running)),
         };
+        let old =
+            running.as_ref().map_or_else(|| self.roots.served().cloned(), |running| Some(Arc::clone(&running.old)));
+        let old = old.ok_or(Rejection::NoCluster)?;
         if start.to.issuer == old.issuer {
             return Err(Rejection::Issuer);
         }
-        self.log_authorities(entry, &start.logged);
         let emergency = matches!(start.policy, Policy::Emergency { .. });
-        self.roots = Roots::Rotating(Arc::new(Rotation {
+        let mut next = Rotation {
             id: entry.index,
             old,
             new: Arc::clone(&start.to),
@@ -102,16 +106,38 @@ impl State {
             history: Vec::new(),
             policy: start.policy,
             aside: OrdSet::new(),
-            passed,
+            passed: Vec::new(),
+            given: OrdSet::new(),
+            onward: Vec::new(),
             handed_over: emergency,
-            stragglers,
-        }));
+            stragglers: self.roots.stragglers().to_vec(),
+        };
+        if let Some(running) = running {
+            if running.bundle().is_some() || matches!(start.way, Way::Bundle(_)) {
+                return Err(Rejection::RotationBusy);
+            }
+            // Leaves of a root given up earlier carry what led to the roots of then.
+            if !running.given.is_empty() && running.passed.iter().any(|root| root.issuer == start.to.issuer) {
+                return Err(Rejection::RotationBusy);
+            }
+            next.passed = self.still_held(&running, &start.to);
+            next.given = running.given.clone();
+            next.aside = self.still_aside(&running);
+            let pool: Vec<_> = running.ladder().iter().chain(&running.onward).chain(next.ladder()).cloned().collect();
+            next.onward = trust::onward(next.ladder(), &next.old.certificates, &pool);
+        }
+        let missing = emergency && (!secrets || next.bundle().is_none());
+        if missing || !next.leads(entry.now) {
+            return Err(Rejection::Way);
+        }
+        self.log_authorities(entry, &start.logged);
+        self.roots = Roots::Rotating(Arc::new(next));
         Ok(())
     }
 
     fn abort_rotation(&mut self, entry: &mut Entry<'_>, abort: &Abort) -> Result<(), Rejection> {
-        let running = self.rotation().ok_or(Rejection::NoRotation)?;
-        if running.back || running.is_emergency() {
+        let running = Arc::clone(self.rotation().ok_or(Rejection::NoRotation)?);
+        if running.back || running.is_emergency() || matches!(abort.policy, Policy::Emergency { .. }) {
             return Err(Rejection::RotationBusy);
         }
         let mut turned = running.as_ref().clone();
@@ -120,19 +146,54 @@ impl State {
         turned.back = true;
         turned.since = entry.now;
         turned.policy = abort.policy;
-        turned.aside = OrdSet::new();
-        // Where a bundle is the way, everybody who is to hold it has it once leaves change.
+        turned.aside = self.still_aside(&running);
         turned.phase = match (&turned.way, turned.phase) {
-            (Way::Ladder(_), _) | (Way::Bundle(_), Phase::Renew) => Phase::Renew,
+            (Way::Ladder(_), _) => Phase::Renew,
+            // No leaf has changed yet.
             (Way::Bundle(_), Phase::Widen) => Phase::Trust,
-            (Way::Bundle(_), Phase::Trust) => Phase::Widen,
+            // Nodes that hold the new root alone, by the last phase or because they joined, get the bundle first.
+            (Way::Bundle(_), Phase::Renew | Phase::Trust) => Phase::Widen,
         };
         if matches!(turned.way, Way::Ladder(_)) {
+            let pool: Vec<_> = running.ladder().iter().chain(&running.onward).cloned().collect();
+            turned.onward = trust::onward(&abort.ladder, &turned.old.certificates, &pool);
             turned.way = Way::Ladder(abort.ladder.clone());
+        }
+        if !turned.leads(entry.now) {
+            return Err(Rejection::Way);
         }
         self.log_authorities(entry, &abort.logged);
         self.roots = Roots::Rotating(Arc::new(turned));
         Ok(())
+    }
+
+    /// Of the nodes put aside, those that have not come along since. Their leaves verify for those alone who hold the root
+    /// that they were left behind with, so they are not waited for now either.
+    fn still_aside(&self, running: &Rotation) -> OrdSet<NodeId> {
+        let behind = |id: &&NodeId| {
+            self.nodes.get(*id).is_some_and(|node| match (running.phase, running.need(node)) {
+                (_, None) | (Phase::Trust, Some(Need::Trust)) => false,
+                (_, Some(_)) => true,
+            })
+        };
+        running.aside.iter().filter(behind).cloned().collect()
+    }
+
+    /// The roots given up on the way to `to`, without keys: those that nodes may hold, or hold leaves of.
+    fn still_held(&self, running: &Rotation, to: &Root) -> Vec<Arc<Root>> {
+        let leaves: BTreeSet<_> = self.nodes.values().flat_map(|node| node.leaves().map(|leaf| leaf.issuer)).collect();
+        let passed = running.passed.iter().cloned().chain([without_key(&running.new)]);
+        let held = |root: &Arc<Root>| leaves.contains(&root.issuer) || running.given.contains(&root.trust);
+        passed.filter(|root| root.trust != to.trust && held(root)).collect()
+    }
+
+    /// A node put aside has come along, or is gone.
+    pub(crate) fn leave_aside(&mut self, id: &NodeId, issuer: Option<&IssuerHash>) {
+        let Roots::Rotating(running) = &mut self.roots else { return };
+        let along = issuer.is_none_or(|issuer| running.phase != Phase::Widen && running.to().issuer == *issuer);
+        if along && running.aside.contains(id) {
+            Arc::make_mut(running).aside.remove(id);
+        }
     }
 
     pub(crate) fn advance_rotation(&mut self, entry: &mut Entry<'_>, advance: &Advance) -> Result<Outcome, Rejection> {
@@ -156,8 +217,12 @@ impl State {
                 next.note_phase();
                 next.phase = phase;
                 next.since = entry.now;
-                // Without a ladder nobody who holds the old root alone verifies a manager any more.
-                next.handed_over || (phase == Phase::Renew && to_new && next.bundle().is_some())
+                if phase == Phase::Trust {
+                    let trust = next.to().trust;
+                    next.given.insert(trust);
+                }
+                // Without a ladder nobody verifies a manager's leaf of the one root who holds the other alone.
+                if phase == Phase::Renew && next.bundle().is_some() { to_new } else { next.handed_over }
             }
             None => to_new,
         };
@@ -186,6 +251,9 @@ impl State {
         }
         let mut next = running.as_ref().clone();
         next.way = Way::Ladder(replace.ladder.clone());
+        if !next.leads(entry.now) {
+            return Err(Rejection::Way);
+        }
         self.log_authorities(entry, &replace.logged);
         self.roots = Roots::Rotating(Arc::new(next));
         Ok(Outcome::Done { version: entry.index })
@@ -194,43 +262,58 @@ impl State {
     /// The roots after a rotation: one with its key, and of the others what late nodes need to come back.
     fn settled(&self, rotation: Rotation, now: Time) -> Roots {
         let root = Arc::clone(rotation.to());
-        let mut anchors = Vec::new();
-        if !rotation.is_emergency() {
-            for left in rotation.roots().filter(|left| left.issuer != root.issuer) {
-                let Some(ladder) = steps_to(rotation.ladder(), left) else { continue };
-                anchors.extend(anchor(left, ladder));
-            }
-            let base = if rotation.back { Some(Vec::new()) } else { steps_to(rotation.ladder(), &rotation.old) };
-            for earlier in base.iter().flat_map(|base| rotation.stragglers.iter().map(move |row| (base, row))) {
-                let (base, row) = earlier;
-                let ladder = base.iter().chain(&row.ladder).cloned().collect();
-                anchors.push(StragglerAnchor { ladder, ..row.clone() });
-            }
-        }
-        let mut roots = Roots::Stable { root, stragglers: anchors };
+        let mut roots = Roots::Stable { stragglers: self.anchors_left(&rotation, &root), root };
         self.refresh_anchors(&mut roots, now);
         roots
     }
 
-    /// Looks again until when each straggler anchor is needed, and drops those that are not.
+    fn anchors_left(&self, rotation: &Rotation, root: &Root) -> Vec<StragglerAnchor> {
+        if rotation.is_emergency() {
+            return Vec::new();
+        }
+        let room = LADDER_MAX.saturating_sub(root.steps.len());
+        let whole: Vec<_> = rotation.ladder().iter().chain(&rotation.onward).cloned().collect();
+        let leaves_end = self.nodes.values().map(|node| node.leaves_end).max().unwrap_or_default();
+        let mut anchors: Vec<StragglerAnchor> = Vec::new();
+        // By a bundle nothing leads from the new root to those of earlier rotations.
+        let reach_earlier = rotation.back || rotation.bundle().is_none();
+        for row in rotation.stragglers.iter().filter(|row| reach_earlier && row.issuer != root.issuer) {
+            let ladder = whole.iter().chain(&row.ladder).cloned().collect();
+            anchors.push(StragglerAnchor { ladder, ..row.clone() });
+        }
+        for left in rotation.roots().filter(|left| left.issuer != root.issuer) {
+            let Some(certificate) = left.certificates.first().cloned() else { continue };
+            if anchors.iter().any(|anchor| anchor.trust == left.trust) {
+                continue;
+            }
+            anchors.push(StragglerAnchor {
+                certificate,
+                issuer: left.issuer,
+                trust: left.trust,
+                ladder: steps_to(rotation.ladder(), left).unwrap_or_else(|| whole.clone()),
+                until: Time::default(),
+                at_least: if rotation.given.contains(&left.trust) { leaves_end } else { Time::default() },
+            });
+        }
+        anchors.retain(|anchor| trust::shortest(&anchor.ladder).len() <= room);
+        anchors
+    }
+
+    /// Looks again until when each straggler anchor is needed, and drops those that are not. Whether that changed anything.
     pub(crate) fn refresh_anchors(&self, roots: &mut Roots, now: Time) -> bool {
-        let (root, stragglers) = match roots {
-            Roots::Stable { root, stragglers } => (Arc::clone(root), stragglers),
-            Roots::None | Roots::Rotating(_) => return false,
-        };
+        let Roots::Stable { root, stragglers } = roots else { return false };
         if stragglers.is_empty() {
             return false;
         }
-        let served = root.trust;
-        let before = stragglers.len();
+        let before: Vec<_> = stragglers.iter().map(|anchor| anchor.until).collect();
         for anchor in stragglers.iter_mut() {
-            anchor.until = Time::default();
+            anchor.until = anchor.at_least;
         }
         for node in self.nodes.values() {
-            note_stragglers(stragglers, node, &served, &root.issuer);
+            note_stragglers(stragglers, node, &root.trust, &root.issuer);
         }
         stragglers.retain(|anchor| anchor.until > now);
-        stragglers.len() != before
+        !stragglers.iter().map(|anchor| anchor.until).eq(before)
     }
 
     fn log_authorities(&mut self, entry: &mut Entry<'_>, certificates: &[Vec<u8>]) {
@@ -244,12 +327,7 @@ impl State {
 
 /// Lengthens the anchors that `node` may come back with. Which root it trusts is known if it said so; if not, it may be
 /// any of them.
-fn note_stragglers(
-    anchors: &mut [StragglerAnchor],
-    node: &Node,
-    served: &BlobDigest,
-    signing: &crate::node::IssuerHash,
-) {
+fn note_stragglers(anchors: &mut [StragglerAnchor], node: &Node, served: &BlobDigest, signing: &IssuerHash) {
     let trust = node.report.as_ref().map(|report| report.trust);
     let current = node.current.as_ref().is_some_and(|leaf| leaf.issuer == *signing);
     let others = node.leaves().filter(|leaf| leaf.issuer != *signing).map(|leaf| leaf.not_after).max();
@@ -266,6 +344,27 @@ fn note_stragglers(
 }
 
 impl Rotation {
+    /// Whether leaves of the root that is gone to verify for all members, by what they carry or by the bundle.
+    pub(crate) fn leads(&self, now: Time) -> bool {
+        match &self.way {
+            Way::Bundle(bundle) => {
+                let inside = Certificate::parse_pem_bundle(bundle).unwrap_or_default();
+                let holds = |root: &Root| {
+                    !root.certificates.is_empty() && root.certificates.iter().all(|own| inside.contains(own))
+                };
+                holds(&self.old) && holds(&self.new)
+            }
+            Way::Ladder(ladder) => {
+                let to = self.to();
+                let steps: Vec<_> = to.steps.iter().chain(ladder).cloned().collect();
+                let reaches = |root: &Arc<Root>| trust::verifies(&to.issuer, &steps, &root.certificates);
+                ladder.len() <= LADDER_MAX
+                    && ladder.iter().all(|step| step.valid_at(now))
+                    && self.trusted().all(reaches)
+            }
+        }
+    }
+
     fn note_phase(&mut self) {
         if self.history.len() >= HISTORY_MAX {
             self.history.remove(0);
@@ -279,11 +378,6 @@ pub fn steps_to(ladder: &[Certificate], root: &Root) -> Option<Vec<Certificate>>
     let place =
         ladder.iter().position(|step| root.certificates.iter().any(|own| pki::chain::signed_by(step, own).is_ok()))?;
     Some(ladder.iter().take(place + 1).cloned().collect())
-}
-
-fn anchor(root: &Root, ladder: Vec<Certificate>) -> Option<StragglerAnchor> {
-    let certificate = root.certificates.first()?.clone();
-    Some(StragglerAnchor { certificate, issuer: root.issuer, trust: root.trust, ladder, until: Time::default() })
 }
 
 fn without_key(root: &Arc<Root>) -> Arc<Root> {

@@ -59,10 +59,10 @@ impl Rotation {
         }
     }
 
-    /// Whether the present phase waits for a node: it has used a leaf, was there when the phase began, and is not put aside.
+    /// Whether the present phase waits for a node: it has used a leaf, and is not put aside. One that joined meanwhile holds
+    /// the root that joiners get, so it is waited for like the others.
     pub fn requires(&self, node: &Node) -> bool {
-        let in_time = self.phase != Phase::Trust || node.created < self.since;
-        node.unfinished.is_none() && in_time && !self.aside.contains(&node.id)
+        node.unfinished.is_none() && !self.aside.contains(&node.id)
     }
 
     /// Whether the present phase waits for a node that has not done its part.
