@@ -3,6 +3,7 @@
 //!
 //! Conditions for a step of the rotation itself are the state machine's: see [`cluster::rotation`].
 
+pub mod look;
 pub mod pacer;
 pub mod rehearsal;
 pub mod status;

@@ -18,6 +18,8 @@ use manager::issue::{self, Begun, Draw, Issued, Issuing, Judged, Signing, refuse
 use manager::message::{Next, Telling};
 use manager::refusal;
 use manager::report;
+use manager::rotate::Pacer;
+use manager::rotate::look::{self, Look};
 use manager::server::Peer;
 use manager::sessions::{Effect, Input as Told, Opening, Sessions};
 use pki::identity::{NodeId, random_id};
@@ -57,6 +59,11 @@ pub struct Manager {
     pub ledger: Ledger,
     /// Paths of certificates that were found.
     pub known: Known,
+    pacer: Pacer,
+    /// Nodes that opened a session since the leader last looked.
+    arrived: Vec<NodeId>,
+    /// When the leader looks again.
+    look_at: Option<Time>,
     signing: Option<Signing>,
     chance: Chance,
     conns: BTreeMap<ConnId, Conn>,
@@ -92,6 +99,7 @@ enum Then {
     Issue { packet: Packet, peer: Arc<Peer>, issuing: Box<Issuing> },
     Session { packet: Packet, peer: Arc<Peer>, telling: Telling },
     Unlock { packet: Packet, peer: Arc<Peer> },
+    Advance,
     Nothing,
 }
 
@@ -101,7 +109,7 @@ impl Then {
             Self::Issue { packet, peer, .. } | Self::Session { packet, peer, .. } | Self::Unlock { packet, peer } => {
                 Some((packet, peer))
             }
-            Self::Nothing => None,
+            Self::Advance | Self::Nothing => None,
         }
     }
 }
@@ -115,6 +123,9 @@ impl Manager {
             up: false,
             ledger: Ledger::new(),
             known: Known::default(),
+            pacer: Pacer::new(1),
+            arrived: Vec::new(),
+            look_at: None,
             signing: None,
             chance,
             conns: BTreeMap::new(),
@@ -142,6 +153,9 @@ impl Manager {
         self.log.reopen();
         self.up = true;
         self.signing = None;
+        self.pacer = Pacer::new(1);
+        self.arrived.clear();
+        self.look_at = Some(now);
         self.ledger.started(&self.log);
         self.sessions = Sessions::default();
         let effects = self.sessions.step(now, Told::Lead(&self.state()));
@@ -364,6 +378,9 @@ impl Manager {
             before.end(status(&Refusal::SessionInvalid), out);
         }
         self.wake(&node, out);
+        self.arrived.push(node);
+        // At once: no clock is before this.
+        self.look_at = Some(Time::from_unix_millis(0));
     }
 
     /// Sends what a session's stream says next.
@@ -443,6 +460,24 @@ impl Manager {
         }
         if after.index != before.index {
             self.step(now, Told::Changed(&Change::between(&before, &after)), out);
+            self.lead(now, &look::changed(&before, &after), out);
+        }
+    }
+
+    /// The leader looks at what has changed.
+    fn lead(&mut self, now: Time, news: &[NodeId], out: &mut Vec<Tell>) {
+        let mut news = news.to_vec();
+        news.append(&mut self.arrived);
+        let state = self.state();
+        let Look { wake, due, wait } = look::look(&mut self.pacer, &mut self.sessions, &state, now, &news);
+        self.look_at = Some(now.saturating_add(wait));
+        for node in wake {
+            self.wake(&node, out);
+        }
+        let proposed = self.pending.iter().any(|pending| matches!(pending.then, Then::Advance));
+        if let Some(due) = due.filter(|_| !proposed) {
+            let command = look::advance(due, self.chance.bytes(), self.chance.bytes());
+            self.propose(vec![command], Then::Advance);
         }
     }
 
@@ -453,10 +488,15 @@ impl Manager {
                 peer.give_back_unproven();
                 return refuse(packet, &refused(&error), out);
             }
-            (Err(_), None) => return,
+            (Err(_), None) => Vec::new(),
         };
         match then {
             Then::Nothing => {}
+            Then::Advance => {
+                let (wait, for_good) = look::advanced(outcomes.first());
+                self.ledger.demand(!for_good, || format!("a step of the rotation is not refused: {outcomes:?}"));
+                self.look_at = Some(now.saturating_add(wait));
+            }
             Then::Unlock { packet, .. } => tell(&packet, unlocked(&packet), out),
             Then::Session { packet, telling, .. } => self.open(&packet, telling, out),
             Then::Issue { packet, peer, mut issuing } => match issuing.judge(outcomes.last()) {
@@ -480,12 +520,15 @@ impl Manager {
 
     /// When [`time`](Self::time) has something to do next, by the manager's clock.
     pub fn next_deadline(&self) -> Option<Time> {
-        self.sessions.next_deadline().filter(|_| self.up)
+        [self.sessions.next_deadline(), self.look_at].into_iter().flatten().min().filter(|_| self.up)
     }
 
     /// Time has passed.
     pub fn time(&mut self, now: Time, out: &mut Vec<Tell>) {
         self.step(now, Told::Time, out);
+        if !self.arrived.is_empty() || self.look_at.is_some_and(|at| at <= now) {
+            self.lead(now, &[], out);
+        }
     }
 
     /// Collects what has outlived its time.

@@ -4,22 +4,14 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use cluster::command::{ReplaceLadder, SecretBox};
-use cluster::rotation::{Advance, Need, Phase};
-use cluster::{Command, Outcome, Rejection, State};
-use imbl::ordmap::DiffItem;
+use cluster::command::ReplaceLadder;
+use cluster::{Command, Outcome, State};
 use pki::identity::NodeId;
-use pki::join_token::JoinSecret;
 use replica::Handle;
 use tokio_util::sync::CancellationToken;
 
-use super::pacer::Turn;
+use super::look::{AGAIN, Look, advance, advanced, changed, look};
 use crate::shared::Shared;
-
-/// When to look again if nothing happens: a ladder may have to be made anew.
-const IDLE: Duration = Duration::from_secs(60);
-/// When to try again if a step was refused for now.
-const AGAIN: Duration = Duration::from_millis(500);
 
 /// Runs until `shutdown`.
 pub(crate) async fn lead<H: Handle>(shared: Arc<Shared<H>>, shutdown: CancellationToken) {
@@ -41,33 +33,19 @@ pub(crate) async fn lead<H: Handle>(shared: Arc<Shared<H>>, shutdown: Cancellati
     }
 }
 
-/// Nodes whose record differs.
-fn changed(before: &State, after: &State) -> Vec<NodeId> {
-    let id = |item: DiffItem<'_, '_, NodeId, Arc<cluster::node::Node>>| match item {
-        DiffItem::Add(id, _) | DiffItem::Remove(id, _) | DiffItem::Update { new: (id, _), .. } => id.clone(),
-    };
-    before.nodes.diff(&after.nodes).map(id).collect()
-}
-
 /// One look; how long until the next, if nothing happens before.
 async fn step<H: Handle>(shared: &Arc<Shared<H>>, state: &State, news: &[NodeId]) -> Duration {
     let now = shared.now();
-    let (turns, due, next) = {
-        let sessions = shared.sessions();
-        let mut pacer = shared.pacer();
-        let turns = pacer.step(now, state, &sessions, news);
-        (turns, pacer.due(state, now), pacer.next_deadline())
+    let Look { wake, due, wait } = {
+        let mut sessions = shared.sessions();
+        look(&mut shared.pacer(), &mut sessions, state, now, news)
     };
-    for Turn { node, need } in turns {
-        if need == Need::Renewal && shared.sessions().order_renewal(&node).is_err() {
-            continue;
-        }
+    for node in wake {
         if let Some(slot) = shared.slots.get(&node) {
             slot.wake();
         }
     }
-    let Some(rotation) = state.rotation() else { return next.map_or(IDLE, |next| next.since(now)) };
-    let mut wait = IDLE;
+    let Some(rotation) = state.rotation() else { return wait };
     match super::prolong(state, now) {
         Ok(Some((ladder, logged))) => {
             let replace = ReplaceLadder { rotation: rotation.id, ladder, logged };
@@ -76,25 +54,14 @@ async fn step<H: Handle>(shared: &Arc<Shared<H>>, state: &State, news: &[NodeId]
         Ok(None) => {}
         Err(error) => tracing::error!(error = error.message, "the cross-certificate could not be made anew"),
     }
-    if let Some((rotation, phase)) = due {
-        match advance(shared, rotation, phase).await {
-            Some(Outcome::Done { .. }) => return Duration::ZERO,
-            Some(Outcome::Rejected(Rejection::NotConverted | Rejection::OutOfSequence)) | None => wait = AGAIN,
-            Some(other) => {
-                tracing::error!(?other, "a step of the root rotation was refused");
-                wait = AGAIN;
-            }
-        }
-    } else if let Some(end) = rotation.phase_ends() {
-        wait = wait.min(end.since(now));
+    let Some(due) = due else { return wait };
+    let (Ok(worker), Ok(manager)) = (shared.chance.bytes(), shared.chance.bytes()) else { return AGAIN };
+    let outcome = propose(shared, advance(due, worker, manager)).await;
+    let (again, for_good) = advanced(outcome.as_ref());
+    if for_good {
+        tracing::error!(?outcome, "a step of the root rotation was refused");
     }
-    next.map_or(wait, |next| wait.min(next.since(now))).max(Duration::from_millis(1))
-}
-
-async fn advance<H: Handle>(shared: &Arc<Shared<H>>, rotation: u64, phase: Phase) -> Option<Outcome> {
-    let secret = || shared.chance.bytes().ok().map(|bytes| SecretBox(Arc::new(JoinSecret::from_bytes(bytes))));
-    let advance = Advance { rotation, phase, worker_secret: secret()?, manager_secret: secret()? };
-    propose(shared, Command::AdvanceRotation(Box::new(advance))).await
+    wait.min(again)
 }
 
 /// An outcome that is unknown is found out by the next look at the state.
