@@ -83,6 +83,14 @@ impl Cluster {
         self.update("&rotateWorkerToken=true&rotateManagerToken=false&rotateManagerUnlockKey=false", |_| {});
     }
 
+    /// Replaces the manager's join token.
+    ///
+    /// # Panics
+    /// If that is refused.
+    pub fn rotate_manager_token(&self) {
+        self.update("&rotateWorkerToken=false&rotateManagerToken=true&rotateManagerUnlockKey=false", |_| {});
+    }
+
     /// Changes the settings: reads them, lets `change` at them, writes them back.
     ///
     /// # Panics

@@ -17,12 +17,13 @@ type Said = (u16, String);
 
 /// Two managers of two swarms, and where they differed.
 struct Both {
-    _net: Loopback,
     engine: Engine,
     ours: Daemon,
     /// Node ids of the two.
     ids: [String; 2],
     differences: Vec<String>,
+    /// Last, so that it is given back when nobody listens there any more.
+    _net: Loopback,
 }
 
 /// One of them, as a request sees it.
@@ -36,7 +37,7 @@ impl Both {
         let net = Loopback::claim();
         let (engine, ours) = (Engine::start("manager1"), Daemon::start("manager1"));
         let ids = [init(&engine, net.host(1)), init(&ours, net.host(2))];
-        Self { _net: net, engine, ours, ids, differences: Vec::new() }
+        Self { engine, ours, ids, differences: Vec::new(), _net: net }
     }
 
     /// Asks both; answers what the engine said.

@@ -95,7 +95,7 @@ async fn p009_a_manager_token_is_for_our_own_nodes_only() {
 }
 
 #[tokio::test]
-async fn c009_a_manager_token_is_refused_while_a_cluster_has_one_manager() {
+async fn a_manager_token_is_refused_while_a_cluster_has_one_manager() {
     require_or_skip!("swarmpki");
     let cluster = Cluster::start();
     let (stranger, request) = (cluster.stranger().await, csr::ordinary());
@@ -166,6 +166,17 @@ async fn c014_to_c016_a_rotated_token_is_dead_and_the_new_one_lives() {
     let stranger = cluster.stranger().await;
     refused(stranger.issue(csr::ordinary().csr.as_bytes(), &old).await, Code::InvalidArgument, NO_TOKEN);
     stranger.issue(csr::ordinary().csr.as_bytes(), &new).await.unwrap();
+
+    // A manager's token that is known is refused for what it would make (see 9), one that is not, as any other text.
+    let known = stranger.issue(csr::ordinary().csr.as_bytes(), &manager).await.unwrap_err();
+    assert_eq!(known.code(), Code::FailedPrecondition, "{known:?}");
+    cluster.rotate_manager_token();
+    let replaced = cluster.token("Manager");
+    assert_ne!(replaced, manager);
+    assert_eq!(cluster.token("Worker"), new, "only the one that was asked for");
+    refused(stranger.issue(csr::ordinary().csr.as_bytes(), &manager).await, Code::InvalidArgument, NO_TOKEN);
+    let known = stranger.issue(csr::ordinary().csr.as_bytes(), &replaced).await.unwrap_err();
+    assert_eq!(known.code(), Code::FailedPrecondition, "{known:?}");
 }
 
 #[tokio::test]

@@ -13,10 +13,11 @@ use std::time::{Duration, SystemTime};
 use manager::bootstrap::{Bootstrap, Params};
 use manager::chance::Chance;
 use manager::{Config, Manager};
+use pki::chain::{self, ChainError};
 use pki::identity::Role;
 use pki::secret::SecretBytes;
 use pki::time::Time;
-use replica::Replica;
+use replica::{Handle as _, Replica};
 use swarmpki::Node;
 use swarmpki::keystore::Keystore;
 use tokio::net::TcpListener;
@@ -52,6 +53,8 @@ pub(super) enum SeatError {
     Bind(String),
     #[error(transparent)]
     Start(#[from] manager::StartError),
+    #[error("error while loading TLS certificate in {0}: {1}")]
+    Foreign(String, ChainError),
     #[error("listen address {0:?} in daemon.json is not an address")]
     Address(String),
 }
@@ -71,7 +74,10 @@ impl Founded {
         settings.subnet_size = plan.subnet_size;
         settings.data_path_port = plan.data_path_port;
         let params = Params { addr: advertise.to_string(), availability: plan.availability, settings };
-        let begun = Bootstrap::prepare(params, &chance, now)?;
+        let begun = match &plan.root {
+            Some(root) => Bootstrap::with_root(params, Arc::clone(root), &chance, now)?,
+            None => Bootstrap::prepare(params, &chance, now)?,
+        };
         let data_key = chance.bytes::<{ data_key::BYTES }>()?;
 
         let dir = setup.state_dir.clone();
@@ -103,6 +109,25 @@ impl Founded {
         Ok(Self { replica })
     }
 
+    /// Refuses a pair that is none of this cluster's: its chain does not lead to the root that is served, and the store does not know
+    /// its leaf from before (conformance 358). The agent judged the pair by the root file beside it, and whoever brings a pair of another
+    /// root brings that file along.
+    async fn check_pair(&self, node: &Node) -> Result<(), SeatError> {
+        let state = self.replica.read().await.map_err(|error| SeatError::Store(error.to_string()))?;
+        let Some(identity) = node.identity().current() else { return Ok(()) };
+        let now = Time::from(SystemTime::now());
+        let anchors = state.roots.served().map(|root| root.certificates.as_slice()).unwrap_or_default();
+        let Err(error) = chain::validate_certificates(identity.chain(), anchors, true, now) else { return Ok(()) };
+        let record = state.node(&identity.subject().node);
+        let known = identity
+            .chain()
+            .first()
+            .zip(record)
+            .is_some_and(|(leaf, record)| record.registered(&leaf.serial(), &leaf.spki_hash(), now).is_some());
+        let path = || node.handle().keystore().certificate_path().display().to_string();
+        if known { Ok(()) } else { Err(SeatError::Foreign(path(), error)) }
+    }
+
     /// Serves on `listener` with the node's identity.
     pub(super) fn sit(self, node: &Node, listener: TcpListener) -> Result<Seat, SeatError> {
         let config = Config { clock: clock(), chance: Chance::system(), identity: node.identity() };
@@ -130,7 +155,12 @@ impl Seat {
             }
             attempt += 1;
         };
-        Founded::reopen(setup).await?.sit(node, listener)
+        let founded = Founded::reopen(setup).await?;
+        if let Err(refused) = founded.check_pair(node).await {
+            founded.replica.shutdown().await;
+            return Err(refused);
+        }
+        founded.sit(node, listener)
     }
 
     /// The operator's side.
