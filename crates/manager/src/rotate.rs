@@ -10,10 +10,14 @@ pub mod status;
 
 pub(crate) mod lead;
 
+#[cfg(test)]
+mod fixture;
+
 use std::sync::Arc;
 use std::time::Duration;
 
 use cluster::State;
+use cluster::command::ReplaceLadder;
 use cluster::node::BlobDigest;
 use cluster::roots::{Root, Roots};
 use cluster::rotation::{Abort, Phase, Policy, RootsChange, Rotation, Start, Way};
@@ -73,11 +77,31 @@ pub fn decide(state: &State, wish: &Wish, now: Time) -> Result<Decision, Control
             None => Ok(Decision::Generate),
         };
     }
+    let wanted = given(wish, now)?;
+    let same = |root: &Root| normalize(&root.bundle) == wanted.bundle && root.issuer == wanted.issuer;
+    match &state.roots {
+        Roots::None => Err(refused(CaUpdateRefusal::RootNotLoaded)),
+        Roots::Stable { root, .. } if same(root) => Ok(Decision::Keep),
+        Roots::Rotating(running) if same(&running.old) && running.back => Ok(Decision::Keep),
+        Roots::Rotating(running) if same(&running.old) => Ok(Decision::Abort),
+        Roots::Stable { root, .. } if same_key(root, &wanted) => Err(refused(CaUpdateRefusal::SameKey)),
+        Roots::Rotating(running) if same_key(&running.old, &wanted) => Err(refused(CaUpdateRefusal::SameKey)),
+        Roots::Rotating(running) if same(&running.new) && !running.back => Ok(Decision::Keep),
+        Roots::Stable { .. } | Roots::Rotating(_) => Ok(Decision::Given(wanted)),
+    }
+}
+
+/// The root that is given, checked (pki.md 12.2, 4).
+///
+/// # Errors
+/// The refusals of engine-api.md 2.1.
+pub fn given(wish: &Wish, now: Time) -> Result<Arc<Root>, ControlError> {
+    let refused = |refusal: CaUpdateRefusal| ControlError::from(Refusal::CaUpdate(refusal));
     let bundle = normalize(&wish.certificate);
     let given = Certificate::parse_pem_bundle(&bundle)
         .map_err(|error| invalid(&BundleError::Roots(error)))
         .map(|mut all| (all.len() == 1).then(|| all.remove(0)))?;
-    let Some(key) = key else {
+    let Some(key) = wish.key.as_ref().filter(|key| !key.expose().is_empty()) else {
         return Err(refused(match given {
             None => CaUpdateRefusal::SeveralCertificates,
             Some(_) => CaUpdateRefusal::ExternalCaMissing { which: WhichCa::Desired },
@@ -93,18 +117,7 @@ pub fn decide(state: &State, wish: &Wish, now: Time) -> Result<Decision, Control
     }
     let key = PrivateKey::from_pem(key.expose().as_bytes(), None)
         .map_err(|error| invalid(&BundleError::MalformedKey(error)))?;
-    let wanted = Arc::new(Root::new(bundle, issuer.certificate().clone(), below, Some(Arc::new(key.pkcs8_der()))));
-    let same = |root: &Root| normalize(&root.bundle) == wanted.bundle && root.issuer == wanted.issuer;
-    match &state.roots {
-        Roots::None => Err(refused(CaUpdateRefusal::RootNotLoaded)),
-        Roots::Stable { root, .. } if same(root) => Ok(Decision::Keep),
-        Roots::Rotating(running) if same(&running.old) && running.back => Ok(Decision::Keep),
-        Roots::Rotating(running) if same(&running.old) => Ok(Decision::Abort),
-        Roots::Stable { root, .. } if same_key(root, &wanted) => Err(refused(CaUpdateRefusal::SameKey)),
-        Roots::Rotating(running) if same_key(&running.old, &wanted) => Err(refused(CaUpdateRefusal::SameKey)),
-        Roots::Rotating(running) if same(&running.new) && !running.back => Ok(Decision::Keep),
-        Roots::Stable { .. } | Roots::Rotating(_) => Ok(Decision::Given(wanted)),
-    }
+    Ok(Arc::new(Root::new(bundle, issuer.certificate().clone(), below, Some(Arc::new(key.pkcs8_der())))))
 }
 
 /// Two certificates of one key in a chain do not verify everywhere (pki.md 12.2, 5b).
@@ -281,7 +294,7 @@ pub fn turn_back(state: &State, policy: Policy, now: Time) -> Result<RootsChange
 ///
 /// # Errors
 /// If it cannot be signed.
-pub fn prolong(state: &State, now: Time) -> Result<Option<(Vec<Certificate>, Vec<Vec<u8>>)>, ControlError> {
+pub fn prolong(state: &State, now: Time) -> Result<Option<ReplaceLadder>, ControlError> {
     let Some(running) = state.rotation() else { return Ok(None) };
     let Some((first, rest)) = running.ladder().split_first() else { return Ok(None) };
     if first.not_after() > now.saturating_add(state.settings.leaf_life()) {
@@ -293,7 +306,7 @@ pub fn prolong(state: &State, now: Time) -> Result<Option<(Vec<Certificate>, Vec
     let ladder = cross(running.to(), maker, steps, state, now)?;
     let fresh = ladder.first().is_some_and(|again| again.not_after() > first.not_after());
     let logged = ladder.first().map(|cross| vec![cross.der().to_vec()]).unwrap_or_default();
-    Ok(fresh.then_some((ladder, logged)))
+    Ok(fresh.then_some(ReplaceLadder { rotation: running.id, ladder, logged }))
 }
 
 /// The digest of a trust bundle as it is shown: `sha256:…`, that of the tokens.

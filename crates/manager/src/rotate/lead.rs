@@ -4,7 +4,6 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use cluster::command::ReplaceLadder;
 use cluster::{Command, Outcome, State};
 use pki::identity::NodeId;
 use replica::Handle;
@@ -45,10 +44,11 @@ async fn step<H: Handle>(shared: &Arc<Shared<H>>, state: &State, news: &[NodeId]
             slot.wake();
         }
     }
-    let Some(rotation) = state.rotation() else { return wait };
+    if state.rotation().is_none() {
+        return wait;
+    }
     match super::prolong(state, now) {
-        Ok(Some((ladder, logged))) => {
-            let replace = ReplaceLadder { rotation: rotation.id, ladder, logged };
+        Ok(Some(replace)) => {
             propose(shared, Command::ReplaceLadder(Box::new(replace))).await;
         }
         Ok(None) => {}
@@ -91,7 +91,15 @@ fn report(before: &State, after: &State) {
         (Some(old), None) => {
             let root = after.roots.served().map(|root| super::shown_digest(&root.bundle)).unwrap_or_default();
             let aside = old.aside.len();
-            tracing::info!(root, aside, aborted = old.back, "the root rotation has ended: there are new join tokens");
+            if old.back {
+                tracing::info!(
+                    root,
+                    aside,
+                    "the root rotation was aborted: the root and the join tokens are those from before"
+                );
+            } else {
+                tracing::info!(root, aside, "the root was rotated: there are new join tokens");
+            }
         }
         (None, None) => {}
     }

@@ -287,3 +287,6 @@ impl Pacer {
         Some(Turn { node: id, need })
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use cluster::command::{Batch, Command, Premises, Renew, Reported, SecretBox, UpdateCluster};
-use cluster::node::{IssuerHash, Leaf, Letter, Report};
+use cluster::node::{IssuerHash, Leaf, Letter, Node, Report};
 use cluster::rotation::{Advance, Need, Phase, RootsChange};
 use cluster::{Outcome, State};
 use pki::identity::NodeId;
@@ -189,7 +189,7 @@ impl<'a> Play<'a> {
         match need {
             Need::Renewal => {
                 let Some(issuer) = self.state.roots.signing().map(|root| root.issuer) else { return };
-                let letter = self.letter(issuer, node.role);
+                let letter = self.letter(issuer, &node);
                 let serial = letter.leaf.serial;
                 let premises = Premises { issuer, epoch: self.state.epoch, signed: self.now.max(self.state.time) };
                 let renew = Renew { node: id.clone(), cut: node.cut, letter: Arc::new(letter), premises };
@@ -208,7 +208,7 @@ impl<'a> Play<'a> {
         }
     }
 
-    fn letter(&mut self, issuer: IssuerHash, role: pki::identity::Role) -> Letter {
+    fn letter(&mut self, issuer: IssuerHash, node: &Node) -> Letter {
         self.drawn += 1;
         let mut bytes = [0; 20];
         bytes[0] = 0x7f;
@@ -217,11 +217,13 @@ impl<'a> Play<'a> {
             serial: Serial::from_random(bytes),
             spki: SpkiHash(pki::digest::sha256(&bytes)),
             issuer,
-            role,
+            role: node.role,
             not_before: self.now.saturating_sub(pki::issue::LEAF_BACKDATE),
             not_after: self.now.saturating_add(self.state.settings.leaf_life()),
         };
-        Letter { csr: bytes.to_vec(), leaf, certificate: Vec::new(), ladder: Vec::new(), issued: self.now }
+        let ladder = self.state.roots.ladder_for(Some(node), node.role);
+        let ladder = ladder.iter().map(|step| step.der().to_vec()).collect();
+        Letter { csr: bytes.to_vec(), leaf, certificate: Vec::new(), ladder, issued: self.now }
     }
 }
 

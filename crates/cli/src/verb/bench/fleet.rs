@@ -6,6 +6,7 @@ use std::time::{Duration, Instant};
 
 use clap::Args;
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
+use pki::bundle::TrustBundle;
 use pki::certificate::{Certificate, IssuerId};
 use serde::Serialize;
 use tokio::sync::mpsc;
@@ -153,7 +154,7 @@ pub(super) async fn run(args: &FleetArgs, out: &mut Output) -> Result<(), Failur
 }
 
 /// A file descriptor for each node.
-fn allow_files(nodes: usize) -> Result<(), Failure> {
+pub(super) fn allow_files(nodes: usize) -> Result<(), Failure> {
     let wanted = u64::try_from(nodes).unwrap_or(u64::MAX).saturating_add(OTHER_FILES);
     let refused = |error| Failure::new(format!("the limit of open files: {error}"));
     let (soft, hard) = getrlimit(Resource::RLIMIT_NOFILE).map_err(refused)?;
@@ -225,7 +226,7 @@ async fn join(target: &Target, candidate: Candidate) -> Result<Node, Failure> {
     let calls = target.as_node(&member.live).await?;
     let mut client = DispatcherClient::with_origin(calls.clone(), origin());
     let request =
-        SessionRequest { description: Some(description(target, &member, &issued.node)), session_id: String::new() };
+        SessionRequest { description: Some(description(&target.trust, &member, &issued.node)), session_id: String::new() };
     let refusal = |status: tonic::Status| refused("Session", &status);
     let mut messages = client.session(request).await.map_err(refusal)?.into_inner();
     let first = messages.message().await.map_err(refusal)?;
@@ -277,14 +278,14 @@ fn over() -> tonic::Status {
 }
 
 /// Reads a stream that should never end.
-async fn until_over<T>(answer: tonic::Response<Streaming<T>>) -> Result<(), tonic::Status> {
+pub(super) async fn until_over<T>(answer: tonic::Response<Streaming<T>>) -> Result<(), tonic::Status> {
     let mut messages = answer.into_inner();
     while messages.message().await?.is_some() {}
     Err(over())
 }
 
 /// One heartbeat after `pause`; how long to wait with the next.
-async fn beat(
+pub(super) async fn beat(
     mut client: DispatcherClient<Calls>,
     session: String,
     pause: Duration,
@@ -295,11 +296,11 @@ async fn beat(
 }
 
 /// What an engine says of itself, about 1 kB.
-fn description(target: &Target, member: &Member, node: &str) -> NodeDescription {
-    let issuer: Option<IssuerId> = target.trust.certificates().first().map(Certificate::issuer_id);
+pub(super) fn description(trust: &TrustBundle, member: &Member, node: &str) -> NodeDescription {
+    let issuer: Option<IssuerId> = trust.certificates().first().map(Certificate::issuer_id);
     let issuer = member.live.current().map(|current| current.issuer().clone()).or(issuer);
     let tls_info = issuer.map(|issuer| NodeTlsInfo {
-        trust_root: target.trust.raw().to_vec(),
+        trust_root: trust.raw().to_vec(),
         cert_issuer_subject: issuer.subject,
         cert_issuer_public_key: issuer.spki,
     });

@@ -81,18 +81,43 @@ impl Candidate {
         let failed = |error: &dyn std::fmt::Display| Failure::new(format!("the certificate: {error}"));
         let chain = Certificate::parse_pem_bundle(&issued.chain).map_err(|error| failed(&error))?;
         let (publisher, live) = Publisher::new();
-        let identity = Identity { chain, key: self.key, trust: trust.clone() };
+        let identity = Identity { chain, key: self.key.duplicate(), trust: trust.clone() };
         publisher.publish(identity, now()).map_err(|error| failed(&error))?;
-        Ok(Member { live })
+        Ok(Member { live, publisher, key: self.key })
+    }
+
+    /// Takes the place of a member's key and certificate.
+    pub(super) fn replace(self, member: &mut Member, issued: &Issued) -> Result<(), Failure> {
+        let failed = |error: &dyn std::fmt::Display| Failure::new(format!("the new certificate: {error}"));
+        let chain = Certificate::parse_pem_bundle(&issued.chain).map_err(|error| failed(&error))?;
+        let trust = member.trust().ok_or_else(|| Failure::new("a member without an identity"))?;
+        let identity = Identity { chain, key: self.key.duplicate(), trust };
+        member.publisher.publish(identity, now()).map_err(|error| failed(&error))?;
+        member.key = self.key;
+        Ok(())
     }
 }
 
 /// A node with its certificate.
 pub(super) struct Member {
     pub(super) live: Live,
+    publisher: Publisher,
+    key: PrivateKey,
 }
 
 impl Member {
+    /// The roots it trusts.
+    pub(super) fn trust(&self) -> Option<TrustBundle> {
+        self.live.current().map(|current| current.trust().clone())
+    }
+
+    /// Takes other roots, if its certificate verifies under them: whether it did (wire.md 6.3).
+    pub(super) fn take_root(&self, bundle: &[u8]) -> bool {
+        let (Ok(trust), Some(current)) = (TrustBundle::parse(bundle, now()), self.live.current()) else { return false };
+        let identity = Identity { chain: current.chain().to_vec(), key: self.key.duplicate(), trust };
+        self.publisher.publish(identity, now()).is_ok()
+    }
+
     /// Joins on a connection of its own.
     pub(super) async fn join(target: &Target) -> Result<Self, Failure> {
         let candidate = Candidate::new()?;

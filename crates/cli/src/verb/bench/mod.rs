@@ -12,6 +12,7 @@ mod handshake;
 mod issue;
 mod member;
 mod meter;
+mod rotate;
 mod target;
 
 use clap::Subcommand;
@@ -29,6 +30,7 @@ pub(crate) enum BenchCommand {
     Fleet(fleet::FleetArgs),
     Handshake(handshake::HandshakeArgs),
     Issue(issue::IssueArgs),
+    Rotate(rotate::RotateArgs),
 }
 
 /// Runs one measurement and prints its figures.
@@ -37,6 +39,7 @@ pub(crate) async fn run(command: &BenchCommand, out: &mut Output) -> Result<(), 
         BenchCommand::Fleet(args) => fleet::run(args, out).await,
         BenchCommand::Handshake(args) => handshake::run(args, out).await,
         BenchCommand::Issue(args) => issue::run(args, out).await,
+        BenchCommand::Rotate(args) => rotate::run(args, out).await,
     }
 }
 
