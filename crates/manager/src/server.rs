@@ -30,7 +30,7 @@ use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 
 use self::bounded::{Bounded, Place};
-use self::gathered::Gathered;
+use self::gathered::{Gathered, InWork};
 use crate::service::Router;
 use crate::shared::Shared;
 
@@ -360,13 +360,19 @@ async fn connection<H: Handle>(
             cut.cancel();
         }
     }
+    let in_work = InWork::default();
     let service = {
-        let peer = Arc::clone(&peer);
+        let (peer, in_work) = (Arc::clone(&peer), in_work.clone());
         service_fn(move |mut request: http::Request<hyper::body::Incoming>| {
             request.extensions_mut().insert(Arc::clone(&peer));
             // Boxed: what answers a call is some KiB large, and would stay with its stream as long as that is open.
             let answer = Box::pin(routes.clone().answer(request.map(tonic::body::Body::new)));
-            async move { Ok::<_, std::convert::Infallible>(answer.await) }
+            let working = in_work.begin();
+            async move {
+                let answer = answer.await;
+                drop(working);
+                Ok::<_, std::convert::Infallible>(answer)
+            }
         })
     };
     let mut serving = Box::pin({
@@ -379,7 +385,7 @@ async fn connection<H: Handle>(
             .max_send_buf_size(64 * 1024)
             .keep_alive_interval(SILENCE)
             .keep_alive_timeout(SILENCE / 3);
-        http.serve_connection(TokioIo::new(Gathered::new(accepted.stream)), service)
+        http.serve_connection(TokioIo::new(Gathered::new(accepted.stream, in_work)), service)
     });
     let mut idle = std::pin::pin!(idle(Arc::clone(&peer), stranger));
     let ended = tokio::select! {

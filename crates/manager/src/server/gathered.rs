@@ -1,12 +1,14 @@
 //! Answers of many calls leave a connection together.
 //!
 //! HTTP/2 flushes whenever it has written what it knows of, and each answer wakes the connection's task anew: with sixty calls
-//! on four connections that is a TLS record and a system call for each. Here a flush only asks for another turn of the task; until then
-//! the answers that become ready meanwhile are gathered, and go out at once. Nothing waits for a timer: with nobody else
-//! to run, the next turn comes at once.
+//! on four connections that is a TLS record and a system call for each. Here, while other calls of the connection are in work, a flush
+//! only asks for another turn of the task; the answers that become ready until then are gathered, and go out at once. Nothing
+//! waits for a timer: with nobody else to run, the next turn comes at once. A lone answer is written as ever.
 
 use std::io;
 use std::pin::Pin;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::task::{Context, Poll, ready};
 
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
@@ -16,9 +18,34 @@ const GATHERED_BYTES_MAX: usize = 16 * 1024;
 /// Turns of the task between a flush and the write: in the first one the answers that became ready are encoded.
 const TURNS: u8 = 2;
 
+/// Calls of one connection in work. Clones share the number.
+#[derive(Clone, Default)]
+pub(super) struct InWork(Arc<AtomicUsize>);
+
+/// One of them; dropped when its answer begins.
+pub(super) struct Working(InWork);
+
+impl InWork {
+    pub(super) fn begin(&self) -> Working {
+        self.0.fetch_add(1, Ordering::Relaxed);
+        Working(self.clone())
+    }
+
+    fn is_none(&self) -> bool {
+        self.0.load(Ordering::Relaxed) == 0
+    }
+}
+
+impl Drop for Working {
+    fn drop(&mut self) {
+        self.0.0.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
 /// A stream whose writes are gathered. Whoever drives it must read from it whenever it is woken, as HTTP/2 does.
 pub(super) struct Gathered<IO> {
     io: IO,
+    in_work: InWork,
     bytes: Vec<u8>,
     /// How many of them were written.
     written: usize,
@@ -27,8 +54,8 @@ pub(super) struct Gathered<IO> {
 }
 
 impl<IO: AsyncRead + AsyncWrite + Unpin> Gathered<IO> {
-    pub(super) fn new(io: IO) -> Self {
-        Self { io, bytes: Vec::new(), written: 0, turns: None }
+    pub(super) fn new(io: IO, in_work: InWork) -> Self {
+        Self { io, in_work, bytes: Vec::new(), written: 0, turns: None }
     }
 
     /// Writes what is gathered.
@@ -103,6 +130,10 @@ impl<IO: AsyncRead + AsyncWrite + Unpin> AsyncWrite for Gathered<IO> {
             return Pin::new(&mut this.io).poll_flush(cx);
         }
         if this.turns.is_none() {
+            if this.in_work.is_none() {
+                ready!(this.poll_drain(cx))?;
+                return Pin::new(&mut this.io).poll_flush(cx);
+            }
             this.turns = Some(TURNS);
             cx.waker().wake_by_ref();
         }
@@ -119,8 +150,6 @@ impl<IO: AsyncRead + AsyncWrite + Unpin> AsyncWrite for Gathered<IO> {
 #[cfg(test)]
 mod tests {
     #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
-    use std::sync::Arc;
-    use std::sync::atomic::{AtomicUsize, Ordering};
     use std::task::{Wake, Waker};
 
     use super::*;
@@ -169,6 +198,7 @@ mod tests {
 
     struct Bench {
         gathered: Gathered<Wire>,
+        other: Option<Working>,
         wakes: Arc<Wakes>,
         waker: Waker,
     }
@@ -177,7 +207,9 @@ mod tests {
         fn new(room: usize) -> Self {
             let wakes = Arc::new(Wakes::default());
             let waker = Waker::from(wakes.clone());
-            Self { gathered: Gathered::new(Wire { room, ..Wire::default() }), wakes, waker }
+            let in_work = InWork::default();
+            let other = Some(in_work.begin());
+            Self { gathered: Gathered::new(Wire { room, ..Wire::default() }, in_work), other, wakes, waker }
         }
 
         fn write(&mut self, bytes: &[u8]) -> Poll<usize> {
@@ -218,6 +250,15 @@ mod tests {
         assert_eq!(b.writes(), [b"one two".to_vec()]);
         assert_eq!(b.gathered.bytes.capacity(), 0, "a silent connection holds no buffer");
         assert!(!b.turn());
+    }
+
+    #[test]
+    fn a_lone_answer_is_written_at_once() {
+        let mut b = Bench::new(usize::MAX);
+        drop(b.other.take());
+        assert_eq!(b.write(b"one"), Poll::Ready(3));
+        b.flush();
+        assert_eq!((b.writes(), b.wakes.0.load(Ordering::Relaxed)), (&[b"one".to_vec()][..], 0));
     }
 
     #[test]
