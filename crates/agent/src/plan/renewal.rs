@@ -1,7 +1,7 @@
 //! When to renew (pki.md 8).
 //!
 //! - Due at a point between 50 and 80 % of what was left when the leaf came, by its serial.
-//! - A trigger (role wanted, rotation order) acts 500 ms later, also during a backoff; one is remembered during a request.
+//! - A trigger (role wanted, rotation order) acts a moment later, also during a backoff; one is remembered during a request.
 //! - A renewal that brings another role than the expected one counts as failed.
 
 use std::time::Duration;
@@ -84,7 +84,7 @@ impl Plan {
         }
     }
 
-    /// Remembers one order to renew, and acts on it in 500 ms.
+    /// Remembers one order to renew, and acts on it in a moment.
     pub(crate) fn trigger(&mut self, now: Time, expected: Option<Role>, out: &mut Vec<Effect>) {
         if expected.is_some() {
             self.renewal.expected = expected;

@@ -230,7 +230,7 @@ fn one_order_is_remembered_while_a_renewal_runs() {
     let answer = bench.issued(Role::Worker);
     bench.answer(1, answer);
     let effects = bench.installed(1);
-    assert_eq!(delay(&effects, Timer::Renew), Some(Duration::from_millis(500)));
+    assert_eq!(delay(&effects, Timer::Renew), Some(pki::renewal::FORCED_RENEWAL_PAUSE));
     bench.timer(Timer::Renew);
     let effects = bench.renew_as(2, Role::Worker);
     assert!(delay(&effects, Timer::Renew).unwrap() > Duration::from_secs(60));

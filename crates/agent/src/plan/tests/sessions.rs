@@ -86,7 +86,7 @@ fn c353_c354_the_desired_role_counts_and_not_the_role() {
     message.node = Some(node(1, 3, ""));
     let effects = bench.tell(1, message.clone());
     assert_eq!(words(&effects), ["wanted manager", "start Renew"]);
-    assert_eq!(delay(&effects, Timer::Renew), Some(Duration::from_millis(500)));
+    assert_eq!(delay(&effects, Timer::Renew), Some(pki::renewal::FORCED_RENEWAL_PAUSE));
     assert_eq!(bench.plan.status().desired_role, Some(Role::Manager));
     // The same object again is nothing new.
     assert!(words(&bench.tell(1, message)).is_empty());
@@ -98,7 +98,7 @@ fn c355_an_order_to_rotate_counts_once_an_object() {
     let mut message = bench.message("s1");
     message.node = Some(node(0, 5, ""));
     let effects = bench.tell(1, message.clone());
-    assert_eq!(delay(&effects, Timer::Renew), Some(Duration::from_millis(500)));
+    assert_eq!(delay(&effects, Timer::Renew), Some(pki::renewal::FORCED_RENEWAL_PAUSE));
     bench.timer(Timer::Renew);
     bench.renew_as(1, Role::Worker);
     // Status and meta do not make it another object, nor does another session.
@@ -114,7 +114,7 @@ fn c355_an_order_to_rotate_counts_once_an_object() {
     bench.plan.renewal_failed(NOW, &mut Vec::new());
     message.node = Some(node(0, 5, "again"));
     let effects = bench.tell(2, message);
-    assert_eq!(delay(&effects, Timer::Renew), Some(Duration::from_millis(500)));
+    assert_eq!(delay(&effects, Timer::Renew), Some(pki::renewal::FORCED_RENEWAL_PAUSE));
     assert_eq!(words(&bench.timer(Timer::Renew)), ["issue#2 m1:1 node"]);
 }
 
@@ -339,6 +339,6 @@ fn a_renewal_that_the_clock_broke_is_tried_again_once_the_clock_is_right() {
     assert!(bench.plan.status().last_error.is_some());
     // Without waiting out the backoff of 10 s and more: the pause of a trigger.
     let effects = bench.feed(Input::Clock { offset_ms: 20, proven: Some(bench.now) });
-    assert_eq!(delay(&effects, Timer::Renew), Some(Duration::from_millis(500)));
+    assert_eq!(delay(&effects, Timer::Renew), Some(pki::renewal::FORCED_RENEWAL_PAUSE));
     assert_eq!(words(&bench.timer(Timer::Renew)), ["issue#2 m1:1 node"]);
 }
