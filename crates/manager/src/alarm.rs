@@ -100,7 +100,7 @@ impl Alarm {
                 %node,
                 serial,
                 "a certificate of our root is presented that this cluster never registered; \
-                 if it cannot be explained by a restored backup, rotate the root"
+                 if it cannot be explained by a restored backup, the CA key is stolen: swarmpki ca rotate --emergency"
             ),
             Self::ForgottenLeaf { node, serial } => tracing::warn!(
                 alarm = "forgotten-leaf",

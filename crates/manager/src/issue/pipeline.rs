@@ -77,6 +77,10 @@ impl<H: Handle> Shared<H> {
 
     fn watch_rate(&self, node: &NodeId) {
         let state = self.handle.state();
+        // A rotation orders renewals, and orders again what was lost.
+        if state.rotation().is_some() {
+            return;
+        }
         if state.node(node).is_some_and(|record| issuance::is_alarming(record, state.time())) {
             self.alarms.raise(Alarm::ManyIssuances { node: node.clone() }, self.now());
         }
