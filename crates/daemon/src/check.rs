@@ -1,9 +1,11 @@
-//! Whether the state directory of a stopped daemon is whole: key pair, trust bundle, store, every invariant of the state,
-//! and the whole issuance log against the Merkle frontier in the state.
+//! Whether the state directory of a stopped daemon is whole: key pair, trust bundle, store, every invariant of the state, its
+//! roots and cross-certificates, and the whole issuance log against the Merkle frontier in the state.
 //!
 //! - Nothing is changed: the daemon's lock is held, and what is looked at is a copy (`.check`, removed at the end).
 //!   Opening a store writes to it, and a damaged one should stay as it was found.
 //! - A finding says what is wrong and what to do; the check goes on as far as it can.
+
+mod roots;
 
 use std::collections::HashMap;
 use std::fs;
@@ -314,8 +316,8 @@ impl Findings {
         };
         match replica.read().await {
             Ok(state) => {
-                let logged = self.log(&replica, &state).await;
-                self.state(&state, own, keystore, logged.as_ref());
+                let audit = self.log(&replica, &state).await;
+                self.state(&state, own, keystore, audit.as_ref());
             }
             Err(error) => self.add(format!("the store's log cannot be applied: {error}"), RESTORE),
         }
@@ -323,7 +325,7 @@ impl Findings {
     }
 
     /// The whole issuance log, against the frontier; `None` if it could not be read to its end.
-    async fn log(&mut self, replica: &Replica, state: &State) -> Option<Logged> {
+    async fn log(&mut self, replica: &Replica, state: &State) -> Option<Audit> {
         let mut audit = Audit::default();
         loop {
             let page = match replica.log_entries(audit.head.size(), PAGE).await {
@@ -346,16 +348,19 @@ impl Findings {
         for problem in audit.problems(&state.log) {
             self.add(problem, TAMPERED);
         }
-        Some(audit.logged)
+        Some(audit)
     }
 
     /// The state itself, and against what lies beside it.
-    fn state(&mut self, state: &State, own: Option<&Pair>, keystore: &Keystore, logged: Option<&Logged>) {
+    fn state(&mut self, state: &State, own: Option<&Pair>, keystore: &Keystore, audit: Option<&Audit>) {
         if let Err(broken) = cluster::invariant::check(state) {
             self.add(format!("the state breaks an invariant: {broken}"), DEFECT);
         }
         let leaves = || state.nodes.values().flat_map(|node| node.leaves().map(move |leaf| (&node.id, leaf)));
-        if let Some(logged) = logged {
+        for problem in roots::problems(state, audit.map(|audit| audit.authorities.as_slice()).unwrap_or_default()) {
+            self.add(problem, TAMPERED);
+        }
+        if let Some(Audit { logged, .. }) = audit {
             let unlogged = |(node, leaf): &(&NodeId, &Leaf)| {
                 let there = logged.get(&leaf.serial);
                 !there.is_some_and(|list| list.iter().any(|(n, key)| n.as_ref() == Some(*node) && *key == leaf.spki))
@@ -404,9 +409,8 @@ impl Findings {
                 );
             }
         }
-        let served = state.roots.served().map(|root| root.bundle.as_slice());
         if let Ok(Some(trust)) = keystore.load_trust()
-            && served.is_some_and(|served| served != trust)
+            && !roots::may_be_held(state, &trust)
         {
             self.add(
                 "the trust bundle certificates/swarm-root-ca.crt is not the one that the cluster serves",
@@ -421,6 +425,8 @@ impl Findings {
 struct Audit {
     head: LogHead,
     logged: Logged,
+    /// The CA certificates in it.
+    authorities: Vec<Certificate>,
     unreadable: Vec<String>,
 }
 
@@ -432,7 +438,14 @@ impl Audit {
         }
         self.head.append(&entry.bytes);
         match read_entry(&entry.bytes) {
-            Ok((serial, who)) => self.logged.entry(serial).or_default().push(who),
+            Ok((certificate, node)) => {
+                let who = (node, certificate.spki_hash());
+                let serial = certificate.serial();
+                if who.0.is_none() {
+                    self.authorities.push(certificate);
+                }
+                self.logged.entry(serial).or_default().push(who);
+            }
             Err(error) => {
                 self.unreadable.push(format!("entry {} of the issuance log cannot be read: {error}", entry.seq));
             }
@@ -456,10 +469,10 @@ impl Audit {
     }
 }
 
-fn read_entry(bytes: &[u8]) -> Result<(Serial, (Option<NodeId>, SpkiHash)), String> {
+fn read_entry(bytes: &[u8]) -> Result<(Certificate, Option<NodeId>), String> {
     let record = LogRecord::decode(bytes).map_err(|error| error.to_string())?;
     let certificate = Certificate::from_der(record.certificate).map_err(|error| error.to_string())?;
-    Ok((certificate.serial(), (record.node, certificate.spki_hash())))
+    Ok((certificate, record.node))
 }
 
 #[cfg(test)]

@@ -20,6 +20,7 @@ pub mod nodes;
 mod ping;
 pub mod query;
 pub mod reference;
+pub mod rotation;
 pub mod spec;
 pub(crate) mod swarm;
 mod tasks;
@@ -68,8 +69,11 @@ enum Route {
     Services,
     Status,
     NodesExtended,
-    CaStatus,
+    Ca,
     CaLog,
+    CaStatus,
+    CaRotate,
+    CaAbort,
     Renew,
     NodeRenew(String),
 }
@@ -101,8 +105,11 @@ impl Route {
             ["services"] if get => Self::Services,
             ["swarmpki", "v1", "status"] if get => Self::Status,
             ["swarmpki", "v1", "nodes"] if get => Self::NodesExtended,
-            ["swarmpki", "v1", "ca"] if get => Self::CaStatus,
+            ["swarmpki", "v1", "ca"] if get => Self::Ca,
             ["swarmpki", "v1", "ca", "log"] if get => Self::CaLog,
+            ["swarmpki", "v1", "ca", "status"] if get => Self::CaStatus,
+            ["swarmpki", "v1", "ca", "rotate"] if post => Self::CaRotate,
+            ["swarmpki", "v1", "ca", "abort"] if post => Self::CaAbort,
             ["swarmpki", "v1", "renew"] if post => Self::Renew,
             ["swarmpki", "v1", "nodes", reference, "renew"] if post => Self::NodeRenew(segment(reference)?),
             _ => return None,
@@ -134,8 +141,11 @@ impl Route {
             | Self::Tasks
             | Self::Services
             | Self::NodesExtended
-            | Self::CaStatus
+            | Self::Ca
             | Self::CaLog
+            | Self::CaStatus
+            | Self::CaRotate
+            | Self::CaAbort
             | Self::NodeRenew(_) => true,
         }
     }
@@ -194,7 +204,7 @@ where
     B::Error: std::fmt::Display,
 {
     /// Reads the JSON body under the rules of engine-api.md 1.5; `None`: there is none.
-    async fn json(self) -> Result<Option<serde_json::Value>, ApiError> {
+    async fn json(self) -> Result<Option<body::Document>, ApiError> {
         body::read_json(&self.head.headers, self.body).await
     }
 }
@@ -235,7 +245,10 @@ where
         Route::Tasks | Route::Services => tasks::none(backend),
         Route::Status => extra::status(backend),
         Route::NodesExtended => extra::nodes(backend),
-        Route::CaStatus => extra::ca(backend),
+        Route::Ca => extra::ca(backend),
+        Route::CaStatus => rotation::status(backend),
+        Route::CaRotate => rotation::rotate(backend, call.json().await?).await,
+        Route::CaAbort => rotation::abort(backend, call.json().await?).await,
         Route::CaLog => issuance_log::page(backend, &call.query).await,
         Route::Renew => extra::renew(backend),
         Route::NodeRenew(reference) => nodes::order_renewal(backend, &reference),
@@ -305,6 +318,11 @@ mod tests {
             ("GET", "/nosuch", None),
             ("GET", "/swarmpki/v1/status", Some(Route::Status)),
             ("GET", "/swarmpki/v1/ca/log", Some(Route::CaLog)),
+            ("GET", "/swarmpki/v1/ca", Some(Route::Ca)),
+            ("GET", "/swarmpki/v1/ca/status", Some(Route::CaStatus)),
+            ("POST", "/swarmpki/v1/ca/rotate", Some(Route::CaRotate)),
+            ("GET", "/swarmpki/v1/ca/rotate", None),
+            ("POST", "/swarmpki/v1/ca/abort", Some(Route::CaAbort)),
             ("POST", "/swarmpki/v1/renew", Some(Route::Renew)),
             ("POST", "/swarmpki/v1/nodes/x/renew", Some(Route::NodeRenew("x".into()))),
             ("GET", "/swarmpki/v1/nodes/x/renew", None),

@@ -59,30 +59,51 @@ impl Bootstrap {
     /// # Errors
     /// If there is no randomness, or a certificate cannot be made.
     pub fn prepare(params: Params, chance: &Chance, now: Time) -> Result<Self, BootstrapError> {
-        let failed = |error: &dyn std::fmt::Display| BootstrapError::Issue(error.to_string());
-        let root_key = chance.p256_key()?;
-        let root = pki::issue::root(&root_key, chance.serial()?, now).map_err(|error| failed(&error))?;
-        let bundle = root.pem();
-        let key_bytes = Arc::new(root_key.pkcs8_der());
-        let signer: Arc<dyn Signer> = Arc::new(root_key);
-        let issuer = Issuer::build(bundle.as_bytes(), Some(bundle.as_bytes()), Some(signer), b"", now)
-            .map_err(|error| failed(&error))?;
+        let key = chance.p256_key()?;
+        let root = pki::issue::root(&key, chance.serial()?, now).map_err(failed)?;
+        let logged = vec![root.der().to_vec()];
+        let root = Root::new(root.pem().into_bytes(), root, Vec::new(), Some(Arc::new(key.pkcs8_der())));
+        Self::begin(params, Arc::new(root), logged, chance, now)
+    }
+
+    /// Makes a new cluster with a root that was given: see [`crate::rotate::given`].
+    ///
+    /// # Errors
+    /// If there is no randomness, the key is not here, or a certificate cannot be made.
+    pub fn with_root(params: Params, root: Arc<Root>, chance: &Chance, now: Time) -> Result<Self, BootstrapError> {
+        // What others signed is not in the log of what our keys signed.
+        Self::begin(params, root, Vec::new(), chance, now)
+    }
+
+    fn begin(
+        params: Params,
+        root: Arc<Root>,
+        logged: Vec<Vec<u8>>,
+        chance: &Chance,
+        now: Time,
+    ) -> Result<Self, BootstrapError> {
+        let root_key = root.key.as_ref().ok_or_else(|| failed("the root's key is not here"))?;
+        let signer: Arc<dyn Signer> = Arc::new(PrivateKey::from_der(root_key.expose()).map_err(failed)?);
+        let signing = root.signer.pem();
+        let issuer = Issuer::build(&root.bundle, Some(signing.as_bytes()), Some(signer), &root.intermediates, now)
+            .map_err(failed)?;
 
         let cluster_id = ClusterId::generate(chance.bytes()?);
         let node_id = chance.node_id()?;
         let key = chance.p256_key()?;
         let subject = Subject { cluster: cluster_id.clone(), role: Role::Manager, node: node_id.clone() };
-        let csr = pki::csr::request(&key).map_err(|error| failed(&error))?;
+        let csr = pki::csr::request(&key).map_err(failed)?;
         let life = params.settings.leaf_life();
-        let leaf = sign(csr.as_bytes(), &subject, chance, now, life, &issuer).map_err(|error| failed(&error))?;
-        let letter = letter(csr.into_bytes(), &leaf, &[], Role::Manager, IssuerHash::of(&issuer.id()), now);
+        let leaf = sign(csr.as_bytes(), &subject, chance, now, life, &issuer).map_err(failed)?;
+        let letter = letter(csr.into_bytes(), &leaf, &root.steps, Role::Manager, IssuerHash::of(&issuer.id()), now);
 
         let trust = issuer.trust().clone();
+        let chain = [leaf].into_iter().chain(root.steps.iter().cloned()).collect();
         let command = cluster::Command::Bootstrap(Box::new(command::Bootstrap {
             cluster: cluster_id.clone(),
             fips: false,
-            root: Arc::new(Root::new(bundle.into_bytes(), root.clone(), Vec::new(), Some(key_bytes))),
-            logged: vec![root.der().to_vec()],
+            root,
+            logged,
             node: node_id.clone(),
             spec: Spec::new(Role::Manager, params.availability),
             addr: params.addr,
@@ -91,8 +112,12 @@ impl Bootstrap {
             manager_secret: SecretBox(Arc::new(JoinSecret::from_bytes(chance.bytes()?))),
             settings: params.settings,
         }));
-        Ok(Self { command, cluster_id, node_id, chain: vec![leaf], key, trust })
+        Ok(Self { command, cluster_id, node_id, chain, key, trust })
     }
+}
+
+fn failed(error: impl std::fmt::Display) -> BootstrapError {
+    BootstrapError::Issue(error.to_string())
 }
 
 fn sign(

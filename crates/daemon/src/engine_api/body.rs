@@ -1,12 +1,14 @@
-//! Request bodies: one JSON document, under the rules of engine-api.md 1.5.
+//! Request bodies: one JSON document, under the rules of engine-api.md 1.5. Some hold keys and tokens: all are wiped after use.
 
 use std::time::Duration;
 
+use bytes::Buf;
 use http::HeaderMap;
 use http::header::CONTENT_TYPE;
 use http_body_util::{BodyExt, LengthLimitError, Limited};
 use hyper::body::Body;
 use serde_json::Value;
+use zeroize::{Zeroize, Zeroizing};
 
 use super::error::ApiError;
 
@@ -15,8 +17,39 @@ pub const BODY_BYTES_MAX: usize = 4 << 20;
 /// How long a body may take from its request's head to its end.
 const BODY_TIME_MAX: Duration = Duration::from_secs(30);
 
+/// A request's JSON document; its texts are wiped when it is dropped.
+pub struct Document(Value);
+
+impl Document {
+    /// Takes a document over.
+    pub fn new(value: Value) -> Self {
+        Self(value)
+    }
+
+    /// The document.
+    pub fn value(&self) -> &Value {
+        &self.0
+    }
+}
+
+impl Drop for Document {
+    fn drop(&mut self) {
+        wipe(&mut self.0);
+    }
+}
+
+/// The reader of JSON bounds how deep this goes.
+fn wipe(value: &mut Value) {
+    match value {
+        Value::String(text) => text.zeroize(),
+        Value::Array(list) => list.iter_mut().for_each(wipe),
+        Value::Object(map) => map.values_mut().for_each(wipe),
+        Value::Null | Value::Bool(_) | Value::Number(_) => {}
+    }
+}
+
 /// Reads the document; `None` if there is no body, which equals the zero value of the type.
-pub async fn read_json<B>(headers: &HeaderMap, body: B) -> Result<Option<Value>, ApiError>
+pub async fn read_json<B>(headers: &HeaderMap, body: B) -> Result<Option<Document>, ApiError>
 where
     B: Body,
     B::Error: std::fmt::Display,
@@ -36,13 +69,18 @@ where
         return Err(ApiError::bad_request(format!("request body did not come within {seconds} seconds")));
     };
     let bytes = match read {
-        Ok(collected) => collected.to_bytes(),
+        Ok(collected) => {
+            let mut frames = collected.aggregate();
+            let mut bytes = Zeroizing::new(vec![0; frames.remaining()]);
+            frames.copy_to_slice(&mut bytes);
+            bytes
+        }
         Err(error) if error.is::<LengthLimitError>() => {
             return Err(ApiError::bad_request(format!("request body is larger than {BODY_BYTES_MAX} bytes")));
         }
         Err(error) => return Err(ApiError::bad_request(format!("invalid JSON: {error}"))),
     };
-    parse(&bytes).map(Some)
+    parse(&bytes).map(|value| Some(Document(value)))
 }
 
 /// One document and nothing after it.
@@ -86,7 +124,8 @@ mod tests {
         if let Some(kind) = content_type {
             headers.insert(CONTENT_TYPE, kind.parse().unwrap());
         }
-        read_json(&headers, Full::new(Bytes::copy_from_slice(body.as_bytes()))).await.map_err(|error| error.message)
+        let read = read_json(&headers, Full::new(Bytes::copy_from_slice(body.as_bytes()))).await;
+        read.map(|document| document.map(|document| document.value().clone())).map_err(|error| error.message)
     }
 
     #[tokio::test]
@@ -113,13 +152,20 @@ mod tests {
         assert!(read(json, &"x".repeat(BODY_BYTES_MAX + 1)).await.unwrap_err().contains("larger than"));
     }
 
+    #[test]
+    fn every_text_is_wiped() {
+        let mut value = serde_json::json!({"key": "secret", "list": ["secret", {"deep": "secret"}], "number": 1});
+        wipe(&mut value);
+        assert_eq!(value, serde_json::json!({"key": "", "list": ["", {"deep": ""}], "number": 1}));
+    }
+
     #[tokio::test(start_paused = true)]
     async fn a_body_that_never_ends_is_given_up() {
         let begun = tokio::time::Instant::now();
         let frames = futures::stream::pending::<Result<hyper::body::Frame<Bytes>, std::convert::Infallible>>();
         let mut headers = HeaderMap::new();
         headers.insert(CONTENT_TYPE, "application/json".parse().unwrap());
-        let refused = read_json(&headers, StreamBody::new(frames)).await.unwrap_err();
+        let refused = read_json(&headers, StreamBody::new(frames)).await.err().unwrap();
         assert_eq!(refused.message, "request body did not come within 30 seconds");
         assert_eq!(begun.elapsed(), BODY_TIME_MAX);
     }
@@ -129,7 +175,7 @@ mod tests {
         let frames = futures::stream::empty::<Result<hyper::body::Frame<Bytes>, std::convert::Infallible>>();
         let mut headers = HeaderMap::new();
         headers.insert(CONTENT_TYPE, "application/json".parse().unwrap());
-        let refused = read_json(&headers, StreamBody::new(frames)).await.unwrap_err();
+        let refused = read_json(&headers, StreamBody::new(frames)).await.err().unwrap();
         assert_eq!(refused.message, "invalid JSON: got EOF while reading request body");
     }
 }

@@ -1,4 +1,4 @@
-//! Our own endpoints beside the Engine API, for the `swarmpki` command: `/swarmpki/v1/…`, JSON; what is named `renew` acts, all else reads.
+//! Our own endpoints beside the Engine API, for the `swarmpki` command: `/swarmpki/v1/…`, JSON; a POST acts, all else reads.
 //!
 //! Times are RFC 3339 or null. Fields may be added; readers ignore those they do not know.
 

@@ -2,6 +2,7 @@
 
 use cluster::State;
 use cluster::format::LogRecord;
+use cluster::roots::{Root, Roots};
 use pki::certificate::Certificate;
 use pki::digest::hex;
 use replica::Handle;
@@ -76,12 +77,18 @@ fn number(query: &Query, name: &str) -> Result<Option<u64>, ApiError> {
     }
 }
 
-/// The CA certificates that the cluster holds.
+/// The CA certificates that the cluster holds, roots before what stands in for them. One key may have several: the root
+/// itself is named then, not its cross-certificate.
 fn issuers(state: &State) -> Vec<Certificate> {
-    let served = state.roots.served().map(|root| Certificate::parse_pem_bundle(&root.bundle).unwrap_or_default());
-    let signing = state.roots.signing().map(|root| root.signer.clone());
-    let stragglers = state.roots.stragglers().iter().map(|anchor| anchor.certificate.clone());
-    served.into_iter().flatten().chain(signing).chain(stragglers).collect()
+    let roots: Vec<&Root> = match &state.roots {
+        Roots::None => Vec::new(),
+        Roots::Stable { root, .. } => vec![root],
+        Roots::Rotating(rotation) => rotation.roots().map(AsRef::as_ref).collect(),
+    };
+    let certificates = roots.iter().flat_map(|root| root.certificates.iter());
+    let stragglers = state.roots.stragglers().iter().map(|anchor| &anchor.certificate);
+    let signers = roots.iter().map(|root| &root.signer);
+    certificates.chain(stragglers).chain(signers).cloned().collect()
 }
 
 fn line(seq: u64, bytes: &[u8], issuers: &[Certificate]) -> Result<LogLine, String> {

@@ -4,8 +4,8 @@ use std::collections::BTreeMap;
 
 use http::StatusCode;
 use manager::view::{NodeSpec, NodeView};
-use serde_json::Value;
 
+use super::body::Document;
 use super::decode::Object;
 use super::error::ApiError;
 use super::filter::Filters;
@@ -60,8 +60,8 @@ pub(super) fn inspect(backend: &Backend, wanted: &str) -> Answer {
 }
 
 /// `POST /nodes/{ref}/update`.
-pub(super) async fn update(backend: &Backend, wanted: &str, query: &Query, body: Option<Value>) -> Answer {
-    let object = Object::document(body.as_ref(), "NodeSpec")?;
+pub(super) async fn update(backend: &Backend, wanted: &str, query: &Query, body: Option<Document>) -> Answer {
+    let object = Object::document(body.as_ref().map(Document::value), "NodeSpec")?;
     let (name, labels) = (object.string("Name")?, object.labels("Labels")?);
     let (role, availability) = (object.string("Role")?, object.string("Availability")?);
     let version = query.object_version("node")?;

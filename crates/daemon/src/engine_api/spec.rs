@@ -34,6 +34,7 @@ pub struct SpecRequest {
     external_cas: Vec<(String, ExternalCa)>,
     signing_ca_cert: String,
     signing_ca_key: SecretString,
+    signer_certificate: String,
     force_rotate: u64,
     autolock: bool,
 }
@@ -77,6 +78,7 @@ impl SpecRequest {
             external_cas,
             signing_ca_cert: ca.string("SigningCACert")?,
             signing_ca_key: SecretString::from(ca.string("SigningCAKey")?),
+            signer_certificate: ca.string("SignerCertificate")?,
             force_rotate: ca.unsigned("ForceRotate", "uint64")?.unwrap_or_default(),
             autolock: encryption.boolean("AutoLockManagers")?,
         })
@@ -103,13 +105,13 @@ impl SpecRequest {
         })
     }
 
-    /// The root that is asked for.
+    /// The root that is asked for. `SignerCertificate` is ours: an online certificate below the root that signs in its place.
     pub fn wish(&self) -> Wish {
         let key = SecretString::new(self.signing_ca_key.expose().to_owned());
         Wish {
             force_rotate: self.force_rotate,
             certificate: self.signing_ca_cert.clone().into_bytes(),
-            signer: None,
+            signer: (!self.signer_certificate.is_empty()).then(|| self.signer_certificate.clone().into_bytes()),
             key: Some(key),
         }
     }
@@ -179,6 +181,11 @@ impl SpecRequest {
         if !self.signing_ca_key.expose().is_empty() && self.signing_ca_cert.is_empty() {
             return invalid(Refusal::CaUpdate(CaUpdateRefusal::KeyWithoutCertificate));
         }
+        if !self.signer_certificate.is_empty() && self.signing_ca_cert.is_empty() {
+            return Err(ApiError::bad_request(
+                "SignerCertificate needs the root that it is below: SigningCACert is empty",
+            ));
+        }
         Ok(())
     }
 }
@@ -247,6 +254,10 @@ mod tests {
             (
                 json!({"CAConfig": {"SigningCAKey": "pem"}}),
                 "rpc error: code = InvalidArgument desc = if a signing CA key is provided, the signing CA cert must also be provided",
+            ),
+            (
+                json!({"CAConfig": {"SignerCertificate": "pem"}}),
+                "SignerCertificate needs the root that it is below: SigningCACert is empty",
             ),
         ];
         for (value, text) in rows {

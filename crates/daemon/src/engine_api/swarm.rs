@@ -3,8 +3,8 @@
 use http::StatusCode;
 use manager::view::{Availability, Rotate};
 use pki::secret::SecretString;
-use serde_json::Value;
 
+use super::body::Document;
 use super::decode::Object;
 use super::error::ApiError;
 use super::query::Query;
@@ -23,8 +23,8 @@ pub(super) fn inspect(backend: &Backend) -> Answer {
 }
 
 /// `POST /swarm/init`.
-pub(super) async fn init(backend: &Backend, version: ApiVersion, body: Option<Value>) -> Answer {
-    let object = Object::document(body.as_ref(), "types.InitRequest")?;
+pub(super) async fn init(backend: &Backend, version: ApiVersion, body: Option<Document>) -> Answer {
+    let object = Object::document(body.as_ref().map(Document::value), "types.InitRequest")?;
     let pools = object.strings("DefaultAddrPool")?;
     check_prefixes(&pools)?;
     let spec = SpecRequest::from_object(&object.object("Spec", "swarm.Spec")?)?;
@@ -45,8 +45,8 @@ pub(super) async fn init(backend: &Backend, version: ApiVersion, body: Option<Va
 }
 
 /// `POST /swarm/join`.
-pub(super) async fn join(backend: &Backend, body: Option<Value>) -> Answer {
-    let object = Object::document(body.as_ref(), "types.JoinRequest")?;
+pub(super) async fn join(backend: &Backend, body: Option<Document>) -> Answer {
+    let object = Object::document(body.as_ref().map(Document::value), "types.JoinRequest")?;
     let request = JoinRequest {
         listen: object.string("ListenAddr")?,
         advertise: object.string("AdvertiseAddr")?,
@@ -65,8 +65,8 @@ pub(super) async fn leave(backend: &Backend, query: &Query) -> Answer {
 }
 
 /// `POST /swarm/update`.
-pub(super) async fn update(backend: &Backend, query: &Query, body: Option<Value>) -> Answer {
-    let spec = SpecRequest::decode(body.as_ref())?;
+pub(super) async fn update(backend: &Backend, query: &Query, body: Option<Document>) -> Answer {
+    let spec = SpecRequest::decode(body.as_ref().map(Document::value))?;
     let version = query.object_version("swarm")?;
     let rotate = Rotate {
         worker: query.strict_bool("rotateWorkerToken")?,
@@ -86,8 +86,8 @@ pub(super) fn unlock_key(backend: &Backend) -> Answer {
 }
 
 /// `POST /swarm/unlock`: nothing is ever locked in this version.
-pub(super) fn unlock(backend: &Backend, body: Option<Value>) -> Answer {
-    Object::document(body.as_ref(), "types.UnlockRequest")?.string("UnlockKey")?;
+pub(super) fn unlock(backend: &Backend, body: Option<Document>) -> Answer {
+    Object::document(body.as_ref().map(Document::value), "types.UnlockRequest")?.string("UnlockKey")?;
     backend.control()?;
     Err(ApiError::conflict("swarm is not locked"))
 }

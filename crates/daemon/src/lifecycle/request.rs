@@ -1,12 +1,16 @@
 //! Init and join requests, and their checks: all that can be refused is refused before anything is done.
 
 use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::SystemTime;
 
+use cluster::roots::Root;
 use manager::view::{Availability, ClusterSpec};
 use pki::join_token::JoinToken;
 use pki::secret::SecretString;
 
 use crate::address::{self, Addresses, Interface};
+use crate::backend::refusal;
 use crate::engine_api::error::ApiError;
 use crate::engine_api::spec::SpecRequest;
 use crate::engine_api::swarm::{check_data_path, initial_availability};
@@ -43,6 +47,8 @@ pub(crate) struct InitPlan {
     pub(crate) pools: Vec<String>,
     pub(crate) subnet_size: u32,
     pub(crate) data_path_port: u32,
+    /// The root to begin with; none: a new one is made.
+    pub(crate) root: Option<Arc<Root>>,
 }
 
 impl InitRequest {
@@ -56,17 +62,16 @@ impl InitRequest {
         if self.autolock || self.spec.autolock() {
             return Err(ApiError::not_implemented("autolock is not supported by this version of swarmpki"));
         }
-        let own_root = !self.spec.wish().certificate.is_empty();
+        let wish = self.spec.wish();
         let spec = self.spec.merged_into(crate::engine_api::spec::defaults())?;
         if !spec.external_cas.is_empty() {
             return Err(ApiError::not_implemented("external CAs are not supported by this version of swarmpki"));
         }
         let or = |value: u32, default: u32| if value == 0 { default } else { value };
-        if own_root {
-            return Err(ApiError::not_implemented(
-                "an init with a root CA of your own is not supported by this version of swarmpki",
-            ));
-        }
+        let root = match wish.certificate.is_empty() {
+            false => Some(manager::rotate::given(&wish, SystemTime::now().into()).map_err(refusal)?),
+            true => None,
+        };
         Ok(InitPlan {
             addresses,
             spec,
@@ -74,6 +79,7 @@ impl InitRequest {
             pools: self.pools,
             subnet_size: or(self.subnet_size, 24),
             data_path_port: or(self.data_path_port, 4789),
+            root,
         })
     }
 }

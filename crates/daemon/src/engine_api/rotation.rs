@@ -1,0 +1,474 @@
+//! The root and its replacement: `GET /swarmpki/v1/ca/status`, `POST /swarmpki/v1/ca/rotate`, `POST /swarmpki/v1/ca/abort`. Managers only.
+//!
+//! What docker's API cannot say: deadlines, rehearsals, the way back, and who is waited for and why. Rules and refusals are
+//! those of an update (engine-api.md 7.2).
+
+use std::time::Duration;
+
+use cluster::rotation::{Phase, Policy};
+use manager::rotate::Wish;
+use manager::rotate::rehearsal::Rehearsal;
+use manager::rotate::status::{Blocking, CaStatus, RootView, RotationView, StragglerView};
+use pki::secret::SecretString;
+use pki::time::Time;
+use serde::{Deserialize, Serialize};
+use zeroize::Zeroizing;
+
+use super::body::Document;
+use super::error::ApiError;
+use super::{Answer, json};
+use crate::backend::{Backend, refusal};
+
+/// Longest time that a deadline or a bound can give, in milliseconds: a hundred years.
+const SPAN_MS_MAX: u64 = 100 * 365 * 24 * 60 * 60 * 1000;
+/// Shortest time that each phase of an emergency rotation can be given.
+pub const BOUND_MIN: Duration = Duration::from_secs(1);
+
+/// `GET /swarmpki/v1/ca/status`, and the answer to a rotation or an abort that was begun: how the roots stand.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct StatusReport {
+    /// The manager's clock at the answer.
+    pub now: String,
+    /// The root that joining nodes get and tokens name.
+    pub served: RootReport,
+    /// The root whose key signs.
+    pub signing: RootReport,
+    /// The rotation under way.
+    pub rotation: Option<RotationReport>,
+    /// Old roots that late nodes may still come back with.
+    pub stragglers: Vec<StragglerReport>,
+}
+
+/// A root.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct RootReport {
+    /// `sha256:<hex>` over the bundle, as tokens name it.
+    pub digest: String,
+    /// The common name of whoever signs.
+    pub name: String,
+    /// Until when its certificate lasts.
+    pub not_after: String,
+    /// Whether managers hold its key.
+    pub has_key: bool,
+}
+
+/// A rotation under way.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct RotationReport {
+    /// Its number; another one after it was turned back or replaced.
+    pub id: u64,
+    /// The root that is left.
+    pub from: RootReport,
+    /// The root that is gone to.
+    pub to: RootReport,
+    /// Whether it was aborted: then it leads back.
+    pub aborted: bool,
+    /// Whether nodes are given both roots first, because no cross-certificate would be verified.
+    pub by_bundle: bool,
+    /// `widen`, `renew`, `trust`.
+    pub phase: String,
+    /// When it began.
+    pub started: String,
+    /// When this phase began.
+    pub since: String,
+    /// The phases before.
+    pub history: Vec<PhaseReport>,
+    /// What happens with nodes that do not come along.
+    pub policy: PolicyReport,
+    /// When this phase ends whoever is missing; null: when nobody is.
+    pub phase_ends: Option<String>,
+    /// Nodes that this phase needs, done or not.
+    pub required: u64,
+    /// Those that did their part.
+    pub done: u64,
+    /// Nodes a second in this phase, once it is known.
+    pub rate: Option<f64>,
+    /// Time to the end of this phase at that rate, in milliseconds; null if unknown, or while a node is missing that does
+    /// not come by itself.
+    pub left_ms: Option<u64>,
+    /// Nodes that are waited for.
+    pub blocking: Vec<NodeReport>,
+    /// Nodes that were put aside.
+    pub aside: Vec<NodeReport>,
+}
+
+/// A phase that has ended.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct PhaseReport {
+    /// `widen`, `renew`, `trust`.
+    pub phase: String,
+    /// When it began.
+    pub since: String,
+}
+
+/// What happens with nodes that do not come along.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct PolicyReport {
+    /// `wait`, `deadline`, `emergency`.
+    pub kind: String,
+    /// When they are put aside, with `deadline`.
+    pub deadline: Option<String>,
+    /// Time for each phase in milliseconds, with `emergency`.
+    pub bound_ms: Option<u64>,
+}
+
+/// A node that has not done its part.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct NodeReport {
+    /// Its id.
+    pub node: String,
+    /// The host name it reported.
+    pub hostname: String,
+    /// `queued`, `told`, `refusing`, `returning`, `lost`, `down`, `never-registered`, `unknown`, `clock-off`.
+    pub reason: String,
+    /// The reason in words.
+    pub text: String,
+    /// What to do about it; null: it comes by itself.
+    pub remedy: Option<String>,
+    /// Since when.
+    pub since: Option<String>,
+    /// What it was last told when it asked for a certificate and got none.
+    pub last_error: Option<String>,
+    /// Whether it comes back by itself if it is put aside.
+    pub returns: bool,
+}
+
+/// An old root that late nodes may still come back with.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct StragglerReport {
+    /// Its digest.
+    pub digest: String,
+    /// Until when at the latest.
+    pub until: String,
+    /// The nodes that may.
+    pub nodes: Vec<String>,
+}
+
+/// The answer to a rotation with `dry_run`: how it would go.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct RehearsalReport {
+    /// The root that it would leave.
+    pub from: RootReport,
+    /// Whether nodes would be given both roots first.
+    pub by_bundle: bool,
+    /// Nodes that would convert, in that order.
+    pub converts: Vec<ConvertReport>,
+    /// Nodes that it would wait for.
+    pub blocks: Vec<NodeReport>,
+    /// Nodes that would be put aside at the deadline.
+    pub aside: Vec<String>,
+    /// How long it would take, in milliseconds; null: it would wait for the nodes that block.
+    pub takes_ms: Option<u64>,
+}
+
+/// A node that would convert.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct ConvertReport {
+    /// Its id.
+    pub node: String,
+    /// When its certificate would be new, in milliseconds from the beginning.
+    pub after_ms: u64,
+}
+
+/// The body of `POST /swarmpki/v1/ca/rotate`. Without certificate and key a new root is made.
+#[derive(Default, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct RotateRequest {
+    /// What happens with nodes that do not come along; absent: they are waited for.
+    pub policy: PolicyRequest,
+    /// The root to rotate to, PEM; empty: a new one is made.
+    pub certificate: String,
+    /// An online certificate below that root that signs in its place, PEM; empty: the root signs itself.
+    pub signer_certificate: String,
+    /// The unencrypted key of whichever signs, PEM.
+    pub key: Zeroizing<String>,
+    /// Life of node certificates from now on, in milliseconds; absent: as it is.
+    pub node_cert_expiry_ms: Option<u64>,
+    /// Only say how it would go.
+    pub dry_run: bool,
+}
+
+/// The body of `POST /swarmpki/v1/ca/abort`.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct AbortRequest {
+    /// Time in milliseconds after which nodes that did not come along are put aside; absent: they are waited for.
+    pub deadline_ms: Option<u64>,
+}
+
+/// What happens with nodes that do not come along.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "kind", rename_all = "lowercase", deny_unknown_fields)]
+pub enum PolicyRequest {
+    /// They are waited for.
+    #[default]
+    Wait,
+    /// They are put aside after this time.
+    Deadline {
+        /// From now, in milliseconds.
+        after_ms: u64,
+    },
+    /// The key is stolen: every phase ends after this time.
+    Emergency {
+        /// For each phase, in milliseconds.
+        bound_ms: u64,
+    },
+}
+
+/// `GET /swarmpki/v1/ca/status`.
+pub(super) fn status(backend: &Backend) -> Answer {
+    let control = backend.control()?;
+    json(&status_report(&control.ca_status().map_err(refusal)?, now()))
+}
+
+/// `POST /swarmpki/v1/ca/rotate`: begins, and answers the status; or how it would go.
+pub(super) async fn rotate(backend: &Backend, body: Option<Document>) -> Answer {
+    let mut request: RotateRequest = read(body)?;
+    let now = now();
+    let policy = policy(request.policy, now)?;
+    let control = backend.control()?;
+    let expiry = request.node_cert_expiry_ms.map(|ms| span("node_cert_expiry_ms", ms)).transpose()?;
+    let wish = Wish {
+        force_rotate: 0,
+        certificate: std::mem::take(&mut request.certificate).into_bytes(),
+        signer: (!request.signer_certificate.is_empty())
+            .then(|| std::mem::take(&mut request.signer_certificate).into_bytes()),
+        key: Some(SecretString::from(std::mem::take(&mut request.key))),
+    };
+    if wish.signer.is_some() && wish.certificate.is_empty() {
+        return Err(ApiError::bad_request("signer_certificate needs the root it is below: certificate is empty"));
+    }
+    if request.dry_run {
+        return json(&rehearsal_report(&control.rehearse_rotation(wish, policy).map_err(refusal)?));
+    }
+    control.rotate_root(wish, expiry, policy).await.map_err(refusal)?;
+    json(&status_report(&control.ca_status().map_err(refusal)?, now))
+}
+
+/// `POST /swarmpki/v1/ca/abort`: turns the rotation under way back, and answers the status.
+pub(super) async fn abort(backend: &Backend, body: Option<Document>) -> Answer {
+    let request: AbortRequest = read(body)?;
+    let now = now();
+    let wanted = request.deadline_ms.map_or(PolicyRequest::Wait, |after_ms| PolicyRequest::Deadline { after_ms });
+    let policy = policy(wanted, now)?;
+    let control = backend.control()?;
+    control.abort_rotation(policy).await.map_err(refusal)?;
+    json(&status_report(&control.ca_status().map_err(refusal)?, now))
+}
+
+fn now() -> Time {
+    Time::from(std::time::SystemTime::now())
+}
+
+/// Reads a body; absent: nothing is asked for in particular. What is not known is refused: a mistyped deadline would wait
+/// for ever.
+fn read<T: Default + serde::de::DeserializeOwned>(body: Option<Document>) -> Result<T, ApiError> {
+    let Some(body) = body else { return Ok(T::default()) };
+    if !body.value().is_object() {
+        return Err(ApiError::bad_request("invalid request: it is not a JSON object"));
+    }
+    // The reason may repeat what was sent; it goes to the caller alone.
+    T::deserialize(body.value()).map_err(|error| ApiError::bad_request(format!("invalid request: {error}")))
+}
+
+fn span(field: &str, ms: u64) -> Result<Duration, ApiError> {
+    if ms > SPAN_MS_MAX {
+        return Err(ApiError::bad_request(format!("{field} is more than a hundred years")));
+    }
+    Ok(Duration::from_millis(ms))
+}
+
+fn policy(wanted: PolicyRequest, now: Time) -> Result<Policy, ApiError> {
+    Ok(match wanted {
+        PolicyRequest::Wait => Policy::WaitForAll,
+        PolicyRequest::Deadline { after_ms } => Policy::Deadline(now.saturating_add(span("after_ms", after_ms)?)),
+        PolicyRequest::Emergency { bound_ms } => {
+            let bound = span("bound_ms", bound_ms)?;
+            if bound < BOUND_MIN {
+                return Err(ApiError::bad_request("bound_ms is less than a second: no node could come along"));
+            }
+            Policy::Emergency { bound }
+        }
+    })
+}
+
+fn text(time: Time) -> String {
+    time.rfc3339()
+}
+
+fn count(number: usize) -> u64 {
+    u64::try_from(number).unwrap_or(u64::MAX)
+}
+
+fn millis(duration: Duration) -> u64 {
+    u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
+}
+
+fn status_report(status: &CaStatus, now: Time) -> StatusReport {
+    StatusReport {
+        now: text(now),
+        served: root(&status.served),
+        signing: root(&status.signing),
+        rotation: status.rotation.as_ref().map(rotation),
+        stragglers: status.stragglers.iter().map(straggler).collect(),
+    }
+}
+
+fn root(view: &RootView) -> RootReport {
+    RootReport {
+        digest: view.digest.clone(),
+        name: view.name.clone(),
+        not_after: text(view.not_after),
+        has_key: view.has_key,
+    }
+}
+
+fn rotation(view: &RotationView) -> RotationReport {
+    let phase = |(phase, since): &(Phase, Time)| PhaseReport { phase: phase.word().to_owned(), since: text(*since) };
+    RotationReport {
+        id: view.id,
+        from: root(&view.from),
+        to: root(&view.to),
+        aborted: view.aborted,
+        by_bundle: view.by_bundle,
+        phase: view.phase.word().to_owned(),
+        started: text(view.started),
+        since: text(view.since),
+        history: view.history.iter().map(phase).collect(),
+        policy: match view.policy {
+            Policy::WaitForAll => PolicyReport { kind: "wait".to_owned(), ..PolicyReport::default() },
+            Policy::Deadline(at) => {
+                PolicyReport { kind: "deadline".to_owned(), deadline: Some(text(at)), bound_ms: None }
+            }
+            Policy::Emergency { bound } => {
+                PolicyReport { kind: "emergency".to_owned(), deadline: None, bound_ms: Some(millis(bound)) }
+            }
+        },
+        phase_ends: view.phase_ends.map(text),
+        required: count(view.required),
+        done: count(view.done),
+        rate: view.rate,
+        left_ms: view.left.map(millis),
+        blocking: view.blocking.iter().map(node).collect(),
+        aside: view.aside.iter().map(node).collect(),
+    }
+}
+
+fn node(blocking: &Blocking) -> NodeReport {
+    NodeReport {
+        node: blocking.node.to_string(),
+        hostname: blocking.hostname.clone(),
+        reason: blocking.reason.word().to_owned(),
+        text: blocking.reason.text(),
+        remedy: blocking.reason.remedy().map(|remedy| remedy.replace("NODE", blocking.node.as_str())),
+        since: blocking.since.map(text),
+        last_error: blocking.last_error.clone(),
+        returns: blocking.returns,
+    }
+}
+
+fn straggler(view: &StragglerView) -> StragglerReport {
+    StragglerReport {
+        digest: view.digest.clone(),
+        until: text(view.until),
+        nodes: view.nodes.iter().map(ToString::to_string).collect(),
+    }
+}
+
+fn rehearsal_report(rehearsal: &Rehearsal) -> RehearsalReport {
+    RehearsalReport {
+        from: root(&rehearsal.from),
+        by_bundle: rehearsal.by_bundle,
+        converts: rehearsal
+            .converts
+            .iter()
+            .map(|(node, after)| ConvertReport { node: node.to_string(), after_ms: millis(*after) })
+            .collect(),
+        blocks: rehearsal.blocks.iter().map(node).collect(),
+        aside: rehearsal.aside.iter().map(ToString::to_string).collect(),
+        takes_ms: rehearsal.takes.map(millis),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
+    use super::*;
+    use serde_json::{Value, json};
+
+    fn request(value: Value) -> Result<RotateRequest, String> {
+        read(Some(Document::new(value))).map_err(|refused: ApiError| refused.message)
+    }
+
+    #[test]
+    fn what_is_asked_for() {
+        assert_eq!(request(json!({})).unwrap().policy, PolicyRequest::Wait);
+        let rows = [
+            (json!({"kind": "wait"}), PolicyRequest::Wait),
+            (json!({"kind": "deadline", "after_ms": 10_000}), PolicyRequest::Deadline { after_ms: 10_000 }),
+            (json!({"kind": "emergency", "bound_ms": 5_000}), PolicyRequest::Emergency { bound_ms: 5_000 }),
+        ];
+        for (value, wanted) in rows {
+            assert_eq!(request(json!({"policy": value})).unwrap().policy, wanted);
+        }
+        let Ok(none) = read::<AbortRequest>(None) else { panic!("an absent body was refused") };
+        assert_eq!(none, AbortRequest::default());
+    }
+
+    #[test]
+    fn what_is_not_known_is_refused() {
+        for value in [
+            json!({"deadline": 10}),
+            json!({"policy": {"kind": "deadline", "seconds": 10}}),
+            json!({"policy": {"kind": "never"}}),
+            json!({"policy": {"kind": "deadline"}}),
+            json!({"policy": {"kind": "deadline", "after_ms": -1}}),
+            json!([]),
+        ] {
+            let Err(refused) = request(value.clone()) else { panic!("accepted: {value}") };
+            assert!(refused.starts_with("invalid request: "), "{refused}");
+        }
+    }
+
+    #[test]
+    fn a_refusal_never_shows_a_key() {
+        let Err(refused) = request(json!({"key": "SECRET", "certificate": 7})) else { panic!("accepted") };
+        assert!(!refused.contains("SECRET"), "{refused}");
+    }
+
+    #[test]
+    fn policies_have_bounds() {
+        let now = Time::from_unix_secs(1_700_000_000);
+        let after = |ms| policy(PolicyRequest::Deadline { after_ms: ms }, now).map_err(|refused| refused.message);
+        assert_eq!(after(10_000), Ok(Policy::Deadline(now.saturating_add(Duration::from_secs(10)))));
+        assert!(after(u64::MAX).unwrap_err().contains("hundred years"));
+        let bound = |ms| policy(PolicyRequest::Emergency { bound_ms: ms }, now).map_err(|refused| refused.message);
+        assert_eq!(bound(1000), Ok(Policy::Emergency { bound: BOUND_MIN }));
+        assert!(bound(999).unwrap_err().contains("less than a second"));
+    }
+
+    #[test]
+    fn a_remedy_names_its_node() {
+        let id: pki::identity::NodeId = "dzm52djk15bshpeec4zdo7hez".parse().unwrap();
+        let blocking = Blocking {
+            node: id,
+            hostname: "w2".into(),
+            reason: manager::rotate::status::Reason::Down,
+            since: None,
+            last_error: None,
+            returns: true,
+        };
+        let shown = node(&blocking);
+        assert_eq!((shown.reason.as_str(), shown.text.as_str()), ("down", "it is down"));
+        assert!(shown.remedy.unwrap().contains("swarmpki node rm --force dzm52djk15bshpeec4zdo7hez;"));
+    }
+}
