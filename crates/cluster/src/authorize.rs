@@ -279,7 +279,8 @@ impl State {
         if registered == Registered::Previous {
             return quarantined(Quarantine::Replaced);
         }
-        if !self.roots.is_present(&known.issuer) {
+        if !self.roots.is_present(&known.issuer) || self.rotation().is_some_and(|now| now.bare.contains(&known.serial))
+        {
             return quarantined(Quarantine::RetiredIssuer);
         }
         Standing::Admitted { cut, unproven: registered == Registered::Offered }

@@ -120,7 +120,9 @@ impl State {
         let now = entry.now;
         let index = entry.index;
         self.change(id, |node| {
-            let leaf = node.offered.remove(place);
+            // A node asks for one leaf at a time: what it was offered before this one it has given up.
+            node.offered.drain(..place);
+            let leaf = node.offered.remove(0);
             let done = node.mailbox.iter().position(|letter| letter.leaf.serial == leaf.serial);
             node.mailbox.drain(..done.map_or(0, |last| last + 1));
             // Most nodes have nothing on offer for most of their life.

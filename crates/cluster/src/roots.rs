@@ -61,13 +61,17 @@ impl Roots {
         self.signing().is_some_and(|root| root.issuer == *issuer)
     }
 
-    /// Whether leaves of `issuer` are those of members; others' holders may only come back. Once nodes are given the root that
-    /// is gone to alone, they verify no other leaves.
+    /// Whether leaves of `issuer` are those of members; others' holders may only come back. Once nodes are given the new root
+    /// alone, they verify no other leaves; on the way back by a ladder every leaf carries what leads to the old one.
     pub fn is_present(&self, issuer: &IssuerHash) -> bool {
         match self {
             Self::None => false,
             Self::Stable { root, .. } => root.issuer == *issuer,
-            Self::Rotating(rotation) if rotation.phase == Phase::Trust => rotation.to().issuer == *issuer,
+            Self::Rotating(rotation)
+                if rotation.phase == Phase::Trust && !(rotation.back && rotation.bundle().is_none()) =>
+            {
+                rotation.to().issuer == *issuer
+            }
             Self::Rotating(rotation) => rotation.roots().any(|root| root.issuer == *issuer),
         }
     }
@@ -111,7 +115,9 @@ impl Roots {
                 let beyond = |row: &[Certificate]| {
                     rotation.ladder().iter().chain(&rotation.onward).chain(row).cloned().collect()
                 };
-                match late.filter(|row| !row.is_empty()) {
+                // These rows are as seen from the old root. With a bundle nothing leads there from a leaf of the new one.
+                let reachable = rotation.bundle().is_none() || rotation.signing().issuer == rotation.old.issuer;
+                match late.filter(|row| reachable && !row.is_empty()) {
                     None => rotation.ladder().to_vec(),
                     Some(row) if role == Role::Manager => beyond(row),
                     Some(row) => trust::shortest(&beyond(row)),

@@ -22,6 +22,7 @@ use std::time::Duration;
 use imbl::OrdSet;
 use pki::certificate::Certificate;
 use pki::identity::NodeId;
+use pki::serial::Serial;
 use pki::time::Time;
 
 pub use self::change::{Abort, Advance, RootsChange, Start, steps_to};
@@ -66,6 +67,9 @@ pub struct Rotation {
     pub passed: Vec<Arc<Root>>,
     /// Trust bundles beside the old root's that nodes were told to hold alone, by digest: some may hold them still.
     pub given: OrdSet<BlobDigest>,
+    /// Leaves that lead to none but the roots of an earlier time, by serial: those that were out when nodes were given a root
+    /// that was then given up. Their holders may only come back.
+    pub bare: OrdSet<Serial>,
     /// Steps from where the ladder ends on to the old root, where that is not the end: what late nodes of earlier rotations
     /// need between the ladder and their own.
     pub onward: Vec<Certificate>,
@@ -192,9 +196,10 @@ impl Rotation {
     /// root that it has left behind.
     pub fn trust_for(&self, node: &Node, pushed: bool) -> &[u8] {
         let reported = node.report.as_ref().map(|report| report.trust);
-        let reports = |bytes: &[u8]| reported.is_some_and(|trust| trust == BlobDigest::of(bytes));
+        let alone = reported.is_some_and(|trust| self.roots().any(|root| root.trust == trust));
         match (self.phase, self.bundle()) {
-            (Phase::Widen, Some(bundle)) if pushed || reports(bundle) => return bundle,
+            // Who holds a bundle already, maybe the one of the way there, must not be left with one root meanwhile.
+            (Phase::Widen, Some(bundle)) if pushed || !alone => return bundle,
             // Who missed the bundle, or joined since, needs it at once.
             (Phase::Renew, Some(bundle)) => return bundle,
             (Phase::Trust, _) if pushed => return &self.to().bundle,

@@ -187,6 +187,8 @@ struct Rotation {
     given: Vec<Vec<u8>>,
     #[prost(bytes = "vec", repeated, tag = "13")]
     onward: Vec<Vec<u8>>,
+    #[prost(bytes = "vec", repeated, tag = "14")]
+    bare: Vec<Vec<u8>>,
 }
 
 /// A phase and its beginning.
@@ -228,6 +230,7 @@ impl From<&rotation::Rotation> for Rotation {
             handed_over: rotation.handed_over,
             given: rotation.given.iter().map(|trust| trust.0.to_vec()).collect(),
             onward: record::ders(&rotation.onward),
+            bare: rotation.bare.iter().map(|serial| serial.as_bytes().to_vec()).collect(),
         }
     }
 }
@@ -260,6 +263,7 @@ impl Rotation {
                 .map(|trust| record::array("given", trust).map(BlobDigest))
                 .collect::<Result<_, _>>()?,
             onward: record::certificates(&self.onward)?,
+            bare: self.bare.iter().map(|serial| record::serial(serial)).collect::<Result<_, _>>()?,
             stragglers,
         })
     }

@@ -4,15 +4,16 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use imbl::OrdSet;
-use pki::certificate::Certificate;
+use pki::certificate::{Certificate, encode_pem};
 use pki::identity::NodeId;
+use pki::serial::Serial;
 use pki::time::Time;
 
 use crate::apply::Entry;
 use crate::command::{ReplaceLadder, SecretBox};
 use crate::format;
 use crate::log::LogEntry;
-use crate::node::{BlobDigest, IssuerHash, Node};
+use crate::node::{BlobDigest, IssuerHash, Leaf, Node};
 use crate::outcome::{Outcome, Rejection};
 use crate::roots::{Root, Roots, StragglerAnchor};
 use crate::rotation::{HISTORY_MAX, Need, Phase, Policy, Rotation, Way};
@@ -108,6 +109,7 @@ impl State {
             aside: OrdSet::new(),
             passed: Vec::new(),
             given: OrdSet::new(),
+            bare: OrdSet::new(),
             onward: Vec::new(),
             handed_over: emergency,
             stragglers: self.roots.stragglers().to_vec(),
@@ -122,7 +124,7 @@ impl State {
             }
             next.passed = self.still_held(&running, &start.to);
             next.given = running.given.clone();
-            next.aside = self.still_aside(&running);
+            next.bare = self.bare(&running);
             let pool: Vec<_> = running.ladder().iter().chain(&running.onward).chain(next.ladder()).cloned().collect();
             next.onward = trust::onward(next.ladder(), &next.old.certificates, &pool);
         }
@@ -146,7 +148,8 @@ impl State {
         turned.back = true;
         turned.since = entry.now;
         turned.policy = abort.policy;
-        turned.aside = self.still_aside(&running);
+        turned.bare = self.bare(&running);
+        turned.aside = OrdSet::new();
         turned.phase = match (&turned.way, turned.phase) {
             (Way::Ladder(_), _) => Phase::Renew,
             // No leaf has changed yet.
@@ -154,10 +157,19 @@ impl State {
             // Nodes that hold the new root alone, by the last phase or because they joined, get the bundle first.
             (Way::Bundle(_), Phase::Renew | Phase::Trust) => Phase::Widen,
         };
-        if matches!(turned.way, Way::Ladder(_)) {
-            let pool: Vec<_> = running.ladder().iter().chain(&running.onward).cloned().collect();
-            turned.onward = trust::onward(&abort.ladder, &turned.old.certificates, &pool);
-            turned.way = Way::Ladder(abort.ladder.clone());
+        match turned.way {
+            Way::Ladder(_) => {
+                let pool: Vec<_> = running.ladder().iter().chain(&running.onward).cloned().collect();
+                turned.onward = trust::onward(&abort.ladder, &turned.old.certificates, &pool);
+                turned.way = Way::Ladder(abort.ladder.clone());
+            }
+            // Other bytes than those of the way there: who reports them took them after all that was sent before.
+            Way::Bundle(_) if turned.phase == Phase::Widen => {
+                let roots: Vec<_> = turned.new.certificates.iter().chain(&turned.old.certificates).cloned().collect();
+                turned.way = Way::Bundle(Arc::from(encode_pem(&roots).into_bytes()));
+                turned.aside = self.still_aside(&running);
+            }
+            Way::Bundle(_) => {}
         }
         if !turned.leads(entry.now) {
             return Err(Rejection::Way);
@@ -167,15 +179,19 @@ impl State {
         Ok(())
     }
 
-    /// Of the nodes put aside, those that have not come along since. Their leaves verify for those alone who hold the root
-    /// that they were left behind with, so they are not waited for now either.
+    /// Leaves that do not lead to a root that nodes may have come to trust.
+    fn bare(&self, running: &Rotation) -> OrdSet<Serial> {
+        let narrowed = running.phase == Phase::Trust && !running.back && running.bundle().is_none();
+        let led =
+            |leaf: &&Leaf| !running.bare.contains(&leaf.serial) && (!narrowed || leaf.issuer == running.to().issuer);
+        let leaves = self.nodes.values().flat_map(|node| node.leaves());
+        leaves.filter(|leaf| !led(leaf)).map(|leaf| leaf.serial).collect()
+    }
+
+    /// Of the nodes put aside, those that have not come along since. Managers do not speak to them by leaves that they verify
+    /// before the bundle is with everybody else.
     fn still_aside(&self, running: &Rotation) -> OrdSet<NodeId> {
-        let behind = |id: &&NodeId| {
-            self.nodes.get(*id).is_some_and(|node| match (running.phase, running.need(node)) {
-                (_, None) | (Phase::Trust, Some(Need::Trust)) => false,
-                (_, Some(_)) => true,
-            })
-        };
+        let behind = |id: &&NodeId| self.nodes.get(*id).is_some_and(|node| running.need(node) == Some(Need::Renewal));
         running.aside.iter().filter(behind).cloned().collect()
     }
 

@@ -1,6 +1,6 @@
 //! How far a rotation is with each node, and with all of them.
 
-use crate::node::{BlobDigest, IssuerHash, Node};
+use crate::node::{BlobDigest, IssuerHash, Leaf, Node};
 use crate::roots::Roots;
 use crate::rotation::{Phase, Rotation};
 use crate::state::State;
@@ -39,7 +39,9 @@ pub fn need(roots: &Roots, node: &Node) -> Option<Need> {
 }
 
 fn wants(node: &Node, issuer: &IssuerHash, trust: Option<&BlobDigest>) -> Option<Need> {
-    if node.current.as_ref().is_none_or(|leaf| leaf.issuer != *issuer) {
+    // What was issued since its current leaf it may hold already, and use it at any moment.
+    let other = |leaf: &Leaf| leaf.issuer != *issuer;
+    if node.current.as_ref().is_none_or(other) || node.offered.iter().any(other) {
         return Some(Need::Renewal);
     }
     let trust = trust?;
@@ -51,6 +53,10 @@ impl Rotation {
     pub fn need(&self, node: &Node) -> Option<Need> {
         let reported = node.report.as_ref().map(|report| report.trust);
         let trusts = |bytes: &[u8]| reported == Some(BlobDigest::of(bytes));
+        let bare = || node.current.iter().chain(&node.offered).any(|leaf| self.bare.contains(&leaf.serial));
+        if self.phase != Phase::Widen && !self.bare.is_empty() && bare() {
+            return Some(Need::Renewal);
+        }
         match (self.phase, self.bundle()) {
             (Phase::Widen, Some(bundle)) => (!trusts(bundle)).then_some(Need::Trust),
             (Phase::Widen, None) => None,

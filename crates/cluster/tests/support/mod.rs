@@ -9,7 +9,9 @@
     clippy::type_complexity
 )]
 
+pub mod authorities;
 pub mod walk;
+pub mod world;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -18,6 +20,7 @@ use cluster::command::{Admit, Batch, Bootstrap, Command, Premises, Renew, Report
 use cluster::node::{Availability, BlobDigest, IssuerHash, Leaf, Letter, Node, Report, Spec, TokenUse};
 use cluster::outcome::{Outcome, Rejection};
 use cluster::roots::Root;
+use cluster::rotation::RootsChange;
 use cluster::settings::Settings;
 use cluster::{Applied, LogEntry, State, invariant};
 use pki::certificate::Certificate;
@@ -110,22 +113,33 @@ pub struct Cluster {
 impl Cluster {
     /// A cluster just made, with its first manager.
     pub fn new() -> Self {
+        Self::of(&root())
+    }
+
+    /// The same, with a root of one's own.
+    pub fn of(root: &Arc<Root>) -> Self {
         let mut cluster = Self { state: State::empty(), now: START, drawn: 0, log: Vec::new() };
-        let outcome = cluster.run(Self::bootstrap());
+        let outcome = cluster.run(Self::bootstrap_of(root));
         assert_eq!(outcome, Outcome::Done { version: 1 });
         cluster
     }
 
     pub fn bootstrap() -> Command {
+        Self::bootstrap_of(&root())
+    }
+
+    fn bootstrap_of(root: &Arc<Root>) -> Command {
+        let mut letter = letter(0, 0, Role::Manager, START, LIFE);
+        letter.leaf.issuer = root.issuer;
         Command::Bootstrap(Box::new(Bootstrap {
             cluster: cluster_id(),
             fips: false,
-            root: root(),
-            logged: vec![root().signer.der().to_vec()],
+            root: Arc::clone(root),
+            logged: vec![root.signer.der().to_vec()],
             node: id(0),
             spec: Spec::new(Role::Manager, Availability::Active),
             addr: "192.0.2.1:2377".to_owned(),
-            letter: letter(0, 0, Role::Manager, START, LIFE),
+            letter,
             worker_secret: secret(1),
             manager_secret: secret(2),
             settings: Settings::default(),
@@ -147,7 +161,9 @@ impl Cluster {
         invariant::check_step(&before, &self.state).unwrap();
         let fresh = |outcome: &&Outcome| matches!(outcome, Outcome::Issued { fresh: true, .. });
         if before.cluster.is_some() {
-            assert_eq!(applied.outcomes.iter().filter(fresh).count(), applied.issued.len(), "what is issued is logged");
+            let authorities: usize = batch.commands.iter().zip(&applied.outcomes).map(authorities_logged).sum();
+            let leaves = applied.outcomes.iter().filter(fresh).count();
+            assert_eq!(leaves + authorities, applied.issued.len(), "what is issued is logged");
         }
         self.log.extend(applied.issued.iter().cloned());
         applied
@@ -174,31 +190,38 @@ impl Cluster {
     }
 
     pub fn premises(&self) -> Premises {
-        Premises { issuer: root().issuer, epoch: self.state.epoch, signed: self.now }
+        let issuer = self.state.roots.signing().unwrap().issuer;
+        Premises { issuer, epoch: self.state.epoch, signed: self.now }
+    }
+
+    /// What today's signer would give node `n`, or a new one.
+    fn signed(&mut self, n: Option<u64>, role: Role) -> Arc<Letter> {
+        let drawn = self.draw();
+        let mut letter = letter(drawn, drawn, role, self.now, LIFE);
+        letter.leaf.issuer = self.premises().issuer;
+        let node = n.and_then(|n| self.state.node(&id(n)).map(Arc::as_ref));
+        let ladder = self.state.roots.ladder_for(node, role);
+        letter.ladder = ladder.iter().map(|step| step.der().to_vec()).collect();
+        Arc::new(letter)
     }
 
     /// A join of node `n` by the worker's token, with a key and a serial of its own.
     pub fn admission(&mut self, n: u64) -> Admit {
-        let drawn = self.draw();
+        let letter = self.signed(None, Role::Worker);
+        let generation = self.state.tokens.rows[0].generation;
         Admit {
             node: id(n),
             spec: Spec::new(Role::Worker, Availability::Active),
             ours: true,
-            token: WORKER,
-            letter: Arc::new(letter(drawn, drawn, Role::Worker, self.now, LIFE)),
+            token: TokenUse { generation, ..WORKER },
+            letter,
             premises: self.premises(),
         }
     }
 
     pub fn renewal(&mut self, n: u64) -> Renew {
-        let drawn = self.draw();
         let (cut, role) = self.state.node(&id(n)).map_or((0, Role::Worker), |node| (node.cut, node.role));
-        Renew {
-            node: id(n),
-            cut,
-            letter: Arc::new(letter(drawn, drawn, role, self.now, LIFE)),
-            premises: self.premises(),
-        }
+        Renew { node: id(n), cut, letter: self.signed(Some(n), role), premises: self.premises() }
     }
 
     /// Node `n` joins and is seen with its leaf.
@@ -238,6 +261,20 @@ impl Cluster {
     pub fn collect(&mut self) -> Outcome {
         let nodes = self.state.collectable(self.now);
         self.run(Command::Collect { nodes })
+    }
+}
+
+/// CA certificates that a command brings into the issuance log.
+fn authorities_logged((command, outcome): (&Command, &Outcome)) -> usize {
+    match (command, outcome) {
+        (_, Outcome::Rejected(_)) => 0,
+        (Command::UpdateCluster(update), _) => match &update.roots {
+            Some(RootsChange::Start(start)) => start.logged.len(),
+            Some(RootsChange::Abort(abort)) => abort.logged.len(),
+            None => 0,
+        },
+        (Command::ReplaceLadder(replace), _) => replace.logged.len(),
+        _ => 0,
     }
 }
 
