@@ -38,6 +38,11 @@ use crate::view::ControlError;
 /// Shortest life of a cross-certificate. Two leaf lives, if that is more.
 pub const LADDER_LIFE_MIN: Duration = Duration::from_secs(30 * 24 * 60 * 60);
 
+/// What an engine says of a certificate that it cannot read.
+const UNREADABLE_ROOT: &str = r#"{"code":1003,"message":"Failed to parse certificate"}"#;
+/// The same of a key.
+const UNREADABLE_KEY: &str = r#"{"code":2003,"message":"Failed to parse private key"}"#;
+
 /// The root that an update asks for (engine-api.md 7.2).
 #[derive(Default)]
 pub struct Wish {
@@ -129,11 +134,15 @@ fn same_key(root: &Root, wanted: &Root) -> bool {
 }
 
 fn invalid(error: &BundleError) -> ControlError {
+    let refused = |refusal: CaUpdateRefusal| Refusal::CaUpdate(refusal).to_string();
     let message = match error {
         BundleError::UnsupportedKey(KeyError::RsaSize { .. } | KeyError::RsaExponent) => {
-            Refusal::CaUpdate(CaUpdateRefusal::RsaUnsupported).to_string()
+            refused(CaUpdateRefusal::RsaUnsupported)
         }
-        BundleError::UnsupportedKey(_) => Refusal::CaUpdate(CaUpdateRefusal::EcdsaUnsupported).to_string(),
+        BundleError::UnsupportedKey(_) => refused(CaUpdateRefusal::EcdsaUnsupported),
+        // Clients know the engine's own words, which do not say what is wrong (engine-api.md 2.1).
+        BundleError::Roots(_) => refused(CaUpdateRefusal::RootInvalid { reason: UNREADABLE_ROOT.to_owned() }),
+        BundleError::MalformedKey(_) => refused(CaUpdateRefusal::KeyMalformed { reason: UNREADABLE_KEY.to_owned() }),
         other => other.to_string(),
     };
     ControlError { code: tonic::Code::InvalidArgument, message }
