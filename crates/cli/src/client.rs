@@ -19,6 +19,7 @@ use serde::de::DeserializeOwned;
 use serde_json::Value;
 use tokio::net::{TcpStream, UnixStream};
 use tokio_rustls::TlsConnector;
+use zeroize::Zeroizing;
 
 use crate::failure::Failure;
 use crate::tls;
@@ -27,6 +28,8 @@ use crate::tls;
 pub(crate) const API_VERSION: ApiVersion = ApiVersion(1, 50);
 /// Longest answer taken from a daemon.
 const ANSWER_BYTES_MAX: usize = 256 * 1024 * 1024;
+/// More than a request with certificates and a key has, in bytes.
+const BODY_BYTES_USUAL: usize = 64 * 1024;
 
 /// `1.50`: compared by number, not as text.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -129,6 +132,15 @@ impl Client {
             return Ok(None);
         }
         decode(&accepted(&path, answer)?).map(Some)
+    }
+
+    /// Posts to one of our own endpoints; returns its answer.
+    pub(crate) async fn own_call<B: Serialize, T: DeserializeOwned>(
+        &mut self,
+        path: &str,
+        body: &B,
+    ) -> Result<T, Failure> {
+        decode(&self.call(&Method::POST, &format!("/swarmpki/v1{path}"), Some(encode(body)?)).await?)
     }
 
     /// Posts to one of our own endpoints, without a body.
@@ -271,9 +283,11 @@ fn decode<T: DeserializeOwned>(body: &[u8]) -> Result<T, Failure> {
     })
 }
 
+/// A request may hold a key or a token: it is wiped once it was sent, and fits without growing, which would leave copies.
 fn encode<B: Serialize>(body: &B) -> Result<Bytes, Failure> {
-    serde_json::to_vec(body)
-        .map(Bytes::from)
+    let mut text = Zeroizing::new(Vec::with_capacity(BODY_BYTES_USUAL));
+    serde_json::to_writer(&mut *text, body)
+        .map(|()| Bytes::from_owner(text))
         .map_err(|error| Failure::new(format!("cannot write the request as JSON: {error}")))
 }
 

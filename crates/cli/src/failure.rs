@@ -6,6 +6,12 @@ use std::fmt;
 pub(crate) const FAILED: u8 = 1;
 /// Exit code of a flag that does not parse. Source: engine-api.md 10.
 pub(crate) const BAD_FLAG: u8 = 125;
+/// Exit code of a wait that ended before what it waited for, because that ended in another way.
+pub(crate) const ENDED_OTHERWISE: u8 = 3;
+/// Exit code of a wait whose time ran out, as that of timeout(1).
+pub(crate) const TIMED_OUT: u8 = 124;
+/// Exit code of a wait that was interrupted: 128 + SIGINT, as a shell reports it.
+pub(crate) const INTERRUPTED: u8 = 130;
 
 /// What a daemon's refusals say, as an engine says it too, and what to do about them. The first that fits.
 const NEXT_STEPS: [(&str, &str); 8] = [
@@ -61,6 +67,12 @@ impl Failure {
     /// Ends the program without a word and with exit code 0: nobody reads what we write any more.
     pub(crate) fn quiet() -> Self {
         Self { text: String::new(), hint: None, code: 0 }
+    }
+
+    /// With another exit code.
+    pub(crate) fn with_code(mut self, code: u8) -> Self {
+        self.code = code;
+        self
     }
 
     /// Adds the next step.

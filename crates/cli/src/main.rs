@@ -11,6 +11,7 @@ mod go_duration;
 mod logging;
 mod notify;
 mod output;
+mod root_files;
 mod signals;
 mod span;
 mod spec;

@@ -127,7 +127,7 @@ pub(crate) fn read_pem(path: &str) -> Result<String, String> {
     Ok(text)
 }
 
-fn not_open(path: &str, error: &std::io::Error) -> String {
+pub(crate) fn not_open(path: &str, error: &std::io::Error) -> String {
     match error.kind() {
         std::io::ErrorKind::NotFound => format!("open {path}: no such file or directory"),
         std::io::ErrorKind::PermissionDenied => format!("open {path}: permission denied"),

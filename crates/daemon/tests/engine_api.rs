@@ -8,7 +8,7 @@ use http_body_util::BodyExt;
 use hyper::body::Incoming;
 use running::{PATIENCE, Running, config};
 use serde_json::{Value, json};
-use swarmpki_daemon::{Daemon, DaemonConfig, Host, RunError};
+use swarmpki_daemon::{Daemon, DaemonConfig, Host};
 use tokio_util::sync::CancellationToken;
 
 const NO_SWARM: &str = swarmpki_daemon::backend::NO_SWARM;

@@ -2,12 +2,14 @@
 
 use clap::Args;
 use serde_json::{Value, json};
+use zeroize::Zeroize;
 
 use super::Context;
 use super::join_token;
 use crate::api::{InitRequest, Node, Swarm};
 use crate::client::{Client, escape};
 use crate::failure::Failure;
+use crate::root_files::RootFiles;
 use crate::spec::{self, SpecFlags};
 
 /// Where managers listen for nodes unless told otherwise. Source: engine-api.md 10.
@@ -46,6 +48,8 @@ pub(crate) struct InitArgs {
     #[arg(long, value_name = "UINT32", hide = true, default_value_t = SUBNET_MASK)]
     pub(crate) default_addr_pool_mask_length: u32,
     #[command(flatten)]
+    pub(crate) root: RootFiles,
+    #[command(flatten)]
     pub(crate) spec: SpecFlags,
 }
 
@@ -62,6 +66,7 @@ impl Default for InitArgs {
             data_path_port: 0,
             default_addr_pool: Vec::new(),
             default_addr_pool_mask_length: SUBNET_MASK,
+            root: RootFiles::default(),
             spec: SpecFlags::default(),
         }
     }
@@ -70,6 +75,7 @@ impl Default for InitArgs {
 /// Initializes and prints how others join.
 pub(crate) async fn run(args: &InitArgs, context: &mut Context) -> Result<(), Failure> {
     let availability = spec::check_availability(args.availability.as_deref())?;
+    check_root(&args.root)?;
     let mut client = context.client().await?;
     let node = request(args, availability, &mut client).await?;
     report(&node, &mut client, context).await
@@ -82,7 +88,19 @@ pub(crate) async fn request(args: &InitArgs, availability: String, client: &mut 
     if args.autolock {
         spec::put(&mut spec, "EncryptionConfig", "AutoLockManagers", json!(true));
     }
-    let request = InitRequest {
+    if let Some(cert) = &args.root.ca_cert {
+        // An engine would begin with a root of its own and rotate to this one, or not know the signer at all.
+        if client.own::<Value>("/status").await?.is_none() {
+            return Err(Failure::new("--ca-cert needs a daemon of swarmpki: this one is a Docker Engine"));
+        }
+        spec::put(&mut spec, "CAConfig", "SigningCACert", json!(cert));
+        let key = args.root.key()?.map(|mut key| std::mem::take(&mut *key)).unwrap_or_default();
+        spec::put(&mut spec, "CAConfig", "SigningCAKey", Value::String(key));
+        if let Some(signer) = &args.root.signer_cert {
+            spec::put(&mut spec, "CAConfig", "SignerCertificate", json!(signer));
+        }
+    }
+    let mut request = InitRequest {
         listen_addr: args.listen_addr.clone(),
         advertise_addr: args.advertise_addr.clone().unwrap_or_default(),
         data_path_addr: args.data_path_addr.clone(),
@@ -94,13 +112,26 @@ pub(crate) async fn request(args: &InitArgs, availability: String, client: &mut 
         default_addr_pool: args.default_addr_pool.clone(),
         subnet_size: args.default_addr_pool_mask_length,
     };
-    let answer = client.post("/swarm/init", Some(&request)).await.map_err(|failure| {
+    let answer = client.post("/swarm/init", Some(&request)).await;
+    if let Some(Value::String(key)) = request.spec.pointer_mut("/CAConfig/SigningCAKey") {
+        key.zeroize();
+    }
+    let answer = answer.map_err(|failure| {
         let text = failure.text();
         let which = text.contains("could not choose an IP address to advertise")
             || text.contains("could not find the system's IP address");
         if which { Failure::new(format!("{text} - specify one with --advertise-addr")) } else { failure }
     })?;
     Ok(answer.as_str().unwrap_or_default().to_owned())
+}
+
+/// The refusals that need no daemon.
+fn check_root(root: &RootFiles) -> Result<(), Failure> {
+    match (root.ca_cert.is_some(), root.ca_key.is_some()) {
+        (true, false) => Err(Failure::new("the --ca-cert flag requires the --ca-key flag")),
+        (false, true) => Err(Failure::new("the --ca-key flag requires the --ca-cert flag")),
+        _ => root.check(),
+    }
 }
 
 pub(crate) async fn report(node: &str, client: &mut Client, context: &mut Context) -> Result<(), Failure> {

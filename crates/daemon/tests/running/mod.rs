@@ -16,32 +16,32 @@ use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
 /// Longest wait for something that has to happen by itself.
-pub const PATIENCE: Duration = Duration::from_secs(20);
+pub(crate) const PATIENCE: Duration = Duration::from_secs(20);
 
 /// A daemon that runs in this process.
-pub struct Running {
-    pub socket: PathBuf,
-    pub shutdown: CancellationToken,
-    pub task: JoinHandle<Result<(), RunError>>,
+pub(crate) struct Running {
+    pub(crate) socket: PathBuf,
+    pub(crate) shutdown: CancellationToken,
+    pub(crate) task: JoinHandle<Result<(), RunError>>,
 }
 
-pub struct Answer {
-    pub status: StatusCode,
-    pub headers: HeaderMap,
-    pub body: Bytes,
+pub(crate) struct Answer {
+    pub(crate) status: StatusCode,
+    pub(crate) headers: HeaderMap,
+    pub(crate) body: Bytes,
 }
 
 impl Answer {
-    pub fn json(&self) -> Value {
+    pub(crate) fn json(&self) -> Value {
         serde_json::from_slice(&self.body).unwrap_or_else(|error| panic!("{error}: {:?}", self.body))
     }
 
-    pub fn message(&self) -> (u16, String) {
+    pub(crate) fn message(&self) -> (u16, String) {
         (self.status.as_u16(), self.json()["message"].as_str().unwrap_or_default().to_owned())
     }
 }
 
-pub fn config(dir: &Path) -> DaemonConfig {
+pub(crate) fn config(dir: &Path) -> DaemonConfig {
     DaemonConfig {
         state_dir: dir.join("state"),
         hosts: vec![Host::Unix(dir.join("run/api.sock"))],
@@ -51,18 +51,18 @@ pub fn config(dir: &Path) -> DaemonConfig {
 }
 
 impl Running {
-    pub async fn start(dir: &Path) -> Self {
+    pub(crate) async fn start(dir: &Path) -> Self {
         let shutdown = CancellationToken::new();
         let daemon = Daemon::start(config(dir), shutdown.clone()).await.unwrap();
         Self { socket: dir.join("run/api.sock"), shutdown, task: tokio::spawn(daemon.serve()) }
     }
 
-    pub async fn stop(self) {
+    pub(crate) async fn stop(self) {
         self.shutdown.cancel();
         self.task.await.unwrap().unwrap();
     }
 
-    pub async fn open(&self, method: Method, path: &str, body: Option<&Value>) -> http::Response<Incoming> {
+    pub(crate) async fn open(&self, method: Method, path: &str, body: Option<&Value>) -> http::Response<Incoming> {
         let stream = UnixStream::connect(&self.socket).await.unwrap();
         let (mut sender, connection) = hyper::client::conn::http1::handshake(TokioIo::new(stream)).await.unwrap();
         tokio::spawn(connection);
@@ -74,40 +74,40 @@ impl Running {
         sender.send_request(request.body(Full::new(Bytes::from(bytes))).unwrap()).await.unwrap()
     }
 
-    pub async fn call(&self, method: Method, path: &str, body: Option<&Value>) -> Answer {
+    pub(crate) async fn call(&self, method: Method, path: &str, body: Option<&Value>) -> Answer {
         let answer = self.open(method, path, body).await;
         let (head, body) = answer.into_parts();
         Answer { status: head.status, headers: head.headers, body: body.collect().await.unwrap().to_bytes() }
     }
 
-    pub async fn get(&self, path: &str) -> Answer {
+    pub(crate) async fn get(&self, path: &str) -> Answer {
         self.call(Method::GET, path, None).await
     }
 
-    pub async fn post(&self, path: &str, body: &Value) -> Answer {
+    pub(crate) async fn post(&self, path: &str, body: &Value) -> Answer {
         self.call(Method::POST, path, Some(body)).await
     }
 
-    pub async fn swarm(&self) -> Value {
+    pub(crate) async fn swarm(&self) -> Value {
         self.get("/v1.41/info").await.json()["Swarm"].clone()
     }
 
     /// Founds a cluster on a port of its own; answers the node id.
-    pub async fn init(&self) -> String {
+    pub(crate) async fn init(&self) -> String {
         let answer =
             self.post("/swarm/init", &json!({"ListenAddr": "127.0.0.1:0", "AdvertiseAddr": "127.0.0.1"})).await;
         assert_eq!(answer.status, 200, "{:?}", answer.body);
         answer.json().as_str().unwrap().to_owned()
     }
 
-    pub async fn join(&self, manager: &Value, token: &str) -> Answer {
+    pub(crate) async fn join(&self, manager: &Value, token: &str) -> Answer {
         let remote = &manager["RemoteManagers"][0]["Addr"];
         self.post("/swarm/join", &json!({"ListenAddr": "127.0.0.1:0", "RemoteAddrs": [remote], "JoinToken": token}))
             .await
     }
 
     /// Asks until the answer is as wanted.
-    pub async fn until(&self, what: &str, path: &str, wanted: impl Fn(&Value) -> bool) -> Value {
+    pub(crate) async fn until(&self, what: &str, path: &str, wanted: impl Fn(&Value) -> bool) -> Value {
         let asking = async {
             loop {
                 let answer = self.get(path).await.json();

@@ -225,8 +225,10 @@ async fn join(target: &Target, candidate: Candidate) -> Result<Node, Failure> {
     let member = candidate.into_member(&issued, &target.trust)?;
     let calls = target.as_node(&member.live).await?;
     let mut client = DispatcherClient::with_origin(calls.clone(), origin());
-    let request =
-        SessionRequest { description: Some(description(&target.trust, &member, &issued.node)), session_id: String::new() };
+    let request = SessionRequest {
+        description: Some(description(&target.trust, &member, &issued.node)),
+        session_id: String::new(),
+    };
     let refusal = |status: tonic::Status| refused("Session", &status);
     let mut messages = client.session(request).await.map_err(refusal)?.into_inner();
     let first = messages.message().await.map_err(refusal)?;

@@ -1,0 +1,241 @@
+//! A rotation in words: where it is, who is waited for and what to do about it.
+
+use std::collections::BTreeSet;
+use std::time::Duration;
+
+use daemon::engine_api::rotation::{NodeReport, RootReport, RotationReport, StatusReport, StragglerReport};
+use jiff::Timestamp;
+
+use crate::api::moment;
+use crate::span;
+
+/// Nodes named at a time while a rotation is followed; `ca status` names all.
+const NAMED_MAX: usize = 10;
+
+/// A node that renews comes back with another connection: an engine pauses half a second before that.
+const LOST_SHOWN_AFTER: Duration = Duration::from_millis(1500);
+/// A node that was told is named when it takes longer than this.
+const SLOW_SHOWN_AFTER: Duration = Duration::from_secs(5);
+
+/// The whole status.
+pub(super) fn status(status: &StatusReport) -> String {
+    let now = now(status);
+    let mut lines = Vec::new();
+    match &status.rotation {
+        None => {
+            lines.push("No root rotation is under way.".to_owned());
+            lines.push(format!("  root       {}", root(&status.served, now)));
+        }
+        Some(rotation) => {
+            lines.push(format!("{}: {}", title(rotation), progress(rotation)));
+            lines.push(format!("  from       {}", root(&rotation.from, now)));
+            lines.push(format!("  to         {}", root(&rotation.to, now)));
+            lines.push(format!("  joining    nodes get {}", status.served.digest));
+            lines.push(format!(
+                "  began      {}, this phase {}",
+                ago(&rotation.started, now),
+                ago(&rotation.since, now)
+            ));
+            lines.push(format!("  missing    {}", policy(rotation, now)));
+            if rotation.by_bundle {
+                lines.push(
+                    "  way        every node is given both roots first: no cross-certificate would verify".to_owned(),
+                );
+            }
+            lines.extend(nodes("waited for", &rotation.blocking, now, usize::MAX));
+            lines.extend(nodes("put aside", &rotation.aside, now, usize::MAX));
+        }
+    }
+    lines.extend(stragglers(&status.stragglers, now));
+    lines.join("\n")
+}
+
+/// Old roots that are kept, and the nodes that may still need one.
+fn stragglers(kept: &[StragglerReport], now: Timestamp) -> Vec<String> {
+    let Some(until) = kept.iter().filter_map(|root| moment(&root.until)).max() else { return Vec::new() };
+    let roots = if kept.len() == 1 { "1 old root is".to_owned() } else { format!("{} old roots are", kept.len()) };
+    let mut lines =
+        vec![format!("  {roots} kept without key for late nodes, until {} at the latest", span::relative(until, now))];
+    let nodes: BTreeSet<&String> = kept.iter().flat_map(|root| &root.nodes).collect();
+    if !nodes.is_empty() {
+        lines.push(format!("  {} may come back by one of them:", counted(nodes.len())));
+        lines.extend(nodes.into_iter().map(|node| format!("    {node}")));
+    }
+    lines
+}
+
+/// What is going on.
+pub(super) fn title(rotation: &RotationReport) -> &'static str {
+    match (rotation.aborted, rotation.policy.kind.as_str()) {
+        (true, _) => "The root rotation is being taken back",
+        (false, "emergency") => "Emergency rotation of the root",
+        (false, _) => "Root rotation",
+    }
+}
+
+/// Phase, counts, rate and estimate.
+pub(super) fn progress(rotation: &RotationReport) -> String {
+    let (place, what) = match rotation.phase.as_str() {
+        "widen" => (1, "handing out both roots"),
+        "renew" => (1 + usize::from(rotation.by_bundle), "renewing certificates"),
+        "trust" if rotation.aborted => (2 + usize::from(rotation.by_bundle), "handing out the old root alone"),
+        "trust" => (2 + usize::from(rotation.by_bundle), "handing out the new root alone"),
+        other => (1, other),
+    };
+    let phases = 2 + usize::from(rotation.by_bundle);
+    let mut text = format!("phase {place} of {phases}, {what}: {}/{} nodes", rotation.done, rotation.required);
+    if let Some(rate) = rotation.rate.filter(|_| rotation.done < rotation.required) {
+        text.push_str(&format!(", {rate:.1} nodes/s"));
+    }
+    if let Some(left) = rotation.left_ms {
+        text.push_str(&format!(", about {} left", span::short(Duration::from_millis(left))));
+    }
+    text
+}
+
+/// What happens with nodes that are missing.
+pub(super) fn policy(rotation: &RotationReport, now: Timestamp) -> String {
+    let ends =
+        rotation.phase_ends.as_deref().and_then(moment).map(|ends| span::relative(ends, now)).unwrap_or_default();
+    match rotation.policy.kind.as_str() {
+        "deadline" => format!("nodes are put aside {ends} and come back by themselves later"),
+        "emergency" => format!("nodes are left behind {ends}: this phase ends then, whoever is missing"),
+        _ => "nodes are waited for".to_owned(),
+    }
+}
+
+/// Nodes that hold the rotation up and do not come by themselves, for who follows it: the first few.
+pub(super) fn obstacles(rotation: &RotationReport, now: Timestamp) -> Vec<String> {
+    let stuck: Vec<_> = rotation.blocking.iter().filter(|node| is_obstacle(node, now)).cloned().collect();
+    nodes("waited for", &stuck, now, NAMED_MAX)
+}
+
+/// Whether a node is worth a word: a node that renews is gone for a moment, and one that is told takes a moment.
+pub(super) fn is_obstacle(node: &NodeReport, now: Timestamp) -> bool {
+    let since = node.since.as_deref().and_then(moment);
+    let lasts = |patience: Duration| since.is_some_and(|since| now.duration_since(since).unsigned_abs() >= patience);
+    match (node.remedy.is_some(), node.reason.as_str()) {
+        (true, "lost") => lasts(LOST_SHOWN_AFTER),
+        (true, _) => true,
+        (false, _) => lasts(SLOW_SHOWN_AFTER),
+    }
+}
+
+/// Nodes under a heading, each with reason and remedy.
+pub(super) fn nodes(what: &str, nodes: &[NodeReport], now: Timestamp, most: usize) -> Vec<String> {
+    if nodes.is_empty() {
+        return Vec::new();
+    }
+    let mut lines = vec![format!("  {} {what}:", counted(nodes.len()))];
+    for node in nodes.iter().take(most) {
+        lines.push(format!("    {}: {}{}", name(node), node.text, since(node, now)));
+        if let Some(error) = &node.last_error {
+            lines.push(format!("      it was told last: {error}"));
+        }
+        if let Some(remedy) = &node.remedy {
+            lines.push(format!("      {remedy}"));
+        }
+    }
+    if nodes.len() > most {
+        lines.push(format!("    and {} more: swarmpki ca status", nodes.len() - most));
+    }
+    lines
+}
+
+/// `1 node`, `3 nodes`.
+pub(super) fn counted(number: usize) -> String {
+    if number == 1 { "1 node".to_owned() } else { format!("{number} nodes") }
+}
+
+/// `worker2 (f7lcra9egflh4gtnaqjwrh5g2)`.
+pub(super) fn name(node: &NodeReport) -> String {
+    if node.hostname.is_empty() { node.node.clone() } else { format!("{} ({})", node.hostname, node.node) }
+}
+
+fn since(node: &NodeReport, now: Timestamp) -> String {
+    let since = node.since.as_deref().and_then(moment);
+    since
+        .map(|since| format!(" (for {})", span::short(now.duration_since(since.min(now)).unsigned_abs())))
+        .unwrap_or_default()
+}
+
+pub(super) fn root(root: &RootReport, now: Timestamp) -> String {
+    let ends = moment(&root.not_after).map(|ends| span::relative(ends, now)).unwrap_or_default();
+    format!("{}  {}, ends {ends}", root.digest, root.name)
+}
+
+fn ago(time: &str, now: Timestamp) -> String {
+    moment(time).map(|time| span::relative(time.min(now), now)).unwrap_or_else(|| "?".to_owned())
+}
+
+/// The manager's clock: that of all times in the report.
+pub(super) fn now(status: &StatusReport) -> Timestamp {
+    moment(&status.now).unwrap_or_else(Timestamp::now)
+}
+
+/// The time between two moments of one report.
+pub(super) fn between(from: &str, to: &str) -> Duration {
+    match (moment(from), moment(to)) {
+        (Some(from), Some(to)) if to > from => to.duration_since(from).unsigned_abs(),
+        _ => Duration::ZERO,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+    use daemon::engine_api::rotation::PolicyReport;
+
+    #[test]
+    fn phases_are_counted() {
+        let at = |phase: &str, by_bundle| RotationReport {
+            phase: phase.into(),
+            by_bundle,
+            done: 1,
+            required: 4,
+            ..RotationReport::default()
+        };
+        for (rotation, text) in [
+            (at("renew", false), "phase 1 of 2, renewing certificates: 1/4 nodes"),
+            (at("trust", false), "phase 2 of 2, handing out the new root alone: 1/4 nodes"),
+            (at("widen", true), "phase 1 of 3, handing out both roots: 1/4 nodes"),
+            (at("renew", true), "phase 2 of 3, renewing certificates: 1/4 nodes"),
+        ] {
+            assert_eq!(progress(&rotation), text);
+        }
+        let moving = RotationReport { rate: Some(12.34), left_ms: Some(2500), ..at("renew", false) };
+        assert_eq!(progress(&moving), "phase 1 of 2, renewing certificates: 1/4 nodes, 12.3 nodes/s, about 2s left");
+    }
+
+    #[test]
+    fn only_those_who_need_help_are_obstacles() {
+        let now: Timestamp = "2026-11-22T12:00:00Z".parse().unwrap();
+        let node = |id: &str, reason: &str, remedy: Option<&str>, since: &str| NodeReport {
+            node: id.into(),
+            reason: reason.into(),
+            text: "it is down".into(),
+            remedy: remedy.map(str::to_owned),
+            since: Some(format!("2026-11-22T{since}Z")),
+            ..NodeReport::default()
+        };
+        let rows = [
+            ("told", None, "11:59:56", false),
+            ("told", None, "11:59:54", true),
+            ("lost", Some("do"), "11:59:59", false),
+            ("lost", Some("do"), "11:59:58", true),
+            ("down", Some("do"), "11:59:59.999", true),
+        ];
+        for (reason, remedy, since, shown) in rows {
+            assert_eq!(is_obstacle(&node("a", reason, remedy, since), now), shown, "{reason} since {since}");
+        }
+        let down = |id: &str| node(id, "down", Some("do"), "11:59:48");
+        let mut rotation = RotationReport { blocking: vec![down("b")], ..Default::default() };
+        assert_eq!(obstacles(&rotation, now), ["  1 node waited for:", "    b: it is down (for 12s)", "      do"]);
+        rotation.blocking = (0..12).map(|number| down(&number.to_string())).collect();
+        assert_eq!(obstacles(&rotation, now).last().unwrap(), "    and 2 more: swarmpki ca status");
+        rotation.policy = PolicyReport { kind: "deadline".into(), ..PolicyReport::default() };
+        rotation.phase_ends = Some("2026-11-22T12:00:08Z".into());
+        assert_eq!(policy(&rotation, now), "nodes are put aside in 8s and come back by themselves later");
+    }
+}
