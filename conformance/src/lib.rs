@@ -7,6 +7,8 @@
 pub mod caller;
 pub mod cluster;
 pub mod csr;
+pub mod puppet;
+pub mod rotation;
 pub mod storm;
 
 use std::net::Ipv4Addr;
