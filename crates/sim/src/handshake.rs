@@ -20,16 +20,19 @@ use swarmpki::plan::{Failure, FailureKind};
 
 use crate::packet::{Identity, Who};
 
-/// Paths that were found.
+/// Paths that were found, or were found not to be there.
 #[derive(Default)]
-pub struct Known(Mutex<BTreeMap<[u8; 32], IssuerId>>);
+pub struct Known(Mutex<BTreeMap<[u8; 32], Result<IssuerId, ChainError>>>);
 
 /// Paths kept; with more, all are forgotten.
 const KNOWN_MAX: usize = 65_536;
 
 impl Known {
     /// The same as [`reaches`], from memory if it can be.
-    fn reaches(
+    ///
+    /// # Errors
+    /// As there.
+    pub fn reaches(
         &self,
         leaf: &Certificate,
         ladder: &[Certificate],
@@ -47,15 +50,15 @@ impl Known {
         }
         let key = pki::digest::sha256(&bytes);
         let mut known = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(issuer) = known.get(&key) {
-            return Ok(issuer.clone());
+        if let Some(found) = known.get(&key) {
+            return found.clone();
         }
-        let issuer = reaches(leaf, ladder, anchors, at, usage)?;
+        let found = reaches(leaf, ladder, anchors, at, usage);
         if known.len() >= KNOWN_MAX {
             known.clear();
         }
-        known.insert(key, issuer.clone());
-        Ok(issuer)
+        known.insert(key, found.clone());
+        found
     }
 }
 
@@ -114,7 +117,11 @@ pub fn judge_client(
         return Err(refused("the key is not the leaf's".to_owned()));
     }
     let mut anchors = trust.certificates().to_vec();
-    anchors.extend(state.roots.stragglers().iter().map(|anchor| anchor.certificate.clone()));
+    for anchor in state.roots.anchors() {
+        if !anchors.contains(&anchor) {
+            anchors.push(anchor);
+        }
+    }
     let at = now.min(leaf.not_after());
     let issuer =
         known.reaches(leaf, ladder, &anchors, at, Usage::Client).map_err(|error| refused(error.to_string()))?;

@@ -7,6 +7,7 @@ use std::sync::Arc;
 use cluster::format::LogRecord;
 use cluster::log::LogHead;
 use cluster::{State, invariant};
+use pki::certificate::Certificate;
 use replica::Handle;
 use replica::model::ModelLog;
 
@@ -23,6 +24,8 @@ pub struct Ledger {
     logged: BTreeSet<Vec<u8>>,
     projected: u64,
     answered: BTreeSet<Vec<u8>>,
+    /// Who signed before the last entry.
+    signer: Option<Certificate>,
 }
 
 impl Ledger {
@@ -35,6 +38,7 @@ impl Ledger {
             logged: BTreeSet::new(),
             projected: 0,
             answered: BTreeSet::new(),
+            signer: None,
         }
     }
 
@@ -44,7 +48,8 @@ impl Ledger {
         self.look(&state);
         self.logged.clear();
         self.projected = 0;
-        self.project(log);
+        self.project(log, &[]);
+        self.signer = signer(&state);
         let mut head = LogHead::default();
         for entry in log.log_entries(0, usize::MAX) {
             head.append(&entry.bytes);
@@ -56,9 +61,12 @@ impl Ledger {
 
     /// An entry was applied.
     pub fn applied(&mut self, log: &ModelLog) {
-        self.project(log);
-        self.since += 1;
         let state = log.state();
+        let after = signer(&state);
+        let signers: Vec<_> = [self.signer.take(), after.clone()].into_iter().flatten().collect();
+        self.project(log, &signers);
+        self.signer = after;
+        self.since += 1;
         if self.since > state.nodes.len() / NODES_A_LOOK {
             self.look(&state);
         }
@@ -88,15 +96,27 @@ impl Ledger {
         }
     }
 
-    fn project(&mut self, log: &ModelLog) {
+    /// Reads what is new in the log; every leaf there is signed by one of these, if any are named.
+    fn project(&mut self, log: &ModelLog, signers: &[Certificate]) {
         for entry in log.log_entries(self.projected, usize::MAX) {
             self.projected = entry.seq + 1;
             match LogRecord::decode(&entry.bytes) {
-                Ok(record) => drop(self.logged.insert(record.certificate)),
+                Ok(record) => {
+                    let leaf = Certificate::from_der(record.certificate.clone()).ok().filter(|leaf| !leaf.is_ca());
+                    let right = leaf.is_none_or(|leaf| {
+                        signers.is_empty() || signers.iter().any(|by| pki::chain::signed_by(&leaf, by).is_ok())
+                    });
+                    self.demand(right, || "every leaf is signed by the root whose turn it is".to_owned());
+                    self.logged.insert(record.certificate);
+                }
                 Err(error) => self.demand(false, || format!("an entry of the issuance log can be read: {error}")),
             }
         }
     }
+}
+
+fn signer(state: &State) -> Option<Certificate> {
+    state.roots.signing().map(|root| root.signer.clone())
 }
 
 impl Default for Ledger {

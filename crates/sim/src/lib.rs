@@ -5,7 +5,9 @@
 //! must be refused. The invariants of the state are checked after every entry of the log, and besides them:
 //! - nothing signed leaves the manager before its entry is committed, and what left is in the log after every restart;
 //! - nobody believes that it was removed who was not;
-//! - every machine starts from what is on its disk, wherever the power went.
+//! - every machine starts from what is on its disk, wherever the power went;
+//! - any two members that are up verify each other, whatever root is being replaced by whichever, and every leaf is signed
+//!   by a root that was asked for.
 //!
 //! `cargo run -p swarmpki-sim -- --seed 0x5eed`
 
@@ -15,9 +17,11 @@ pub mod handshake;
 pub mod ledger;
 pub mod machine;
 pub mod manager;
+pub mod operator;
 pub mod packet;
 pub mod run;
 pub mod signer;
+pub mod watch;
 pub mod world;
 
 pub use fleet::Fleet;

@@ -74,6 +74,8 @@ pub struct Machine {
     pub plan: Option<Plan>,
     /// The identity in use.
     pub live: Option<Identity>,
+    /// Counts the identities that it had in use: two of the same number are the same.
+    pub version: u64,
     /// The ids it ever had.
     pub ids: Vec<NodeId>,
     /// The last failure of its join, for messages.
@@ -105,6 +107,7 @@ impl Machine {
             token: Arc::from(""),
             plan: None,
             live: None,
+            version: 0,
             ids: Vec::new(),
             trouble: String::new(),
             timers: BTreeMap::new(),
@@ -134,6 +137,7 @@ impl Machine {
     pub fn crash(&mut self) {
         self.plan = None;
         self.live = None;
+        self.version += 1;
         self.timers.clear();
         self.asking = None;
         self.session = None;
@@ -146,6 +150,10 @@ impl Machine {
     /// If the disk does not hold: that must never be.
     pub fn start(&mut self, now: Time, hands: &mut Hands<'_>, manager: &str) -> Result<Vec<Act>, String> {
         self.boot += 1;
+        if self.disk.pair.is_none() {
+            // The operator joins anew: nothing is left of a join before.
+            self.disk = Disk::default();
+        }
         let token = match (&self.disk.pair, &*self.token) {
             (Some(_), _) | (None, "") => None,
             (None, text) => {
@@ -338,6 +346,7 @@ impl Machine {
     fn publish(&mut self) {
         if let (Some(trust), Some((chain, key, _))) = (&self.disk.trust, &self.disk.pair) {
             self.live = Some(Identity { chain: chain.clone(), key: Arc::clone(key), trust: trust.clone() });
+            self.version += 1;
         }
     }
 

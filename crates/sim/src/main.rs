@@ -47,7 +47,8 @@ fn main() -> ExitCode {
                 summary.trace
             ),
             Err(failed) => {
-                for line in failed.lines {
+                let first = failed.lines.len().saturating_sub(shown(&words));
+                for line in failed.lines.iter().skip(first) {
                     eprintln!("{line}");
                 }
                 eprintln!("{}", failed.what);
@@ -59,9 +60,15 @@ fn main() -> ExitCode {
     ExitCode::SUCCESS
 }
 
+/// How many lines of what happened before a failure are printed.
+fn shown(words: &[String]) -> usize {
+    let given = words.windows(2).find_map(|pair| (pair[0] == "--lines").then(|| number(&pair[1])));
+    given.flatten().and_then(|lines| usize::try_from(lines).ok()).unwrap_or(60)
+}
+
 /// The command that runs this seed alone, in the same way.
 fn rerun(words: &[String], seed: u64) -> String {
-    let pairs = words.chunks(2).filter(|pair| !matches!(pair, [word, _] if word == "--seed" || word == "--seeds"));
+    let pairs = words.chunks(2).filter(|pair| !matches!(pair, [word, _] if matches!(word.as_str(), "--seed" | "--seeds" | "--lines")));
     let others: String = pairs.flatten().map(|word| format!(" {word}")).collect();
     if others.is_empty() {
         return format!("cargo xtask sim --seed {seed:#x}");
@@ -82,7 +89,9 @@ fn arguments(words: &[String]) -> Option<(Kind, u64, u64)> {
             "--seed" => seed = value,
             "--seeds" => seeds = value,
             "--nodes" => config.nodes = count,
+            "--lines" => {}
             "--steps" => config.steps = count,
+            "--rotations" => config.rotations = value,
             "--fleet" => {
                 is_large = true;
                 large.nodes = count;

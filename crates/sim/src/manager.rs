@@ -2,6 +2,8 @@
 //! decides is the product's: requests for certificates go through [`Issuing`], sessions through [`Sessions`] and
 //! [`Telling`], changes of state through [`Change`], and the log is the replica's model.
 
+mod lead;
+
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::net::{Ipv4Addr, SocketAddr};
 use std::pin::Pin;
@@ -9,7 +11,7 @@ use std::sync::Arc;
 use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
-use cluster::authorize::{Caller, Grant, Method};
+use cluster::authorize::{Caller, Grant, Method, Presented};
 use cluster::node::{Availability, IssuerHash};
 use cluster::{Command, Outcome, State};
 use manager::change::Change;
@@ -19,7 +21,7 @@ use manager::message::{Next, Telling};
 use manager::refusal;
 use manager::report;
 use manager::rotate::Pacer;
-use manager::rotate::look::{self, Look};
+use manager::rotate::look;
 use manager::server::Peer;
 use manager::sessions::{Effect, Input as Told, Opening, Sessions};
 use pki::identity::{NodeId, random_id};
@@ -47,6 +49,17 @@ pub struct Tell {
     pub input: Input,
 }
 
+/// Rules that a manager can be made to break, to see that the simulator notices.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Mischief {
+    /// Nodes are given the new root as soon as they have renewed, while others have not.
+    RootBeforeRenewal,
+    /// Leaves are sent without what leads to the old root.
+    NoLadder,
+    /// Who comes with a leaf of another root than the manager's own is not let in.
+    OwnRootOnly,
+}
+
 /// The manager.
 pub struct Manager {
     /// The log under it.
@@ -59,6 +72,8 @@ pub struct Manager {
     pub ledger: Ledger,
     /// Paths of certificates that were found.
     pub known: Known,
+    /// A rule that this manager breaks.
+    pub mischief: Option<Mischief>,
     pacer: Pacer,
     /// Nodes that opened a session since the leader last looked.
     arrived: Vec<NodeId>,
@@ -100,6 +115,7 @@ enum Then {
     Session { packet: Packet, peer: Arc<Peer>, telling: Telling },
     Unlock { packet: Packet, peer: Arc<Peer> },
     Advance,
+    Prolong,
     Nothing,
 }
 
@@ -109,7 +125,7 @@ impl Then {
             Self::Issue { packet, peer, .. } | Self::Session { packet, peer, .. } | Self::Unlock { packet, peer } => {
                 Some((packet, peer))
             }
-            Self::Advance | Self::Nothing => None,
+            Self::Advance | Self::Prolong | Self::Nothing => None,
         }
     }
 }
@@ -123,6 +139,7 @@ impl Manager {
             up: false,
             ledger: Ledger::new(),
             known: Known::default(),
+            mischief: None,
             pacer: Pacer::new(1),
             arrived: Vec::new(),
             look_at: None,
@@ -226,7 +243,7 @@ impl Manager {
         let state = self.state();
         let leaf = match who {
             Who::Node(identity) => {
-                let leaf = judge_client(&self.known, &state, &own.trust, identity, now)?;
+                let leaf = self.judge(&state, own, identity, now)?;
                 let standing = state.standing(&leaf, now);
                 Some((leaf, standing))
             }
@@ -240,6 +257,17 @@ impl Manager {
         }
         self.conns.insert(packet.conn, conn);
         Ok(peer)
+    }
+
+    /// How a client is judged, whoever it is.
+    ///
+    /// # Errors
+    /// As the client sees it.
+    pub fn judge(&self, state: &State, own: &Identity, client: &Identity, now: Time) -> Result<Presented, Failure> {
+        if self.mischief == Some(Mischief::OwnRootOnly) {
+            return judge_client(&self.known, &State::empty(), &own.trust, client, now);
+        }
+        judge_client(&self.known, state, &own.trust, client, now)
     }
 
     fn authorize(&mut self, peer: &Peer, method: Method, now: Time) -> Result<Grant, Refusal> {
@@ -322,7 +350,11 @@ impl Manager {
             self.step(now, Told::Fetched(&node), out);
         }
         self.ledger.answers(&letter.certificate);
-        Ok(Answer { state: 3, err: String::new(), csr: letter.csr.clone(), chain: issue::chain_pem(&letter) })
+        let mut sent = letter.as_ref().clone();
+        if self.mischief == Some(Mischief::NoLadder) {
+            sent.ladder.clear();
+        }
+        Ok(Answer { state: 3, err: String::new(), csr: sent.csr.clone(), chain: issue::chain_pem(&sent) })
     }
 
     fn session(&mut self, now: Time, packet: &Packet, peer: &Arc<Peer>, out: &mut Vec<Tell>) -> Result<(), Refusal> {
@@ -386,8 +418,12 @@ impl Manager {
     /// Sends what a session's stream says next.
     fn wake(&mut self, node: &NodeId, out: &mut Vec<Tell>) {
         let Some(stream) = self.streams.get_mut(node) else { return };
-        match stream.telling.next(&self.log.state(), self.sessions.ordered(node), false) {
-            Next::Say(message) => {
+        let state = self.log.state();
+        match stream.telling.next(&state, self.sessions.ordered(node), self.pacer.is_pushed(node)) {
+            Next::Say(mut message) => {
+                if let Some(root) = state.rotation().filter(|_| self.mischief == Some(Mischief::RootBeforeRenewal)) {
+                    message.root_ca = root.to().bundle.clone().into();
+                }
                 let input = Input::Message { session: stream.number, message };
                 out.push(Tell { conn: stream.conn, machine: stream.machine, boot: stream.boot, input });
             }
@@ -464,23 +500,6 @@ impl Manager {
         }
     }
 
-    /// The leader looks at what has changed.
-    fn lead(&mut self, now: Time, news: &[NodeId], out: &mut Vec<Tell>) {
-        let mut news = news.to_vec();
-        news.append(&mut self.arrived);
-        let state = self.state();
-        let Look { wake, due, wait } = look::look(&mut self.pacer, &mut self.sessions, &state, now, &news);
-        self.look_at = Some(now.saturating_add(wait));
-        for node in wake {
-            self.wake(&node, out);
-        }
-        let proposed = self.pending.iter().any(|pending| matches!(pending.then, Then::Advance));
-        if let Some(due) = due.filter(|_| !proposed) {
-            let command = look::advance(due, self.chance.bytes(), self.chance.bytes());
-            self.propose(vec![command], Then::Advance);
-        }
-    }
-
     fn resume(&mut self, now: Time, result: Result<Vec<Outcome>, ProposeError>, then: Then, out: &mut Vec<Tell>) {
         let outcomes = match (result, then.waiting()) {
             (Ok(outcomes), _) => outcomes,
@@ -491,7 +510,7 @@ impl Manager {
             (Err(_), None) => Vec::new(),
         };
         match then {
-            Then::Nothing => {}
+            Then::Prolong | Then::Nothing => {}
             Then::Advance => {
                 let (wait, for_good) = look::advanced(outcomes.first());
                 self.ledger.demand(!for_good, || format!("a step of the rotation is not refused: {outcomes:?}"));

@@ -5,13 +5,17 @@ use std::time::Duration;
 use cluster::Command;
 use cluster::authorize::{Caller, Grant, Method, Standing};
 use cluster::command::{SecretBox, UpdateCluster};
+use cluster::rotation::Policy;
 use pki::join_token::JoinSecret;
 use pki::serial::Serial;
 use replica::model::Faults;
 use std::sync::Arc;
 use swarmpki::plan::Input;
 
-use crate::handshake::judge_client;
+use crate::handshake::{judge_client, judge_manager};
+use crate::manager::Mischief;
+use crate::operator::{Ask, Kind};
+use crate::packet::Who;
 use crate::world::{FIRST, Weather, World};
 
 /// What to run.
@@ -23,11 +27,15 @@ pub struct Config {
     pub nodes: usize,
     /// Faults.
     pub steps: usize,
+    /// How often in a thousand a step is the operator's and concerns the root.
+    pub rotations: u64,
+    /// A rule that the manager breaks.
+    pub mischief: Option<Mischief>,
 }
 
 impl Default for Config {
     fn default() -> Self {
-        Self { seed: 0x5eed, nodes: 4, steps: 150 }
+        Self { seed: 0x5eed, nodes: 4, steps: 150, rotations: 90, mischief: None }
     }
 }
 
@@ -44,6 +52,12 @@ pub struct Summary {
     pub nodes: usize,
     /// Machines removed on the way.
     pub removed: usize,
+    /// Rotations that ended.
+    pub rotations: u64,
+    /// Nodes that were put aside.
+    pub aside: u64,
+    /// The last of the rotations, from its beginning to its end.
+    pub rotation: Duration,
     /// Virtual time.
     pub lasted: Duration,
 }
@@ -74,6 +88,7 @@ const MINUTE: Duration = Duration::from_secs(60);
 /// What was broken.
 pub fn run(config: &Config) -> Result<Summary, Failed> {
     let mut world = World::new(config.seed).map_err(|what| Failed { what, lines: Vec::new() })?;
+    world.manager.mischief = config.mischief;
     for _ in 0..config.nodes {
         let index = add(&mut world);
         let after = world.chance.span(SECOND, 2 * MINUTE);
@@ -82,7 +97,11 @@ pub fn run(config: &Config) -> Result<Summary, Failed> {
     for _ in 0..config.steps {
         let pause = world.chance.span(SECOND, FAULT_EVERY_MAX);
         world.run_for(pause);
-        fault(&mut world, config);
+        if world.chance.in_thousand(config.rotations) {
+            rotate(&mut world);
+        } else {
+            fault(&mut world, config);
+        }
         result(&world)?;
     }
     converge(&mut world, QUIET)?;
@@ -100,7 +119,10 @@ pub(crate) fn converge(world: &mut World, quiet: Duration) -> Result<(), Failed>
             world.boot_after(index, MINUTE);
         }
     }
-    world.run_for(quiet);
+    world.run_for(quiet / 2);
+    result(world)?;
+    tidy(world);
+    world.run_for(quiet / 2);
     result(world)?;
     let mut missing = unwell(world);
     for _ in 0..LOOKS_MAX {
@@ -128,6 +150,9 @@ pub(crate) fn summary(world: &World) -> Summary {
         issued: state.log_size(),
         nodes: state.finished().count(),
         removed: world.removed.len(),
+        rotations: world.watch.ended,
+        aside: world.watch.aside,
+        rotation: Duration::from_millis(world.watch.lasted_ms),
         lasted: world.now.since(crate::world::START),
     }
 }
@@ -193,6 +218,53 @@ fn fault(world: &mut World, config: &Config) {
         91..=94 => world.tell(picked, Input::Redescribe),
         95..=97 => rename(world, picked),
         _ => change_life(world),
+    }
+}
+
+/// The operator does something about the root.
+fn rotate(world: &mut World) {
+    let running = world.manager.state().rotation().is_some();
+    let now = world.manager_clock();
+    let policy = match world.chance.below(10) {
+        0..=5 => Policy::WaitForAll,
+        6..=8 => Policy::Deadline(now.saturating_add(world.chance.span(10 * SECOND, 5 * MINUTE))),
+        _ => Policy::Emergency { bound: world.chance.span(10 * SECOND, 2 * MINUTE) },
+    };
+    let ask = match world.chance.below(10) {
+        0..=3 if running => Ask::Abort,
+        0..=5 => Ask::Fresh,
+        6 => Ask::Given(Kind::SameName),
+        7 => Ask::Given(Kind::OtherName),
+        8 => Ask::Given(Kind::NothingBelow),
+        _ => Ask::Former,
+    };
+    world.rotate(ask, policy);
+}
+
+/// Whether a machine knows no root any more by which it could verify the manager.
+fn is_lost(world: &World, index: usize) -> bool {
+    let Some(own) = world.machines[FIRST].live.as_ref() else { return false };
+    let Some(identity) = world.machines[index].live.clone() else { return false };
+    judge_manager(&world.manager.known, &Who::Node(identity), own, world.now).is_err()
+}
+
+/// What an operator does once all else is well: records of machines that were emptied are removed, and so is who can verify no
+/// manager any more, and comes back by token: after an emergency, or where no certificate leads from one root to the other.
+fn tidy(world: &mut World) {
+    let state = world.manager.state();
+    let ids: Vec<_> = world.machines.iter().filter_map(crate::machine::Machine::id).collect();
+    for node in state.finished().filter(|node| !ids.contains(&node.id)) {
+        world.operate(Command::RemoveNode { node: node.id.clone(), force: true, ready: false });
+    }
+    for index in 1..world.machines.len() {
+        let Some(node) = world.machines[index].id().filter(|id| state.node(id).is_some()) else { continue };
+        if is_lost(world, index) {
+            world.note(index, "lost", String::new);
+            let may = world.without_ladder > 0;
+            world.demand(may, || format!("machine {index} comes back by itself"));
+            world.operate(Command::RemoveNode { node, force: true, ready: false });
+            world.wipe_after(index, SECOND);
+        }
     }
 }
 
@@ -266,6 +338,10 @@ fn rename(world: &mut World, index: usize) {
 /// What is not as it must be once nothing goes wrong any more.
 fn unwell(world: &World) -> Option<String> {
     let state = world.manager.state();
+    if let Some(rotation) = state.rotation() {
+        let late: Vec<_> = state.finished().filter(|node| rotation.blocks(node)).map(|node| node.id.as_str()).collect();
+        return Some(format!("a rotation does not end, it is in {}: {late:?}", rotation.phase.word()));
+    }
     for machine in &world.machines {
         let index = machine.index;
         let Some(plan) = &machine.plan else { return Some(format!("machine {index} is off")) };
@@ -276,7 +352,7 @@ fn unwell(world: &World) -> Option<String> {
             // Once its last leaf has ended the removal is forgotten: then it is refused without that word, for ever.
             let ended = machine.live.as_ref().and_then(|identity| identity.chain.first());
             let ended = ended.is_some_and(|leaf| leaf.not_after() < world.now) && status.connected.is_none();
-            if !machine.says_removed() && !ended {
+            if !machine.says_removed() && !ended && !is_lost(world, index) {
                 let trouble = &status.last_error;
                 return Some(format!("machine {index} was removed, and is {}: {trouble:?}", status.phase.word()));
             }
@@ -289,6 +365,12 @@ fn unwell(world: &World) -> Option<String> {
         }
         if state.node(&id).is_some_and(|record| record.unfinished.is_some() || record.down) {
             return Some(format!("machine {index} is in session, and recorded as unfinished or down"));
+        }
+        if state.node(&id).is_some_and(|record| cluster::rotation::need(&state.roots, record).is_some()) {
+            return Some(format!("machine {index} is in session, and was not converted"));
+        }
+        if !state.roots.served().is_some_and(|root| machine.trusts(&pki::digest::Digest::of(&root.bundle))) {
+            return Some(format!("machine {index} holds another root"));
         }
         // The session may still stand on the leaf before: an ordinary renewal cuts nothing.
         let own = world.machines[FIRST].live.as_ref()?;

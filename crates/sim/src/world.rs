@@ -4,11 +4,15 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
+use cluster::command::{SecretBox, UpdateCluster};
+use cluster::rotation::{Policy, RootsChange, Way};
 use cluster::settings::Settings;
 use cluster::tokens::WORKER_ROW;
 use manager::bootstrap::{Bootstrap, Params};
 use manager::collect::COLLECT_PERIOD;
+use pki::bundle::TrustBundle;
 use pki::digest::Digest;
+use pki::join_token::JoinSecret;
 use pki::time::Time;
 use replica::model::{Faults, ModelLog};
 use swarmpki::plan::{Failure, FailureKind, Input, Timer};
@@ -16,8 +20,10 @@ use swarmpki::plan::{Failure, FailureKind, Input, Timer};
 use crate::chance::Chance;
 use crate::machine::{Act, Disk, Hands, Machine};
 use crate::manager::{Manager, Tell};
-use crate::packet::{Call, ConnId, Packet};
+use crate::operator::{Ask, Operator, signed_again};
+use crate::packet::{Call, ConnId, Packet, Who};
 use crate::signer::Key;
+use crate::watch::Watch;
 
 /// When every run begins.
 pub const START: Time = Time::from_unix_secs(1_795_000_000);
@@ -27,8 +33,8 @@ const CALL_DEADLINE: Duration = Duration::from_secs(5);
 pub const MANAGER: &str = "manager:2377";
 /// The manager's machine.
 pub const FIRST: usize = 0;
-/// Lines of the trace that a failure shows.
-const TRACE_LINES: usize = 60;
+/// Lines of the trace that are kept for a failure.
+const TRACE_LINES: usize = 4000;
 
 /// What the network and the disks do to those who use them.
 #[derive(Clone, Copy, Debug)]
@@ -69,6 +75,7 @@ enum Event {
     Crash(usize),
     Heal(usize),
     Wipe(usize),
+    Rotate(Ask, Policy),
 }
 
 /// The world.
@@ -89,6 +96,14 @@ pub struct World {
     pub cut: BTreeSet<usize>,
     /// Machines that an operator has removed, by their ids then.
     pub removed: Vec<(usize, crate::packet::Identity)>,
+    /// Who asks for other roots.
+    pub operator: Operator,
+    /// Rotations asked for whose new root nothing certifies for holders of the old one: who was away may be lost.
+    pub without_ladder: usize,
+    /// Who verifies whom.
+    pub watch: Watch,
+    /// Nothing may fail from now on: any refusal, and any session that is ended, is one too many.
+    pub strict: bool,
     /// What must never be, and was.
     pub broken: Option<String>,
     /// A number that stands for everything that happened, in order.
@@ -97,6 +112,7 @@ pub struct World {
     pub events: u64,
     /// What a failure shows.
     lines: VecDeque<String>,
+    said: BTreeMap<(usize, String), String>,
     queue: BTreeMap<(Time, u64), Box<Event>>,
     sequence: u64,
     conns: ConnId,
@@ -133,7 +149,8 @@ impl World {
         });
         let availability = cluster::node::Availability::Active;
         let params = Params { addr: MANAGER.to_owned(), availability, settings };
-        let begun = Bootstrap::prepare(params, &bytes, START).map_err(|error| error.to_string())?;
+        let mut begun = Bootstrap::prepare(params, &bytes, START).map_err(|error| error.to_string())?;
+        let root = repeatable(&mut begun).ok_or("the first certificates are signed again")?;
         let log = ModelLog::create(chance.draw(), START, begun.command);
         let manager = Manager::new(log, Chance::new(chance.draw()), START);
         let mut first = Machine::new(FIRST, 0);
@@ -149,10 +166,15 @@ impl World {
             machines: vec![first],
             cut: BTreeSet::new(),
             removed: Vec::new(),
+            operator: Operator::new(root),
+            without_ladder: 0,
+            watch: Watch::default(),
+            strict: false,
             broken: None,
             trace: 0xcbf2_9ce4_8422_2325,
             events: 0,
             lines: VecDeque::new(),
+            said: BTreeMap::new(),
             queue: BTreeMap::new(),
             sequence: 0,
             conns: 0,
@@ -179,7 +201,12 @@ impl World {
             let Some(((at, _), event)) = self.queue.pop_first() else { break };
             self.now = at;
             self.events += 1;
+            let told = match &*event {
+                Event::Tell { machine, input: Input::Message { .. }, .. } => Some(*machine),
+                _ => None,
+            };
             self.handle(*event);
+            self.look(told);
             self.broken = self.broken.take().or_else(|| self.manager.ledger.broken.take());
         }
         self.broken = self.broken.take().or_else(|| self.manager.ledger.broken.take());
@@ -278,6 +305,52 @@ impl World {
         self.commit_soon();
     }
 
+    /// The operator asks for another root, or to go back. Whether that was asked of the manager.
+    pub fn rotate(&mut self, ask: Ask, policy: Policy) -> bool {
+        let (state, clock) = (self.manager.state(), self.manager_clock());
+        if !self.manager.up {
+            return false;
+        }
+        let change = match self.operator.change(&state, ask, policy, &mut self.chance, clock) {
+            Ok(change) => change,
+            Err(text) => {
+                self.demand(false, || text);
+                None
+            }
+        };
+        self.note(FIRST, if change.is_some() { "rotate" } else { "rotate, refused" }, || format!("{ask:?} {policy:?}"));
+        let Some(change) = change else { return false };
+        let bundle = |change: &RootsChange| matches!(change, RootsChange::Start(start) if matches!(start.way, Way::Bundle(_)));
+        self.without_ladder += usize::from(bundle(&change));
+        let emergency = matches!(policy, Policy::Emergency { .. });
+        let mut secret = || emergency.then(|| SecretBox(Arc::new(JoinSecret::from_bytes(self.chance.bytes()))));
+        let (worker_secret, manager_secret) = (secret(), secret());
+        let mut settings = state.settings.as_ref().clone();
+        settings.force_rotate = settings.force_rotate.wrapping_add(1);
+        let update = UpdateCluster {
+            version: state.cluster_version,
+            settings: Some(settings),
+            worker_secret,
+            manager_secret,
+            roots: Some(change),
+        };
+        self.operate(cluster::Command::UpdateCluster(Box::new(update)));
+        true
+    }
+
+    /// The same, after a while.
+    pub fn rotate_after(&mut self, ask: Ask, policy: Policy, span: Duration) {
+        self.after(span, Event::Rotate(ask, policy));
+    }
+
+    /// Looks at who verifies whom, as far as that has changed.
+    fn look(&mut self, told: Option<usize>) {
+        let clock = self.manager_clock();
+        if let Err(broken) = self.watch.look(told, &self.manager, &self.machines, &self.operator, self.now, clock) {
+            self.demand(false, || broken);
+        }
+    }
+
     /// Tells a machine something as its operator would.
     pub fn tell(&mut self, index: usize, input: Input) {
         let boot = self.machines[index].boot;
@@ -319,11 +392,18 @@ impl World {
             return;
         }
         let since = self.now.since(START).as_millis();
+        let detail = detail();
+        // What a machine tries again and again is said once.
+        let kept = self.said.entry((machine, word.to_owned())).or_default();
+        if *kept == detail && matches!(word, "session" | "session ended" | "session dialed" | "join failed") {
+            return;
+        }
+        kept.clone_from(&detail);
         self.lines.push_back(format!(
             "{:>9}.{:03} s  machine {machine}: {word} {}",
             since / 1000,
             since % 1000,
-            detail()
+            detail
         ));
         if self.lines.len() > TRACE_LINES {
             self.lines.pop_front();
@@ -337,6 +417,7 @@ impl World {
                 self.machines[machine].disk = Disk::default();
                 self.boot(machine);
             }
+            Event::Rotate(ask, policy) => drop(self.rotate(ask, policy)),
             Event::Boot(machine) => self.boot(machine),
             Event::Crash(machine) => self.crash(machine),
             Event::Heal(machine) => drop(self.cut.remove(&machine)),
@@ -352,6 +433,11 @@ impl World {
                     known.broke(conn);
                 }
                 let (word, detail) = describe(&input);
+                let failed = matches!(
+                    word,
+                    "no root" | "not issued" | "not answered" | "session ended" | "heartbeat failed"
+                );
+                self.demand(!(self.strict && failed), || format!("nothing fails: machine {machine}: {word}: {detail}"));
                 self.note(machine, word, || detail);
                 self.feed(machine, input);
             }
@@ -401,8 +487,20 @@ impl World {
         let own = self.machines[FIRST].live.clone();
         let mut out = Vec::new();
         let clock = self.manager_clock();
+        let (machine, member) = (packet.machine, self.is_member(&packet));
         self.manager.receive(own.as_ref(), clock, packet, &mut out);
+        let refused = out.iter().find_map(|tell| untrusted(&tell.input));
+        if let Some(text) = refused.filter(|_| member) {
+            self.demand(false, || format!("a member's handshake holds: machine {machine}: {text}"));
+        }
         self.carry(out);
+    }
+
+    /// Whether a call comes from a member, with what it has in use now.
+    fn is_member(&self, packet: &Packet) -> bool {
+        let Some(machine) = self.machines.get(packet.machine) else { return false };
+        let (Some(Who::Node(dialed)), Some(live)) = (&packet.dial, &machine.live) else { return false };
+        machine.boot == packet.boot && Arc::ptr_eq(&dialed.key, &live.key) && self.watch.is_member(packet.machine)
     }
 
     fn feed(&mut self, index: usize, input: Input) {
@@ -521,6 +619,33 @@ impl World {
         self.sequence += 1;
         self.queue.insert((at, self.sequence), Box::new(event));
     }
+}
+
+/// Signs the first certificates again, so that they are those of every run. The root.
+fn repeatable(begun: &mut Bootstrap) -> Option<Arc<cluster::roots::Root>> {
+    let cluster::Command::Bootstrap(first) = &mut begun.command else { return None };
+    let root = signed_again(&first.root)?;
+    let key = Key::from_pkcs8(root.key.as_ref()?.expose())?;
+    let leaf = key.sign_again(begun.chain.first()?)?;
+    begun.trust = TrustBundle::parse(&root.bundle, START).ok()?;
+    first.logged = vec![root.signer.der().to_vec()];
+    first.letter.certificate = leaf.der().to_vec();
+    first.root = Arc::clone(&root);
+    begun.chain = vec![leaf];
+    Some(root)
+}
+
+/// What a failed handshake says of the certificates, if that is why; a clock may be to blame for one of time.
+fn untrusted(input: &Input) -> Option<String> {
+    let failure = match input {
+        Input::Root(Err(failure))
+        | Input::SessionEnded { failure, .. }
+        | Input::Issued { result: Err(failure), .. }
+        | Input::Answered { result: Err(failure), .. }
+        | Input::Unlocked { result: Err(failure), .. } => failure,
+        _ => return None,
+    };
+    (failure.kind == FailureKind::Tls).then(|| failure.text.clone())
 }
 
 /// Whether the connection is gone with this.

@@ -16,7 +16,7 @@ fn check(config: &Config) {
 fn seeds_converge() {
     let half = |odd: u64| {
         for seed in (0..SEEDS).filter(|seed| seed % 2 == odd) {
-            check(&Config { seed, nodes: 3, steps: 60 });
+            check(&Config { seed, nodes: 3, steps: 60, ..Config::default() });
         }
     };
     std::thread::scope(|scope| {
@@ -28,7 +28,7 @@ fn seeds_converge() {
 
 #[test]
 fn the_same_seed_is_the_same_run() {
-    let config = Config { seed: 0x5eed, nodes: 3, steps: 60 };
+    let config = Config { seed: 0x5eed, nodes: 3, steps: 60, ..Config::default() };
     let first = run(&config).unwrap();
     assert_eq!(first, run(&config).unwrap());
     assert_ne!(first.trace, run(&Config { seed: 0x5eee, ..config }).unwrap().trace);
