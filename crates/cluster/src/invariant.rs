@@ -3,8 +3,10 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use crate::node::{BlobDigest, LETTERS_MAX, OFFERED_LEAVES_MAX, PREVIOUS_LEAVES_MAX};
+use crate::node::{BlobDigest, IssuerHash, LETTERS_MAX, Leaf, OFFERED_LEAVES_MAX, PREVIOUS_LEAVES_MAX};
+use crate::roots::Roots;
 use crate::state::State;
+use crate::trust;
 
 /// A property that does not hold.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -29,6 +31,9 @@ pub fn check(state: &State) -> Result<(), Broken> {
     finished_nodes_have_a_leaf(state)?;
     leaves_end_is_the_last(state)?;
     blobs_are_counted(state)?;
+    no_key_outlives_its_use(state)?;
+    rotation_is_consistent(state)?;
+    anchors_are_led_to(state)?;
     log_fits_frontier(state)
 }
 
@@ -57,6 +62,8 @@ pub fn check_step(before: &State, after: &State) -> Result<(), Broken> {
             _ => {}
         }
     }
+    rotation_goes_on(before, after)?;
+    leaves_are_of_the_plan(before, after)?;
     for (id, removal) in &before.removals {
         if after.nodes.contains_key(id) && removal.until >= after.time {
             return broken(format!("{id} was removed and is back"));
@@ -169,6 +176,80 @@ fn blobs_are_counted(state: &State) -> Result<(), Broken> {
     } else {
         broken("blobs are counted", format!("{} for {}", stored.len(), counts.len()))
     }
+}
+
+/// Design 6: a root that was given up has no key here any more.
+fn no_key_outlives_its_use(state: &State) -> Result<(), Broken> {
+    match state.rotation().and_then(|rotation| rotation.passed.iter().find(|root| root.key.is_some())) {
+        Some(root) => broken("no key outlives its use", format!("{:?}", root.issuer)),
+        None => Ok(()),
+    }
+}
+
+/// Design 6: leaves verify for every member, by what they carry or by the bundle; who is put aside is a node.
+fn rotation_is_consistent(state: &State) -> Result<(), Broken> {
+    let Some(rotation) = state.rotation() else { return Ok(()) };
+    if let Some(why) = rotation.contradiction() {
+        return broken("a rotation does not contradict itself", why.to_owned());
+    }
+    // Dates are looked at when it is made; a ladder that ends is made anew.
+    let leads = rotation.leads(rotation.since);
+    if !leads {
+        return broken("the way leads to every root that members hold", format!("{:?}", rotation.phase));
+    }
+    match rotation.aside.iter().find(|id| !state.nodes.contains_key(*id)) {
+        Some(id) => broken("who is put aside is a node", id.to_string()),
+        None => Ok(()),
+    }
+}
+
+/// Design 6: what goes with a late node's leaf leads to what its holder trusts.
+fn anchors_are_led_to(state: &State) -> Result<(), Broken> {
+    let Roots::Stable { root, stragglers } = &state.roots else { return Ok(()) };
+    let ends: Vec<_> = stragglers.iter().map(|anchor| &anchor.certificate).chain(&root.certificates).collect();
+    for anchor in stragglers.iter().filter(|anchor| !anchor.ladder.is_empty()) {
+        let steps: Vec<_> = root.steps.iter().chain(&anchor.ladder).cloned().collect();
+        let others = ends.iter().copied().filter(|end| !root.certificates.contains(end));
+        if !trust::verifies(&root.issuer, &steps, others) {
+            return broken("a straggler's ladder leads to its root", format!("{:?}", anchor.issuer));
+        }
+    }
+    Ok(())
+}
+
+/// Design 6: phases follow each other, and a rotation that ended stays so.
+fn rotation_goes_on(before: &State, after: &State) -> Result<(), Broken> {
+    let property = "a rotation never goes back to a phase";
+    match (before.rotation(), after.rotation()) {
+        (Some(before), Some(after)) if after.id < before.id => broken(property, format!("id {}", after.id)),
+        (Some(before), Some(after)) if after.id == before.id && after.phase < before.phase => {
+            broken(property, format!("{:?} after {:?}", after.phase, before.phase))
+        }
+        (None, Some(rotation)) if rotation.id <= before.index => broken(property, format!("id {}", rotation.id)),
+        _ => Ok(()),
+    }
+}
+
+/// Design 5 and 6: what is registered was signed by a key that signed then.
+fn leaves_are_of_the_plan(before: &State, after: &State) -> Result<(), Broken> {
+    if before.cluster.is_none() {
+        return Ok(());
+    }
+    let signs = |issuer: &IssuerHash| {
+        let plan = |roots: &Roots| roots.is_signing(issuer) || roots.is_present(issuer);
+        plan(&before.roots) || plan(&after.roots)
+    };
+    for (id, node) in &after.nodes {
+        let known = before.nodes.get(id);
+        if known.is_some_and(|known| std::sync::Arc::ptr_eq(known, node)) {
+            continue;
+        }
+        let fresh = |leaf: &&Leaf| known.is_none_or(|known| known.leaves().all(|old| old.serial != leaf.serial));
+        if node.leaves().filter(fresh).any(|leaf| !signs(&leaf.issuer)) {
+            return broken("a leaf is signed by a key of the plan", id.to_string());
+        }
+    }
+    Ok(())
 }
 
 /// RFC 6962, 2.1: one complete subtree for each bit of the size.

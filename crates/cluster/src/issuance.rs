@@ -120,9 +120,10 @@ impl State {
         let now = entry.now;
         let index = entry.index;
         self.change(id, |node| {
-            // A node asks for one leaf at a time: what it was offered before this one it has given up.
-            node.offered.drain(..place);
-            let leaf = node.offered.remove(0);
+            let leaf = node.offered.remove(place);
+            // What another key issued before, it has given up.
+            let mut before = 0..place;
+            node.offered.retain(|other| before.next().is_none() || other.issuer == leaf.issuer);
             let done = node.mailbox.iter().position(|letter| letter.leaf.serial == leaf.serial);
             node.mailbox.drain(..done.map_or(0, |last| last + 1));
             // Most nodes have nothing on offer for most of their life.

@@ -166,6 +166,27 @@ impl Rotation {
             || self.bundle().is_some_and(|bundle| BlobDigest::of(bundle) == trust)
     }
 
+    /// What cannot be together, if anything is: a snapshot that says so was not written by us.
+    pub(crate) fn contradiction(&self) -> Option<&'static str> {
+        let bundle = self.bundle().is_some();
+        let unknown = |trust: &BlobDigest| self.roots().all(|root| root.trust != *trust);
+        if self.old.issuer == self.new.issuer {
+            Some("from a root to itself")
+        } else if self.phase == Phase::Widen && !bundle {
+            Some("a bundle is handed out where there is none")
+        } else if self.is_emergency() && (self.back || !bundle || !self.handed_over) {
+            Some("an emergency with a way back")
+        } else if self.handed_over && !bundle {
+            Some("handed over where nodes hold the old root")
+        } else if self.given.iter().any(unknown) {
+            Some("a root was given that is none of its")
+        } else if self.history.len() > HISTORY_MAX {
+            Some("too long a history")
+        } else {
+            None
+        }
+    }
+
     /// The certificates that every leaf carries now, after the intermediates of its own root.
     pub fn ladder(&self) -> &[Certificate] {
         match &self.way {

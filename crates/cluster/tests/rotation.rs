@@ -5,13 +5,352 @@ mod support;
 
 extern crate swarmpki_cluster as cluster;
 
-use cluster::rotation::Policy;
+use std::sync::Arc;
+use std::time::Duration;
+
+use cluster::authorize::{Quarantine, Standing};
+use cluster::command::{Command, ReplaceLadder};
+use cluster::outcome::{Outcome, Rejection};
+use cluster::roots::{Root, Roots};
+use cluster::rotation::{Advance, Need, Phase, Policy, Way};
+use pki::certificate::Certificate;
+use pki::identity::Role;
+use support::authorities::{authority, both, cross};
 use support::world::World;
+use support::{DAY, START, id, secret};
+
+fn done(outcome: &Outcome) -> bool {
+    matches!(outcome, Outcome::Done { .. })
+}
+
+fn refused(outcome: Outcome, why: Rejection) {
+    assert_eq!(outcome, Outcome::Rejected(why));
+}
+
+fn tokens(world: &World) -> Vec<u64> {
+    world.cluster.state.tokens.rows.iter().map(|row| row.generation).collect()
+}
+
+fn stable(world: &World) -> &Arc<Root> {
+    match world.roots() {
+        Roots::Stable { root, .. } => root,
+        _ => panic!("a rotation is under way"),
+    }
+}
+
+fn anchors(world: &World) -> Vec<usize> {
+    world.roots().stragglers().iter().map(|anchor| support::authorities::number(&anchor.issuer)).collect()
+}
+
+/// Everybody who is up does what the phase wants.
+fn serve(world: &mut World) {
+    for n in 0..world.members.len() {
+        while world.members[n].up && (world.convert(n) || world.narrow(n)) {}
+        assert!(world.is_hitless(), "after node {n}");
+    }
+}
+
+fn begin(workers: usize) -> World {
+    let mut world = World::new(workers);
+    assert!(done(&world.start(1, false, Policy::WaitForAll)));
+    assert!(world.is_hitless());
+    world
+}
 
 #[test]
-fn smoke() {
+fn c280_c291_c310_c311_from_the_order_to_the_end() {
+    let mut world = begin(2);
+    let fresh = tokens(&world);
+    assert_eq!(world.roots().served().unwrap().bundle, authority(0).bundle, "joiners get the old root");
+    assert_eq!(world.roots().signing().unwrap().issuer, authority(1).issuer, "the new key signs");
+    assert!((0..3).all(|n| world.need(n) == Some(Need::Renewal)));
+    refused(world.advance(), Rejection::NotConverted);
+    assert!(!world.narrow(1), "nobody is given the new root before its turn");
+    serve(&mut world);
+    assert_eq!(world.cluster.state.progress().map(|now| (now.required, now.done)), Some((3, 3)));
+    assert!(done(&world.advance()));
+    assert_eq!(world.rotation().map(|now| now.phase), Some(Phase::Trust));
+    assert!((0..3).all(|n| world.need(n) == Some(Need::Trust)));
+    assert_eq!((tokens(&world), world.roots().served().unwrap().trust), (fresh.clone(), authority(0).trust));
+    refused(world.advance(), Rejection::NotConverted);
+    serve(&mut world);
+    assert!(done(&world.advance()));
+    let root = stable(&world);
+    assert!(root.trust == authority(1).trust && root.key.is_some());
+    assert!(tokens(&world).iter().zip(&fresh).all(|(after, before)| after > before), "root and tokens change together");
+    // Replaced leaves are known for a day: so long a node may come back with one.
+    assert_eq!(anchors(&world), [0]);
+    world.later(DAY);
+    let nodes = world.cluster.state.collectable(world.cluster.now);
+    world.run(Command::Collect { nodes });
+    assert!(anchors(&world).is_empty(), "nobody is late");
+    refused(world.advance(), Rejection::NoRotation);
+    assert!(world.cluster.state.roots.ladder_for(None, Role::Worker).is_empty(), "O8: a new node gets its leaf alone");
+}
+
+#[test]
+fn c306_a_node_that_is_down_blocks_until_it_is_removed() {
+    let mut world = begin(2);
+    world.crash(2);
+    serve(&mut world);
+    refused(world.advance(), Rejection::NotConverted);
+    let rotation = Arc::clone(world.rotation().unwrap());
+    assert!(rotation.blocks(world.record(2).unwrap()) && !rotation.blocks(world.record(1).unwrap()));
+    assert!(done(&world.remove(2)));
+    assert!(done(&world.advance()));
+    serve(&mut world);
+    assert!(done(&world.advance()) && world.removed_are_out());
+}
+
+#[test]
+fn o3_put_aside_at_the_deadline_and_back_by_itself() {
     let mut world = World::new(2);
-    assert!(matches!(world.start(1, false, Policy::WaitForAll), cluster::Outcome::Done { .. }));
-    assert!(world.is_hitless());
+    let deadline = START.saturating_add(Duration::from_secs(60));
+    assert!(done(&world.start(1, false, Policy::Deadline(deadline))));
+    world.crash(2);
+    serve(&mut world);
+    refused(world.advance(), Rejection::NotConverted);
+    world.later(Duration::from_secs(60));
+    assert!(done(&world.advance()));
+    assert!(world.rotation().unwrap().aside.contains(&id(2)));
+    serve(&mut world);
+    assert!(done(&world.advance()));
+    assert_eq!(anchors(&world), [0]);
+    assert!(world.roots().stragglers()[0].until > world.cluster.now);
+
+    // Its leaf is of a retired root: a session, a renewal, and then it is a member again.
+    world.members[2].up = true;
+    assert_eq!(world.standing(2), Some(Standing::Quarantined { cut: 0, reason: Quarantine::RetiredIssuer }));
+    assert!(world.connect(2) && !world.members[2].settled);
+    assert!(world.convert(2) && world.take(2) && world.connect(2));
+    assert!(world.is_hitless() && world.is_live(2) && world.need(2).is_none());
+    world.later(2 * DAY);
+    assert!(world.cluster.state.anchors_ended(world.cluster.now));
+    let nodes = world.cluster.state.collectable(world.cluster.now);
+    world.run(Command::Collect { nodes });
+    assert!(anchors(&world).is_empty(), "the old root is needed no more");
+}
+
+#[test]
+fn o4_a_leaf_of_the_old_key_that_nobody_registered_opens_nothing() {
+    let mut world = begin(1);
+    world.to_trust();
+    let mut forged = world.members[1].held.clone().unwrap();
+    let mut letter = (*forged.letter).clone();
+    letter.leaf.serial = support::serial(999);
+    letter.leaf.issuer = authority(0).issuer;
+    forged.letter = Arc::new(letter);
+    world.members[1].held = Some(forged);
+    assert_eq!(world.standing(1), Some(Standing::Unregistered));
+}
+
+#[test]
+fn o7_asleep_through_three_rotations() {
+    let mut world = World::new(2);
+    world.crash(2);
+    let mut far = START;
+    for to in 1..4 {
+        far = far.saturating_add(Duration::from_secs(60));
+        assert!(done(&world.start(to, false, Policy::Deadline(far))));
+        world.later(Duration::from_secs(60));
+        while world.rotation().is_some() {
+            serve(&mut world);
+            world.later(Duration::from_secs(10));
+            far = world.cluster.now;
+            assert!(done(&world.advance()));
+        }
+    }
+    assert_eq!(anchors(&world), [0, 1, 2]);
+    assert_eq!(world.roots().stragglers()[0].ladder.len(), 3);
+    world.members[2].up = true;
+    assert!(world.reachable(2), "the manager shows what leads to the first root");
+
+    // Also while a fourth is under way.
+    assert!(done(&world.start(4, false, Policy::WaitForAll)));
+    serve(&mut world);
+    assert!(world.reachable(2) && world.connect(2) && world.convert(2));
+    assert_eq!(world.members[2].held.as_ref().unwrap().letter.ladder.len(), 4);
     assert!(world.ends());
+}
+
+#[test]
+fn c282_c290_a_second_rotation_while_nobody_trusts_the_first() {
+    let mut world = begin(2);
+    assert!(world.convert(1));
+    assert!(done(&world.start(2, false, Policy::WaitForAll)));
+    let running = Arc::clone(world.rotation().unwrap());
+    assert!(running.given.is_empty() && running.ladder() == [cross(&authority(2), &authority(0))]);
+    assert!(running.passed.len() == 1 && running.passed[0].key.is_none(), "the key of the one given up is gone");
+    assert_eq!(world.need(1), Some(Need::Renewal), "converted to the first, ordered again");
+    assert!(world.is_hitless() && world.ends());
+}
+
+#[test]
+fn c285_a_second_rotation_once_some_trust_the_first_leads_to_both() {
+    let mut world = begin(2);
+    world.to_trust();
+    assert!(world.narrow(1));
+    let direct = Way::Ladder(vec![cross(&authority(2), &authority(0))]);
+    refused(world.start_with(&authority(2), direct, Policy::WaitForAll), Rejection::Way);
+    assert!(done(&world.start(2, false, Policy::WaitForAll)));
+    assert_eq!(world.rotation().unwrap().ladder().len(), 2);
+    serve(&mut world);
+    assert!(world.ends());
+}
+
+#[test]
+fn c274_aborted_before_anybody_trusts_the_new_root() {
+    let mut world = begin(2);
+    let fresh = tokens(&world);
+    assert!(world.convert(1));
+    assert!(done(&world.abort(Policy::WaitForAll)));
+    refused(world.abort(Policy::WaitForAll), Rejection::RotationBusy);
+    assert!(world.rotation().unwrap().ladder().is_empty() && world.is_hitless());
+    assert_eq!((world.need(0), world.need(1), world.need(2)), (None, Some(Need::Renewal), None));
+    serve(&mut world);
+    assert!(done(&world.advance()) && done(&world.advance()));
+    assert_eq!((stable(&world).trust, tokens(&world)), (authority(0).trust, fresh), "as if nothing had been");
+}
+
+#[test]
+fn o9_aborted_after_some_trust_the_new_root_alone() {
+    let mut world = begin(2);
+    world.to_trust();
+    assert!(world.narrow(1));
+    let bare = cluster::rotation::Abort { ladder: Vec::new(), policy: Policy::WaitForAll, logged: Vec::new() };
+    refused(world.update(cluster::rotation::RootsChange::Abort(Box::new(bare))), Rejection::Way);
+    assert!(done(&world.abort(Policy::WaitForAll)));
+    assert_eq!(world.rotation().unwrap().ladder(), [cross(&authority(0), &authority(1))]);
+    serve(&mut world);
+    assert!(done(&world.advance()));
+    serve(&mut world);
+    assert!(done(&world.advance()) && world.is_hitless());
+    assert_eq!(stable(&world).trust, authority(0).trust);
+    assert_eq!(anchors(&world), [1], "a node may have taken the new root after its last word");
+}
+
+#[test]
+fn o10_by_a_bundle_and_back_from_each_phase() {
+    for phase in [Phase::Widen, Phase::Renew, Phase::Trust] {
+        let mut world = World::new(2);
+        assert!(done(&world.start(1, true, Policy::WaitForAll)));
+        refused(world.start(2, false, Policy::WaitForAll), Rejection::RotationBusy);
+        let admit = world.cluster.admission(9);
+        refused(world.run(Command::Admit(Box::new(admit))), Rejection::RotationBusy);
+        while world.rotation().unwrap().phase != phase {
+            serve(&mut world);
+            assert!(done(&world.advance()));
+        }
+        serve(&mut world);
+        assert!(done(&world.abort(Policy::WaitForAll)), "{phase:?}");
+        while world.rotation().is_some() {
+            serve(&mut world);
+            assert!(done(&world.advance()), "{phase:?}");
+        }
+        assert_eq!(stable(&world).trust, authority(0).trust);
+        assert!(world.ends());
+    }
+}
+
+#[test]
+fn an_emergency_changes_tokens_first_and_keeps_no_way_back() {
+    let mut world = World::new(2);
+    let fresh = tokens(&world);
+    let policy = Policy::Emergency { bound: Duration::from_secs(30) };
+    let ladder = Way::Ladder(vec![cross(&authority(1), &authority(0))]);
+    refused(world.start_with(&authority(1), ladder, policy), Rejection::Way);
+    assert!(done(&world.start(1, true, policy)));
+    assert!(tokens(&world) != fresh && world.roots().served().unwrap().trust == authority(1).trust);
+    refused(world.abort(Policy::WaitForAll), Rejection::RotationBusy);
+    world.crash(2);
+    while world.rotation().is_some() {
+        serve(&mut world);
+        world.later(Duration::from_secs(30));
+        assert!(done(&world.advance()));
+    }
+    assert!(anchors(&world).is_empty());
+    world.members[2].up = true;
+    assert!(!world.reachable(2), "who was away comes back by a token");
+}
+
+#[test]
+fn c309_c315_joins_and_tokens_midway() {
+    let mut world = begin(1);
+    world.members.push(support::world::Member::default());
+    assert!(world.join(2) && world.connect(2));
+    assert_eq!(world.members[2].held.as_ref().unwrap().letter.ladder.len(), 1, "leaf and intermediate");
+    assert_eq!(world.need(2), None);
+    world.members.push(support::world::Member::default());
+    world.to_trust_without(3);
+    assert!(world.join(3) && world.connect(3) && world.is_hitless());
+    assert_eq!(world.need(3), Some(Need::Trust), "a joiner of the last phase is given the new root too");
+    serve(&mut world);
+    assert!(done(&world.advance()));
+}
+
+#[test]
+fn an_advance_for_another_rotation_or_phase_is_late() {
+    let mut world = begin(1);
+    let old = world.rotation().unwrap().id;
+    assert!(done(&world.start(2, false, Policy::WaitForAll)));
+    serve(&mut world);
+    let advance = |rotation, phase| {
+        let secrets = (secret(1), secret(2));
+        Command::AdvanceRotation(Box::new(Advance {
+            rotation,
+            phase,
+            worker_secret: secrets.0,
+            manager_secret: secrets.1,
+        }))
+    };
+    let now = world.rotation().unwrap().id;
+    for late in [advance(old, Phase::Renew), advance(now, Phase::Trust), advance(now + 1, Phase::Renew)] {
+        world.cluster.refused(late, Rejection::OutOfSequence);
+    }
+    assert!(done(&world.run(advance(now, Phase::Renew))));
+    world.cluster.refused(advance(now, Phase::Renew), Rejection::OutOfSequence);
+}
+
+#[test]
+fn a_manager_is_never_put_aside() {
+    let mut world = World::new(1);
+    assert!(done(&world.start(1, false, Policy::Deadline(START))));
+    assert!(world.convert(1));
+    world.later(DAY);
+    refused(world.advance(), Rejection::NotConverted);
+}
+
+#[test]
+fn c278_a_ladder_made_anew_leads_where_the_first_did() {
+    let mut world = begin(1);
+    let rotation = world.rotation().unwrap().id;
+    let replace = |ladder: Vec<Certificate>| {
+        Command::ReplaceLadder(Box::new(ReplaceLadder { rotation, ladder, logged: Vec::new() }))
+    };
+    for wrong in [Vec::new(), vec![cross(&authority(2), &authority(0))], vec![cross(&authority(1), &authority(2))]] {
+        world.cluster.refused(replace(wrong), Rejection::Way);
+    }
+    assert!(done(&world.run(replace(vec![cross(&authority(1), &authority(0))]))));
+}
+
+#[test]
+fn what_cannot_begin() {
+    let mut world = World::new(1);
+    refused(world.abort(Policy::WaitForAll), Rejection::NoRotation);
+    let none = |ladder| Way::Ladder(ladder);
+    refused(world.start_with(&authority(0), none(Vec::new()), Policy::WaitForAll), Rejection::Issuer);
+    refused(world.start_with(&authority(1), none(Vec::new()), Policy::WaitForAll), Rejection::Way);
+    let other = Way::Bundle(both(&authority(0), &authority(2)));
+    refused(world.start_with(&authority(1), other, Policy::WaitForAll), Rejection::Way);
+}
+
+/// A letter whose ladder does not lead where members stand is signed again, like one of another key.
+#[test]
+fn what_goes_with_a_leaf_is_a_premise() {
+    let mut world = begin(1);
+    let mut renewal = world.cluster.renewal(1);
+    let mut letter = (*renewal.letter).clone();
+    letter.ladder.clear();
+    renewal.letter = Arc::new(letter);
+    world.cluster.refused(Command::Renew(Box::new(renewal)), Rejection::Issuer);
 }

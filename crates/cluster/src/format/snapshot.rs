@@ -243,7 +243,7 @@ impl Rotation {
     ) -> Result<rotation::Rotation, DecodeError> {
         let root = |root: Root| roots::Root::try_from(root).map(Arc::new);
         let (phase, since) = required("phase", self.phase)?.try_into()?;
-        Ok(rotation::Rotation {
+        let rotation = rotation::Rotation {
             id: self.id,
             old,
             new: root(required("new root", self.new)?)?,
@@ -265,7 +265,11 @@ impl Rotation {
             onward: record::certificates(&self.onward)?,
             bare: self.bare.iter().map(|serial| record::serial(serial)).collect::<Result<_, _>>()?,
             stragglers,
-        })
+        };
+        match rotation.contradiction() {
+            Some(_) => Err(DecodeError::Field("rotation")),
+            None => Ok(rotation),
+        }
     }
 }
 

@@ -346,7 +346,10 @@ impl State {
 fn note_stragglers(anchors: &mut [StragglerAnchor], node: &Node, served: &BlobDigest, signing: &IssuerHash) {
     let trust = node.report.as_ref().map(|report| report.trust);
     let current = node.current.as_ref().is_some_and(|leaf| leaf.issuer == *signing);
-    let others = node.leaves().filter(|leaf| leaf.issuer != *signing).map(|leaf| leaf.not_after).max();
+    let other = |leaf: &Leaf| leaf.issuer != *signing;
+    let present = node.current.iter().chain(&node.offered).filter(|leaf| other(leaf)).map(|leaf| leaf.not_after);
+    let replaced = node.previous.iter().filter(|(leaf, _)| other(leaf)).map(|(_, until)| *until);
+    let others = present.chain(replaced).max();
     for anchor in anchors {
         let by_trust = match trust {
             Some(trust) if trust == *served => None,

@@ -190,7 +190,7 @@ impl Cluster {
     }
 
     pub fn premises(&self) -> Premises {
-        let issuer = self.state.roots.signing().unwrap().issuer;
+        let issuer = self.state.roots.signing().map_or(root().issuer, |root| root.issuer);
         Premises { issuer, epoch: self.state.epoch, signed: self.now }
     }
 
@@ -208,7 +208,7 @@ impl Cluster {
     /// A join of node `n` by the worker's token, with a key and a serial of its own.
     pub fn admission(&mut self, n: u64) -> Admit {
         let letter = self.signed(None, Role::Worker);
-        let generation = self.state.tokens.rows[0].generation;
+        let generation = self.state.tokens.rows.first().map_or(0, |row| row.generation);
         Admit {
             node: id(n),
             spec: Spec::new(Role::Worker, Availability::Active),

@@ -127,11 +127,13 @@ impl World {
     }
 
     pub fn update(&mut self, change: RootsChange) -> Outcome {
+        let emergency = |start: &Start| matches!(start.policy, Policy::Emergency { .. });
+        let secrets = matches!(&change, RootsChange::Start(start) if emergency(start));
         let update = UpdateCluster {
             version: self.cluster.state.cluster_version,
             settings: None,
-            worker_secret: Some(secret(7)),
-            manager_secret: Some(secret(8)),
+            worker_secret: secrets.then(|| secret(7)),
+            manager_secret: secrets.then(|| secret(8)),
             roots: Some(change),
         };
         self.run(Command::UpdateCluster(Box::new(update)))
@@ -400,9 +402,14 @@ impl World {
 
     /// Leads the rotation to its last phase, everybody along.
     pub fn to_trust(&mut self) {
+        self.to_trust_without(usize::MAX);
+    }
+
+    /// The same, but for one.
+    pub fn to_trust_without(&mut self, without: usize) {
         while self.rotation().is_some_and(|running| running.phase != Phase::Trust) {
             for n in 0..self.members.len() {
-                if self.members[n].held.is_some() {
+                if n != without && self.members[n].held.is_some() && self.need(n).is_some() {
                     assert!(self.convert(n) || self.narrow(n));
                 }
             }
