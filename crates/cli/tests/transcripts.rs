@@ -2,7 +2,8 @@
 //!
 //! A transcript is a text. Lines starting with `#` are comments. `@ METHOD PATH STATUS [BODY]` sets the answer to a
 //! request, `@ clear` forgets all answers; without any answer set, no daemon is there. `@ daemon` starts a real one.
-//! `@ file NAME TEXT` writes a file in `[DIR]`; `@ env NAME=VALUE` and `@ stdin TEXT` are for the next command alone.
+//! `@ file NAME TEXT` writes a file in `[DIR]`; `@ env NAME=VALUE`, `@ stdin TEXT` and `@ interrupt` are for the next command
+//! alone: the last sends it SIGINT after its first line.
 //! `$ swarmpki …` runs the program; below it stand what it printed and how it ended:
 //!
 //! ```text
@@ -30,6 +31,9 @@ use std::process::{Child, Command, Stdio};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
+
 #[derive(Default)]
 struct Canned {
     answers: BTreeMap<String, (u16, String)>,
@@ -41,6 +45,7 @@ struct Canned {
 struct Given {
     env: Vec<(String, String)>,
     stdin: String,
+    interrupt: bool,
 }
 
 #[test]
@@ -88,6 +93,8 @@ fn run(file: &Path) -> Result<(), String> {
             given.env.push((name.to_owned(), value.to_owned()));
         } else if let Some(text) = line.strip_prefix("@ stdin ") {
             given.stdin = format!("{text}\n");
+        } else if line == "@ interrupt" {
+            given.interrupt = true;
         } else if let Some(rule) = line.strip_prefix("@ ") {
             set(&canned, rule);
         } else if let Some(command) = line.strip_prefix("$ swarmpki") {
@@ -219,7 +226,13 @@ fn execute(command: &str, sock: &Path, dir: &Path, canned: &Mutex<Canned>, given
         .unwrap();
     // One that does not read may have ended already.
     let _ = child.stdin.take().unwrap().write_all(given.stdin.as_bytes());
-    let out = child.wait_with_output().unwrap();
+    let mut begin = Vec::new();
+    if given.interrupt {
+        BufReader::with_capacity(1, child.stdout.as_mut().unwrap()).read_until(b'\n', &mut begin).unwrap();
+        kill(Pid::from_raw(child.id().try_into().unwrap()), Signal::SIGINT).unwrap();
+    }
+    let mut out = child.wait_with_output().unwrap();
+    out.stdout.splice(0..0, begin);
     let mut text = String::new();
     let hide = |bytes: &[u8]| {
         String::from_utf8_lossy(bytes)

@@ -87,7 +87,7 @@ pub(super) fn progress(rotation: &RotationReport) -> String {
     if let Some(rate) = rotation.rate.filter(|_| rotation.done < rotation.required) {
         text.push_str(&format!(", {rate:.1} nodes/s"));
     }
-    if let Some(left) = rotation.left_ms {
+    if let Some(left) = rotation.left_ms.filter(|_| rotation.done < rotation.required) {
         text.push_str(&format!(", about {} left", span::short(Duration::from_millis(left))));
     }
     text
