@@ -124,7 +124,7 @@ impl Roots {
                 }
             }
         };
-        own.iter().cloned().chain(further).collect()
+        own.iter().cloned().chain(further).take(trust::LADDER_SENT_MAX).collect()
     }
 
     /// The trust bundle to be sent to a node; `pushed` says whether it is its turn to change, if a root is being replaced.

@@ -8,6 +8,10 @@ use crate::node::IssuerHash;
 /// CA certificates on a path between a leaf and an anchor. Source: the bound of webpki, the lowest among verifiers.
 pub const LADDER_MAX: usize = 6;
 
+/// CA certificates sent with a leaf. Nodes take no chain of more than eight certificates, and a manager that cannot renew
+/// takes the cluster with it: the way to the roots left longest ago is given up before that.
+pub const LADDER_SENT_MAX: usize = 7;
+
 /// A CA certificate as a step from one issuer to another.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Link {
