@@ -13,5 +13,6 @@ fn main() -> std::io::Result<()> {
     std::fs::create_dir_all(&dir)?;
     std::fs::write(dir.join("batch.bin"), batch.encode())?;
     std::fs::write(dir.join("state.bin"), cluster.state.encode_snapshot())?;
+    std::fs::write(dir.join("rotating.bin"), support::rotating().encode_snapshot())?;
     std::fs::write(dir.join("log.bin"), &cluster.log[2].bytes)
 }

@@ -96,10 +96,13 @@ impl Roots {
             Self::None => Vec::new(),
             Self::Stable { root, stragglers } => match (role, node) {
                 (Role::Manager, _) => longest(stragglers).to_vec(),
-                (Role::Worker, None) => Vec::new(),
-                (Role::Worker, Some(node)) => {
-                    let late = behind(stragglers, node, |trust| root.trust == trust, |issuer| root.issuer == issuer);
-                    late.map(trust::shortest).unwrap_or_default()
+                (Role::Worker, node) => {
+                    // Some members may hold such a root still, although none of them says so.
+                    let kept = longest(stragglers.iter().filter(|anchor| anchor.at_least > Time::default()));
+                    let late = node.and_then(|node| {
+                        behind(stragglers, node, |trust| root.trust == trust, |issuer| root.issuer == issuer)
+                    });
+                    trust::shortest(late.filter(|late| late.len() > kept.len()).unwrap_or(kept))
                 }
             },
             Self::Rotating(rotation) => {
@@ -139,8 +142,8 @@ impl Roots {
 
 /// The ladder that leads to every anchor: each later rotation's steps come before those of the ones before it, so that the
 /// others are beginnings of it.
-fn longest(anchors: &[StragglerAnchor]) -> &[Certificate] {
-    anchors.iter().map(|anchor| anchor.ladder.as_slice()).max_by_key(|ladder| ladder.len()).unwrap_or_default()
+fn longest<'a>(anchors: impl IntoIterator<Item = &'a StragglerAnchor>) -> &'a [Certificate] {
+    anchors.into_iter().map(|anchor| anchor.ladder.as_slice()).max_by_key(|ladder| ladder.len()).unwrap_or_default()
 }
 
 /// What leads on to the root that a node holds, if that is not one of today's: as it reports, or, of a node that did not, by

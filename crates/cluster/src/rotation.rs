@@ -162,7 +162,7 @@ impl Rotation {
 
     /// Whether a node that reports this trust bundle verifies every member's leaf.
     pub(crate) fn holds(&self, trust: BlobDigest) -> bool {
-        self.roots().any(|root| root.trust == trust)
+        self.trusted().chain([self.to()]).any(|root| root.trust == trust)
             || self.bundle().is_some_and(|bundle| BlobDigest::of(bundle) == trust)
     }
 

@@ -9,10 +9,13 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use cluster::command::{Admit, Batch, Bootstrap, Command, Premises, Renew, Reported, SecretBox, UpdateCluster};
+use cluster::command::{
+    Admit, Batch, Bootstrap, Command, Premises, Renew, ReplaceLadder, Reported, SecretBox, UpdateCluster,
+};
 use cluster::format::LogRecord;
 use cluster::node::{Availability, BlobDigest, IssuerHash, Leaf, Letter, Report, Spec, TokenUse};
 use cluster::roots::Root;
+use cluster::rotation::{Abort, Advance, Phase, Policy, RootsChange, Rotation, Start, Way};
 use cluster::settings::{ExternalCa, RaftSettings, Settings};
 use cluster::{DecodeError, State, invariant};
 use pki::identity::{NodeId, Role};
@@ -174,6 +177,45 @@ fn reported() -> impl Strategy<Value = Command> {
     )
 }
 
+fn ladder() -> impl Strategy<Value = Vec<pki::certificate::Certificate>> {
+    (0_usize..3).prop_map(|steps| vec![support::root().signer.clone(); steps])
+}
+
+fn policy() -> impl Strategy<Value = Policy> {
+    let emergency = any::<u32>().prop_map(|millis| Policy::Emergency { bound: Duration::from_millis(millis.into()) });
+    prop_oneof![Just(Policy::WaitForAll), time().prop_map(Policy::Deadline), emergency]
+}
+
+fn roots_change() -> impl Strategy<Value = RootsChange> {
+    let way = prop_oneof![ladder().prop_map(Way::Ladder), bytes().prop_map(|bundle| Way::Bundle(Arc::from(bundle))),];
+    let start = (root(), way, policy(), vec(bytes(), 0..3))
+        .prop_map(|(to, way, policy, logged)| RootsChange::Start(Box::new(Start { to, way, policy, logged })));
+    let abort = (ladder(), policy(), vec(bytes(), 0..3))
+        .prop_map(|(ladder, policy, logged)| RootsChange::Abort(Box::new(Abort { ladder, policy, logged })));
+    prop_oneof![start, abort]
+}
+
+fn rotation_step() -> impl Strategy<Value = Command> {
+    let phase = prop_oneof![Just(Phase::Widen), Just(Phase::Renew), Just(Phase::Trust)];
+    let advance =
+        (any::<u64>(), phase, secret(), secret()).prop_map(|(rotation, phase, worker_secret, manager_secret)| {
+            Command::AdvanceRotation(Box::new(Advance { rotation, phase, worker_secret, manager_secret }))
+        });
+    let replace = (any::<u64>(), ladder(), vec(bytes(), 0..3)).prop_map(|(rotation, ladder, logged)| {
+        Command::ReplaceLadder(Box::new(ReplaceLadder { rotation, ladder, logged }))
+    });
+    let change = (any::<u64>(), roots_change()).prop_map(|(version, roots)| {
+        Command::UpdateCluster(Box::new(UpdateCluster {
+            version,
+            settings: None,
+            worker_secret: None,
+            manager_secret: None,
+            roots: Some(roots),
+        }))
+    });
+    prop_oneof![advance, replace, change]
+}
+
 fn command() -> impl Strategy<Value = Command> {
     let admit = (node_id(), spec(), any::<bool>(), token(), letter(), premises());
     let renew = (node_id(), any::<u32>(), letter(), premises());
@@ -218,6 +260,7 @@ fn command() -> impl Strategy<Value = Command> {
             }))
         }),
         vec(node_id(), 0..4).prop_map(|nodes| Command::Collect { nodes }),
+        rotation_step(),
     ]
 }
 
@@ -236,6 +279,7 @@ fn hidden(command: &Command) -> Vec<Option<Vec<u8>>> {
         Command::UpdateCluster(update) => {
             vec![update.worker_secret.as_ref().and_then(secret), update.manager_secret.as_ref().and_then(secret)]
         }
+        Command::AdvanceRotation(advance) => vec![secret(&advance.worker_secret), secret(&advance.manager_secret)],
         _ => Vec::new(),
     }
 }
@@ -329,6 +373,11 @@ fn samples_of_format_1_open() {
     invariant::check(&decoded).unwrap();
     assert!(cluster.state.encode_snapshot() == state, "this build writes states otherwise: a new sample is due");
 
+    let rotating = support::rotating();
+    let bytes = sample("rotating.bin");
+    assert_same(&State::decode_snapshot(&bytes).unwrap(), &rotating);
+    assert!(rotating.encode_snapshot() == bytes, "this build writes rotations otherwise: a new sample is due");
+
     let record = LogRecord::decode(&log).unwrap();
     assert_eq!(record.node, Some(id(1)));
     assert_eq!(record.time, support::START);
@@ -338,7 +387,7 @@ fn samples_of_format_1_open() {
 #[test]
 fn a_sample_has_every_command() {
     let kinds: std::collections::BTreeSet<_> = support::sample().0.commands.iter().map(kind).collect();
-    assert!(kinds.into_iter().eq(0..10));
+    assert!(kinds.into_iter().eq(0..12));
 }
 
 /// Fails to compile when a command is added: it needs a place in the sample.
@@ -389,6 +438,27 @@ fn a_snapshot_that_contradicts_itself_is_refused() {
     record.unfinished = Some(TokenUse { row: 9, generation: 0 });
     no_token.nodes.insert(id(1), Arc::new(record));
     assert_eq!(decode(&no_token), Some(DecodeError::Field("token")));
+}
+
+#[test]
+fn a_rotation_that_contradicts_itself_is_refused() {
+    let good = support::rotating();
+    assert!(State::decode_snapshot(&good.encode_snapshot()).is_ok());
+    let twist = |edit: &dyn Fn(&mut Rotation)| {
+        let mut state = good.clone();
+        let mut rotation = state.rotation().unwrap().as_ref().clone();
+        edit(&mut rotation);
+        state.roots = cluster::roots::Roots::Rotating(Arc::new(rotation));
+        State::decode_snapshot(&state.encode_snapshot()).err()
+    };
+    let emergency = Policy::Emergency { bound: Duration::from_secs(1) };
+    let wrong = Some(DecodeError::Field("rotation"));
+    assert_eq!(twist(&|rotation| rotation.new = Arc::clone(&rotation.old)), wrong);
+    assert_eq!(twist(&|rotation| rotation.phase = Phase::Widen), wrong);
+    assert_eq!(twist(&|rotation| rotation.policy = emergency), wrong);
+    assert_eq!(twist(&|rotation| rotation.handed_over = true), wrong);
+    assert_eq!(twist(&|rotation| rotation.given = [BlobDigest([9; 32])].into_iter().collect()), wrong);
+    assert_eq!(twist(&|rotation| rotation.history = vec![(Phase::Renew, rotation.since); 65]), wrong);
 }
 
 #[test]

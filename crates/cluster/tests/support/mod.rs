@@ -16,11 +16,13 @@ pub mod world;
 use std::sync::Arc;
 use std::time::Duration;
 
-use cluster::command::{Admit, Batch, Bootstrap, Command, Premises, Renew, Reported, SecretBox, UpdateCluster};
+use cluster::command::{
+    Admit, Batch, Bootstrap, Command, Premises, Renew, ReplaceLadder, Reported, SecretBox, UpdateCluster,
+};
 use cluster::node::{Availability, BlobDigest, IssuerHash, Leaf, Letter, Node, Report, Spec, TokenUse};
 use cluster::outcome::{Outcome, Rejection};
-use cluster::roots::Root;
-use cluster::rotation::RootsChange;
+use cluster::roots::{Root, Roots, StragglerAnchor};
+use cluster::rotation::{Abort, Advance, Phase, Policy, RootsChange, Rotation, Start, Way};
 use cluster::settings::Settings;
 use cluster::{Applied, LogEntry, State, invariant};
 use pki::certificate::Certificate;
@@ -307,6 +309,47 @@ pub fn issuer(n: u8) -> IssuerHash {
     IssuerHash([n; 32])
 }
 
+/// Two certificates that stay the same: a root, and the same certified by another.
+fn kept() -> Vec<Certificate> {
+    Certificate::parse_pem_bundle(include_bytes!("../../testdata/rotation.pem")).unwrap()
+}
+
+/// A state with a rotation under way, as no rules would make it: every field holds something.
+pub fn rotating() -> State {
+    let (_, mut cluster) = sample();
+    let [to, cross] = &kept()[..] else { panic!("two certificates") };
+    let new = Arc::new(Root::new(to.pem().into_bytes(), to.clone(), Vec::new(), None));
+    let old = Arc::clone(cluster.state.roots.served().unwrap());
+    let anchor = StragglerAnchor {
+        certificate: to.clone(),
+        issuer: issuer(3),
+        trust: BlobDigest([4; 32]),
+        ladder: vec![cross.clone()],
+        until: cluster.now,
+        at_least: cluster.now.saturating_sub(HOUR),
+    };
+    cluster.state.roots = Roots::Rotating(Arc::new(Rotation {
+        id: 11,
+        old,
+        new: Arc::clone(&new),
+        back: true,
+        way: Way::Ladder(vec![cross.clone()]),
+        phase: Phase::Trust,
+        since: cluster.now,
+        started: cluster.now.saturating_sub(HOUR),
+        history: vec![(Phase::Renew, cluster.now.saturating_sub(HOUR))],
+        policy: Policy::Deadline(cluster.now),
+        aside: [id(2)].into_iter().collect(),
+        passed: vec![Arc::clone(&new)],
+        given: [new.trust].into_iter().collect(),
+        bare: [serial(5)].into_iter().collect(),
+        onward: vec![cross.clone()],
+        handed_over: false,
+        stragglers: vec![anchor],
+    }));
+    cluster.state
+}
+
 /// What the samples in testdata/state/format-1 hold: a batch with every command, and the state of a small cluster.
 pub fn sample() -> (Batch, Cluster) {
     let mut cluster = Cluster::new();
@@ -338,6 +381,17 @@ pub fn sample() -> (Batch, Cluster) {
         roots: None,
     };
     cluster.run(Command::UpdateCluster(Box::new(update.clone())));
+    let [to, cross] = &kept()[..] else { panic!("two certificates") };
+    let to = Arc::new(Root::new(to.pem().into_bytes(), to.clone(), Vec::new(), None));
+    let policy = Policy::Deadline(cluster.now);
+    let start = Start { to, way: Way::Ladder(vec![cross.clone()]), policy, logged: vec![b"logged".to_vec()] };
+    let abort = Abort { ladder: vec![cross.clone()], policy: Policy::WaitForAll, logged: Vec::new() };
+    let change = |roots| {
+        let update =
+            UpdateCluster { version: 9, settings: None, worker_secret: None, manager_secret: None, roots: Some(roots) };
+        Command::UpdateCluster(Box::new(update))
+    };
+    let (worker_secret, manager_secret) = (secret(5), secret(6));
     let commands = vec![
         Cluster::bootstrap(),
         Command::Admit(Box::new(second)),
@@ -349,6 +403,14 @@ pub fn sample() -> (Batch, Cluster) {
         Command::RemoveNode { node: id(3), force: true, ready: false },
         Command::UpdateCluster(Box::new(update)),
         Command::Collect { nodes: vec![id(1), id(2)] },
+        change(RootsChange::Start(Box::new(start))),
+        change(RootsChange::Abort(Box::new(abort))),
+        Command::AdvanceRotation(Box::new(Advance { rotation: 7, phase: Phase::Trust, worker_secret, manager_secret })),
+        Command::ReplaceLadder(Box::new(ReplaceLadder {
+            rotation: 7,
+            ladder: vec![cross.clone()],
+            logged: Vec::new(),
+        })),
     ];
     (Batch { time: cluster.now, commands }, cluster)
 }
