@@ -3,9 +3,11 @@
 
 use std::time::Duration;
 
+use cluster::rotation::Policy;
 use cluster::settings::Settings;
 use replica::model::Faults;
 
+use crate::operator::Ask;
 use crate::run::{Failed, Summary, converge, result, summary};
 use crate::world::{FIRST, Weather, World};
 
@@ -26,6 +28,8 @@ pub struct Fleet {
     pub skew_max: Duration,
     /// When the manager loses power; it is back within a minute.
     pub restarts: Vec<Duration>,
+    /// Rotations of the root, evenly over the time in which things go wrong.
+    pub rotations: usize,
     /// Calls and answers lost, in a thousand.
     pub lost: u64,
     /// How long things go wrong.
@@ -48,6 +52,7 @@ impl Default for Fleet {
             asleep_max: Duration::from_secs(20 * 60),
             skew_max: Duration::from_secs(120),
             restarts: vec![Duration::from_secs(90), Duration::from_secs(900)],
+            rotations: 2,
             lost: 20,
             lasts: Duration::from_secs(30 * 60),
             quiet: Duration::from_secs(30 * 60),
@@ -60,13 +65,31 @@ impl Default for Fleet {
 /// Time without power, of a manager that restarts.
 const OFF_MAX: Duration = Duration::from_secs(60);
 
+/// Until the last join is over.
+const SETTLING: Duration = Duration::from_secs(60);
+
+impl Fleet {
+    /// Whether nothing goes wrong: then nothing may fail either.
+    pub fn is_calm(&self) -> bool {
+        self.lost == 0 && self.restarts.is_empty() && self.asleep == 0 && self.skew_max.is_zero()
+    }
+}
+
 /// Runs it.
 ///
 /// # Errors
 /// What was broken.
 pub fn run(fleet: &Fleet) -> Result<Summary, Failed> {
     let mut world = begin(fleet)?;
-    world.run_for(fleet.lasts);
+    if fleet.is_calm() {
+        // Joins may be refused for a moment: there are many.
+        world.run_for(fleet.joining + SETTLING);
+        world.strict = true;
+        world.run_for(fleet.lasts.saturating_sub(fleet.joining + SETTLING));
+        world.strict = false;
+    } else {
+        world.run_for(fleet.lasts);
+    }
     result(&world)?;
     converge(&mut world, fleet.quiet)?;
     Ok(summary(&world))
@@ -85,8 +108,9 @@ pub fn evenly(count: usize, span: Duration) -> Vec<Duration> {
 pub fn begin(fleet: &Fleet) -> Result<World, Failed> {
     let settings = Settings { node_cert_expiry: fleet.leaf_life, heartbeat: fleet.heartbeat, ..Settings::default() };
     let mut world = World::with(fleet.seed, settings).map_err(|what| Failed { what, lines: Vec::new() })?;
-    let log = Faults { lost_answer: 10, lost_proposal: 10, unavailable: 10, delay: 20 };
-    let delay = Duration::from_millis(200);
+    let often = if fleet.is_calm() { 0 } else { 10 };
+    let log = Faults { lost_answer: often, lost_proposal: often, unavailable: often, delay: 2 * often };
+    let delay = Duration::from_millis(if fleet.is_calm() { 5 } else { 200 });
     world.set_weather(Weather { lost: fleet.lost, twice: fleet.lost, delay, torn: 0, log });
     let skew = i64::try_from(fleet.skew_max.as_millis()).unwrap_or(i64::MAX / 2);
     for _ in 0..fleet.nodes {
@@ -101,6 +125,9 @@ pub fn begin(fleet: &Fleet) -> Result<World, Failed> {
         let off = world.chance.span(Duration::from_secs(1), fleet.asleep_max);
         world.crash_after(index, at);
         world.boot_after(index, at + off);
+    }
+    for at in evenly(fleet.rotations, fleet.lasts) {
+        world.rotate_after(Ask::Fresh, Policy::WaitForAll, at);
     }
     for &at in &fleet.restarts {
         let off = world.chance.span(Duration::from_secs(1), OFF_MAX);

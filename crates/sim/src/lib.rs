@@ -14,6 +14,7 @@
 pub mod chance;
 pub mod fleet;
 pub mod handshake;
+pub mod large;
 pub mod ledger;
 pub mod machine;
 pub mod manager;
@@ -25,4 +26,5 @@ pub mod watch;
 pub mod world;
 
 pub use fleet::Fleet;
+pub use large::Large;
 pub use run::{Config, Failed, Summary, run};

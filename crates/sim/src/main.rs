@@ -4,25 +4,39 @@
 use std::process::ExitCode;
 use std::time::{Duration, Instant};
 
-use swarmpki_sim::{Config, Failed, Fleet, Summary, fleet, run};
+use swarmpki_sim::fleet::evenly;
+use swarmpki_sim::large::{self, Costs};
+use swarmpki_sim::{Config, Failed, Fleet, Large, Summary, fleet, run};
 
 const USAGE: &str = "\
 usage: swarmpki-sim [--seed SEED] [--seeds HOW-MANY] [--nodes MACHINES] [--steps FAULTS]
        swarmpki-sim --fleet MACHINES [--seed SEED] [--seeds HOW-MANY] [--asleep MACHINES] [--restarts HOW-MANY]
-                    [--skew SECONDS] [--lost IN-A-THOUSAND]";
+                    [--skew SECONDS] [--lost IN-A-THOUSAND] [--rotations HOW-MANY]
+       swarmpki-sim --large MACHINES [--cores CORES] [--seed SEED]
+
+The first runs small clusters in which everything goes wrong, and the root is replaced now and then (--rotations:
+how often in a thousand steps). The second runs a large cluster; --lost 0 --restarts 0 --asleep 0 --skew 0 demands
+that nothing fails at all. The third computes how long a rotation of so many nodes takes one manager.
+--lines: how many lines of what happened a failure shows.";
 
 /// What to run.
 #[derive(Clone)]
 enum Kind {
     Small(Config),
-    Large(Fleet),
+    Fleet(Fleet),
+    Large(Large),
 }
 
 impl Kind {
     fn run(&self, seed: u64) -> Result<Summary, Failed> {
         match self {
             Self::Small(config) => run(&Config { seed, ..*config }),
-            Self::Large(large) => fleet::run(&Fleet { seed, ..large.clone() }),
+            Self::Fleet(fleet) => fleet::run(&Fleet { seed, ..fleet.clone() }),
+            Self::Large(large) => {
+                let figures = large::run(&Large { seed, ..*large }).map_err(|what| Failed { what, lines: Vec::new() })?;
+                println!("{} nodes, {} cores: {figures:#?}", large.nodes, large.cores);
+                Ok(Summary::default())
+            }
         }
     }
 }
@@ -37,11 +51,14 @@ fn main() -> ExitCode {
         let began = Instant::now();
         match kind.run(seed) {
             Ok(summary) => println!(
-                "seed {seed:#x}: {} events, {} signatures, {} nodes, {} removed, {} min in {:.1} s; trace {:016x}",
+                "seed {seed:#x}: {} events, {} signatures, {} nodes, {} removed, {} rotations (the last in {:.1} s, {} aside), {} min in {:.1} s; trace {:016x}",
                 summary.events,
                 summary.issued,
                 summary.nodes,
                 summary.removed,
+                summary.rotations,
+                summary.rotation.as_secs_f64(),
+                summary.aside,
                 summary.lasted.as_secs() / 60,
                 began.elapsed().as_secs_f64(),
                 summary.trace
@@ -78,8 +95,9 @@ fn rerun(words: &[String], seed: u64) -> String {
 
 fn arguments(words: &[String]) -> Option<(Kind, u64, u64)> {
     let mut config = Config::default();
-    let mut large = Fleet::default();
-    let mut is_large = false;
+    let mut fleet = Fleet::default();
+    let mut large = Large { seed: 0, nodes: 0, cores: 8, costs: Costs::default() };
+    let mut is_fleet = false;
     let (mut seed, mut seeds) = (config.seed, 1);
     for pair in words.chunks(2) {
         let [word, value] = pair else { return None };
@@ -91,19 +109,29 @@ fn arguments(words: &[String]) -> Option<(Kind, u64, u64)> {
             "--nodes" => config.nodes = count,
             "--lines" => {}
             "--steps" => config.steps = count,
-            "--rotations" => config.rotations = value,
-            "--fleet" => {
-                is_large = true;
-                large.nodes = count;
+            "--rotations" => {
+                config.rotations = value;
+                fleet.rotations = count;
             }
-            "--asleep" => large.asleep = count,
-            "--restarts" => large.restarts = fleet::evenly(count, large.lasts),
-            "--skew" => large.skew_max = Duration::from_secs(value),
-            "--lost" => large.lost = value,
+            "--fleet" => {
+                is_fleet = true;
+                fleet.nodes = count;
+            }
+            "--large" => large.nodes = count,
+            "--cores" => large.cores = count.max(1),
+            "--asleep" => fleet.asleep = count,
+            "--restarts" => fleet.restarts = evenly(count, fleet.lasts),
+            "--skew" => fleet.skew_max = Duration::from_secs(value),
+            "--lost" => fleet.lost = value,
             _ => return None,
         }
     }
-    Some((if is_large { Kind::Large(large) } else { Kind::Small(config) }, seed, seeds))
+    let kind = match (large.nodes, is_fleet) {
+        (0, false) => Kind::Small(config),
+        (0, true) => Kind::Fleet(fleet),
+        _ => Kind::Large(large),
+    };
+    Some((kind, seed, seeds))
 }
 
 fn number(text: &str) -> Option<u64> {

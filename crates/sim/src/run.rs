@@ -40,7 +40,7 @@ impl Default for Config {
 }
 
 /// What a run was.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Summary {
     /// Stands for everything that happened, in order: the same for the same seed.
     pub trace: u64,
@@ -241,11 +241,13 @@ fn rotate(world: &mut World) {
     world.rotate(ask, policy);
 }
 
-/// Whether a machine knows no root any more by which it could verify the manager.
+/// Whether a machine and the manager know no root any more by which the one could verify the other.
 fn is_lost(world: &World, index: usize) -> bool {
     let Some(own) = world.machines[FIRST].live.as_ref() else { return false };
     let Some(identity) = world.machines[index].live.clone() else { return false };
-    judge_manager(&world.manager.known, &Who::Node(identity), own, world.now).is_err()
+    let (state, clock) = (world.manager.state(), world.manager_clock());
+    world.manager.judge(&state, own, &identity, clock).is_err()
+        || judge_manager(&world.manager.known, &Who::Node(identity), own, world.now).is_err()
 }
 
 /// What an operator does once all else is well: records of machines that were emptied are removed, and so is who can verify no
@@ -340,7 +342,10 @@ fn unwell(world: &World) -> Option<String> {
     let state = world.manager.state();
     if let Some(rotation) = state.rotation() {
         let late: Vec<_> = state.finished().filter(|node| rotation.blocks(node)).map(|node| node.id.as_str()).collect();
-        return Some(format!("a rotation does not end, it is in {}: {late:?}", rotation.phase.word()));
+        let who = |machine: &&crate::machine::Machine| machine.id().is_some_and(|id| late.contains(&id.as_str()));
+        let said = world.machines.iter().filter(who).filter_map(|machine| machine.plan.as_ref());
+        let said: Vec<_> = said.map(|plan| (plan.status().phase.word(), plan.status().last_error.as_ref())).collect();
+        return Some(format!("a rotation does not end, it is in {}: {late:?} {said:?}", rotation.phase.word()));
     }
     for machine in &world.machines {
         let index = machine.index;

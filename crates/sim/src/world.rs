@@ -34,7 +34,7 @@ pub const MANAGER: &str = "manager:2377";
 /// The manager's machine.
 pub const FIRST: usize = 0;
 /// Lines of the trace that are kept for a failure.
-const TRACE_LINES: usize = 4000;
+const TRACE_LINES: usize = 40_000;
 
 /// What the network and the disks do to those who use them.
 #[derive(Clone, Copy, Debug)]
@@ -388,14 +388,14 @@ impl World {
         mix(&self.now.unix_millis().to_be_bytes());
         mix(&(machine as u64).to_be_bytes());
         mix(word.as_bytes());
-        if matches!(word, "beat" | "heartbeat") {
+        if matches!(word, "beat" | "heartbeat" | "clock") {
             return;
         }
         let since = self.now.since(START).as_millis();
         let detail = detail();
         // What a machine tries again and again is said once.
         let kept = self.said.entry((machine, word.to_owned())).or_default();
-        if *kept == detail && matches!(word, "session" | "session ended" | "session dialed" | "join failed") {
+        if *kept == detail && matches!(word, "session" | "session ended" | "session dialed" | "join failed" | "trouble") {
             return;
         }
         kept.clone_from(&detail);
@@ -507,11 +507,16 @@ impl World {
         let mut hands = Hands { chance: &mut self.chance, conns: &mut self.conns, torn: self.weather.torn };
         let Some(machine) = self.machines.get_mut(index) else { return };
         let acts = machine.feed(self.now, input, &mut hands);
+        let error = machine.plan.as_ref().and_then(|plan| plan.status().last_error.as_ref());
+        let error = error.map_or_else(String::new, |trouble| trouble.text.clone());
         if machine.says_removed() {
             let id = machine.id();
             let trouble = machine.trouble.clone();
             let alive = id.as_ref().is_some_and(|id| self.manager.state().node(id).is_some());
             self.demand(!alive, || format!("machine {index} believes that it was removed, and was not: {trouble}"));
+        }
+        if !error.is_empty() {
+            self.note(index, "trouble", || error);
         }
         self.act(index, acts);
     }
