@@ -9,6 +9,7 @@ pub mod rehearsal;
 pub mod status;
 
 pub(crate) mod lead;
+mod trial;
 
 #[cfg(test)]
 mod fixture;
@@ -42,6 +43,8 @@ pub const LADDER_LIFE_MIN: Duration = Duration::from_secs(30 * 24 * 60 * 60);
 const UNREADABLE_ROOT: &str = r#"{"code":1003,"message":"Failed to parse certificate"}"#;
 /// The same of a key.
 const UNREADABLE_KEY: &str = r#"{"code":2003,"message":"Failed to parse private key"}"#;
+/// The same of a key with a passphrase: the Engine API has no place for it.
+const ENCRYPTED_KEY: &str = r#"{"code":2100,"message":"Private key is encrypted."}"#;
 
 /// The root that an update asks for (engine-api.md 7.2).
 #[derive(Default)]
@@ -142,9 +145,20 @@ fn invalid(error: &BundleError) -> ControlError {
         BundleError::UnsupportedKey(_) => refused(CaUpdateRefusal::EcdsaUnsupported),
         // Clients know the engine's own words, which do not say what is wrong (engine-api.md 2.1).
         BundleError::Roots(_) => refused(CaUpdateRefusal::RootInvalid { reason: UNREADABLE_ROOT.to_owned() }),
+        BundleError::MalformedKey(KeyError::Encrypted) => {
+            refused(CaUpdateRefusal::KeyMalformed { reason: ENCRYPTED_KEY.to_owned() })
+        }
         BundleError::MalformedKey(_) => refused(CaUpdateRefusal::KeyMalformed { reason: UNREADABLE_KEY.to_owned() }),
         other => other.to_string(),
     };
+    ControlError { code: tonic::Code::InvalidArgument, message }
+}
+
+/// Nodes would not accept what this root signs.
+fn refused_root(reason: &dyn std::fmt::Display) -> ControlError {
+    let message = format!(
+        "the desired CA certificate cannot be used: nodes would refuse the certificates that it signs: {reason}"
+    );
     ControlError { code: tonic::Code::InvalidArgument, message }
 }
 
@@ -172,7 +186,7 @@ pub fn generate(chance: &Chance, now: Time) -> Result<Arc<Root>, ControlError> {
 /// certificate of that kind could be verified.
 ///
 /// # Errors
-/// If a key is not here, or a rotation is under way that cannot be replaced.
+/// If a key is not here, if nodes would refuse what the new root signs, or if a rotation is under way that cannot be replaced.
 pub fn prepare(
     state: &State,
     to: Arc<Root>,
@@ -208,7 +222,9 @@ pub fn prepare(
             (held, Some(cross(&to, running.to(), running.ladder(), state, now)?))
         }
     };
-    let way = match ladder.filter(|ladder| to_all(&to, ladder, &held)) {
+    let ladder = ladder.filter(|ladder| to_all(&to, ladder, &held));
+    trial::try_out(&to, ladder.as_deref().unwrap_or_default(), &held, state, now)?;
+    let way = match ladder {
         Some(ladder) => {
             logged.extend(ladder.first().map(|cross| cross.der().to_vec()));
             Way::Ladder(ladder)
