@@ -297,3 +297,38 @@ fn c282_c290_c291_c295_rotations_that_replace_each_other_end_with_the_last() {
     assert_eq!(Some(&after.root), roots.last());
     witness.nobody_was_down();
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn o9_o10_an_abort_by_bundle_brings_everybody_back_in_each_phase() {
+    require_or_skip!("swarmpki", "dockerd", "docker", "openssl");
+    let fleet = Fleet::start(1, 1);
+    let manager = fleet.manager();
+    let (narrow, first) = (GivenRoot::make("narrow", P256, 3650, ",pathlen:0"), Marks::of(manager));
+    manager
+        .docker(&["swarm", "ca", "--rotate", "--quiet", "--ca-cert", &narrow.path(), "--ca-key", &narrow.key_path()])
+        .ok();
+    let mut puppet = Puppet::join(&fleet.cluster).await;
+    let before = fleet.rotated(&first);
+    for phase in ["widen", "renew", "trust"] {
+        let witness = Witness::begin(manager);
+        manager.docker(&["swarm", "ca", "--rotate", "--detach"]).ok();
+        if phase != "widen" {
+            let widened = puppet.follow(|puppet, _| puppet.trust.matches("BEGIN").count() == 2);
+            drop(tokio::time::timeout(ENDS_WITHIN, widened).await.expect("it is given both roots").unwrap());
+        }
+        if phase == "trust" {
+            waits_for(manager, "renew", &[&puppet.id]);
+            puppet.renew().await.unwrap();
+            drop(puppet.session().await.unwrap());
+        }
+        waits_for(manager, phase, &[&puppet.id]);
+        abort(manager);
+        let old = before.root.clone();
+        let way_back = puppet.follow(|puppet, told| puppet.trust == old && !told.is_ordered() && !in_progress(manager));
+        let end = tokio::time::timeout(ENDS_WITHIN, way_back).await;
+        drop(end.unwrap_or_else(|_| panic!("{phase}: it never ends: {}", ca_status(manager))).unwrap());
+        fleet.follows(&before.root);
+        assert_eq!(Marks::of(manager).root, before.root, "{phase}");
+        witness.nobody_was_down();
+    }
+}

@@ -2,6 +2,7 @@
 //! done when 2).
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
+use std::ops::Deref;
 use std::time::Duration;
 
 use cluster::authorize::Method;
@@ -238,4 +239,65 @@ async fn o4_o5_what_an_old_roots_key_opens_and_what_a_straggler_may_do() {
     });
     // Its own old leaf opens nothing any more: it has used the next one.
     assert!(puppet.pair.chain.matches("BEGIN").count() >= 2, "leaf and the way to the old root");
+}
+
+/// How many entries the issuance log has for a node.
+fn issued(manager: &Server, id: &str) -> usize {
+    manager.api("GET", "/swarmpki/v1/ca/log?max=1000", None).body.matches(id).count()
+}
+
+#[test]
+fn o6_c301_nodes_killed_between_the_answer_and_the_writing_hold_nothing_up() {
+    require_or_skip!("swarmpki", "dockerd", "docker", "openssl");
+    let mut fleet = Fleet::start(1, 1);
+    for _ in 0..3 {
+        let before = Marks::of(fleet.manager());
+        let counts: Vec<_> = fleet.ids.iter().map(|id| issued(fleet.manager(), id)).collect();
+        fleet.manager().docker(&["swarm", "ca", "--rotate", "--detach"]).ok();
+        // As soon as each has been issued its certificate: it may be on its way, received or written.
+        let (ours, engine) = (fleet.our_id(0).to_owned(), fleet.engine_id(0).to_owned());
+        let more = |id: &str, count: usize| issued(fleet.cluster.manager.deref(), id) > count;
+        wait::until_true("our node is issued a certificate", ENDS_WITHIN, || more(&ours, counts[1]));
+        fleet.ours[0].kill();
+        wait::until_true("the engine is issued a certificate", ENDS_WITHIN, || more(&engine, counts[0]));
+        fleet.engines[0].kill();
+        fleet.ours[0].restart();
+        fleet.engines[0].restart();
+        fleet.rotated(&before);
+        assert_eq!((node_id(&fleet.ours[0]), node_id(&fleet.engines[0])), (ours, engine));
+    }
+}
+
+#[test]
+fn an_emergency_rotation_leaves_those_behind_who_are_away_and_they_come_back_by_token() {
+    require_or_skip!("swarmpki", "dockerd", "docker", "openssl");
+    let mut fleet = Fleet::start(2, 1);
+    let lost = fleet.engine_id(1).to_owned();
+    let before = Marks::of(fleet.manager());
+    fleet.engines[1].kill();
+    let body = r#"{"policy":{"kind":"emergency","bound_ms":3000}}"#;
+    let answer = fleet.manager().api("POST", "/swarmpki/v1/ca/rotate", Some(body));
+    assert_eq!(answer.status, 200, "{answer:?}");
+    let during = Marks::of(fleet.manager());
+    assert!(during.worker != before.worker && during.manager != before.manager, "tokens first");
+    wait::until("it ends without the one that is away", ENDS_WITHIN, || {
+        let status = ca_status(fleet.manager());
+        if status["rotation"].is_null() { Ok(()) } else { Err(status.to_string()) }
+    });
+    let after = Marks::of(fleet.manager());
+    all_follow(fleet.manager(), &[fleet.engine_id(0).to_owned(), fleet.our_id(0).to_owned()]);
+    judge(&fleet.engines[0].certificates(), &after.root);
+    judge(&fleet.ours[0].certificates(), &after.root);
+    assert_eq!(ca_status(fleet.manager())["stragglers"], serde_json::json!([]), "the old root opens nothing");
+
+    fleet.engines[1].restart();
+    let engine = &fleet.engines[1];
+    wait::throughout("it stays outside", Duration::from_secs(3), || match state(fleet.manager(), &lost).as_str() {
+        "ready" => Err("it is ready".into()),
+        _ => Ok(()),
+    });
+    engine.docker(&["swarm", "leave", "--force"]).ok();
+    let again = join(engine, fleet.cluster.net.host(3), &after.worker, &fleet.cluster.net.swarm(1));
+    all_follow(fleet.manager(), &[again]);
+    judge(&engine.certificates(), &after.root);
 }

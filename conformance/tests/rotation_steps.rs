@@ -13,6 +13,7 @@ use swarmpki_conformance::rotation::{
 };
 use swarmpki_conformance::{csr, node, swarm};
 use testkit::docker::Client;
+use testkit::openssl::openssl;
 use testkit::{require_or_skip, wait};
 
 /// Asks for another CA configuration, as a client of the Engine API may; the answer's status and message.
@@ -110,10 +111,17 @@ fn c255_c258_c264_to_c268_c284_what_is_refused_in_dockers_words() {
     let (expired, expired_key) = (file("expired.pem", &expired), file("expired.key", &expired_key));
     let garbage = file("garbage.pem", "-----BEGIN CERTIFICATE-----\nZm9v\n-----END CERTIFICATE-----\n");
     let again = own.again("again");
+    let named = GivenRoot::make("named", P256, 3650, "\nnameConstraints=critical,permitted;DNS:example.com");
+    let servers = GivenRoot::make("servers", P256, 3650, "\nextendedKeyUsage=serverAuth");
+    let sealed = folder.path().join("sealed.key").to_str().unwrap().to_owned();
+    openssl(&["ec", "-in", &good.key_path(), "-aes128", "-passout", "pass:secret", "-out", &sealed]).ok();
+    let with_passphrase = r#"malformed private key: {"code":2100,"message":"Private key is encrypted."}"#;
+    // Beyond docker, which would begin and never end.
+    let useless = "the desired CA certificate cannot be used: nodes would refuse the certificates that it signs: ";
     let unreadable = r#"invalid root certificates: {"code":1003,"message":"Failed to parse certificate"}"#;
     let no_key = r#"malformed private key: {"code":2003,"message":"Failed to parse private key"}"#;
     let missing = "there must be at least one valid, reachable external CA corresponding to the desired CA certificate";
-    let rows: [(&str, String, String, &str); 11] = [
+    let rows: [(&str, String, String, &str); 14] = [
         (
             "a key alone",
             String::new(),
@@ -134,6 +142,9 @@ fn c255_c258_c264_to_c268_c284_what_is_refused_in_dockers_words() {
         ("a weak key", weak.path(), weak.key_path(), "unsupported RSA key parameters"),
         ("no certificate", garbage, good.key_path(), unreadable),
         ("a key as certificate", good.key_path(), good.key_path(), unreadable),
+        ("a key with a passphrase", good.path(), sealed, with_passphrase),
+        ("a root for other names", named.path(), named.key_path(), useless),
+        ("a root for servers alone", servers.path(), servers.key_path(), useless),
         ("a certificate as key", good.path(), good.path(), no_key),
     ];
     let before = swarm(&cluster.manager);
@@ -153,7 +164,7 @@ fn c255_c258_c264_to_c268_c284_what_is_refused_in_dockers_words() {
             let said = output.refused();
             let said = said.strip_prefix("Error response from daemon: rpc error: code = InvalidArgument desc = ");
             let said = said.unwrap_or_else(|| panic!("{what}: {output:?}"));
-            if *text == "expired" {
+            if *text == "expired" || *text == useless {
                 assert!(said.contains(text), "{what}: {said}");
             } else {
                 assert_eq!(said, *text, "{what}");
@@ -415,4 +426,80 @@ fn again(cluster: &mut Cluster, phase: &str, puppet: &Puppet) {
     cluster.manager_is_back();
     let rotation = waits_for(&cluster.manager, phase, &[&puppet.id]);
     assert_eq!((Marks::of(&cluster.manager), rotation["id"].clone()), before, "{phase}");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn o3_o9_who_was_away_during_an_abort_comes_back_whatever_it_holds() {
+    require_or_skip!("swarmpki");
+    let cluster = Cluster::start();
+    let manager = &cluster.manager;
+    let (mut renewed, mut trusting, mut slow) =
+        (Puppet::join(&cluster).await, Puppet::join(&cluster).await, Puppet::join(&cluster).await);
+    let before = Marks::of(manager);
+    rotate(&cluster);
+    for puppet in [&mut renewed, &mut trusting, &mut slow] {
+        drop(ordered(puppet).await);
+        puppet.renew().await.unwrap();
+        drop(puppet.session().await.unwrap());
+    }
+    // One has the new leaf, one trusts the new root alone; then both are gone, and so is the third.
+    let root = before.root.clone();
+    drop(tokio::time::timeout(ENDS_WITHIN, trusting.follow(|puppet, _| puppet.trust != root)).await.unwrap().unwrap());
+    waits_for(manager, "trust", &[&renewed.id, &slow.id]);
+    let answer = manager.api("POST", "/swarmpki/v1/ca/abort", Some(r#"{"deadline_ms":500}"#));
+    assert_eq!(answer.status, 200, "{answer:?}");
+    assert_eq!(ended(manager, &before), before);
+    for (what, puppet) in [("renewed", &mut renewed), ("trusting", &mut trusting)] {
+        let back = |puppet: &Puppet, told: &Told| !told.is_ordered() && puppet.trust == before.root;
+        let end = tokio::time::timeout(ENDS_WITHIN, puppet.follow(back)).await;
+        drop(end.unwrap_or_else(|_| panic!("{what} does not come back: {}", ca_status(manager))).unwrap());
+        let issuer = certificates(&puppet.pair.chain)[0].issuer_der().to_vec();
+        assert_eq!(issuer, certificates(&before.root)[0].subject_der());
+        assert_eq!(node(manager, &puppet.id).unwrap()["Description"]["TLSInfo"], swarm(manager)["TLSInfo"], "{what}");
+    }
+    // A further rotation, which the third misses as well, and from which it comes back all the same.
+    let body = r#"{"policy":{"kind":"deadline","after_ms":500}}"#;
+    let answer = manager.api("POST", "/swarmpki/v1/ca/rotate", Some(body));
+    assert_eq!(answer.status, 200, "{answer:?}");
+    let (one, other) = (&mut renewed, &mut trusting);
+    let (_one, _other) = tokio::join!(to_the_end(&cluster, one), to_the_end(&cluster, other));
+    rotated(manager, &before);
+    to_the_end(&cluster, &mut slow).await;
+    assert_eq!(node(manager, &slow.id).unwrap()["Description"]["TLSInfo"], swarm(manager)["TLSInfo"]);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn o3_o7_a_straggler_comes_back_in_the_middle_of_the_next_rotation() {
+    require_or_skip!("swarmpki");
+    let cluster = Cluster::start();
+    let manager = &cluster.manager;
+    let (mut early, mut late, mut never) =
+        (Puppet::join(&cluster).await, Puppet::join(&cluster).await, Puppet::join(&cluster).await);
+    let before = Marks::of(manager);
+    let answer =
+        manager.api("POST", "/swarmpki/v1/ca/rotate", Some(r#"{"policy":{"kind":"deadline","after_ms":500}}"#));
+    assert_eq!(answer.status, 200, "{answer:?}");
+    let middle = rotated(manager, &before);
+    let mut holder = Puppet::join(&cluster).await;
+    rotate(&cluster);
+    // All three are waited for now.
+    waits_for(manager, "renew", &[&early.id, &late.id, &never.id, &holder.id]);
+    let new_leaf = |puppet: &Puppet, told: &Told| !told.is_ordered() && puppet.pair.chain.matches("BEGIN").count() > 1;
+    drop(tokio::time::timeout(ENDS_WITHIN, early.follow(new_leaf)).await.expect("it comes back").unwrap());
+    waits_for(manager, "renew", &[&late.id, &never.id, &holder.id]);
+    drop(tokio::time::timeout(ENDS_WITHIN, late.follow(new_leaf)).await.expect("it comes back").unwrap());
+    cluster.remove(&never.id);
+    drop(ordered(&holder).await);
+    holder.renew().await.unwrap();
+    drop(holder.session().await.unwrap());
+    let (_early, _late, _holder) = tokio::join!(
+        to_the_end(&cluster, &mut early),
+        to_the_end(&cluster, &mut late),
+        to_the_end(&cluster, &mut holder)
+    );
+    let after = rotated(manager, &middle);
+    assert_eq!((&early.trust, &late.trust, &holder.trust), (&after.root, &after.root, &after.root));
+    // The removed one is nobody, with the newest leaf that it has too.
+    let refused = never.follow(|_, _| true).await.map(|_| ()).unwrap_err();
+    assert_eq!(refused.code(), tonic::Code::PermissionDenied, "{refused:?}");
 }

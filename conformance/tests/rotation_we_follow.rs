@@ -29,7 +29,7 @@ fn c305_c313_our_node_follows_rotations_that_replace_each_other_and_one_it_slept
     rotate();
     rotate();
     let middle = rotated(&manager, &before);
-    all_follow(&manager, &[id.clone()]);
+    all_follow(&manager, std::slice::from_ref(&id));
     openssl::verify(&ours.certificates().root(), &leaf_alone(&ours.certificates().chain()));
 
     ours.kill();
@@ -46,7 +46,7 @@ fn c305_c313_our_node_follows_rotations_that_replace_each_other_and_one_it_slept
     rotate();
     ours.restart();
     let after = rotated(&manager, &middle);
-    all_follow(&manager, &[id.clone()]);
+    all_follow(&manager, std::slice::from_ref(&id));
     assert_eq!(node_id(&ours), id);
     assert_eq!(std::fs::read_to_string(ours.certificates().root()).unwrap(), after.root);
     openssl::verify(&ours.certificates().root(), &leaf_alone(&ours.certificates().chain()));
@@ -93,7 +93,7 @@ fn o11_an_engine_whose_renewals_are_lost_is_told_again() {
     let start = Instant::now();
     cut_after.store(u64::MAX, Ordering::SeqCst);
     rotated(&manager, &before);
-    all_follow(&manager, &[id.clone()]);
+    all_follow(&manager, std::slice::from_ref(&id));
     assert!(start.elapsed() < Duration::from_secs(15), "{:?}", start.elapsed());
     assert_eq!(node_id(&engine), id);
 }
