@@ -7,7 +7,7 @@
 //! - a removed node can call what anybody can, and nothing else;
 //! - nothing is signed by a key outside of the plan, and every invariant holds;
 //! - from there an end can be reached if the nodes answer, and stragglers are then members again.
-#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::print_stdout, clippy::disallowed_methods)]
 
 mod support;
 
@@ -122,7 +122,7 @@ impl Model for Scenario {
         midway.left.starts -= 1;
         midway.world.start(1, self.bundle, self.policy);
         if self.breach == Breach::None {
-            midway.world.to_trust();
+            midway.world.reach_trust();
         }
         vec![Moment { world, left: self.budget }, midway]
     }

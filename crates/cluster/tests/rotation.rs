@@ -134,7 +134,7 @@ fn o3_put_aside_at_the_deadline_and_back_by_itself() {
 #[test]
 fn o4_a_leaf_of_the_old_key_that_nobody_registered_opens_nothing() {
     let mut world = begin(1);
-    world.to_trust();
+    world.reach_trust();
     let mut forged = world.members[1].held.clone().unwrap();
     let mut letter = (*forged.letter).clone();
     letter.leaf.serial = support::serial(999);
@@ -188,7 +188,7 @@ fn c282_c290_a_second_rotation_while_nobody_trusts_the_first() {
 #[test]
 fn c285_a_second_rotation_once_some_trust_the_first_leads_to_both() {
     let mut world = begin(2);
-    world.to_trust();
+    world.reach_trust();
     assert!(world.narrow(1));
     let direct = Way::Ladder(vec![cross(&authority(2), &authority(0))]);
     refused(world.start_with(&authority(2), direct, Policy::WaitForAll), Rejection::Way);
@@ -215,7 +215,7 @@ fn c274_aborted_before_anybody_trusts_the_new_root() {
 #[test]
 fn o9_aborted_after_some_trust_the_new_root_alone() {
     let mut world = begin(2);
-    world.to_trust();
+    world.reach_trust();
     assert!(world.narrow(1));
     let bare = cluster::rotation::Abort { ladder: Vec::new(), policy: Policy::WaitForAll, logged: Vec::new() };
     refused(world.update(cluster::rotation::RootsChange::Abort(Box::new(bare))), Rejection::Way);
@@ -281,7 +281,7 @@ fn c309_c315_joins_and_tokens_midway() {
     assert_eq!(world.members[2].held.as_ref().unwrap().letter.ladder.len(), 1, "leaf and intermediate");
     assert_eq!(world.need(2), None);
     world.members.push(support::world::Member::default());
-    world.to_trust_without(3);
+    world.reach_trust_without(3);
     assert!(world.join(3) && world.connect(3) && world.is_hitless());
     assert_eq!(world.need(3), Some(Need::Trust), "a joiner of the last phase is given the new root too");
     serve(&mut world);

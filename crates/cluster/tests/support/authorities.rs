@@ -1,6 +1,6 @@
 //! Roots with real P-256 keys, and what they certify of each other: made once for each test process.
 
-use std::collections::HashMap;
+use std::collections::BTreeMap;
 use std::sync::{Arc, LazyLock, Mutex};
 
 use cluster::node::IssuerHash;
@@ -75,14 +75,14 @@ pub fn ladder_back(running: &Rotation) -> Vec<Certificate> {
 
 /// Certificates and bundles as they stand in the graph of trust, read once.
 struct Catalog {
-    crosses: HashMap<(usize, usize), Certificate>,
-    links: HashMap<Vec<u8>, Link>,
-    anchors: Mutex<HashMap<Vec<u8>, Arc<[Anchor]>>>,
+    crosses: BTreeMap<(usize, usize), Certificate>,
+    links: BTreeMap<Vec<u8>, Link>,
+    anchors: Mutex<BTreeMap<Vec<u8>, Arc<[Anchor]>>>,
 }
 
 impl Catalog {
     fn new() -> Self {
-        let mut crosses = HashMap::new();
+        let mut crosses = BTreeMap::new();
         for of in 0..AUTHORITIES {
             for by in (0..AUTHORITIES).filter(|by| *by != of) {
                 let signed = pki::issue::cross_sign(&ROOTS[of].signer, &ROOTS[by].signer, &key(by), None).unwrap();

@@ -401,12 +401,12 @@ impl World {
     }
 
     /// Leads the rotation to its last phase, everybody along.
-    pub fn to_trust(&mut self) {
-        self.to_trust_without(usize::MAX);
+    pub fn reach_trust(&mut self) {
+        self.reach_trust_without(usize::MAX);
     }
 
     /// The same, but for one.
-    pub fn to_trust_without(&mut self, without: usize) {
+    pub fn reach_trust_without(&mut self, without: usize) {
         while self.rotation().is_some_and(|running| running.phase != Phase::Trust) {
             for n in 0..self.members.len() {
                 if n != without && self.members[n].held.is_some() && self.need(n).is_some() {
