@@ -1,6 +1,7 @@
 //! A rotation step by step, with workers that the test plays; refusals as the stock `docker` shows them (conformance I, J).
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use pki::certificate::Certificate;
@@ -502,4 +503,89 @@ async fn o3_o7_a_straggler_comes_back_in_the_middle_of_the_next_rotation() {
     // The removed one is nobody, with the newest leaf that it has too.
     let refused = never.follow(|_, _| true).await.map(|_| ()).unwrap_err();
     assert_eq!(refused.code(), tonic::Code::PermissionDenied, "{refused:?}");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn c250_c251_what_was_given_is_not_shown_and_other_settings_leave_it_alone() {
+    require_or_skip!("swarmpki", "openssl");
+    let cluster = Cluster::start();
+    let mut puppet = Puppet::join(&cluster).await;
+    let (before, root) = (Marks::of(&cluster.manager), GivenRoot::p256("next"));
+    give(&cluster, &root, 5);
+    waits_for(&cluster.manager, "renew", &[&puppet.id]);
+    let id = ca_status(&cluster.manager)["rotation"]["id"].clone();
+    let shown = swarm(&cluster.manager)["Spec"]["CAConfig"].clone();
+    for field in ["SigningCACert", "SigningCAKey"] {
+        assert_eq!(shown[field].as_str().unwrap_or_default(), "", "{field}");
+    }
+    // Written back as it was read, with another setting.
+    accepted(&cluster, |ca| ca["NodeCertExpiry"] = 7_200_000_000_000_u64.into());
+    let rotation = waits_for(&cluster.manager, "renew", &[&puppet.id]);
+    assert_eq!((rotation["id"].clone(), Marks::of(&cluster.manager)), (id, before.clone()));
+    to_the_end(&cluster, &mut puppet).await;
+    assert_eq!(rotated(&cluster.manager, &before).root, root.certificate());
+    let leaf = &certificates(&puppet.pair.chain)[0];
+    let life = leaf.not_after().since(leaf.not_before());
+    assert!(life < Duration::from_secs(4 * 3600), "leaves last as long as the newer setting says: {life:?}");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn c293_p287_p289_p296_nobody_is_told_twice_who_does_it_and_nobody_who_has_done_it() {
+    require_or_skip!("swarmpki");
+    const WORKERS: usize = 40;
+    let cluster = Arc::new(Cluster::start());
+    let before = Marks::of(&cluster.manager);
+    let mut puppets = Vec::new();
+    for _ in 0..WORKERS {
+        puppets.push(Puppet::join(&cluster).await);
+    }
+    // One of them is not there, so that the rotation stays where it is.
+    let holder = puppets.pop().unwrap();
+    let mut sessions = Vec::new();
+    for puppet in &puppets {
+        sessions.push(puppet.session().await.unwrap());
+    }
+    rotate(&cluster);
+    let mut tasks = tokio::task::JoinSet::new();
+    for (mut puppet, mut told) in puppets.into_iter().zip(sessions) {
+        tasks.spawn(async move {
+            let within = Duration::from_secs(20);
+            let order = async {
+                while !told.is_ordered() {
+                    told.next().await.unwrap();
+                }
+            };
+            tokio::time::timeout(within, order).await.expect("it is told, whatever the others do");
+            // Its own pace: what was said once is not said again meanwhile.
+            let again = tokio::time::timeout(Duration::from_secs(1), told.next()).await;
+            assert!(again.is_err() || told.is_ordered(), "the order stands: {:?}", told.message);
+            puppet.renew().await.unwrap();
+            let mut next = puppet.session().await.unwrap();
+            assert!(!next.is_ordered(), "it has done it");
+            while tokio::time::timeout(Duration::from_secs(1), next.next()).await.is_ok() {
+                assert!(!next.is_ordered(), "it has done it");
+            }
+            (puppet, next)
+        });
+    }
+    let mut followers = Vec::new();
+    while let Some(done) = tasks.join_next().await {
+        followers.push(done.unwrap().0);
+    }
+    let rotation = waits_for(&cluster.manager, "renew", &[&holder.id]);
+    assert_eq!(rotation["done"], WORKERS, "with the manager");
+    // Each was issued one certificate for the rotation: nobody renewed twice.
+    let log = cluster.manager.api("GET", "/swarmpki/v1/ca/log?max=1000", None).body;
+    for puppet in &followers {
+        assert_eq!(log.matches(&puppet.id).count(), 2, "{}", puppet.id);
+    }
+    let mut tasks = tokio::task::JoinSet::new();
+    for mut puppet in followers.into_iter().chain([holder]) {
+        let cluster = Arc::clone(&cluster);
+        tasks.spawn(async move { drop(to_the_end(&cluster, &mut puppet).await) });
+    }
+    while let Some(done) = tasks.join_next().await {
+        done.unwrap();
+    }
+    rotated(&cluster.manager, &before);
 }
