@@ -15,10 +15,10 @@ use pki::time::Time;
 
 use crate::sessions::Sessions;
 
-/// Nodes that may be busy at a time, at least and at most.
+/// Nodes that may be busy at a time, at least.
 pub const WINDOW_MIN: usize = 16;
-/// See [`WINDOW_MIN`].
-pub const WINDOW_MAX: usize = 512;
+/// And at most, for each core.
+pub const WINDOW_MAX_A_CORE: usize = 256;
 /// How long a node has before it is told again. An engine waits half a second by itself.
 pub const REPEAT_AFTER: Duration = Duration::from_secs(5);
 /// Times that a node is told before it counts as refusing.
@@ -182,7 +182,7 @@ impl Pacer {
         let cost = self.pace.signing.as_secs_f64() * SIGNATURES_A_STEP;
         let served = SHARE * self.pace.cores * each.as_secs_f64() / cost.max(1e-6);
         // As of 1.45 casts saturate, and NaN is 0: the bounds hold whatever was measured.
-        (served as usize).clamp(WINDOW_MIN, WINDOW_MAX)
+        (served as usize).clamp(WINDOW_MIN, WINDOW_MAX_A_CORE * self.pace.cores as usize)
     }
 
     /// Takes in what is known of one node now.
