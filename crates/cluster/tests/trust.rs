@@ -32,19 +32,23 @@ fn leaf(of: usize) -> Certificate {
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(300))]
 
+    /// Ladders as they are sent, each step certified by the next, detours and all. Webpki looks at no more than a hundred
+    /// signatures: of certificates in any order, all of one name, it may not find the path that there is.
     #[test]
     fn a_leaf_reaches_in_the_graph_iff_webpki_accepts_it(
-        of in 0..AUTHORITIES,
-        steps in vec((0..AUTHORITIES, 0..AUTHORITIES), 0..6),
+        walk in vec(0..AUTHORITIES, 1..6),
         anchors in vec(0..AUTHORITIES, 1..3),
     ) {
-        let steps = steps.into_iter().filter(|(of, by)| of != by);
-        let ladder: Vec<_> = steps.map(|(of, by)| cross(&authority(of), &authority(by))).collect();
-        let anchors: Vec<_> = anchors.into_iter().map(|n| authority(n).signer.clone()).collect();
-        let accepted = pki::chain::reaches(&leaf(of), &ladder, &anchors, START, Usage::Client).is_ok();
-        prop_assert_eq!(trust::verifies(&authority(of).issuer, &ladder, &anchors), accepted);
+        let steps = walk.windows(2).filter(|step| step[0] != step[1]);
+        let ladder: Vec<_> = steps.map(|step| cross(&authority(step[0]), &authority(step[1]))).collect();
+        let roots: Vec<_> = anchors.into_iter().map(|n| authority(n).signer.clone()).collect();
+        let graph = |ladder: &[Certificate]| trust::verifies(&authority(walk[0]).issuer, ladder, &roots);
+        let judged = |ladder: &[Certificate]| {
+            pki::chain::reaches(&leaf(walk[0]), ladder, &roots, START, Usage::Client).is_ok()
+        };
+        prop_assert_eq!(graph(&ladder), judged(&ladder));
         let short = trust::shortest(&ladder);
-        prop_assert!(short.len() <= ladder.len());
+        prop_assert_eq!(graph(&short), judged(&short));
     }
 }
 
