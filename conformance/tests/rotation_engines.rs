@@ -21,10 +21,9 @@ fn serials(fleet: &Fleet) -> Vec<String> {
     fleet.files().iter().map(|files| openssl::serial(&files.chain())).collect()
 }
 
-/// Whom the status names, and what it says of it.
-fn reason(rotation: &serde_json::Value, id: &str) -> String {
-    let blocking = rotation["blocking"].as_array().unwrap();
-    let named = blocking.iter().find(|node| node["node"] == id);
+/// What is said of a node in a list of those that are missing.
+fn reason(blocking: &serde_json::Value, id: &str) -> String {
+    let named = blocking.as_array().into_iter().flatten().find(|node| node["node"] == id);
     named.map(|node| node["reason"].as_str().unwrap().to_owned()).unwrap_or_default()
 }
 
@@ -92,14 +91,36 @@ async fn c301_c302_c306_c309_c311_c315_a_dead_engine_is_named_waited_for_and_rem
     fleet.rotated(&before);
     let before = Marks::of(fleet.manager());
     fleet.engines[1].kill();
+    // The rehearsal knows it before anything is begun: who converts, who blocks, who would be left.
+    let rehearse = |policy: &str| {
+        let body = format!(r#"{{"dry_run":true,"policy":{policy}}}"#);
+        let answer = fleet.manager().api("POST", "/swarmpki/v1/ca/rotate", Some(&body));
+        assert_eq!(answer.status, 200, "{answer:?}");
+        answer.json()
+    };
+    let (rehearsal, _) = wait::until("the rehearsal names the dead engine", Duration::from_secs(2), || {
+        let rehearsal = rehearse(r#"{"kind":"wait"}"#);
+        if reason(&rehearsal["blocks"], &dead) == "lost" { Ok(rehearsal) } else { Err(rehearsal.to_string()) }
+    });
+    assert_eq!(rehearsal["blocks"].as_array().unwrap().len(), 1, "{rehearsal}");
+    assert!(rehearsal["takes_ms"].is_null(), "it would wait: {rehearsal}");
+    let (late, soon) = (rehearse(r#"{"kind":"deadline","after_ms":10000}"#), rehearsal["converts"].as_array().unwrap());
+    assert_eq!(late["aside"], serde_json::json!([dead]), "{late}");
+    assert!(!in_progress(fleet.manager()) && Marks::of(fleet.manager()) == before, "nothing was begun");
     fleet.manager().docker(&["swarm", "ca", "--rotate", "--detach"]).ok();
     // Within two seconds of the end of its connection it is known who is missing and why.
     wait::until("the status names the dead engine as lost", Duration::from_secs(2), || {
         let rotation = ca_status(fleet.manager())["rotation"].take();
-        let said = reason(&rotation, &dead);
+        let said = reason(&rotation["blocking"], &dead);
         if said == "lost" { Ok(()) } else { Err(format!("{said:?} {rotation}")) }
     });
-    waits_for(fleet.manager(), "renew", &[&dead]);
+    let real = waits_for(fleet.manager(), "renew", &[&dead]);
+    let mut converts: Vec<_> = soon.iter().map(|node| node["node"].as_str().unwrap()).collect();
+    converts.sort_unstable();
+    let mut others = vec![fleet.engine_id(0).to_owned(), fleet.our_id(0).to_owned(), node_id(fleet.manager())];
+    others.sort_unstable();
+    assert_eq!(converts, others, "as rehearsed");
+    assert_eq!(real["done"], converts.len());
 
     let (manager, net) = (fleet.manager(), &fleet.cluster.net);
     let during = swarm(manager);
