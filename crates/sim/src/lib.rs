@@ -27,4 +27,5 @@ pub mod world;
 
 pub use fleet::Fleet;
 pub use large::Large;
-pub use run::{Config, Failed, Summary, run};
+pub use manager::Mischief;
+pub use run::{Config, Failed, Summary, quiet, run};

@@ -376,6 +376,11 @@ impl Machine {
         }
     }
 
+    /// Whether this is the number of its session of now.
+    pub fn is_session(&self, number: u64) -> bool {
+        self.session.is_some_and(|(session, _)| session == number)
+    }
+
     /// Whether the root that it holds is this one.
     pub fn trusts(&self, digest: &Digest) -> bool {
         self.disk.trust.as_ref().is_some_and(|trust| trust.digest() == *digest)

@@ -48,6 +48,8 @@ pub struct Summary {
     pub events: u64,
     /// Signatures in the issuance log.
     pub issued: u64,
+    /// The issuance log's tree: the same only if every certificate is, to the byte.
+    pub log: cluster::log::LogHead,
     /// Nodes at the end.
     pub nodes: usize,
     /// Machines removed on the way.
@@ -148,6 +150,7 @@ pub(crate) fn summary(world: &World) -> Summary {
         trace: world.trace,
         events: world.events,
         issued: state.log_size(),
+        log: state.log.clone(),
         nodes: state.finished().count(),
         removed: world.removed.len(),
         rotations: world.watch.ended,
@@ -168,6 +171,30 @@ pub(crate) fn result(world: &World) -> Result<(), Failed> {
 fn add(world: &mut World) -> usize {
     let offset = world.chance.below(240_001) as i64 - 120_000;
     world.add(offset)
+}
+
+/// A cluster whose nodes are well, and one rotation of its root in fair weather: the shortest way to what a broken rule does.
+///
+/// # Errors
+/// What was broken.
+pub fn quiet(config: &Config) -> Result<Summary, Failed> {
+    let mut world = World::new(config.seed).map_err(|what| Failed { what, lines: Vec::new() })?;
+    world.manager.mischief = config.mischief;
+    for _ in 0..config.nodes {
+        let index = add(&mut world);
+        world.boot(index);
+    }
+    world.run_for(MINUTE);
+    let last = world.machines.len() - 1;
+    world.crash(last);
+    // One is put aside, and comes back by itself.
+    let policy = Policy::Deadline(world.manager_clock().saturating_add(MINUTE));
+    world.rotate(Ask::Fresh, policy);
+    world.run_for(5 * MINUTE);
+    result(&world)?;
+    world.boot(last);
+    converge(&mut world, 2 * MINUTE)?;
+    Ok(summary(&world))
 }
 
 /// One thing goes wrong, or an operator does something.

@@ -37,6 +37,8 @@ pub struct Watch {
     /// Pairs that were found to verify each other: the first the second.
     found: BTreeSet<([usize; 2], [u64; 2])>,
     versions: Vec<u64>,
+    /// Machines that a rotation left behind, until they verify the members and are verified by them.
+    late: BTreeSet<usize>,
     /// Turns through the members of a large cluster.
     turn: usize,
     /// Rotations that ended.
@@ -89,7 +91,7 @@ impl Watch {
             return Ok(());
         }
         for &index in &changed {
-            self.judge(index, machines, &state, clock)?;
+            self.judge(index, manager, machines, &state, now, clock)?;
         }
         self.pairs(&changed, manager, machines, &state, now, clock)
     }
@@ -128,6 +130,7 @@ impl Watch {
                 (false, None) => false,
             })
         };
+        self.late.extend(machines.iter().filter(|machine| late(machine)).map(|machine| machine.index));
         let gone: Vec<_> = machines.iter().filter(|machine| self.is_member(machine.index) && late(machine)).collect();
         for machine in gone {
             if rotation.policy == Policy::WaitForAll && rotation.aside.is_empty() {
@@ -140,7 +143,15 @@ impl Watch {
     }
 
     /// Whether a machine is a member.
-    fn judge(&mut self, index: usize, machines: &[Machine], state: &State, clock: Time) -> Result<(), String> {
+    fn judge(
+        &mut self,
+        index: usize,
+        manager: &Manager,
+        machines: &[Machine],
+        state: &State,
+        now: Time,
+        clock: Time,
+    ) -> Result<(), String> {
         let Some(machine) = machines.get(index) else { return Ok(()) };
         let was = self.is_member(index);
         let Some((identity, leaf)) = identity_of(machine, state, clock) else {
@@ -158,12 +169,25 @@ impl Watch {
             return Err(format!("a member stays one: machine {index} is {standing:?}"));
         }
         let fits = || fits(&state.roots, BlobDigest::of(identity.trust.raw()));
-        if node.is_some() && admitted && !aside && (was || fits()) {
+        if node.is_some() && admitted && !aside && (was || (fits() && self.is_back(index, manager, machines, now))) {
+            self.late.remove(&index);
             self.members.insert(index, machine.version);
         } else {
             self.members.remove(&index);
         }
         Ok(())
+    }
+
+    /// Whether a machine that was left behind, if it was, verifies the members and is verified by them.
+    fn is_back(&mut self, index: usize, manager: &Manager, machines: &[Machine], now: Time) -> bool {
+        if !self.late.contains(&index) {
+            return true;
+        }
+        let others: Vec<usize> = self.members.keys().copied().take(SMALL).collect();
+        others.into_iter().filter(|other| *other != index).all(|other| {
+            self.verifies(index, other, manager, machines, now).is_ok()
+                && self.verifies(other, index, manager, machines, now).is_ok()
+        })
     }
 
     /// Every pair with one of these in it; in a large cluster some of them.

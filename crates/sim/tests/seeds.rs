@@ -1,7 +1,10 @@
 //! Seeds that every run of the tests simulates.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
-use swarmpki_sim::{Config, Fleet, fleet, run};
+use std::time::Duration;
+
+use swarmpki_sim::large::{self, Costs};
+use swarmpki_sim::{Config, Fleet, Large, Mischief, fleet, quiet, run};
 
 const SEEDS: u64 = 50;
 
@@ -30,6 +33,7 @@ fn seeds_converge() {
 fn the_same_seed_is_the_same_run() {
     let config = Config { seed: 0x5eed, nodes: 3, steps: 60, ..Config::default() };
     let first = run(&config).unwrap();
+    assert!(first.rotations > 0);
     assert_eq!(first, run(&config).unwrap());
     assert_ne!(first.trace, run(&Config { seed: 0x5eee, ..config }).unwrap().trace);
 }
@@ -43,5 +47,57 @@ fn a_fleet_converges() {
             let rerun = format!("rerun: cargo run -p swarmpki-sim -- --fleet 150 --asleep 20 --seed {seed:#x}");
             panic!("{}\n{}\n{rerun}", failed.lines.join("\n"), failed.what);
         }
+    }
+}
+
+/// Nothing goes wrong but the rotations: then nothing fails either, no call and no session.
+#[test]
+fn a_fleet_rotates_without_a_failure() {
+    let config = Fleet {
+        nodes: 200,
+        asleep: 0,
+        restarts: Vec::new(),
+        skew_max: Duration::ZERO,
+        lost: 0,
+        lasts: Duration::from_secs(15 * 60),
+        quiet: Duration::from_secs(60),
+        ..Fleet::default()
+    };
+    assert!(config.is_calm());
+    match fleet::run(&config) {
+        Ok(summary) => assert_eq!((summary.rotations, summary.aside), (2, 0)),
+        Err(failed) => panic!("{}\n{}", failed.lines.join("\n"), failed.what),
+    }
+}
+
+/// Rules broken on purpose are noticed, and the same story without the mischief is well.
+#[test]
+fn broken_rules_are_noticed() {
+    let story = |mischief| quiet(&Config { seed: 0xb0b, nodes: 4, mischief, ..Config::default() });
+    let check = |mischief, says: &str| match story(Some(mischief)) {
+        Ok(_) => panic!("{mischief:?} is not noticed"),
+        Err(failed) => assert!(failed.what.contains(says), "{mischief:?}: {}", failed.what),
+    };
+    if let Err(failed) = story(None) {
+        panic!("{}\n{}", failed.lines.join("\n"), failed.what);
+    }
+    check(Mischief::RootBeforeRenewal, "any two members verify each other");
+    check(Mischief::NoLadder, "a rotation does not end");
+    check(Mischief::OwnRootOnly, "comes back by itself");
+}
+
+/// The model of a rotation of very many nodes, with fewer.
+#[test]
+fn a_large_rotation_ends_in_time() {
+    let figures = large::run(&Large { seed: 1, nodes: 3000, cores: 8, costs: Costs::default() }).unwrap();
+    assert!(figures.finished < Duration::from_secs(15), "{figures:?}");
+    assert!(figures.load < 1000, "{figures:?}");
+}
+
+/// Seeds that found bugs once: a manager whose chain had grown too long to be taken, after rotation upon rotation (0x28, 0x2b).
+#[test]
+fn past_seeds_of_rotations() {
+    for seed in [0x28, 0x2b] {
+        check(&Config { seed, ..Config::default() });
     }
 }
