@@ -61,7 +61,7 @@ pub(super) fn report(ended: &Ended, context: &mut Context) -> Result<(), Failure
     }
     if !aside.is_empty() {
         let how = if emergency {
-            "left behind, to join again by token (there: swarmpki leave, then join)"
+            "left behind, to join again by token (there: swarmpki leave, then join; here: swarmpki node rm)"
         } else {
             "put aside, to come back by itself"
         };

@@ -84,7 +84,9 @@ pub(super) fn progress(rotation: &RotationReport) -> String {
     };
     let phases = 2 + usize::from(rotation.by_bundle);
     let mut text = format!("phase {place} of {phases}, {what}: {}/{} nodes", rotation.done, rotation.required);
-    if let Some(rate) = rotation.rate.filter(|_| rotation.done < rotation.required) {
+    // Once only those are missing who do not come by themselves, it says nothing any more.
+    let comes = rotation.blocking.is_empty() || rotation.blocking.iter().any(|node| node.remedy.is_none());
+    if let Some(rate) = rotation.rate.filter(|_| comes && rotation.done < rotation.required) {
         text.push_str(&format!(", {rate:.1} nodes/s"));
     }
     if let Some(left) = rotation.left_ms.filter(|_| rotation.done < rotation.required) {
