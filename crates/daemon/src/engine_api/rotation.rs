@@ -369,7 +369,7 @@ fn node(blocking: &Blocking) -> NodeReport {
         hostname: blocking.hostname.clone(),
         reason: blocking.reason.word().to_owned(),
         text: blocking.reason.text(),
-        remedy: blocking.reason.remedy().map(|remedy| remedy.replace("NODE", blocking.node.as_str())),
+        remedy: blocking.remedy.clone(),
         since: blocking.since.map(text),
         last_error: blocking.last_error.clone(),
         returns: blocking.returns,

@@ -12,6 +12,9 @@ use pki::time::Time;
 use super::{Pacer, says_it_trusts, shown_digest};
 use crate::sessions::Sessions;
 
+/// How long a connection may be gone before that is said: an engine opens another within a moment of each step.
+pub const LOST_AFTER: Duration = Duration::from_secs(1);
+
 /// A clock that is off by more cannot use a leaf that was just made (pki.md 18).
 pub const CLOCK_OFF_MAX: Duration = pki::issue::LEAF_BACKDATE;
 
@@ -100,6 +103,8 @@ pub struct Blocking {
     pub hostname: String,
     /// Why.
     pub reason: Reason,
+    /// What to do about it; nothing, if it goes on by itself.
+    pub remedy: Option<String>,
     /// Since when, if that is known.
     pub since: Option<Time>,
     /// What was last said to it when it asked for a certificate and got none.
@@ -177,14 +182,18 @@ impl Reason {
         }
     }
 
-    /// What to do about it; nothing, if it goes on by itself.
-    pub fn remedy(&self) -> Option<&'static str> {
+    /// What to do about it; nothing, if it goes on by itself. `NODE` stands for the node's id; `waits`: whether the rotation
+    /// waits for it without end.
+    pub fn remedy(&self, waits: bool) -> Option<&'static str> {
         match self {
             Self::Queued | Self::Told { .. } | Self::Returning => None,
             Self::Refusing { .. } => Some("look into its log; restart it, or remove it: swarmpki node rm --force NODE"),
-            Self::Lost | Self::Down | Self::Unknown => Some(
+            Self::Lost | Self::Down | Self::Unknown if waits => Some(
                 "bring it back, or remove it: swarmpki node rm --force NODE; a rotation with --deadline goes on without it",
             ),
+            Self::Lost | Self::Down | Self::Unknown => {
+                Some("bring it back, or remove it: swarmpki node rm --force NODE")
+            }
             Self::NeverRegistered => Some("start it, or remove it: swarmpki node rm --force NODE"),
             Self::ClockOff { .. } => Some("set its clock; it then goes on by itself"),
         }
@@ -222,18 +231,25 @@ pub(crate) fn view(root: &std::sync::Arc<Root>) -> RootView {
 
 fn rotation_view(state: &State, rotation: &Rotation, seen: &Seen<'_>, now: Time) -> RotationView {
     let progress = state.progress().unwrap_or_default();
-    let named = |node: &std::sync::Arc<Node>| Blocking {
-        node: node.id.clone(),
-        hostname: node.report.as_ref().map(|report| report.hostname.clone()).unwrap_or_default(),
-        reason: reason(rotation, node, seen),
-        since: seen
-            .pacer
-            .tries(&node.id)
-            .map(|tries| tries.since)
-            .or_else(|| (seen.stream_lost)(&node.id))
-            .or(node.last_seen),
-        last_error: (seen.last_error)(&node.id),
-        returns: rotation.bundle().is_none(),
+    let named = |node: &std::sync::Arc<Node>| {
+        let reason = reason(rotation, node, seen, now);
+        let tried = || seen.pacer.tries(&node.id).map(|tries| tries.since);
+        let since = match reason {
+            Reason::Lost => (seen.stream_lost)(&node.id),
+            Reason::Down | Reason::NeverRegistered | Reason::Unknown => node.last_seen,
+            Reason::Queued | Reason::ClockOff { .. } => None,
+            Reason::Told { .. } | Reason::Refusing { .. } | Reason::Returning => tried(),
+        };
+        let remedy = reason.remedy(rotation.policy == Policy::WaitForAll);
+        Blocking {
+            node: node.id.clone(),
+            hostname: node.report.as_ref().map(|report| report.hostname.clone()).unwrap_or_default(),
+            remedy: remedy.map(|text| text.replace("NODE", node.id.as_str())),
+            reason,
+            since,
+            last_error: (seen.last_error)(&node.id),
+            returns: rotation.bundle().is_none(),
+        }
     };
     let blocking: Vec<_> = state.finished().filter(|node| rotation.blocks(node)).map(named).collect();
     let aside = state.finished().filter(|node| rotation.aside.contains(&node.id)).map(named).collect();
@@ -263,11 +279,16 @@ fn rotation_view(state: &State, rotation: &Rotation, seen: &Seen<'_>, now: Time)
 }
 
 /// Why a node has not done its part.
-fn reason(rotation: &Rotation, node: &Node, seen: &Seen<'_>) -> Reason {
+fn reason(rotation: &Rotation, node: &Node, seen: &Seen<'_>, now: Time) -> Reason {
     let row = seen.sessions.row(&node.id);
     let tries = seen.pacer.tries(&node.id).map_or(0, |tries| tries.count);
     match row {
-        Some(row) if row.session.is_some() && (seen.stream_lost)(&node.id).is_some() => Reason::Lost,
+        Some(row)
+            if row.session.is_some()
+                && (seen.stream_lost)(&node.id).is_some_and(|lost| now.since(lost) >= LOST_AFTER) =>
+        {
+            Reason::Lost
+        }
         Some(row) if row.session.is_some() => {
             let off =
                 row.clock_offset_ms.filter(|offset| Duration::from_millis(offset.unsigned_abs()) >= CLOCK_OFF_MAX);
