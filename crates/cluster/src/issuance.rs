@@ -14,7 +14,7 @@ use crate::apply::Entry;
 use crate::command::{Premises, Renew};
 use crate::format;
 use crate::log::LogEntry;
-use crate::node::{self, Letter, Node};
+use crate::node::{self, Leaf, Letter, Node};
 use crate::outcome::{Outcome, Rejection};
 use crate::state::State;
 
@@ -119,11 +119,13 @@ impl State {
         let keys: Vec<_> = node.offered.iter().map(|leaf| leaf.spki).collect();
         let now = entry.now;
         let index = entry.index;
+        let bare = self.rotation().map(|rotation| rotation.bare.clone()).unwrap_or_default();
         self.change(id, |node| {
             let leaf = node.offered.remove(place);
-            // What another key issued before, it has given up.
+            // What another key issued before, or what leads nowhere any more, it has given up.
+            let useful = |other: &Leaf| other.issuer == leaf.issuer && !bare.contains(&other.serial);
             let mut before = 0..place;
-            node.offered.retain(|other| before.next().is_none() || other.issuer == leaf.issuer);
+            node.offered.retain(|other| before.next().is_none() || useful(other));
             let done = node.mailbox.iter().position(|letter| letter.leaf.serial == leaf.serial);
             node.mailbox.drain(..done.map_or(0, |last| last + 1));
             // Most nodes have nothing on offer for most of their life.

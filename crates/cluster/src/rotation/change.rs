@@ -245,6 +245,12 @@ impl State {
         let served_changes = handed_over != next.handed_over;
         next.handed_over = handed_over;
         let finished = next.phase == advance.phase;
+        // From when their leaves are no more those of members; on the way back by a ladder they are until the end.
+        let all_along = next.back && next.bundle().is_none();
+        let now = if all_along { finished } else { !finished && next.phase == Phase::Trust };
+        if now {
+            self.let_go_of_others(&next.to().issuer);
+        }
         self.roots = if finished { self.settled(next, entry.now) } else { Roots::Rotating(Arc::new(next)) };
         if served_changes {
             let tokens = Arc::make_mut(&mut self.tokens);
@@ -254,6 +260,15 @@ impl State {
         self.cluster_version = entry.index;
         self.cluster_updated = entry.now;
         Ok(Outcome::Done { version: entry.index })
+    }
+
+    /// Whoever uses another issuer's leaf was let in as a member on connections that stand: they end, and it may only come back.
+    fn let_go_of_others(&mut self, issuer: &IssuerHash) {
+        let other = |node: &&Arc<Node>| node.current.as_ref().is_some_and(|leaf| leaf.issuer != *issuer);
+        let others: Vec<_> = self.finished().filter(other).map(|node| node.id.clone()).collect();
+        for id in others {
+            self.change(&id, |node| node.cut = node.cut.saturating_add(1));
+        }
     }
 
     pub(crate) fn replace_ladder(
