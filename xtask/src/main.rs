@@ -40,11 +40,17 @@ enum Task {
         #[arg(long)]
         check: bool,
     },
-    /// Run one simulated cluster from its seed
+    /// Run simulated clusters from their seeds
+    ///
+    /// `--seed SEED [--seeds HOW-MANY] [--nodes MACHINES] [--steps FAULTS] [--rotations IN-A-THOUSAND]`: small clusters in
+    /// which everything goes wrong; so often a step is the operator's and concerns the root. `--fleet MACHINES [--asleep
+    /// MACHINES] [--restarts HOW-MANY] [--skew SECONDS] [--lost IN-A-THOUSAND] [--rotations HOW-MANY]`: a large one; with
+    /// asleep, restarts, skew and lost at 0 nothing may fail. `--large MACHINES [--cores CORES]`: how long a rotation of so
+    /// many nodes takes one manager. `--lines HOW-MANY`: of what happened before a failure.
     Sim {
-        /// The seed, decimal or hexadecimal (0x5eed)
-        #[arg(long)]
-        seed: String,
+        /// What the simulator is told
+        #[arg(trailing_var_arg = true, allow_hyphen_values = true, required = true)]
+        words: Vec<String>,
     },
     /// Feed every parser with damaged input for a few seconds
     FuzzSmoke,
@@ -64,7 +70,7 @@ fn main() -> ExitCode {
         Task::Arrows => arrows::check(),
         Task::Codegen { check } => codegen::run(check),
         Task::Coverage { check } => coverage::run(check),
-        Task::Sim { seed } => ci::sim(&seed),
+        Task::Sim { words } => ci::sim(&words.iter().map(String::as_str).collect::<Vec<_>>()),
         Task::FuzzSmoke => ci::fuzz_smoke(),
         Task::BenchSmoke => ci::bench_smoke().map(|_| ()),
         Task::Readme => readme::check().map(|_| ()),

@@ -2,6 +2,7 @@
 #![allow(clippy::print_stdout, clippy::print_stderr)]
 
 use std::process::ExitCode;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use swarmpki_sim::fleet::evenly;
@@ -33,7 +34,8 @@ impl Kind {
             Self::Small(config) => run(&Config { seed, ..*config }),
             Self::Fleet(fleet) => fleet::run(&Fleet { seed, ..fleet.clone() }),
             Self::Large(large) => {
-                let figures = large::run(&Large { seed, ..*large }).map_err(|what| Failed { what, lines: Vec::new() })?;
+                let figures =
+                    large::run(&Large { seed, ..*large }).map_err(|what| Failed { what, lines: Vec::new() })?;
                 println!("{} nodes, {} cores: {figures:#?}", large.nodes, large.cores);
                 Ok(Summary::default())
             }
@@ -47,50 +49,84 @@ fn main() -> ExitCode {
         eprintln!("{USAGE}");
         return ExitCode::from(2);
     };
-    for seed in (0..seeds).map(|n| first.wrapping_add(n)) {
-        let began = Instant::now();
-        match kind.run(seed) {
-            Ok(summary) => println!(
-                "seed {seed:#x}: {} events, {} signatures, {} nodes, {} removed, {} rotations (the last in {:.1} s, {} aside), {} min in {:.1} s; trace {:016x}",
-                summary.events,
-                summary.issued,
-                summary.nodes,
-                summary.removed,
-                summary.rotations,
-                summary.rotation.as_secs_f64(),
-                summary.aside,
-                summary.lasted.as_secs() / 60,
-                began.elapsed().as_secs_f64(),
-                summary.trace
-            ),
-            Err(failed) => {
-                let first = failed.lines.len().saturating_sub(shown(&words));
-                for line in failed.lines.iter().skip(first) {
-                    eprintln!("{line}");
+    let next = AtomicU64::new(0);
+    let failed = AtomicBool::new(false);
+    let threads = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
+    let threads = u64::try_from(threads).unwrap_or(1).min(seeds);
+    std::thread::scope(|scope| {
+        for _ in 0..threads {
+            scope.spawn(|| {
+                while !failed.load(Ordering::Relaxed) {
+                    let nth = next.fetch_add(1, Ordering::Relaxed);
+                    if nth >= seeds {
+                        break;
+                    }
+                    let well = one(&kind, first.wrapping_add(nth), seeds <= SHOWN_MAX, &words);
+                    failed.fetch_or(!well, Ordering::Relaxed);
                 }
-                eprintln!("{}", failed.what);
-                eprintln!("rerun: {}", rerun(&words, seed));
-                return ExitCode::FAILURE;
-            }
+            });
         }
+    });
+    if failed.into_inner() {
+        return ExitCode::FAILURE;
+    }
+    if seeds > SHOWN_MAX {
+        println!("{seeds} seeds from {first:#x}");
     }
     ExitCode::SUCCESS
 }
 
+/// Of more seeds than this only failures are printed.
+const SHOWN_MAX: u64 = 20;
+
+/// Runs one seed; whether it was well.
+fn one(kind: &Kind, seed: u64, shown: bool, words: &[String]) -> bool {
+    let began = Instant::now();
+    let failed = match kind.run(seed) {
+        Ok(summary) => {
+            if shown {
+                show(seed, &summary, began.elapsed());
+            }
+            return true;
+        }
+        Err(failed) => failed,
+    };
+    let first = failed.lines.len().saturating_sub(lines_shown(words));
+    let mut text: String = failed.lines.iter().skip(first).map(|line| format!("{line}\n")).collect();
+    text.push_str(&format!("{}\nrerun: {}", failed.what, rerun(words, seed)));
+    eprintln!("{text}");
+    false
+}
+
+fn show(seed: u64, summary: &Summary, took: Duration) {
+    println!(
+        "seed {seed:#x}: {} events, {} signatures, {} nodes, {} removed, {} rotations (the last in {:.1} s, {} aside), {} min in {:.1} s; trace {:016x}",
+        summary.events,
+        summary.issued,
+        summary.nodes,
+        summary.removed,
+        summary.rotations,
+        summary.rotation.as_secs_f64(),
+        summary.aside,
+        summary.lasted.as_secs() / 60,
+        took.as_secs_f64(),
+        summary.trace
+    );
+}
+
 /// How many lines of what happened before a failure are printed.
-fn shown(words: &[String]) -> usize {
+fn lines_shown(words: &[String]) -> usize {
     let given = words.windows(2).find_map(|pair| (pair[0] == "--lines").then(|| number(&pair[1])));
     given.flatten().and_then(|lines| usize::try_from(lines).ok()).unwrap_or(60)
 }
 
 /// The command that runs this seed alone, in the same way.
 fn rerun(words: &[String], seed: u64) -> String {
-    let pairs = words.chunks(2).filter(|pair| !matches!(pair, [word, _] if matches!(word.as_str(), "--seed" | "--seeds" | "--lines")));
+    let pairs = words
+        .chunks(2)
+        .filter(|pair| !matches!(pair, [word, _] if matches!(word.as_str(), "--seed" | "--seeds" | "--lines")));
     let others: String = pairs.flatten().map(|word| format!(" {word}")).collect();
-    if others.is_empty() {
-        return format!("cargo xtask sim --seed {seed:#x}");
-    }
-    format!("cargo run -p swarmpki-sim -- --seed {seed:#x}{others}")
+    format!("cargo xtask sim --seed {seed:#x}{others}")
 }
 
 fn arguments(words: &[String]) -> Option<(Kind, u64, u64)> {
@@ -151,8 +187,8 @@ mod tests {
         let check = |given: &str, expected: &str| assert_eq!(rerun(&words(given), 0x5eed), expected);
         check("", "cargo xtask sim --seed 0x5eed");
         check("--seed 1 --seeds 100", "cargo xtask sim --seed 0x5eed");
-        check("--seeds 9 --nodes 3", "cargo run -p swarmpki-sim -- --seed 0x5eed --nodes 3");
-        check("--fleet 100 --seed 7 --lost 5", "cargo run -p swarmpki-sim -- --seed 0x5eed --fleet 100 --lost 5");
+        check("--seeds 9 --nodes 3", "cargo xtask sim --seed 0x5eed --nodes 3");
+        check("--fleet 100 --seed 7 --lost 5", "cargo xtask sim --seed 0x5eed --fleet 100 --lost 5");
         assert!(arguments(&words("--fleet")).is_none(), "a word without its value");
         assert!(arguments(&words("--flat 1")).is_none(), "an unknown word");
     }

@@ -14,8 +14,8 @@ use pki::key::Signer as _;
 use pki::secret::{SecretBytes, SecretString};
 use pki::time::Time;
 use rcgen::{
-    BasicConstraints, CertificateParams, DistinguishedName, DnType, IsCa, KeyUsagePurpose, PublicKeyData,
-    SerialNumber, SigningKey,
+    BasicConstraints, CertificateParams, DistinguishedName, DnType, IsCa, KeyUsagePurpose, PublicKeyData, SerialNumber,
+    SigningKey,
 };
 
 use crate::chance::Chance;
@@ -189,7 +189,8 @@ fn given(kind: Kind, chance: &mut Chance) -> Result<Arc<Root>, String> {
     params.not_before = rcgen::date_time_ymd(2026, 1, 1);
     params.not_after = rcgen::date_time_ymd(2046, 1, 1);
     params.key_usages = vec![KeyUsagePurpose::KeyCertSign, KeyUsagePurpose::CrlSign];
-    let below = if kind == Kind::NothingBelow { BasicConstraints::Constrained(0) } else { BasicConstraints::Unconstrained };
+    let below =
+        if kind == Kind::NothingBelow { BasicConstraints::Constrained(0) } else { BasicConstraints::Unconstrained };
     params.is_ca = IsCa::Ca(below);
     let certificate = params.self_signed(&Rcgen(&key)).map_err(|error| error.to_string())?;
     let certificate = Certificate::from_der(certificate.der().to_vec()).map_err(|error| error.to_string())?;

@@ -247,13 +247,13 @@ impl Watch {
         }
         let (Some(own), Some(peer)) = (&judge.live, &judged.live) else { return Ok(()) };
         let Some((leaf, ladder)) = peer.chain.split_first() else { return Ok(()) };
-        if leaf.not_after() <= now {
+        if leaf.not_after() <= now || (other == FIRST && is_replaced(judged, &manager.state(), now)) {
             return Ok(());
         }
         self.looked += 1;
         manager.known.reaches(leaf, ladder, own.trust.certificates(), now, Usage::Server).map_err(|error| {
             let [holds, shows] = [own.trust.digest(), pki::digest::Digest::of(leaf.issuer_id().spki.as_slice())];
-            format!("any two members verify each other: machine {one} (root {holds}) does not verify machine {other} (issuer {shows}, {} steps): {error}", ladder.len())
+            format!("any two members verify each other: machine {one} (root {holds}) does not verify machine {other} (issuer {shows}, {} steps), {}: {error}", ladder.len(), story(&manager.state(), judge))
         })?;
         if self.found.len() > 100_000 {
             self.found.clear();
@@ -261,6 +261,40 @@ impl Watch {
         self.found.insert(pair);
         Ok(())
     }
+}
+
+/// Whether a machine still serves with a leaf while its next one was seen in use. A manager's is, by the call for the unlock key,
+/// before it is installed: for that moment, or until it can write again, a rotation counts it too early.
+fn is_replaced(machine: &Machine, state: &State, now: Time) -> bool {
+    let leaf = identity_of(machine, state, now).map(|(_, leaf)| leaf);
+    leaf.is_some_and(|leaf| {
+        let current = state.node(&leaf.node).and_then(|node| node.current.as_ref());
+        current.is_some_and(|current| current.serial != leaf.serial)
+    })
+}
+
+/// How the roots stand, and what one machine's record says.
+fn story(state: &State, machine: &Machine) -> String {
+    let roots = match &state.roots {
+        Roots::None => "no root".to_owned(),
+        Roots::Stable { stragglers, .. } => format!("stable, {} left behind", stragglers.len()),
+        Roots::Rotating(rotation) => {
+            format!("{}, back {}, {} in the ladder", rotation.phase.word(), rotation.back, rotation.ladder().len())
+        }
+    };
+    let node = machine.id().and_then(|id| state.node(&id).cloned());
+    let need = node.as_ref().map(|node| (cluster::rotation::need(&state.roots, node), node.down));
+    let ladder = machine.live.as_ref().map_or(0, |identity| identity.chain.len().saturating_sub(1));
+    let held = machine.live.as_ref().map(|identity| BlobDigest::of(identity.trust.raw()));
+    let held = held.map(|held| match state.rotation() {
+        Some(rotation) if rotation.old.trust == held => "the old root",
+        Some(rotation) if rotation.new.trust == held => "the new root",
+        Some(rotation) if rotation.passed.iter().any(|root| root.trust == held) => "a root given up",
+        Some(rotation) if rotation.stragglers.iter().any(|root| root.trust == held) => "a root left behind",
+        Some(_) | None => "something else",
+    });
+    let parts = machine.live.as_ref().map_or(0, |identity| identity.trust.certificates().len());
+    format!("{roots}; it holds {held:?} in {parts}, needs {need:?}, {ladder} steps with its leaf")
 }
 
 fn same_roots(one: &Roots, other: &Roots) -> bool {

@@ -320,7 +320,8 @@ impl World {
         };
         self.note(FIRST, if change.is_some() { "rotate" } else { "rotate, refused" }, || format!("{ask:?} {policy:?}"));
         let Some(change) = change else { return false };
-        let bundle = |change: &RootsChange| matches!(change, RootsChange::Start(start) if matches!(start.way, Way::Bundle(_)));
+        let bundle =
+            |change: &RootsChange| matches!(change, RootsChange::Start(start) if matches!(start.way, Way::Bundle(_)));
         self.without_ladder += usize::from(bundle(&change));
         let emergency = matches!(policy, Policy::Emergency { .. });
         let mut secret = || emergency.then(|| SecretBox(Arc::new(JoinSecret::from_bytes(self.chance.bytes()))));
@@ -395,7 +396,8 @@ impl World {
         let detail = detail();
         // What a machine tries again and again is said once.
         let kept = self.said.entry((machine, word.to_owned())).or_default();
-        if *kept == detail && matches!(word, "session" | "session ended" | "session dialed" | "join failed" | "trouble") {
+        if *kept == detail && matches!(word, "session" | "session ended" | "session dialed" | "join failed" | "trouble")
+        {
             return;
         }
         kept.clone_from(&detail);
