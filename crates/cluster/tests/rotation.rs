@@ -120,7 +120,7 @@ fn o3_put_aside_at_the_deadline_and_back_by_itself() {
 
     // Its leaf is of a retired root: a session, a renewal, and then it is a member again.
     world.members[2].up = true;
-    assert_eq!(world.standing(2), Some(Standing::Quarantined { cut: 0, reason: Quarantine::RetiredIssuer }));
+    assert_eq!(world.standing(2), Some(Standing::Quarantined { cut: 1, reason: Quarantine::RetiredIssuer }));
     assert!(world.connect(2) && !world.members[2].settled);
     assert!(world.convert(2) && world.take(2) && world.connect(2));
     assert!(world.is_hitless() && world.is_live(2) && world.need(2).is_none());
