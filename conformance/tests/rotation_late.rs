@@ -290,6 +290,7 @@ fn an_emergency_rotation_leaves_those_behind_who_are_away_and_they_come_back_by_
     judge(&fleet.ours[0].certificates(), &after.root);
     assert_eq!(ca_status(fleet.manager())["stragglers"], serde_json::json!([]), "the old root opens nothing");
 
+    // An engine that finds no manager which it can verify answers nothing for the first 20 s.
     fleet.engines[1].restart();
     let engine = &fleet.engines[1];
     wait::throughout("it stays outside", Duration::from_secs(3), || match state(fleet.manager(), &lost).as_str() {

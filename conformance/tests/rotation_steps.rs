@@ -589,3 +589,24 @@ async fn c293_p287_p289_p296_nobody_is_told_twice_who_does_it_and_nobody_who_has
     }
     rotated(&cluster.manager, &before);
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn who_is_put_aside_in_session_is_a_member_no_more() {
+    require_or_skip!("swarmpki");
+    let cluster = Cluster::start();
+    let manager = &cluster.manager;
+    let mut deaf = Puppet::join(&cluster).await;
+    let told = deaf.session().await.unwrap();
+    let before = Marks::of(manager);
+    let answer =
+        manager.api("POST", "/swarmpki/v1/ca/rotate", Some(r#"{"policy":{"kind":"deadline","after_ms":500}}"#));
+    assert_eq!(answer.status, 200, "{answer:?}");
+    let after = rotated(manager, &before);
+    // It lives and hears, and does nothing of what it is told. With its old leaf it may only come back.
+    let refused = told.caller.refusal("/docker.swarmkit.v1.LogBroker/PublishLogs").await;
+    let code = refused.as_ref().map(tonic::Status::code);
+    assert_eq!(code, Some(tonic::Code::PermissionDenied), "{refused:?}");
+    drop(told);
+    let back = |puppet: &Puppet, told: &Told| !told.is_ordered() && puppet.trust == after.root;
+    drop(tokio::time::timeout(ENDS_WITHIN, deaf.follow(back)).await.expect("it comes back").unwrap());
+}
