@@ -234,6 +234,7 @@ fn refusal(rejection: &Rejection, node: Option<&NodeId>) -> Refusal {
             Refusal::IssuanceRateExceeded { node: node.clone(), retry_after: Duration::from_secs(3600) }
         }
         (Rejection::NoCluster, _) => Refusal::SignerStarting,
+        (Rejection::RotationBusy, _) => Refusal::Busy { retry_after: JOIN_HELD },
         _ => Refusal::TokenRefused,
     }
 }

@@ -218,7 +218,7 @@ pub fn prepare(
         }
         // Nodes may trust the root that this rotation goes to: the new one is certified by that, which is certified already.
         Roots::Rotating(running) => {
-            let held: Vec<_> = running.roots().collect();
+            let held: Vec<_> = running.trusted().collect();
             (held, Some(cross(&to, running.to(), running.ladder(), state, now)?))
         }
     };
