@@ -10,7 +10,10 @@ const SEEDS: u64 = 50;
 
 fn check(config: &Config) {
     if let Err(failed) = run(config) {
-        panic!("{}\n{}\nrerun: cargo xtask sim --seed {:#x}", failed.lines.join("\n"), failed.what, config.seed);
+        let last = failed.lines.len().saturating_sub(60);
+        let Config { seed, nodes, steps, .. } = config;
+        let rerun = format!("rerun: cargo xtask sim --seed {seed:#x} --nodes {nodes} --steps {steps}");
+        panic!("{}\n{}\n{rerun}", failed.lines[last..].join("\n"), failed.what);
     }
 }
 
