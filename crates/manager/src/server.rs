@@ -7,6 +7,7 @@
 //!   go at once: their streams end with the reason, then the connection closes.
 
 mod bounded;
+mod callers;
 mod gathered;
 
 use std::collections::HashMap;
@@ -17,10 +18,8 @@ use std::time::Duration;
 
 use cluster::authorize::{Caller, Origin, Presented, Standing};
 use cluster::node::IssuerHash;
-use cluster::roots::Roots;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
-use pki::certificate::Certificate;
 use pki::identity::NodeId;
 use pki::key::SpkiHash;
 use pki::serial::Serial;
@@ -30,6 +29,7 @@ use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 
 use self::bounded::{Bounded, Place};
+pub(crate) use self::callers::Callers;
 use self::gathered::{Gathered, InWork};
 use crate::service::Router;
 use crate::shared::Shared;
@@ -312,8 +312,14 @@ async fn connection<H: Handle>(
 ) {
     // Small messages both ways: waiting to fill a segment would only delay them.
     let _ = stream.set_nodelay(true);
-    let anchors = further_anchors(&shared);
-    let handshake = shared.identity.accept(stream, shared.now(), &anchors);
+    let anchors = match shared.callers.anchors(&shared.identity, &shared.handle.state()) {
+        Ok(anchors) => anchors,
+        Err(error) => {
+            tracing::error!(%error, "callers cannot be verified");
+            return;
+        }
+    };
+    let handshake = shared.identity.accept_from(stream, shared.now(), anchors);
     let result = tokio::select! {
         result = tokio::time::timeout(HANDSHAKE_LIMIT, Box::pin(handshake)) => result,
         () = handshaking.evicted() => {
@@ -400,21 +406,6 @@ async fn connection<H: Handle>(
     }
     if let Some((node, (id, _))) = registered {
         shared.connections.remove(&node, id);
-    }
-}
-
-/// What callers' chains may end at beside what this manager trusts itself: while a root is being replaced, and for those who
-/// come back late.
-fn further_anchors<H: Handle>(shared: &Shared<H>) -> Vec<Certificate> {
-    let state = shared.handle.state();
-    let own = shared.identity.current();
-    match &state.roots {
-        Roots::Stable { root, stragglers }
-            if stragglers.is_empty() && own.is_some_and(|own| own.trust().raw() == root.bundle) =>
-        {
-            Vec::new()
-        }
-        roots => roots.anchors(),
     }
 }
 

@@ -15,7 +15,7 @@ use crate::alarm::Alarms;
 use crate::chance::Chance;
 use crate::issue::pipeline::{Pipeline, refused};
 use crate::rotate::Pacer;
-use crate::server::{Call, Connections, Peer};
+use crate::server::{Call, Callers, Connections, Peer};
 use crate::sessions::{Effect, Input, Sessions};
 use crate::slots::Slots;
 
@@ -37,6 +37,7 @@ pub(crate) struct Shared<H> {
     pub(crate) slots: Slots,
     pub(crate) connections: Connections,
     pub(crate) alarms: Alarms,
+    pub(crate) callers: Callers,
     sessions: Mutex<Sessions>,
     pacer: Mutex<Pacer>,
     /// Nodes that opened a session since the leader's loop last looked.
@@ -62,6 +63,7 @@ impl<H: Handle> Shared<H> {
             slots: Slots::default(),
             connections: Connections::default(),
             alarms: Alarms::default(),
+            callers: Callers::default(),
             sessions: Mutex::new(Sessions::default()),
             pacer: Mutex::new(Pacer::new(cores())),
             arrivals: Mutex::default(),

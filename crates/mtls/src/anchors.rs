@@ -1,5 +1,7 @@
 //! Trust anchors in the form the path builder wants, made once for each published identity.
 
+use std::fmt;
+use std::sync::Arc;
 use std::time::Duration;
 
 use pki::certificate::{Certificate, IssuerId};
@@ -7,7 +9,8 @@ use pki::time::Time;
 use rustls::pki_types::{CertificateDer, TrustAnchor, UnixTime};
 use webpki::{EndEntityCert, KeyUsage};
 
-use crate::fault::ChainFault;
+use crate::current::Current;
+use crate::fault::{AcceptError, ChainFault};
 use crate::handshake::algorithms;
 
 /// Trust anchors. Their own dates play no part here: a bundle's dates are judged when it is loaded.
@@ -30,8 +33,12 @@ impl Anchors {
             let der = CertificateDer::from(certificate.der());
             let anchor =
                 webpki::anchor_from_trusted_cert(&der).map_err(|error| ChainFault::Malformed(error.to_string()))?;
-            self.list.push(anchor.to_owned());
-            self.ids.push(certificate.issuer_id());
+            let (anchor, id) = (anchor.to_owned(), certificate.issuer_id());
+            // Twice the same would be tried twice, each time with a signature verified.
+            if !self.list.iter().zip(&self.ids).any(|(known, by)| *known == anchor && *by == id) {
+                self.list.push(anchor);
+                self.ids.push(id);
+            }
         }
         Ok(())
     }
@@ -55,6 +62,32 @@ impl Anchors {
         }
         let found = self.list.iter().zip(&self.ids).find(|(anchor, _)| *anchor == path.anchor());
         found.map(|(_, id)| id.clone()).ok_or(ChainFault::UnknownAuthority)
+    }
+}
+
+/// What callers' chains may end at: the bundle of an identity and further certificates, made once for many handshakes.
+/// Cheap to clone.
+#[derive(Clone)]
+pub struct CallerAnchors(pub(crate) Arc<Anchors>);
+
+impl CallerAnchors {
+    /// The bundle of `current` and `further`; one that is in both counts once.
+    ///
+    /// # Errors
+    /// [`AcceptError::Anchor`] if one of `further` cannot be an anchor.
+    pub fn of(current: &Current, further: &[Certificate]) -> Result<Self, AcceptError> {
+        if further.is_empty() {
+            return Ok(Self(Arc::clone(&current.anchors)));
+        }
+        let mut all = (*current.anchors).clone();
+        all.extend(further).map_err(|fault| AcceptError::Anchor(fault.to_string()))?;
+        Ok(Self(Arc::new(all)))
+    }
+}
+
+impl fmt::Debug for CallerAnchors {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_tuple("CallerAnchors").field(&self.0.ids.len()).finish()
     }
 }
 

@@ -23,6 +23,7 @@ mod publisher;
 mod verified_peer;
 mod verifier;
 
+pub use anchors::CallerAnchors;
 pub use client_stream::{ClientStream, LastError};
 pub use current::{Current, Identity};
 pub use fault::{AcceptError, ChainFault, ConnectError, PeerAlert};

@@ -13,7 +13,7 @@ use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::sync::watch;
 use tokio_rustls::{TlsAcceptor, TlsConnector};
 
-use crate::anchors::Anchors;
+use crate::anchors::{Anchors, CallerAnchors};
 use crate::client_stream::ClientStream;
 use crate::current::{Current, Presented};
 use crate::fault::{AcceptError, ConnectError};
@@ -122,22 +122,20 @@ impl Live {
         IO: AsyncRead + AsyncWrite + Unpin,
     {
         let current = self.current().ok_or(AcceptError::NoIdentity)?;
-        let anchors = with_extra(&current.anchors, extra_anchors)?;
-        let verifier = Arc::new(NodeVerifier { anchors, at, finding: Finding::new() });
-        let presented = Arc::new(Presented(current));
-        let config = server_config(verifier.clone(), presented, vec![ALPN_H2.to_vec()]).map_err(AcceptError::Tls)?;
-        let limit = |connection: &mut ServerConnection| {
-            connection.set_buffer_limit(Some(WRITE_BUFFER_BYTES_MAX));
-        };
-        let accepted = TlsAcceptor::from(Arc::new(config)).accept_with(io, limit).await;
-        let stream = match (accepted, verifier.finding.get()) {
-            (Ok(stream), _) => stream,
-            (Err(_), Some(Err(fault))) => return Err(AcceptError::Peer(fault.clone())),
-            (Err(error), _) => return Err(AcceptError::from_io(error)),
-        };
-        let peer = verifier.finding.get().and_then(|found| found.as_ref().ok()).cloned();
-        let sni = stream.get_ref().1.server_name().map(str::to_owned);
-        Ok(Accepted { stream, peer, sni })
+        let anchors = CallerAnchors::of(&current, extra_anchors)?;
+        accept(current, io, at, anchors).await
+    }
+
+    /// The same with anchors made before, which are all that callers' chains may end at.
+    ///
+    /// # Errors
+    /// [`AcceptError`].
+    pub async fn accept_from<IO>(&self, io: IO, at: Time, anchors: CallerAnchors) -> Result<Accepted<IO>, AcceptError>
+    where
+        IO: AsyncRead + AsyncWrite + Unpin,
+    {
+        let current = self.current().ok_or(AcceptError::NoIdentity)?;
+        accept(current, io, at, anchors).await
     }
 
     /// Does the client's side of a handshake with a manager of our own cluster at the time `at`.
@@ -158,6 +156,32 @@ impl Live {
         };
         dial(io, target, at, expect.identify.then_some(current)).await
     }
+}
+
+async fn accept<IO>(
+    current: Arc<Current>,
+    io: IO,
+    at: Time,
+    anchors: CallerAnchors,
+) -> Result<Accepted<IO>, AcceptError>
+where
+    IO: AsyncRead + AsyncWrite + Unpin,
+{
+    let verifier = Arc::new(NodeVerifier { anchors: anchors.0, at, finding: Finding::new() });
+    let presented = Arc::new(Presented(current));
+    let config = server_config(verifier.clone(), presented, vec![ALPN_H2.to_vec()]).map_err(AcceptError::Tls)?;
+    let limit = |connection: &mut ServerConnection| {
+        connection.set_buffer_limit(Some(WRITE_BUFFER_BYTES_MAX));
+    };
+    let accepted = TlsAcceptor::from(Arc::new(config)).accept_with(io, limit).await;
+    let stream = match (accepted, verifier.finding.get()) {
+        (Ok(stream), _) => stream,
+        (Err(_), Some(Err(fault))) => return Err(AcceptError::Peer(fault.clone())),
+        (Err(error), _) => return Err(AcceptError::from_io(error)),
+    };
+    let peer = verifier.finding.get().and_then(|found| found.as_ref().ok()).cloned();
+    let sni = stream.get_ref().1.server_name().map(str::to_owned);
+    Ok(Accepted { stream, peer, sni })
 }
 
 /// Connects without a certificate of our own to a manager that is certified by `trust`, at the time `at`: for joining.
@@ -246,13 +270,4 @@ where
         connection.set_buffer_limit(Some(WRITE_BUFFER_BYTES_MAX));
     };
     TlsConnector::from(Arc::new(config)).connect_with(ServerName::DnsName(name), io, limit).await
-}
-
-fn with_extra(anchors: &Arc<Anchors>, extra: &[Certificate]) -> Result<Arc<Anchors>, AcceptError> {
-    if extra.is_empty() {
-        return Ok(anchors.clone());
-    }
-    let mut all = (**anchors).clone();
-    all.extend(extra).map_err(|fault| AcceptError::Anchor(fault.to_string()))?;
-    Ok(Arc::new(all))
 }

@@ -13,8 +13,8 @@ use pki::time::Time;
 use rustls::pki_types::ServerName;
 use rustls::{ClientConfig, HandshakeKind, NamedGroup, ProtocolVersion, RootCertStore};
 use swarmpki_mtls::{
-    AcceptError, Accepted, ChainFault, ConnectError, Connected, Expect, Live, ManagerName, PeerAlert, Publisher,
-    Rejected, connect_pinned, connect_unverified,
+    AcceptError, Accepted, CallerAnchors, ChainFault, ConnectError, Connected, Expect, Live, ManagerName, PeerAlert,
+    Publisher, Rejected, connect_pinned, connect_unverified,
 };
 use tokio::io::{AsyncReadExt, AsyncWriteExt, DuplexStream, duplex};
 use tokio_rustls::{TlsAcceptor, TlsConnector};
@@ -184,6 +184,17 @@ async fn rotation_step_by_step() {
     let stragglers = [old.certificate.clone()];
     let (served, _called) = tokio::join!(server.accept(near, NOW, &stragglers), client.connect(far, &as_manager, NOW));
     assert_eq!(served.unwrap().peer.unwrap().issuer, old.certificate.issuer_id());
+
+    // The same anchors made once, for two handshakes; who is named twice counts once.
+    let further = [new.certificate.clone(), old.certificate.clone(), old.certificate.clone()];
+    let anchors = CallerAnchors::of(&server.current().unwrap(), &further).unwrap();
+    assert_eq!(format!("{anchors:?}"), "CallerAnchors(2)");
+    for _ in 0..2 {
+        let (near, far) = pipe();
+        let served = server.accept_from(near, NOW, anchors.clone());
+        let (served, _called) = tokio::join!(served, client.connect(far, &as_manager, NOW));
+        assert_eq!(served.unwrap().peer.unwrap().issuer, old.certificate.issuer_id());
+    }
 }
 
 #[tokio::test]
