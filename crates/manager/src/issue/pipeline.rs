@@ -42,6 +42,7 @@ impl<H: Handle> Shared<H> {
         let busy = || Refusal::Busy { retry_after: BUSY_RETRY };
         let _in_work = self.pipeline.in_work.try_acquire().map_err(|_| busy())?;
         let mut state = self.handle.state();
+        let mut began = Some(Instant::now());
         let mut issuing = match Issuing::begin(&state, call.caller(), request, self.now())? {
             Begun::Answered(issued) => return Ok(issued),
             Begun::Admitted(issuing) => issuing,
@@ -49,9 +50,8 @@ impl<H: Handle> Shared<H> {
         loop {
             let signing = self.signing(&state)?;
             let draw = self.draw().map_err(|_| Refusal::SignerStopped)?;
-            let began = Instant::now();
             let command = issuing.sign(&state, &signing, draw, self.now())?;
-            if state.rotation().is_some() {
+            if let Some(began) = began.take().filter(|_| state.rotation().is_some()) {
                 self.pacer().measured(began.elapsed());
             }
             let mut commands = Vec::with_capacity(2);

@@ -1,6 +1,8 @@
 //! Who is told when, while a root is replaced: a machine without sockets, clock or chance.
 //!
 //! - so many nodes are busy at a time as the manager can serve without keeping the others waiting: no fixed batch, no tick;
+//! - turns are given one by one at the pace at which they can be served, so those who were told at once do not all come back at
+//!   once;
 //! - managers come first, since everybody has to verify them;
 //! - what is lost is said again; who does not answer gives its place to others and is named;
 //! - a node that is not in session takes no place.
@@ -25,16 +27,28 @@ pub const REPEAT_AFTER: Duration = Duration::from_secs(5);
 pub const TRIES_MAX: u32 = 5;
 /// How long one that refuses is left alone before it is told again.
 pub const REFUSER_PAUSE: Duration = Duration::from_secs(60);
-/// What one node's step costs a manager, in signatures: two handshakes, a session, two entries.
-const SIGNATURES_A_STEP: f64 = 8.0;
+/// What a renewal costs a manager, in requests verified and signed: two handshakes, a certificate, a session, two entries.
+const SIGNATURES_A_RENEWAL: f64 = 18.0;
+/// What a root taken costs it: a handshake, a session, an entry.
+const SIGNATURES_A_PUSH: f64 = 10.0;
 /// The part of its time that a manager gives to a rotation.
 const SHARE: f64 = 0.5;
-/// How long a renewal takes until it was seen: an engine's own pause and a little.
+/// How long a renewal takes: an engine's own pause and a little.
 const RENEWAL_USUAL: Duration = Duration::from_millis(600);
 /// The same for taking a root.
 const PUSH_USUAL: Duration = Duration::from_millis(60);
+/// Who takes longer counts as if he took so long: queues of our own making must not widen the window without bound.
+const RENEWAL_LONG: Duration = Duration::from_millis(1500);
+/// The same for taking a root.
+const PUSH_LONG: Duration = Duration::from_millis(300);
 /// A signature's time until one was measured.
-const SIGNING_USUAL: Duration = Duration::from_micros(300);
+const SIGNING_USUAL: Duration = Duration::from_micros(150);
+/// Turns that may be given at once after a rest.
+const BURST: f64 = 16.0;
+/// A turn given so much later than it should have been says that this machine has more to do than it can.
+const LATE: Duration = Duration::from_millis(5);
+/// The part of its pace that a manager keeps at least, however much else there is to do.
+const EASE_MIN: f64 = 0.125;
 
 /// A node's turn has come.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -82,6 +96,8 @@ pub struct Pacer {
     /// Nodes whose turn to take a root has come in this phase.
     pushed: BTreeSet<NodeId>,
     pace: Pace,
+    /// When a turn can be given that had to wait for its place in time.
+    spaced: Option<Time>,
 }
 
 /// What the window is computed from.
@@ -93,11 +109,64 @@ struct Pace {
     push: Duration,
     done: u64,
     since: Option<Time>,
+    /// Turns that may be given now, as of a moment.
+    credit: (f64, Time),
+    /// The part of the pace that this machine allows beside what else it does.
+    ease: f64,
 }
 
 impl Default for Pace {
     fn default() -> Self {
-        Self { cores: 1.0, signing: SIGNING_USUAL, renewal: RENEWAL_USUAL, push: PUSH_USUAL, done: 0, since: None }
+        Self {
+            cores: 1.0,
+            signing: SIGNING_USUAL,
+            renewal: RENEWAL_USUAL,
+            push: PUSH_USUAL,
+            done: 0,
+            since: None,
+            credit: (BURST, Time::from_unix_millis(i64::MIN)),
+            ease: 1.0,
+        }
+    }
+}
+
+impl Pace {
+    /// How long a node takes with `need`, as it was seen, and not less than is usual: those who are quick, as managers are, must
+    /// not make the others wait.
+    fn each(&self, need: Need) -> Duration {
+        match need {
+            Need::Renewal => self.renewal.max(RENEWAL_USUAL),
+            Need::Trust => self.push.max(PUSH_USUAL),
+        }
+    }
+
+    /// Nodes that a manager can serve in a second, in the part of its time that it gives to them.
+    fn rate(&self, need: Need) -> f64 {
+        let signatures = match need {
+            Need::Renewal => SIGNATURES_A_RENEWAL,
+            Need::Trust => SIGNATURES_A_PUSH,
+        };
+        self.ease * SHARE * self.cores / (self.signing.as_secs_f64() * signatures).max(1e-6)
+    }
+
+    /// A turn that was to be given at `due` is looked at only now. Whoever waits long for this machine waits as long for each
+    /// of a dozen steps: the pace falls fast, and rises slowly.
+    fn late(&mut self, due: Time, now: Time) {
+        let factor = if now.since(due) > LATE { 0.8 } else { 1.02 };
+        self.ease = (self.ease * factor).clamp(EASE_MIN, 1.0);
+    }
+
+    /// Takes one turn of those that may be given at `now`; else when there will be one.
+    fn take(&mut self, now: Time, rate: f64) -> Result<(), Time> {
+        let (credit, since) = self.credit;
+        let credit = (credit + now.since(since).as_secs_f64() * rate).min(BURST);
+        if credit < 1.0 {
+            self.credit = (credit, now);
+            let wait = Duration::from_secs_f64(((1.0 - credit) / rate).clamp(0.001, 1.0));
+            return Err(now.saturating_add(wait));
+        }
+        self.credit = (credit - 1.0, now);
+        Ok(())
     }
 }
 
@@ -108,10 +177,11 @@ impl Pacer {
         Self { pace: Pace { cores, ..Pace::default() }, ..Self::default() }
     }
 
-    /// A signature was made, and took so long.
+    /// A request was verified and signed, which took so long.
     pub fn measured(&mut self, signing: Duration) {
-        // A moving average over the last dozen.
-        self.pace.signing = (self.pace.signing * 11 + signing) / 12;
+        // The shortest counts: the others were kept waiting by something else. It is forgotten slowly.
+        let usual = self.pace.signing;
+        self.pace.signing = signing.max(Duration::from_micros(1)).min(usual + usual / 64);
     }
 
     /// Looks at what has changed: `news` names the nodes whose record or session did. Says whose turn has come.
@@ -135,7 +205,12 @@ impl Pacer {
 
     /// When [`step`](Self::step) has something to do even if nothing changes.
     pub fn next_deadline(&self) -> Option<Time> {
-        self.again.first().map(|(at, _)| *at)
+        self.again.first().map(|(at, _)| *at).into_iter().chain(self.spaced).min()
+    }
+
+    /// When there will be time for the next turn, if there is somebody whom only time keeps waiting.
+    pub fn next_turn(&self) -> Option<Time> {
+        self.spaced
     }
 
     /// Whether it is a node's turn to be given the root of this phase.
@@ -175,12 +250,7 @@ impl Pacer {
 
     /// Nodes that may be busy at a time with `need`: as many as are served in the time that one of them takes.
     pub fn window(&self, need: Need) -> usize {
-        let each = match need {
-            Need::Renewal => self.pace.renewal,
-            Need::Trust => self.pace.push,
-        };
-        let cost = self.pace.signing.as_secs_f64() * SIGNATURES_A_STEP;
-        let served = SHARE * self.pace.cores * each.as_secs_f64() / cost.max(1e-6);
+        let served = self.pace.rate(need) * self.pace.each(need).as_secs_f64();
         // As of 1.45 casts saturate, and NaN is 0: the bounds hold whatever was measured.
         (served as usize).clamp(WINDOW_MIN, WINDOW_MAX_A_CORE * self.pace.cores as usize)
     }
@@ -220,13 +290,11 @@ impl Pacer {
         self.again.remove(&(told.again, id.clone()));
         self.refusing.remove(id);
         if self.tries.remove(id).is_some_and(|tries| tries.count == 1) {
-            let took = now.since(told.at).max(Duration::from_millis(1));
-            let usual = match told.need {
-                Need::Renewal => &mut self.pace.renewal,
-                Need::Trust => &mut self.pace.push,
+            let (usual, most) = match told.need {
+                Need::Renewal => (&mut self.pace.renewal, RENEWAL_LONG),
+                Need::Trust => (&mut self.pace.push, PUSH_LONG),
             };
-            // The shortest counts, so that queues of our own making do not widen the window; it is forgotten slowly.
-            *usual = took.min(*usual + *usual / 64);
+            *usual = (*usual * 15 + now.since(told.at).min(most)) / 16;
         }
     }
 
@@ -248,6 +316,10 @@ impl Pacer {
     /// that is here has done it, since all have to verify them. Those who refuse take no place.
     fn turns(&mut self, now: Time, state: &State) -> Vec<Turn> {
         let mut turns = Vec::new();
+        if let Some(due) = self.spaced.filter(|due| *due <= now) {
+            self.pace.late(due, now);
+            self.spaced = None;
+        }
         let managers: Vec<_> = self.managers.iter().filter(|id| self.queue.contains(*id)).cloned().collect();
         for id in managers {
             self.queue.remove(&id);
@@ -264,6 +336,14 @@ impl Pacer {
                 continue;
             };
             if busy >= self.window(need) {
+                break;
+            }
+            if self.spaced.is_some() {
+                break;
+            }
+            let rate = self.pace.rate(need);
+            if let Err(at) = self.pace.take(now, rate) {
+                self.spaced = Some(at);
                 break;
             }
             let Some(id) = self.queue.pop_first() else { break };

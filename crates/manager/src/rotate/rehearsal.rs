@@ -135,7 +135,7 @@ impl<'a> Play<'a> {
                 }
                 continue;
             }
-            let next = self.coming.first().map(|(at, _, _)| *at);
+            let next = self.coming.first().map(|(at, _, _)| *at).into_iter().chain(self.pacer.next_turn()).min();
             let end = self.state.rotation().and_then(|rotation| rotation.phase_ends());
             let Some(next) = next.into_iter().chain(end.filter(|end| *end > self.now)).min() else { return };
             if next.since(self.begun) > END {
