@@ -118,6 +118,11 @@ impl Queue {
         (self.inner.entries.load(Ordering::Relaxed), self.inner.commands.load(Ordering::Relaxed))
     }
 
+    /// How much log there is that no snapshot covers.
+    pub(crate) fn progress(&self) -> &Arc<Progress> {
+        &self.inner.progress
+    }
+
     fn lock(&self) -> MutexGuard<'_, Desk> {
         self.inner.desk.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -266,6 +271,7 @@ impl Proposer {
                     return;
                 }
                 () = self.queue.inner.wake.notified() => {}
+                () = self.queue.inner.progress.again() => {}
             }
         }
     }

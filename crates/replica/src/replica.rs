@@ -205,6 +205,13 @@ impl Replica {
         async move { fatal.wait().await }
     }
 
+    /// Waits until no root key that the state of now has let go of is left in the log or the snapshot on disk. It takes a
+    /// few syncs after the entry that let it go; if the replica stops before, it never comes.
+    pub fn forgotten(&self) -> impl Future<Output = ()> + Send + 'static {
+        let progress = self.inner.proposer.queue.progress().clone();
+        async move { progress.forgotten().await }
+    }
+
     /// Counters since it was opened.
     pub fn metrics(&self) -> Metrics {
         let (entries, commands) = self.inner.proposer.queue.counts();

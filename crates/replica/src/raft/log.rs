@@ -5,7 +5,7 @@
 //! - the tail holds everything from some index to the end; what leaves it is on disk;
 //! - raft is told that an entry is flushed only after the sync.
 
-use super::{Entry, LogId, Types, Vote, record};
+use super::{Entry, LogId, Progress, Types, Vote, record};
 use crate::store::{META_KEYS, Store, StoreError};
 use openraft::alias::LogIdOf;
 use openraft::storage::{IOFlushed, LogState, RaftLogStorage};
@@ -26,6 +26,7 @@ const TAIL_BYTES_MAX: usize = 256 * 1024;
 pub(super) struct Log {
     store: Store,
     tail: Arc<Mutex<Tail>>,
+    progress: Arc<Progress>,
 }
 
 #[derive(Default)]
@@ -50,7 +51,7 @@ struct Kept {
 
 impl Log {
     /// Reads where the log begins and ends, and who votes.
-    pub(super) fn open(store: Store) -> Result<Self, StoreError> {
+    pub(super) fn open(store: Store, progress: Arc<Progress>) -> Result<Self, StoreError> {
         let broken = |error: io::Error| StoreError::damaged(store.path(), error.to_string());
         let vote = store.meta(META_KEYS.vote)?.map(|bytes| record::decode_vote(&bytes)).transpose().map_err(broken)?;
         let purged =
@@ -83,12 +84,17 @@ impl Log {
             }
         }
         let tail = Tail { last, purged, vote, sole_voter, ..Tail::default() };
-        Ok(Self { store, tail: Arc::new(Mutex::new(tail)) })
+        Ok(Self { store, tail: Arc::new(Mutex::new(tail)), progress })
     }
 
     /// The node that alone decides, if there is one: then whatever lies in its log is committed.
     pub(super) fn sole_voter(&self) -> Option<u64> {
         self.lock().sole_voter
+    }
+
+    /// The last entry that was purged.
+    pub(super) fn purged(&self) -> Option<u64> {
+        self.lock().purged.map(|id| id.index)
     }
 
     fn lock(&self) -> MutexGuard<'_, Tail> {
@@ -253,7 +259,7 @@ impl RaftLogStorage<Types> for Log {
         Ok(())
     }
 
-    /// Rides with the next sync: a purge that a crash forgets is made again. The issuance projection of what is purged
+    /// Rides with the next sync, but for one that somebody waits for: a purge that a crash forgets is made again. The issuance projection of what is purged
     /// was queued before the snapshot that allowed the purge, so it is on disk first.
     async fn purge(&mut self, upto: LogId) -> io::Result<()> {
         {
@@ -268,6 +274,15 @@ impl RaftLogStorage<Types> for Log {
             tail.last = tail.last.max(Some(upto));
         }
         self.store.purge_through(upto.index, META_KEYS.purged, record::encode_log_id(&upto));
+        if self.progress.forget.wants(upto.index) {
+            let progress = self.progress.clone();
+            self.store.flush(Box::new(move |result| {
+                if result.is_ok() {
+                    progress.forget.gone(upto.index);
+                    tracing::info!(index = upto.index, "root keys that were given up are gone from the store");
+                }
+            }));
+        }
         Ok(())
     }
 }

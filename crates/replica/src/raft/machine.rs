@@ -4,6 +4,7 @@
 //! What was issued goes to the projection's queue before a snapshot that covers it is queued, and raft purges only
 //! behind a snapshot: so the projection is on disk before the entries that it comes from are gone.
 
+use super::forget::{self, Forget};
 use super::record::{self, Description};
 use super::{Entry, LogId, SnapshotMeta, StoredMembership, Types};
 use crate::fatal::{Fatal, FatalFlag};
@@ -26,6 +27,7 @@ pub(crate) struct Progress {
     bytes: AtomicU64,
     snapshot_bytes: AtomicU64,
     asked: AtomicBool,
+    pub(super) forget: Forget,
 }
 
 impl Progress {
@@ -33,8 +35,9 @@ impl Progress {
     /// has outgrown it.
     pub(crate) fn is_due(&self, entries_max: u64, bytes_min: u64) -> bool {
         let bytes_max = bytes_min.max(self.snapshot_bytes.load(Ordering::Relaxed).min(SNAPSHOT_LOG_BYTES_MAX));
-        let due =
-            self.entries.load(Ordering::Relaxed) >= entries_max || self.bytes.load(Ordering::Relaxed) >= bytes_max;
+        let due = self.forget.is_due()
+            || self.entries.load(Ordering::Relaxed) >= entries_max
+            || self.bytes.load(Ordering::Relaxed) >= bytes_max;
         due && !self.asked.load(Ordering::Relaxed)
     }
 
@@ -52,11 +55,22 @@ impl Progress {
         (self.entries.load(Ordering::Relaxed), self.bytes.load(Ordering::Relaxed))
     }
 
-    fn covered(&self, (entries, bytes): (u64, u64), snapshot_bytes: u64) {
+    fn covered(&self, (entries, bytes): (u64, u64), snapshot: &Description) {
         self.entries.fetch_sub(entries, Ordering::Relaxed);
         self.bytes.fetch_sub(bytes, Ordering::Relaxed);
-        self.snapshot_bytes.store(snapshot_bytes, Ordering::Relaxed);
+        self.snapshot_bytes.store(snapshot.bytes, Ordering::Relaxed);
         self.asked.store(false, Ordering::Relaxed);
+        self.forget.covered(snapshot.meta.last_log_id.map_or(0, |id| id.index));
+    }
+
+    /// Returns when a snapshot came too early for what has to go: then another one is due.
+    pub(crate) async fn again(&self) {
+        self.forget.again().await;
+    }
+
+    /// Returns when no root key that the state has let go of is left on the disk.
+    pub(crate) async fn forgotten(&self) {
+        self.forget.done().await;
     }
 }
 
@@ -107,7 +121,7 @@ impl Machine {
             .transpose()
             .map_err(broken)?;
         if let Some(description) = &description {
-            progress.snapshot_bytes.store(description.bytes, Ordering::Relaxed);
+            progress.covered((0, 0), description);
         }
         let next_issued = store.last_issued()?.map_or(0, |seq| seq.saturating_add(1));
         let fatal = store.fatal().clone();
@@ -122,6 +136,11 @@ impl Machine {
             progress,
             snapshot: Arc::new(Mutex::new(description)),
         })
+    }
+
+    /// The last entry that the snapshot on disk covers.
+    pub(super) fn covers(&self) -> Option<u64> {
+        self.described().as_ref().and_then(|description| description.meta.last_log_id).map(|id| id.index)
     }
 
     fn apply_entry(&mut self, entry: &Entry) -> io::Result<Vec<cluster::Outcome>> {
@@ -139,7 +158,11 @@ impl Machine {
                     self.fatal.raise(Fatal::new(what.clone()));
                     io::Error::other(what)
                 })?;
+                let stake = forget::keys_at_stake(&self.state, &batch);
                 let applied = self.state.apply(entry.log_id.index, &batch);
+                if forget::lacks(&self.state, &stake) {
+                    self.progress.forget.add(entry.log_id.index);
+                }
                 outcomes = applied.outcomes;
                 let rows: Vec<_> = applied
                     .issued
@@ -216,7 +239,7 @@ impl RaftStateMachine<Types> for Machine {
         if !image.store.is(&self.store) {
             let description = Description { meta: meta.clone(), ..image.description };
             save(&self.store, &description, bytes).await?;
-            self.progress.covered(self.progress.take(), description.bytes);
+            self.progress.covered(self.progress.take(), &description);
             *self.described() = Some(description);
         }
         self.publish();
@@ -259,7 +282,7 @@ impl RaftSnapshotBuilder<Types> for Builder {
         let (bytes, digest) = tokio::task::spawn_blocking(encode).await.map_err(io::Error::other)?;
         let description = Description { meta: self.meta.clone(), bytes: bytes.len() as u64, sha256: digest };
         save(&self.store, &description, bytes).await?;
-        self.progress.covered(self.covers, description.bytes);
+        self.progress.covered(self.covers, &description);
         *self.snapshot.lock().unwrap_or_else(PoisonError::into_inner) = Some(description.clone());
         Ok(stored(&self.store, description))
     }

@@ -2,6 +2,7 @@
 //!
 //! What is stored is ours ([`record`]); what openraft calls a vote, an entry or a membership is made from it and back.
 
+mod forget;
 mod log;
 mod machine;
 mod network;

@@ -48,8 +48,9 @@ impl Node {
         states: Arc<watch::Sender<Arc<State>>>,
         progress: Arc<Progress>,
     ) -> Result<Self, StartError> {
-        let log = Log::open(store.clone())?;
-        let machine = Machine::open(store, states, progress)?;
+        let log = Log::open(store.clone(), progress.clone())?;
+        let machine = Machine::open(store, states, progress.clone())?;
+        let late = machine.covers().filter(|covered| log.purged().is_none_or(|purged| purged < *covered));
         let sole = found || log.sole_voter() == Some(FIRST_MEMBER);
         let config = Config {
             cluster_name: "swarmpki".into(),
@@ -78,6 +79,11 @@ impl Node {
         if sole {
             raft.trigger().elect(false).await.map_err(|e| stopped(&e))?;
             raft.wait(Some(LEAD_WITHIN)).state(ServerState::Leader, "lead alone").await.map_err(|e| stopped(&e))?;
+        }
+        // A crash came between a snapshot and the purge behind it.
+        if let Some(covered) = late {
+            progress.forget.add(covered);
+            raft.trigger().purge_log(covered).await.map_err(|e| stopped(&e))?;
         }
         Ok(Self { raft })
     }

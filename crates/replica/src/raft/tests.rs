@@ -2,7 +2,7 @@
 //! openraft's storage suite, and the sample of format 1.
 
 use super::log::Log;
-use super::machine::{Machine, Progress};
+use super::machine::Machine;
 use super::*;
 use crate::disk::Local;
 use crate::seal::{DataKey, Scope};
@@ -21,7 +21,8 @@ fn key() -> DataKey {
 
 fn open(store: Store) -> (Log, Machine) {
     let states = Arc::new(watch::Sender::new(Arc::new(State::empty())));
-    (Log::open(store.clone()).unwrap(), Machine::open(store, states, Arc::new(Progress::default())).unwrap())
+    let progress = Arc::new(Progress::default());
+    (Log::open(store.clone(), progress.clone()).unwrap(), Machine::open(store, states, progress).unwrap())
 }
 
 struct Fresh;
@@ -65,7 +66,7 @@ fn sample_dir() -> PathBuf {
 }
 
 async fn write_sample(store: &Store) {
-    let mut log = Log::open(store.clone()).unwrap();
+    let mut log = Log::open(store.clone(), Arc::default()).unwrap();
     log.save_vote(&vote()).await.unwrap();
     log.blocking_append(sample()).await.unwrap();
     store.add_issued(vec![(0, b"the root".to_vec()), (1, b"a leaf".to_vec())]);
@@ -81,7 +82,7 @@ async fn write_sample(store: &Store) {
 fn check_sample(store: &Store) {
     let mut expected = sample();
     expected.remove(0);
-    let log = Log::open(store.clone()).unwrap();
+    let log = Log::open(store.clone(), Arc::default()).unwrap();
     let entries = log.read(..).unwrap();
     assert_eq!(entries.len(), expected.len());
     for (read, written) in entries.iter().zip(&expected) {
@@ -150,7 +151,7 @@ async fn the_tail_forgets_what_is_on_disk_and_reads_stay_whole() {
     let dir = tempfile::tempdir().unwrap();
     let scope = Scope { cluster: "c".into(), epoch: 0 };
     let store = Store::create(&Local, dir.path(), scope, &key()).unwrap().finish().unwrap();
-    let mut log = Log::open(store.clone()).unwrap();
+    let mut log = Log::open(store.clone(), Arc::default()).unwrap();
     let leader_id = LeaderId { term: 1, node_id: 1 };
     let entry = |index: u64, byte: u8| Entry {
         log_id: LogId { leader_id, index },
@@ -174,5 +175,5 @@ async fn the_tail_forgets_what_is_on_disk_and_reads_stay_whole() {
     drop(log);
     store.closed(std::time::Duration::from_secs(5)).await;
     let store = Store::open(&Local, dir.path(), &key()).unwrap().0;
-    assert_eq!(indexes(Log::open(store).unwrap().read(..).unwrap()), (55..60).collect::<Vec<_>>());
+    assert_eq!(indexes(Log::open(store, Arc::default()).unwrap().read(..).unwrap()), (55..60).collect::<Vec<_>>());
 }
