@@ -14,7 +14,7 @@ pub(crate) const TIMED_OUT: u8 = 124;
 pub(crate) const INTERRUPTED: u8 = 130;
 
 /// What a daemon's refusals say, as an engine says it too, and what to do about them. The first that fits.
-const NEXT_STEPS: [(&str, &str); 8] = [
+const NEXT_STEPS: [(&str, &str); 14] = [
     (
         "Use \"docker swarm init\" or",
         "'swarmpki init' starts a swarm here, 'swarmpki join' makes this machine a node of another",
@@ -34,6 +34,21 @@ const NEXT_STEPS: [(&str, &str); 8] = [
         "Error while dialing",
         "look whether the address is right, the manager runs, and its port (2377) is open to this machine",
     ),
+    (
+        "CA certificate expires too soon",
+        "root and signer have to last for another year: openssl x509 -noout -enddate -in FILE",
+    ),
+    ("certificate key mismatch", "--ca-key is the key of --ca-cert, or of --signer-cert if that is given"),
+    ("signing CA cert must also be provided", "--ca-key needs --ca-cert, the certificate of that key"),
+    (
+        "Cannot update to a cert with an identical key",
+        "that key is in use already. To put a signer below this root, rotate to a new root first: 'swarmpki ca rotate', then the same again",
+    ),
+    (
+        "unable to generate a cross-signed certificate",
+        "look whether --ca-cert is a CA certificate (CA:TRUE): openssl x509 -noout -text -in FILE",
+    ),
+    ("an emergency rotation goes on to its end", "'swarmpki ca status --watch' shows how far it is"),
     ("Timeout was reached before node joined", "'swarmpki info' shows how it goes on; 'swarmpki leave' gives it up"),
 ];
 
@@ -53,8 +68,9 @@ impl Failure {
         Self { text: text.into(), hint: None, code: FAILED }
     }
 
-    /// A refusal in a daemon's words, with the next step in ours if these tell one.
+    /// A refusal in a daemon's words, without the code of the call behind it, with the next step in ours if these tell one.
     pub(crate) fn refused(text: &str) -> Self {
+        let text = without_code(text);
         let hint = NEXT_STEPS.iter().find(|(words, _)| text.contains(words)).map(|(_, step)| format!("Hint: {step}"));
         Self { text: format!("Error response from daemon: {text}"), hint, code: FAILED }
     }
@@ -106,6 +122,11 @@ impl Failure {
     }
 }
 
+/// What `rpc error: code = … desc = …` describes: the rest is for programs.
+fn without_code(text: &str) -> &str {
+    text.strip_prefix("rpc error: code = ").and_then(|rest| rest.split_once(" desc = ")).map_or(text, |(_, desc)| desc)
+}
+
 impl fmt::Display for Failure {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(&self.text)?;
@@ -139,9 +160,15 @@ mod tests {
         for (text, step) in rows {
             let shown = Failure::refused(text).to_string();
             let (words, hint) = shown.split_once("\nHint: ").unwrap_or_default();
-            assert_eq!(words, format!("Error response from daemon: {text}"));
+            assert_eq!(words, format!("Error response from daemon: {}", without_code(text)));
             assert!(format!("Hint: {hint}").contains(step), "{shown}");
         }
+        let refused =
+            Failure::refused("rpc error: code = InvalidArgument desc = CA certificate expires too soon").to_string();
+        assert!(
+            refused.starts_with("Error response from daemon: CA certificate expires too soon\nHint: "),
+            "{refused}"
+        );
         assert_eq!(Failure::refused("node x not found").to_string(), "Error response from daemon: node x not found");
     }
 }

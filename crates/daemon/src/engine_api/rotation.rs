@@ -3,12 +3,16 @@
 //! What docker's API cannot say: deadlines, rehearsals, the way back, and who is waited for and why. Rules and refusals are
 //! those of an update (engine-api.md 7.2).
 
+use std::sync::Arc;
 use std::time::Duration;
 
+use cluster::State;
+use cluster::roots::{Root, Roots};
 use cluster::rotation::{Phase, Policy};
 use manager::rotate::Wish;
 use manager::rotate::rehearsal::Rehearsal;
 use manager::rotate::status::{Blocking, CaStatus, RootView, RotationView, StragglerView};
+use pki::digest::Digest;
 use pki::secret::SecretString;
 use pki::time::Time;
 use serde::{Deserialize, Serialize};
@@ -23,6 +27,8 @@ use crate::backend::{Backend, refusal};
 const SPAN_MS_MAX: u64 = 100 * 365 * 24 * 60 * 60 * 1000;
 /// Shortest time that each phase of an emergency rotation can be given.
 pub const BOUND_MIN: Duration = Duration::from_secs(1);
+/// Shortest deadline: in less, every node would be put aside.
+pub const DEADLINE_MIN: Duration = Duration::from_secs(1);
 
 /// `GET /swarmpki/v1/ca/status`, and the answer to a rotation or an abort that was begun: how the roots stand.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
@@ -46,12 +52,25 @@ pub struct StatusReport {
 pub struct RootReport {
     /// `sha256:<hex>` over the bundle, as tokens name it.
     pub digest: String,
-    /// The common name of whoever signs.
+    /// Its common name.
     pub name: String,
     /// Until when its certificate lasts.
     pub not_after: String,
-    /// Whether managers hold its key.
+    /// Whether managers hold the key that signs.
     pub has_key: bool,
+    /// Who signs in its place; absent: it signs itself.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub signer: Option<SignerReport>,
+}
+
+/// A certificate below a root that signs in its place.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct SignerReport {
+    /// Its common name.
+    pub name: String,
+    /// Until when it lasts.
+    pub not_after: String,
 }
 
 /// A rotation under way.
@@ -157,14 +176,16 @@ pub struct StragglerReport {
 pub struct RehearsalReport {
     /// The root that it would leave.
     pub from: RootReport,
+    /// The root that it would go to; null: one that would be made.
+    pub to: Option<RootReport>,
     /// Whether nodes would be given both roots first.
     pub by_bundle: bool,
     /// Nodes that would convert, in that order.
     pub converts: Vec<ConvertReport>,
     /// Nodes that it would wait for.
     pub blocks: Vec<NodeReport>,
-    /// Nodes that would be put aside at the deadline.
-    pub aside: Vec<String>,
+    /// Nodes that would be put aside at the deadline, or left behind.
+    pub aside: Vec<AsideReport>,
     /// How long it would take, in milliseconds; null: it would wait for the nodes that block.
     pub takes_ms: Option<u64>,
 }
@@ -177,6 +198,16 @@ pub struct ConvertReport {
     pub node: String,
     /// When its certificate would be new, in milliseconds from the beginning.
     pub after_ms: u64,
+}
+
+/// A node that would be put aside.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct AsideReport {
+    /// Its id.
+    pub node: String,
+    /// The host name it reported.
+    pub hostname: String,
 }
 
 /// The body of `POST /swarmpki/v1/ca/rotate`. Without certificate and key a new root is made.
@@ -227,7 +258,7 @@ pub enum PolicyRequest {
 /// `GET /swarmpki/v1/ca/status`.
 pub(super) fn status(backend: &Backend) -> Answer {
     let control = backend.control()?;
-    json(&status_report(&control.ca_status().map_err(refusal)?, now()))
+    json(&status_report(&control.ca_status().map_err(refusal)?, &control.state(), now()))
 }
 
 /// `POST /swarmpki/v1/ca/rotate`: begins, and answers the status; or how it would go.
@@ -248,10 +279,14 @@ pub(super) async fn rotate(backend: &Backend, body: Option<Document>) -> Answer 
         return Err(ApiError::bad_request("signer_certificate needs the root it is below: certificate is empty"));
     }
     if request.dry_run {
-        return json(&rehearsal_report(&control.rehearse_rotation(wish, policy).map_err(refusal)?));
+        let given = (!wish.certificate.is_empty()).then(|| manager::rotate::given(&wish, now));
+        let rehearsal = control.rehearse_rotation(wish, policy).map_err(refusal)?;
+        let mut report = rehearsal_report(&rehearsal, &control.state());
+        report.to = given.transpose().map_err(refusal)?.map(|root| given_root(&root));
+        return json(&report);
     }
     control.rotate_root(wish, expiry, policy).await.map_err(refusal)?;
-    json(&status_report(&control.ca_status().map_err(refusal)?, now))
+    json(&status_report(&control.ca_status().map_err(refusal)?, &control.state(), now))
 }
 
 /// `POST /swarmpki/v1/ca/abort`: turns the rotation under way back, and answers the status.
@@ -262,7 +297,7 @@ pub(super) async fn abort(backend: &Backend, body: Option<Document>) -> Answer {
     let policy = policy(wanted, now)?;
     let control = backend.control()?;
     control.abort_rotation(policy).await.map_err(refusal)?;
-    json(&status_report(&control.ca_status().map_err(refusal)?, now))
+    json(&status_report(&control.ca_status().map_err(refusal)?, &control.state(), now))
 }
 
 fn now() -> Time {
@@ -290,7 +325,13 @@ fn span(field: &str, ms: u64) -> Result<Duration, ApiError> {
 fn policy(wanted: PolicyRequest, now: Time) -> Result<Policy, ApiError> {
     Ok(match wanted {
         PolicyRequest::Wait => Policy::WaitForAll,
-        PolicyRequest::Deadline { after_ms } => Policy::Deadline(now.saturating_add(span("after_ms", after_ms)?)),
+        PolicyRequest::Deadline { after_ms } => {
+            let after = span("the deadline", after_ms)?;
+            if after < DEADLINE_MIN {
+                return Err(ApiError::bad_request("the deadline is less than a second: no node could come along"));
+            }
+            Policy::Deadline(now.saturating_add(after))
+        }
         PolicyRequest::Emergency { bound_ms } => {
             let bound = span("bound_ms", bound_ms)?;
             if bound < BOUND_MIN {
@@ -313,31 +354,54 @@ fn millis(duration: Duration) -> u64 {
     u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
 }
 
-fn status_report(status: &CaStatus, now: Time) -> StatusReport {
+fn status_report(status: &CaStatus, state: &State, now: Time) -> StatusReport {
     StatusReport {
         now: text(now),
-        served: root(&status.served),
-        signing: root(&status.signing),
-        rotation: status.rotation.as_ref().map(rotation),
+        served: root(&status.served, state),
+        signing: root(&status.signing, state),
+        rotation: status.rotation.as_ref().map(|view| rotation(view, state)),
         stragglers: status.stragglers.iter().map(straggler).collect(),
     }
 }
 
-fn root(view: &RootView) -> RootReport {
-    RootReport {
-        digest: view.digest.clone(),
-        name: view.name.clone(),
-        not_after: text(view.not_after),
-        has_key: view.has_key,
+/// A root as the status has it; who signs for it as the state does.
+fn root(view: &RootView, state: &State) -> RootReport {
+    let held: &[&Arc<Root>] = match &state.roots {
+        Roots::None => &[],
+        Roots::Stable { root, .. } => &[root],
+        Roots::Rotating(rotation) => &[rotation.from(), rotation.to()],
+    };
+    match held.iter().find(|root| Digest::of(&root.bundle).to_string() == view.digest) {
+        Some(root) => RootReport { not_after: text(view.not_after), ..given_root(root) },
+        None => RootReport {
+            digest: view.digest.clone(),
+            name: view.name.clone(),
+            not_after: text(view.not_after),
+            has_key: view.has_key,
+            signer: None,
+        },
     }
 }
 
-fn rotation(view: &RotationView) -> RotationReport {
+fn given_root(root: &Root) -> RootReport {
+    let own = root.certificates.first().unwrap_or(&root.signer);
+    let signer = (own.spki_der() != root.signer.spki_der())
+        .then(|| SignerReport { name: root.signer.common_name(), not_after: text(root.signer.not_after()) });
+    RootReport {
+        digest: Digest::of(&root.bundle).to_string(),
+        name: own.common_name(),
+        not_after: text(own.not_after()),
+        has_key: root.key.is_some(),
+        signer,
+    }
+}
+
+fn rotation(view: &RotationView, state: &State) -> RotationReport {
     let phase = |(phase, since): &(Phase, Time)| PhaseReport { phase: phase.word().to_owned(), since: text(*since) };
     RotationReport {
         id: view.id,
-        from: root(&view.from),
-        to: root(&view.to),
+        from: root(&view.from, state),
+        to: root(&view.to, state),
         aborted: view.aborted,
         by_bundle: view.by_bundle,
         phase: view.phase.word().to_owned(),
@@ -384,9 +448,10 @@ fn straggler(view: &StragglerView) -> StragglerReport {
     }
 }
 
-fn rehearsal_report(rehearsal: &Rehearsal) -> RehearsalReport {
+fn rehearsal_report(rehearsal: &Rehearsal, state: &State) -> RehearsalReport {
     RehearsalReport {
-        from: root(&rehearsal.from),
+        from: root(&rehearsal.from, state),
+        to: None,
         by_bundle: rehearsal.by_bundle,
         converts: rehearsal
             .converts
@@ -394,7 +459,18 @@ fn rehearsal_report(rehearsal: &Rehearsal) -> RehearsalReport {
             .map(|(node, after)| ConvertReport { node: node.to_string(), after_ms: millis(*after) })
             .collect(),
         blocks: rehearsal.blocks.iter().map(node).collect(),
-        aside: rehearsal.aside.iter().map(ToString::to_string).collect(),
+        aside: rehearsal
+            .aside
+            .iter()
+            .map(|id| AsideReport {
+                node: id.to_string(),
+                hostname: state
+                    .node(id)
+                    .and_then(|node| node.report.as_ref())
+                    .map(|report| report.hostname.clone())
+                    .unwrap_or_default(),
+            })
+            .collect(),
         takes_ms: rehearsal.takes.map(millis),
     }
 }
@@ -451,6 +527,9 @@ mod tests {
         let after = |ms| policy(PolicyRequest::Deadline { after_ms: ms }, now).map_err(|refused| refused.message);
         assert_eq!(after(10_000), Ok(Policy::Deadline(now.saturating_add(Duration::from_secs(10)))));
         assert!(after(u64::MAX).unwrap_err().contains("hundred years"));
+        assert!(after(0).unwrap_err().contains("less than a second"));
+        assert!(after(999).unwrap_err().contains("less than a second"));
+        assert!(after(1000).is_ok());
         let bound = |ms| policy(PolicyRequest::Emergency { bound_ms: ms }, now).map_err(|refused| refused.message);
         assert_eq!(bound(1000), Ok(Policy::Emergency { bound: BOUND_MIN }));
         assert!(bound(999).unwrap_err().contains("less than a second"));
@@ -460,15 +539,16 @@ mod tests {
     fn a_remedy_names_its_node() {
         let id: pki::identity::NodeId = "dzm52djk15bshpeec4zdo7hez".parse().unwrap();
         let blocking = Blocking {
-            node: id,
+            node: id.clone(),
             hostname: "w2".into(),
             reason: manager::rotate::status::Reason::Down,
+            remedy: Some(format!("bring it back, or remove it: swarmpki node rm --force {id}")),
             since: None,
             last_error: None,
             returns: true,
         };
         let shown = node(&blocking);
         assert_eq!((shown.reason.as_str(), shown.text.as_str()), ("down", "it is down"));
-        assert!(shown.remedy.unwrap().contains("swarmpki node rm --force dzm52djk15bshpeec4zdo7hez;"));
+        assert!(shown.remedy.unwrap().contains("swarmpki node rm --force dzm52djk15bshpeec4zdo7hez"));
     }
 }

@@ -6,14 +6,14 @@ use clap::Args;
 use daemon::engine_api::rotation::{AbortRequest, StatusReport};
 
 use super::follow::{self, Wait};
+use super::rotate::check_deadline;
 use super::{outcome, status};
 use crate::failure::Failure;
 use crate::go_duration;
 use crate::verb::Context;
 
 /// Said when no rotation is under way.
-const FINISHED: &str = "One that has finished cannot be taken back: the old root's key was destroyed at its end. Nodes that \
-    missed it come back by themselves.\nIf you hold that root's key, a rotation leads back to it: swarmpki ca rotate --ca-cert FILE \
+const FINISHED: &str = "One that has ended cannot be taken back: the old root's key was destroyed then.\nIf you hold that root's key, a rotation leads back to it: swarmpki ca rotate --ca-cert FILE \
     --ca-key FILE\nElse to another new root: swarmpki ca rotate";
 
 /// Take the rotation under way back: every node returns to the old root, then the new key is destroyed
@@ -34,6 +34,7 @@ pub(crate) struct AbortArgs {
 
 /// Aborts.
 pub(super) async fn run(args: &AbortArgs, context: &mut Context) -> Result<(), Failure> {
+    check_deadline(args.deadline)?;
     let mut client = context.client().await?;
     let before = status::read(&mut client).await?;
     if before.rotation.is_none() {

@@ -67,7 +67,7 @@ pub(super) async fn follow(
         last = rotation.clone();
         tokio::select! {
             _ = interrupt.recv() => {
-                screen.close()?;
+                screen.leave();
                 return Err(Failure::new("Interrupted.").hint(GOES_ON).with_code(INTERRUPTED));
             }
             () = tokio::time::sleep_until(until.map_or_else(far, tokio::time::Instant::from_std)), if until.is_some() => {
@@ -153,9 +153,9 @@ impl<'a> Screen<'a> {
         }
         if self.out.terminal() {
             let now = words::now(status);
-            let mut lines = vec![format!("{}: {progress}", words::title(rotation))];
+            let mut lines = words::wrapped(0, &format!("{}: {progress}", words::title(rotation)));
             if rotation.phase_ends.is_some() {
-                lines.push(format!("  missing {}", words::policy(rotation, now)));
+                lines.extend(words::wrapped(2, &format!("late: {}", words::policy(rotation, now))));
             }
             lines.extend(words::obstacles(rotation, now));
             return self.draw(&lines);
@@ -187,6 +187,11 @@ impl<'a> Screen<'a> {
         self.drawn = lines.len();
         // Lines that a narrow terminal would break are cut by it instead, so that they can be counted.
         self.out.text(format!("{up}\x1b[J\x1b[?7l{}\n\x1b[?7h", lines.join("\n")))
+    }
+
+    /// Leaves what was drawn on the screen: who it waits for is worth more than the space.
+    fn leave(&mut self) {
+        self.drawn = 0;
     }
 
     /// Takes away what was drawn; what ends the wait is said after it.

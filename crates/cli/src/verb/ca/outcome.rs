@@ -11,6 +11,10 @@ use crate::failure::Failure;
 use crate::span;
 use crate::verb::Context;
 
+/// What to do with nodes that an emergency left behind.
+const LEFT_BEHIND: &str = "    there: swarmpki leave (docker swarm leave), then join by the new token\n    \
+    here:  swarmpki node rm --force ID, or the next rotation waits for it";
+
 /// The outcome as JSON.
 #[derive(Serialize)]
 struct Document<'a> {
@@ -51,27 +55,31 @@ pub(super) fn report(ended: &Ended, context: &mut Context) -> Result<(), Failure
         context.out.line(format!(
             "The rotation was taken back in {took}: the root is as before, and so are the join tokens."
         ))?;
-        context.out.line(format!("  root       {}", words::root(&status.served, now)))?;
+        context.out.line(words::root("root", &status.served, now).join("\n"))?;
     } else {
         context
             .out
             .line(format!("The root was replaced in {took}; the cluster's copy of the old key is destroyed."))?;
-        context.out.line(format!("  root       {}", words::root(&status.served, now)))?;
+        context.out.line(words::root("root", &status.served, now).join("\n"))?;
         context.out.line("  tokens     both join tokens are new: swarmpki join-token worker")?;
     }
     if !aside.is_empty() {
-        let how = if emergency {
-            "left behind, to join again by token (there: swarmpki leave, then join; here: swarmpki node rm)"
-        } else {
-            "put aside, to come back by itself"
+        let how = match (emergency, aside.len()) {
+            (true, 1) => "left behind: it shows as Down and cannot come back by itself",
+            (true, _) => "left behind: they show as Down and cannot come back by themselves",
+            (false, 1) => "put aside: it comes back by itself",
+            (false, _) => "put aside: each comes back by itself",
         };
         context.out.line(format!("  {} {how}", words::counted(aside.len())))?;
         for node in aside {
-            context.out.line(format!("    {}", words::name(node)))?;
+            context.out.line(format!("    {}", words::name(&node.hostname, &node.node)))?;
+        }
+        if emergency {
+            context.out.line(LEFT_BEHIND)?;
         }
     }
     for line in trusted {
-        context.out.line(format!("  {line}"))?;
+        context.out.line(words::wrapped(2, &line).join("\n"))?;
     }
     Ok(())
 }

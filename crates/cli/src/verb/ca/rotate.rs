@@ -4,7 +4,7 @@ use std::io::{BufRead, IsTerminal};
 use std::time::Duration;
 
 use clap::Args;
-use daemon::engine_api::rotation::{PolicyRequest, RehearsalReport, RotateRequest, StatusReport};
+use daemon::engine_api::rotation::{DEADLINE_MIN, PolicyRequest, RehearsalReport, RotateRequest, StatusReport};
 
 use super::follow::{self, Wait};
 use super::{docker, outcome, words};
@@ -89,6 +89,7 @@ impl RotateArgs {
                 "the --ca-cert flag requires that a --ca-key flag and/or --external-ca flag be provided as well",
             ));
         }
+        check_deadline(self.deadline)?;
         if self.bound.is_some() && !self.emergency {
             return Err(Failure::new("the --bound flag requires the --emergency flag"));
         }
@@ -154,8 +155,20 @@ pub(super) async fn run(
         None if begun.served.digest == before.served.digest => {
             context.out.line("Nothing to do: that is the root already.")
         }
-        None => context.out.line(format!("The root was replaced: {}", words::root(&begun.served, words::now(&begun)))),
+        None => {
+            context.out.line("The root was replaced.")?;
+            context.out.line(words::root("root", &begun.served, words::now(&begun)).join("\n"))
+        }
     }
+}
+
+/// Refuses a deadline in which no node could come along: every one would be put aside.
+pub(super) fn check_deadline(deadline: Option<Duration>) -> Result<(), Failure> {
+    if deadline.is_some_and(|deadline| deadline < DEADLINE_MIN) {
+        return Err(Failure::new("the --deadline flag takes 1s or more: in less no node could come along")
+            .hint("Without --deadline every node is waited for."));
+    }
+    Ok(())
 }
 
 fn millis(duration: Duration) -> u64 {
@@ -166,9 +179,13 @@ fn millis(duration: Duration) -> u64 {
 fn rehearsed(args: &RotateArgs, rehearsal: &RehearsalReport, status: &StatusReport) -> String {
     let now = words::now(status);
     let mut lines = vec!["A rotation begun now, with the nodes as they are:".to_owned()];
-    lines.push(format!("  leaves     {}", words::root(&rehearsal.from, now)));
+    lines.extend(words::root("leaves", &rehearsal.from, now));
+    match &rehearsal.to {
+        Some(to) => lines.extend(words::root("goes to", to, now)),
+        None => lines.push("  goes to    a new root, made for it".to_owned()),
+    }
     if rehearsal.by_bundle {
-        lines.push("  way        every node is given both roots first".to_owned());
+        lines.push(format!("  way        {}", words::way(args.emergency)));
     }
     let last = rehearsal.converts.iter().map(|node| node.after_ms).max();
     let last = last.map(|ms| format!(", the last after about {}", span::short(Duration::from_millis(ms))));
@@ -179,13 +196,13 @@ fn rehearsed(args: &RotateArgs, rehearsal: &RehearsalReport, status: &StatusRepo
     });
     lines.extend(words::nodes("would be waited for", &rehearsal.blocks, now, usize::MAX));
     if !rehearsal.aside.is_empty() {
-        let how = if args.emergency {
-            "would be left behind, to join again by token"
-        } else {
-            "would be put aside, and come back later"
+        let how = match (args.emergency, rehearsal.aside.len()) {
+            (true, _) => "would be left behind, to leave and join again by the new token",
+            (false, 1) => "would be put aside, to come back by itself later",
+            (false, _) => "would be put aside, to come back by themselves later",
         };
         lines.push(format!("  {} {how}:", words::counted(rehearsal.aside.len())));
-        lines.extend(rehearsal.aside.iter().map(|node| format!("    {node}")));
+        lines.extend(rehearsal.aside.iter().map(|node| format!("    {}", words::name(&node.hostname, &node.node))));
     }
     lines.push("Nothing was changed.".to_owned());
     lines.join("\n")

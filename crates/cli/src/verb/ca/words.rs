@@ -12,6 +12,9 @@ use crate::span;
 /// Nodes named at a time while a rotation is followed; `ca status` names all.
 const NAMED_MAX: usize = 10;
 
+/// Columns of the terminals that lines are made for.
+const COLUMNS_MAX: usize = 80;
+
 /// A node that renews comes back with another connection: an engine pauses half a second before that.
 const LOST_SHOWN_AFTER: Duration = Duration::from_millis(1500);
 /// A node that was told is named when it takes longer than this.
@@ -24,43 +27,57 @@ pub(super) fn status(status: &StatusReport) -> String {
     match &status.rotation {
         None => {
             lines.push("No root rotation is under way.".to_owned());
-            lines.push(format!("  root       {}", root(&status.served, now)));
+            lines.extend(root("root", &status.served, now));
         }
         Some(rotation) => {
             lines.push(format!("{}: {}", title(rotation), progress(rotation)));
-            lines.push(format!("  from       {}", root(&rotation.from, now)));
-            lines.push(format!("  to         {}", root(&rotation.to, now)));
-            lines.push(format!("  joining    nodes get {}", status.served.digest));
+            lines.extend(root("from", &rotation.from, now));
+            lines.extend(root("to", &rotation.to, now));
+            let which = if status.served.digest == rotation.to.digest { "new" } else { "old" };
+            // Taken back, it leads to the old one.
+            let which = if rotation.aborted { "old" } else { which };
+            lines.push(format!("  new joins  are given the {which} root"));
             lines.push(format!(
                 "  began      {}, this phase {}",
                 ago(&rotation.started, now),
                 ago(&rotation.since, now)
             ));
-            lines.push(format!("  missing    {}", policy(rotation, now)));
+            lines.push(format!("  late       {}", policy(rotation, now)));
             if rotation.by_bundle {
-                lines.push(
-                    "  way        every node is given both roots first: no cross-certificate would verify".to_owned(),
-                );
+                lines.push(format!("  way        {}", way(rotation.policy.kind == "emergency")));
             }
             lines.extend(nodes("waited for", &rotation.blocking, now, usize::MAX));
             lines.extend(nodes("put aside", &rotation.aside, now, usize::MAX));
         }
     }
-    lines.extend(stragglers(&status.stragglers, now));
+    if status.rotation.is_none() {
+        lines.extend(stragglers(&status.stragglers, now));
+    }
     lines.join("\n")
 }
 
-/// Old roots that are kept, and the nodes that may still need one.
+/// Why every node is given both roots first.
+pub(super) fn way(emergency: bool) -> &'static str {
+    if emergency {
+        "both roots are given first"
+    } else {
+        "both roots are given first: no cross-certificate would verify"
+    }
+}
+
+/// Nodes that have not come back since they were put aside; nothing is said when nobody is late.
 fn stragglers(kept: &[StragglerReport], now: Timestamp) -> Vec<String> {
     let Some(until) = kept.iter().filter_map(|root| moment(&root.until)).max() else { return Vec::new() };
-    let roots = if kept.len() == 1 { "1 old root is".to_owned() } else { format!("{} old roots are", kept.len()) };
-    let mut lines =
-        vec![format!("  {roots} kept without key for late nodes, until {} at the latest", span::relative(until, now))];
     let nodes: BTreeSet<&String> = kept.iter().flat_map(|root| &root.nodes).collect();
-    if !nodes.is_empty() {
-        lines.push(format!("  {} may come back by one of them:", counted(nodes.len())));
-        lines.extend(nodes.into_iter().map(|node| format!("    {node}")));
+    if nodes.is_empty() {
+        return Vec::new();
     }
+    let left = span::short(until.max(now).duration_since(now).unsigned_abs());
+    let mut lines = vec![format!(
+        "  {} still out: let in with an old root's certificate to renew, for {left} at most",
+        counted(nodes.len())
+    )];
+    lines.extend(nodes.into_iter().map(|node| format!("    {node}")));
     lines
 }
 
@@ -130,13 +147,11 @@ pub(super) fn nodes(what: &str, nodes: &[NodeReport], now: Timestamp, most: usiz
     }
     let mut lines = vec![format!("  {} {what}:", counted(nodes.len()))];
     for node in nodes.iter().take(most) {
-        lines.push(format!("    {}: {}{}", name(node), node.text, since(node, now)));
+        lines.extend(wrapped(4, &format!("{}: {}{}", name(&node.hostname, &node.node), node.text, since(node, now))));
         if let Some(error) = &node.last_error {
-            lines.push(format!("      it was told last: {error}"));
+            lines.extend(wrapped(6, &format!("it was told last: {error}")));
         }
-        if let Some(remedy) = &node.remedy {
-            lines.push(format!("      {remedy}"));
-        }
+        lines.extend(node.remedy.as_deref().map(remedy).unwrap_or_default());
     }
     if nodes.len() > most {
         lines.push(format!("    and {} more: swarmpki ca status", nodes.len() - most));
@@ -149,9 +164,44 @@ pub(super) fn counted(number: usize) -> String {
     if number == 1 { "1 node".to_owned() } else { format!("{number} nodes") }
 }
 
+/// What to do; a command on a line of its own, so that it can be copied whole.
+fn remedy(text: &str) -> Vec<String> {
+    let mut lines = Vec::new();
+    for part in text.split("; ") {
+        match part.split_once(": swarmpki ") {
+            Some((what, command)) => {
+                lines.extend(wrapped(6, &format!("{what}:")));
+                lines.push(format!("        swarmpki {command}"));
+            }
+            None => lines.extend(wrapped(6, part)),
+        }
+    }
+    lines
+}
+
+/// Text as lines that fit a terminal, broken between words; lines after the first are indented by two more.
+pub(super) fn wrapped(indent: usize, text: &str) -> Vec<String> {
+    let mut lines = Vec::new();
+    let mut line = " ".repeat(indent);
+    let mut is_fresh = true;
+    for word in text.split(' ') {
+        if !is_fresh && line.chars().count() + 1 + word.chars().count() > COLUMNS_MAX {
+            lines.push(std::mem::replace(&mut line, " ".repeat(indent + 2)));
+            is_fresh = true;
+        }
+        if !is_fresh {
+            line.push(' ');
+        }
+        line.push_str(word);
+        is_fresh = false;
+    }
+    lines.push(line);
+    lines
+}
+
 /// `worker2 (f7lcra9egflh4gtnaqjwrh5g2)`.
-pub(super) fn name(node: &NodeReport) -> String {
-    if node.hostname.is_empty() { node.node.clone() } else { format!("{} ({})", node.hostname, node.node) }
+pub(super) fn name(hostname: &str, node: &str) -> String {
+    if hostname.is_empty() { node.to_owned() } else { format!("{hostname} ({node})") }
 }
 
 fn since(node: &NodeReport, now: Timestamp) -> String {
@@ -161,9 +211,17 @@ fn since(node: &NodeReport, now: Timestamp) -> String {
         .unwrap_or_default()
 }
 
-pub(super) fn root(root: &RootReport, now: Timestamp) -> String {
-    let ends = moment(&root.not_after).map(|ends| span::relative(ends, now)).unwrap_or_default();
-    format!("{}  {}, ends {ends}", root.digest, root.name)
+/// A root under a label, and who signs in its place, each with its own end.
+pub(super) fn root(label: &str, root: &RootReport, now: Timestamp) -> Vec<String> {
+    let ends = |end: &str| moment(end).map(|end| format!(", ends {}", span::relative(end, now))).unwrap_or_default();
+    let mut lines = vec![format!("  {label:<9}  {}", root.digest)];
+    if !root.name.is_empty() {
+        lines.push(format!("             {}{}", root.name, ends(&root.not_after)));
+    }
+    if let Some(signer) = &root.signer {
+        lines.push(format!("             signer: {}{}", signer.name, ends(&signer.not_after)));
+    }
+    lines
 }
 
 fn ago(time: &str, now: Timestamp) -> String {
@@ -211,6 +269,27 @@ mod tests {
     }
 
     #[test]
+    fn lines_fit_a_terminal() {
+        let text = "w ".repeat(200);
+        let lines = wrapped(4, text.trim());
+        assert!(lines.iter().all(|line| line.len() <= COLUMNS_MAX), "{lines:?}");
+        assert_eq!(lines.join(" ").split_whitespace().count(), 200);
+        let long = "x".repeat(COLUMNS_MAX);
+        assert_eq!(wrapped(2, &format!("a {long} b")), ["  a".to_owned(), format!("    {long}"), "    b".to_owned()]);
+    }
+
+    #[test]
+    fn who_is_out_is_named_and_nobody_else() {
+        let now: Timestamp = "2026-11-22T12:00:00Z".parse().unwrap();
+        let mut kept = StragglerReport { until: "2026-11-23T11:59:00Z".into(), ..StragglerReport::default() };
+        assert!(stragglers(std::slice::from_ref(&kept), now).is_empty());
+        kept.nodes = vec!["a".into()];
+        let said = stragglers(&[kept.clone(), kept], now);
+        let line = "  1 node still out: let in with an old root's certificate to renew, for 23h 59m at most";
+        assert_eq!(said, [line, "    a"]);
+    }
+
+    #[test]
     fn only_those_who_need_help_are_obstacles() {
         let now: Timestamp = "2026-11-22T12:00:00Z".parse().unwrap();
         let node = |id: &str, reason: &str, remedy: Option<&str>, since: &str| NodeReport {
@@ -234,6 +313,16 @@ mod tests {
         let down = |id: &str| node(id, "down", Some("do"), "11:59:48");
         let mut rotation = RotationReport { blocking: vec![down("b")], ..Default::default() };
         assert_eq!(obstacles(&rotation, now), ["  1 node waited for:", "    b: it is down (for 12s)", "      do"]);
+        let bring = "bring it back, or remove it: swarmpki node rm --force f7lcra9egflh4gtnaqjwrh5g2; a rotation with --deadline \
+             goes on without it";
+        assert_eq!(
+            remedy(bring),
+            [
+                "      bring it back, or remove it:",
+                "        swarmpki node rm --force f7lcra9egflh4gtnaqjwrh5g2",
+                "      a rotation with --deadline goes on without it",
+            ]
+        );
         rotation.blocking = (0..12).map(|number| down(&number.to_string())).collect();
         assert_eq!(obstacles(&rotation, now).last().unwrap(), "    and 2 more: swarmpki ca status");
         rotation.policy = PolicyReport { kind: "deadline".into(), ..PolicyReport::default() };
