@@ -276,7 +276,7 @@ impl RaftLogStorage<Types> for Log {
         self.store.purge_through(upto.index, META_KEYS.purged, record::encode_log_id(&upto));
         if self.progress.forget.wants(upto.index) {
             let progress = self.progress.clone();
-            self.store.flush(Box::new(move |result| {
+            self.store.overwrite(Box::new(move |result| {
                 if result.is_ok() {
                     progress.forget.gone(upto.index);
                     tracing::info!(index = upto.index, "root keys that were given up are gone from the store");

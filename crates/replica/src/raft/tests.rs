@@ -177,3 +177,44 @@ async fn the_tail_forgets_what_is_on_disk_and_reads_stay_whole() {
     let store = Store::open(&Local, dir.path(), &key()).unwrap().0;
     assert_eq!(indexes(Log::open(store, Arc::default()).unwrap().read(..).unwrap()), (55..60).collect::<Vec<_>>());
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_purge_that_a_crash_forgot_is_made_at_the_next_start() {
+    let dir = tempfile::tempdir().unwrap();
+    let config = || crate::Config {
+        dir: dir.path().join("raft"),
+        dek: pki::secret::SecretBytes::new(vec![1; 32]),
+        clock: Arc::new(|| crate::support::START),
+        limits: crate::Limits::default(),
+    };
+    let replica = crate::Replica::create(config(), crate::support::Cluster::bootstrap()).await.unwrap();
+    replica.shutdown().await;
+    drop(replica);
+    // A snapshot was written, and the log behind it is still there.
+    let (store, _) = Store::open(&Local, &config().dir, &key()).unwrap();
+    let rows = store.entries(0..=u64::MAX).unwrap();
+    let mut state = State::empty();
+    let (mut last, mut members) = (None, StoredMembership::default());
+    for (index, bytes) in &rows {
+        let entry = record::decode_entry(*index, bytes).unwrap();
+        last = Some(entry.log_id);
+        match entry.payload {
+            openraft::EntryPayload::Normal(stamped) => drop(state.apply(*index, &stamped.batch().unwrap())),
+            openraft::EntryPayload::Membership(membership) => members = StoredMembership::new(last, membership),
+            openraft::EntryPayload::Blank => {}
+        }
+    }
+    let bytes = state.encode_snapshot();
+    let meta = SnapshotMeta { last_log_id: last, last_membership: members };
+    let description =
+        record::Description { meta, bytes: bytes.len() as u64, sha256: pki::digest::sha256(bytes.as_slice()) };
+    machine::save(&store, &description, Arc::new(bytes.to_vec().into())).await.unwrap();
+    let covered = last.unwrap().index;
+    store.closed(std::time::Duration::from_secs(5)).await;
+    let replica = crate::Replica::open(config()).await.unwrap();
+    replica.forgotten().await;
+    assert!(crate::Handle::state(&replica).encode_snapshot() == state.encode_snapshot());
+    replica.shutdown().await;
+    let (store, _) = Store::open(&Local, &config().dir, &key()).unwrap();
+    assert!(store.entries(0..=covered).unwrap().is_empty());
+}

@@ -4,6 +4,9 @@
 use super::*;
 use crate::disk::faulty::FaultyDisk;
 use crate::support;
+use cluster::command::{Reported, UpdateCluster};
+use cluster::node::BlobDigest;
+use cluster::rotation::{Abort, Advance, Phase, Policy, RootsChange, Start, Way};
 
 fn config(dir: &std::path::Path) -> Config {
     let clock = Arc::new(|| support::START);
@@ -101,4 +104,129 @@ async fn what_is_too_large_or_too_much_is_not_proposed() {
     assert!(
         full > 0 && full < 64 && all.iter().all(|a| a.is_ok() || matches!(a, Err(ProposeError::Unavailable { .. })))
     );
+}
+
+/// Whether the bytes hold these.
+fn holds(bytes: &[u8], wanted: &[u8]) -> bool {
+    bytes.windows(wanted.len()).any(|window| window == wanted)
+}
+
+/// Whether any record in the store holds this, opened.
+fn stored(store: &Store, wanted: &[u8]) -> bool {
+    let entries = store.entries(0..=u64::MAX).unwrap();
+    let issued = store.issued(0, usize::MAX).unwrap();
+    entries.iter().chain(&issued).any(|(_, bytes)| holds(bytes, wanted))
+        || holds(&store.snapshot().unwrap(), wanted)
+        || (1..=3).any(|key| store.meta(key).unwrap().is_some_and(|bytes| holds(&bytes, wanted)))
+}
+
+async fn done(replica: &Replica, commands: Vec<Command>) {
+    let outcomes = replica.propose(commands).await.unwrap();
+    assert!(!outcomes.iter().any(|outcome| matches!(outcome, Outcome::Rejected(_))), "{outcomes:?}");
+}
+
+/// A rotation by a bundle begins, and is taken back at once if `back`; then the manager does its part in each phase, until one
+/// step is left. Gives that step and the key that it lets go.
+async fn up_to_the_last_step(replica: &Replica, back: bool) -> (Command, Arc<SecretBytes>) {
+    let old = replica.state().roots.served().cloned().unwrap();
+    let new = support::authorities::authority(1);
+    let change = |change| {
+        let version = replica.state().cluster_version;
+        let update =
+            UpdateCluster { version, settings: None, worker_secret: None, manager_secret: None, roots: Some(change) };
+        done(replica, vec![Command::UpdateCluster(Box::new(update))])
+    };
+    let (policy, logged) = (Policy::WaitForAll, Vec::new());
+    let way = Way::Bundle(support::authorities::both(&old, &new));
+    change(RootsChange::Start(Box::new(Start { to: new.clone(), way, policy, logged: logged.clone() }))).await;
+    if back {
+        change(RootsChange::Abort(Box::new(Abort { ladder: Vec::new(), policy, logged }))).await;
+    }
+    loop {
+        let state = replica.state();
+        let running = state.rotation().unwrap();
+        let trust: &[u8] = match running.phase {
+            Phase::Widen => running.bundle().unwrap(),
+            Phase::Renew | Phase::Trust => &running.to().bundle,
+        };
+        if running.phase == Phase::Renew {
+            let drawn = 1000 + state.index;
+            let mut cluster =
+                support::Cluster { state: state.as_ref().clone(), now: support::START, drawn, log: Vec::new() };
+            let renewal = cluster.renewal(0);
+            let serial = renewal.letter.leaf.serial;
+            done(replica, vec![Command::Renew(Box::new(renewal)), Command::Confirm { node: support::id(0), serial }])
+                .await;
+        } else {
+            let (mut report, mut blobs) = support::report("manager", b"linux");
+            report.trust = BlobDigest::of(trust);
+            blobs.push((report.trust, Arc::from(trust)));
+            done(replica, vec![Command::Report(Box::new(Reported { node: support::id(0), report, blobs }))]).await;
+        }
+        let (worker_secret, manager_secret) = (support::secret(9), support::secret(10));
+        let advance = Advance { rotation: running.id, phase: running.phase, worker_secret, manager_secret };
+        let advance = Command::AdvanceRotation(Box::new(advance));
+        if running.phase == Phase::Trust {
+            return (advance, if back { new.key.clone().unwrap() } else { old.key.clone().unwrap() });
+        }
+        done(replica, vec![advance]).await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_key_that_was_let_go_is_in_no_record_and_in_no_free_page() {
+    for back in [false, true] {
+        let dir = tempfile::tempdir().unwrap();
+        let disk = FaultyDisk::default();
+        let replica = Replica::create_on(&disk, config(dir.path()), support::Cluster::bootstrap()).await.unwrap();
+        let (last, key) = up_to_the_last_step(&replica, back).await;
+        let store = replica.store().unwrap();
+        for _ in 0..100 {
+            done(&replica, vec![command()]).await;
+        }
+        assert!(stored(&store, key.expose()));
+        let sealed: Vec<Vec<u8>> = store.sealed_entries().into_iter().map(|(_, sealed)| sealed).collect();
+        let left = || {
+            let bytes = disk.bytes();
+            sealed.iter().any(|sealed| holds(&bytes, sealed))
+        };
+        assert!(left());
+        done(&replica, vec![last]).await;
+        replica.forgotten().await;
+        assert!(!stored(&store, key.expose()), "back {back}");
+        drop(store);
+        // It goes on answering meanwhile.
+        done(&replica, vec![command()]).await;
+        while left() {
+            tokio::task::yield_now().await;
+        }
+        let state = replica.state().encode_snapshot();
+        replica.shutdown().await;
+        let replica = Replica::open_on(&disk, config(dir.path())).await.unwrap();
+        assert!(replica.state().encode_snapshot() == state);
+        replica.forgotten().await;
+        assert!(!stored(&replica.store().unwrap(), key.expose()));
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_key_that_was_let_go_is_gone_after_a_crash_at_any_time() {
+    for seed in 0..12u64 {
+        let dir = tempfile::tempdir().unwrap();
+        let mut disk = FaultyDisk::default();
+        let replica = Replica::create_on(&disk, config(dir.path()), support::Cluster::bootstrap()).await.unwrap();
+        let (last, key) = up_to_the_last_step(&replica, false).await;
+        done(&replica, vec![last]).await;
+        for _ in 0..seed * 3 {
+            tokio::task::yield_now().await;
+        }
+        if seed % 4 == 3 {
+            replica.forgotten().await;
+        }
+        disk.crash(seed);
+        let replica = Replica::open_on(&disk, config(dir.path())).await.unwrap();
+        assert!(replica.state().rotation().is_none(), "seed {seed}");
+        replica.forgotten().await;
+        assert!(!stored(&replica.store().unwrap(), key.expose()), "seed {seed}");
+    }
 }

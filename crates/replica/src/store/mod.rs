@@ -10,6 +10,7 @@
 //!   data key is found out before the database is touched.
 
 mod error;
+mod fill;
 mod header;
 mod table;
 mod writer;
@@ -188,6 +189,13 @@ impl Store {
         self.inner.writer.send(Job::Flush { done });
     }
 
+    /// As [`flush`](Self::flush); afterwards pages that the database has freed are overwritten, as far as it can be made to,
+    /// a piece between two transactions.
+    pub(crate) fn overwrite(&self, done: Done) {
+        self.inner.writer.send(Job::Flush { done });
+        self.inner.writer.send(Job::Overwrite);
+    }
+
     /// Everything queued so far can be read when `done` is called; no sync.
     pub(crate) fn settle(&self, done: Done) {
         self.inner.writer.send(Job::Settle { done });
@@ -229,6 +237,18 @@ impl Store {
             Ok(out)
         };
         self.unseal_rows(Kind::Entry, read().map_err(|error| self.failed("read the log of", error))?)
+    }
+
+    /// The sealed log entries, as they lie on the disk.
+    #[cfg(test)]
+    pub(crate) fn sealed_entries(&self) -> Vec<Row> {
+        use redb::ReadableDatabase as _;
+        let table = self.inner.database.begin_read().unwrap().open_table(ENTRIES).unwrap();
+        table
+            .iter()
+            .unwrap()
+            .map(|row| row.map(|(key, value)| (key.value(), value.value().to_vec())).unwrap())
+            .collect()
     }
 
     /// The index of the last log entry on disk.

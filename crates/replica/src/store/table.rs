@@ -15,6 +15,9 @@ pub(crate) const ISSUED: TableDefinition<'_, u64, &[u8]> = TableDefinition::new(
 /// Number of a process start → its salt, in clear.
 pub(crate) const SALTS: TableDefinition<'_, u32, &[u8]> = TableDefinition::new("salts");
 
+/// What overwrites free pages while it is there; stored by nobody else, and never for long.
+pub(crate) const FILL: TableDefinition<'_, u64, &[u8]> = TableDefinition::new("fill");
+
 /// The rows of the meta table.
 pub(crate) struct MetaKeys {
     pub(crate) vote: u64,
@@ -40,6 +43,8 @@ pub(crate) fn prepare(database: &Database) -> Result<(Vec<Salt>, u32, [u8; SALT_
         transaction.open_table(META)?;
         transaction.open_table(SNAPSHOT)?;
         transaction.open_table(ISSUED)?;
+        // A crash came while pages were overwritten.
+        transaction.delete_table(FILL)?;
         let mut table = transaction.open_table(SALTS)?;
         for row in table.iter()? {
             let (id, salt) = row?;

@@ -1,5 +1,6 @@
 //! The thread that writes: takes all that is queued, writes it in one transaction, syncs once, answers all.
 
+use super::fill::Fill;
 use super::table::{ENTRIES, ISSUED, META, SNAPSHOT};
 use super::{Row, StoreError};
 use crate::fatal::{Fatal, FatalFlag};
@@ -56,6 +57,8 @@ pub(crate) enum Job {
     Flush {
         done: Done,
     },
+    /// Free pages are overwritten.
+    Overwrite,
     /// All before it can be read.
     Settle {
         done: Done,
@@ -70,7 +73,7 @@ impl Job {
             Self::Append { rows: r, .. } | Self::Issued { rows: r } => rows(r),
             Self::Snapshot { image, .. } => image.len(),
             Self::Meta { .. } | Self::TruncateFrom { .. } | Self::PurgeThrough { .. } => 64,
-            Self::Flush { .. } | Self::Settle { .. } | Self::Stop => 0,
+            Self::Flush { .. } | Self::Settle { .. } | Self::Overwrite | Self::Stop => 0,
         }
     }
 
@@ -82,7 +85,11 @@ impl Job {
             | Self::Flush { .. }
             | Self::Settle { .. }
             | Self::Stop => true,
-            Self::Append { .. } | Self::Meta { .. } | Self::TruncateFrom { .. } | Self::Issued { .. } => false,
+            Self::Append { .. }
+            | Self::Meta { .. }
+            | Self::TruncateFrom { .. }
+            | Self::Overwrite
+            | Self::Issued { .. } => false,
         }
     }
 
@@ -90,9 +97,12 @@ impl Job {
         match self {
             Self::TruncateFrom { .. } | Self::PurgeThrough { .. } | Self::Issued { .. } => Urgency::Lazy,
             Self::Settle { .. } => Urgency::Written,
-            Self::Append { .. } | Self::Meta { .. } | Self::Snapshot { .. } | Self::Flush { .. } | Self::Stop => {
-                Urgency::Synced
-            }
+            Self::Append { .. }
+            | Self::Meta { .. }
+            | Self::Snapshot { .. }
+            | Self::Flush { .. }
+            | Self::Overwrite
+            | Self::Stop => Urgency::Synced,
         }
     }
 
@@ -106,6 +116,7 @@ impl Job {
             | Self::Snapshot { .. }
             | Self::Flush { .. }
             | Self::Settle { .. }
+            | Self::Overwrite
             | Self::Stop => {}
         }
     }
@@ -117,7 +128,11 @@ impl Job {
             | Self::Snapshot { done, .. }
             | Self::Flush { done }
             | Self::Settle { done } => Some(done),
-            Self::TruncateFrom { .. } | Self::PurgeThrough { .. } | Self::Issued { .. } | Self::Stop => None,
+            Self::TruncateFrom { .. }
+            | Self::PurgeThrough { .. }
+            | Self::Issued { .. }
+            | Self::Overwrite
+            | Self::Stop => None,
         }
     }
 }
@@ -169,7 +184,7 @@ impl Writer {
     ) -> Result<Self, StoreError> {
         let (jobs, queue) = mpsc::channel();
         let thread_path = path.clone();
-        let work = Work { path: thread_path, database, sealer, fatal, commits };
+        let work = Work { path: thread_path, database, sealer, fatal, commits, fill: None };
         let thread = std::thread::Builder::new()
             .name("replica-writer".into())
             .spawn(move || work.run(&queue))
@@ -229,6 +244,8 @@ struct Work {
     sealer: Sealer,
     fatal: FatalFlag,
     commits: Arc<AtomicU64>,
+    /// Free pages are being overwritten.
+    fill: Option<Fill>,
 }
 
 /// Raises the flag when the thread unwinds, so that callers that wait for ever are told.
@@ -251,8 +268,25 @@ impl Work {
         let mut open = true;
         while open {
             let mut urgency = Urgency::Lazy;
-            let mut next = queue.recv().ok();
-            open = next.is_some();
+            let mut next = None;
+            if let Some(fill) = self.fill.take() {
+                match fill.go_on(&self.database, &self.path) {
+                    Ok(more) => self.fill = more,
+                    Err(error) => {
+                        let error = StoreError::database(&self.path, "overwrite", error);
+                        self.answer(&mut batch, &Err(error));
+                        break;
+                    }
+                }
+                next = queue.try_recv().ok();
+                if next.is_none() && self.fill.is_some() {
+                    continue;
+                }
+            }
+            if next.is_none() {
+                next = queue.recv().ok();
+                open = next.is_some();
+            }
             while let Some(job) = next.take() {
                 urgency = urgency.max(job.urgency());
                 if matches!(job, Job::Stop) {
@@ -350,6 +384,7 @@ impl Work {
                         table.insert(seq, seal(&mut self.sealer, Kind::Issued, *seq, plain)?.as_slice())?;
                     }
                 }
+                Job::Overwrite => self.fill = Some(Fill::default()),
                 Job::Flush { .. } | Job::Settle { .. } | Job::Stop => {}
             }
         }

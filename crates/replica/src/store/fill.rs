@@ -1,0 +1,50 @@
+//! Overwrites pages that the database has freed: a table takes them, full of zeros, and is dropped.
+
+use super::table::FILL;
+use redb::Database;
+use std::path::Path;
+
+/// Transactions that only let the database take back what was freed before.
+const FIRST_PIECES: u64 = 2;
+/// Pages of one piece: 1 MiB.
+const PIECE_ROWS: u64 = 256;
+/// Two of these do not fit into one page.
+const ROW: [u8; 3900] = [0; 3900];
+/// Pieces at most: as much as a log has when a snapshot is due, and as much again.
+const PIECES_MAX: u64 = FIRST_PIECES + 8;
+
+/// How far it is.
+#[derive(Default)]
+pub(super) struct Fill {
+    pieces: u64,
+    /// The file's length when the first free page was taken.
+    length: Option<u64>,
+}
+
+impl Fill {
+    /// Writes one piece, synced. None: it is done, and the table is gone.
+    pub(super) fn go_on(mut self, database: &Database, path: &Path) -> Result<Option<Self>, redb::Error> {
+        let length = || std::fs::metadata(path).ok().map(|file| file.len());
+        if self.pieces == FIRST_PIECES {
+            self.length = length();
+        }
+        // It has begun to grow: nothing is free any more.
+        let grown = self.length.is_some_and(|before| length().is_some_and(|now| now > before));
+        let transaction = database.begin_write()?;
+        if grown || self.pieces >= PIECES_MAX {
+            transaction.delete_table(FILL)?;
+            transaction.commit()?;
+            return Ok(None);
+        }
+        {
+            let mut table = transaction.open_table(FILL)?;
+            let rows = if self.pieces < FIRST_PIECES { 1 } else { PIECE_ROWS };
+            for row in 0..rows {
+                table.insert(self.pieces * PIECE_ROWS + row, ROW.as_slice())?;
+            }
+        }
+        transaction.commit()?;
+        self.pieces += 1;
+        Ok(Some(self))
+    }
+}
