@@ -31,8 +31,12 @@ pub const GRACE: u32 = 3;
 pub const UNKNOWN_GRACE: u32 = 6;
 /// Changed reports taken of a node within [`REGISTRATION_WINDOW`]: each is an entry in the log.
 pub const REPORTS_MAX: u32 = 8;
+/// Times that a node may resume its session within [`REGISTRATION_WINDOW`]: a rotation makes it do so twice.
+pub const RESUMES_MAX: u32 = 64;
 /// Time that a node which came back has to install its new certificate before its session is ended.
 pub const INSTALL_TIME: Duration = Duration::from_millis(500);
+/// Doublings of that time for one that was not ready yet: about a minute.
+const RELEASE_STEPS_MAX: u32 = 7;
 /// How far a period told to a node is from the set one, at most, in thousandths. Source: wire.md 6.5, 5 s ± 0.5 s.
 pub const JITTER_PER_MILLE: u64 = 100;
 
@@ -57,6 +61,8 @@ pub struct Row {
     pub issuer: Option<IssuerHash>,
     /// When its session ends so that it comes back as a full member.
     release: Option<Time>,
+    /// How often that was so, since it came back with an old leaf.
+    releases: u32,
     /// When it is given up.
     deadline: Time,
     /// The period it was told last.
@@ -69,10 +75,28 @@ pub struct Row {
     orders: u32,
     /// Changed reports counted since a moment.
     reports: (Time, u32),
+    /// Resumptions counted since a moment.
+    resumes: (Time, u32),
     /// When it was last heard of.
     pub last_contact: Option<Time>,
-    /// Its clock minus ours in milliseconds, if it tells.
-    pub clock_offset_ms: Option<i64>,
+    /// Its clock, if it tells.
+    pub clock: Option<NodeClock>,
+}
+
+/// What a node says of its clock.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct NodeClock {
+    /// Its clock minus ours in milliseconds.
+    pub offset_ms: i64,
+    /// The time before which it judges no certificate, whatever its clock says: it saw proof that so much has passed.
+    pub floor: Time,
+}
+
+impl NodeClock {
+    /// The time by which it judges certificates when our clock says `now`.
+    pub fn judges_at(self, now: Time) -> Time {
+        Time::from_unix_millis(now.unix_millis().saturating_add(self.offset_ms)).max(self.floor)
+    }
 }
 
 /// A session was accepted.
@@ -94,6 +118,7 @@ impl Sessions {
                 returning: false,
                 issuer: None,
                 release: None,
+                releases: 0,
                 deadline,
                 period,
                 accepted: Time::from_unix_millis(i64::MIN),
@@ -101,8 +126,9 @@ impl Sessions {
                 order: None,
                 orders: 0,
                 reports: (now, 0),
+                resumes: (now, 0),
                 last_contact: None,
-                clock_offset_ms: None,
+                clock: None,
             };
             self.put(node, row);
         }
@@ -124,11 +150,18 @@ impl Sessions {
         let known = self.rows.get(node);
         if let Some(row) = known.filter(|row| row.session.as_deref() == Some(previous) && !previous.is_empty()) {
             let mut row = row.clone();
+            let (since, count) = row.resumes;
+            row.resumes = if now.since(since) > REGISTRATION_WINDOW { (now, 1) } else { (since, count + 1) };
+            if row.resumes.1 > RESUMES_MAX {
+                return Err(Refusal::RateLimited { node: node.clone() });
+            }
             row.returning = returning;
             row.release = row.release.filter(|_| returning);
+            row.releases = if returning { row.releases } else { 0 };
             row.last_contact = Some(now);
             row.deadline = now.saturating_add(row.period * GRACE);
             self.put(node.clone(), row);
+            self.release_again(now, node);
             return Ok(Registered { session: previous.to_owned(), resumed: true });
         }
         let attempts = match known {
@@ -139,14 +172,17 @@ impl Sessions {
         if attempts > REGISTRATIONS_MAX {
             return Err(Refusal::RateLimited { node: node.clone() });
         }
-        let clock_offset_ms = known.and_then(|row| row.clock_offset_ms);
+        let clock = known.and_then(|row| row.clock);
         let reports = known.map_or((now, 0), |row| row.reports);
+        let releases = known.filter(|_| returning).map_or(0, |row| row.releases);
+        let resumes = known.map_or((now, 0), |row| row.resumes);
         let (order, orders) = known.map_or((None, 0), |row| (row.order, row.orders));
         let row = Row {
             session: Some(fresh.clone()),
             returning,
             issuer: None,
             release: None,
+            releases,
             deadline: now.saturating_add(period * GRACE),
             period,
             accepted: now,
@@ -154,10 +190,12 @@ impl Sessions {
             order,
             orders,
             reports,
+            resumes,
             last_contact: Some(now),
-            clock_offset_ms,
+            clock,
         };
         self.put(node.clone(), row);
+        self.release_again(now, node);
         Ok(Registered { session: fresh, resumed: false })
     }
 
@@ -232,9 +270,9 @@ impl Sessions {
     }
 
     /// What a node says of its clock.
-    pub fn note_clock(&mut self, node: &NodeId, offset_ms: i64) {
+    pub fn note_clock(&mut self, node: &NodeId, clock: NodeClock) {
         if let Some(row) = self.rows.get_mut(node) {
-            row.clock_offset_ms = Some(offset_ms);
+            row.clock = Some(clock);
         }
     }
 
@@ -256,9 +294,17 @@ impl Sessions {
     /// Notes that a node which may only come back has what it came for.
     fn fetched(&mut self, now: Time, node: &NodeId) {
         let Some(row) = self.rows.get_mut(node).filter(|row| row.returning && row.release.is_none()) else { return };
-        let due = now.saturating_add(INSTALL_TIME);
+        let due = now.saturating_add(INSTALL_TIME * (1 << row.releases.min(RELEASE_STEPS_MAX)));
+        row.releases = row.releases.saturating_add(1);
         row.release = Some(due);
         self.releases.insert((due, node.clone()));
+    }
+
+    /// A node that fetched what it came for is back with its old leaf: it gets another moment, longer each time.
+    fn release_again(&mut self, now: Time, node: &NodeId) {
+        if self.rows.get(node).is_some_and(|row| row.releases > 0) {
+            self.fetched(now, node);
+        }
     }
 
     /// Nodes that had their moment to install a certificate and are still in their old session.

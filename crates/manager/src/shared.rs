@@ -1,6 +1,6 @@
 //! What all parts of a running manager share.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use cluster::Command;
@@ -41,7 +41,7 @@ pub(crate) struct Shared<H> {
     sessions: Mutex<Sessions>,
     pacer: Mutex<Pacer>,
     /// Nodes that opened a session since the leader's loop last looked.
-    arrivals: Mutex<Vec<NodeId>>,
+    arrivals: Mutex<BTreeSet<NodeId>>,
     /// Wakes the leader's loop for them.
     pub(crate) arrival: tokio::sync::Notify,
     /// What was last said to nodes that asked for a certificate and got none.
@@ -90,12 +90,12 @@ impl<H: Handle> Shared<H> {
 
     /// A node has opened a session.
     pub(crate) fn arrived(&self, node: &NodeId) {
-        self.arrivals.lock().unwrap_or_else(PoisonError::into_inner).push(node.clone());
+        self.arrivals.lock().unwrap_or_else(PoisonError::into_inner).insert(node.clone());
         self.arrival.notify_one();
     }
 
     /// Nodes that opened a session since this was last asked.
-    pub(crate) fn take_arrivals(&self) -> Vec<NodeId> {
+    pub(crate) fn take_arrivals(&self) -> BTreeSet<NodeId> {
         std::mem::take(&mut *self.arrivals.lock().unwrap_or_else(PoisonError::into_inner))
     }
 

@@ -113,7 +113,6 @@ struct Pending {
 enum Then {
     Issue { packet: Packet, peer: Arc<Peer>, issuing: Box<Issuing> },
     Session { packet: Packet, peer: Arc<Peer>, telling: Telling },
-    Unlock { packet: Packet, peer: Arc<Peer> },
     Advance,
     Prolong,
     Nothing,
@@ -122,7 +121,7 @@ enum Then {
 impl Then {
     fn waiting(&self) -> Option<(&Packet, &Arc<Peer>)> {
         match self {
-            Self::Issue { packet, peer, .. } | Self::Session { packet, peer, .. } | Self::Unlock { packet, peer } => {
+            Self::Issue { packet, peer, .. } | Self::Session { packet, peer, .. } => {
                 Some((packet, peer))
             }
             Self::Advance | Self::Prolong | Self::Nothing => None,
@@ -290,10 +289,7 @@ impl Manager {
 
     fn unlock(&mut self, now: Time, packet: &Packet, peer: &Arc<Peer>) -> Result<Option<Input>, Refusal> {
         self.authorize(peer, Method::GetUnlockKey, now)?;
-        let Some((node, serial)) = peer.take_unproven() else { return Ok(unlocked(packet)) };
-        let then = Then::Unlock { packet: packet.clone(), peer: Arc::clone(peer) };
-        self.propose(vec![Command::Confirm { node, serial }], then);
-        Ok(None)
+        Ok(unlocked(packet))
     }
 
     fn issue(&mut self, now: Time, packet: &Packet, peer: &Arc<Peer>) -> Result<Option<Input>, Refusal> {
@@ -378,7 +374,7 @@ impl Manager {
             returning,
             issuer: issuer(peer),
             reported: report::split(&state, &node, description, "192.0.2.1"),
-            clock_offset_ms: None,
+            clock: None,
         };
         let opened = self.sessions.open(now, &state, opening)?;
         let mut commands = confirmation(peer);
@@ -516,7 +512,6 @@ impl Manager {
                 self.ledger.demand(!for_good, || format!("a step of the rotation is not refused: {outcomes:?}"));
                 self.look_at = Some(now.saturating_add(wait));
             }
-            Then::Unlock { packet, .. } => tell(&packet, unlocked(&packet), out),
             Then::Session { packet, telling, .. } => self.open(&packet, telling, out),
             Then::Issue { packet, peer, mut issuing } => match issuing.judge(outcomes.last()) {
                 Judged::Issued(issued) => {

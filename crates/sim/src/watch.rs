@@ -247,7 +247,7 @@ impl Watch {
         }
         let (Some(own), Some(peer)) = (&judge.live, &judged.live) else { return Ok(()) };
         let Some((leaf, ladder)) = peer.chain.split_first() else { return Ok(()) };
-        if leaf.not_after() <= now || (other == FIRST && is_replaced(judged, &manager.state(), now)) {
+        if leaf.not_after() <= now {
             return Ok(());
         }
         self.looked += 1;
@@ -261,16 +261,6 @@ impl Watch {
         self.found.insert(pair);
         Ok(())
     }
-}
-
-/// Whether a machine still serves with a leaf while its next one was seen in use. A manager's is, by the call for the unlock key,
-/// before it is installed: for that moment, or until it can write again, a rotation counts it too early.
-fn is_replaced(machine: &Machine, state: &State, now: Time) -> bool {
-    let leaf = identity_of(machine, state, now).map(|(_, leaf)| leaf);
-    leaf.is_some_and(|leaf| {
-        let current = state.node(&leaf.node).and_then(|node| node.current.as_ref());
-        current.is_some_and(|current| current.serial != leaf.serial)
-    })
 }
 
 /// How the roots stand, and what one machine's record says.

@@ -13,6 +13,9 @@ pub const VERSION_LABEL: &str = "swarmpki.version";
 
 /// The metadata key in which our nodes send their clock with sessions and heartbeats: milliseconds since the Unix epoch.
 pub const CLOCK_KEY: &str = "swarmpki-clock";
+/// The metadata key in which our nodes send, beside their clock, the time before which they judge no certificate, whatever
+/// their clock says: milliseconds since the Unix epoch.
+pub const FLOOR_KEY: &str = "swarmpki-floor";
 
 /// Marks a request as one of ours.
 pub fn mark(metadata: &mut MetadataMap) {

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use arc_swap::ArcSwapOption;
+use cluster::node::Node;
 use cluster::{Command, State, issuance};
 use pki::identity::NodeId;
 use replica::{Handle, ProposeError};
@@ -28,6 +29,13 @@ const BUSY_RETRY: Duration = Duration::from_millis(500);
 pub(crate) struct Pipeline {
     signing: ArcSwapOption<Signing>,
     in_work: Semaphore,
+}
+
+impl Pipeline {
+    /// Lets go of the signer: the roots have changed.
+    pub(crate) fn forget_signer(&self) {
+        self.signing.store(None);
+    }
 }
 
 impl Default for Pipeline {
@@ -78,10 +86,9 @@ impl<H: Handle> Shared<H> {
     fn watch_rate(&self, node: &NodeId) {
         let state = self.handle.state();
         // A rotation orders renewals, and orders again what was lost.
-        if state.rotation().is_some() {
-            return;
-        }
-        if state.node(node).is_some_and(|record| issuance::is_alarming(record, state.time())) {
+        let usual = if state.rotation().is_some() { 10 * issuance::ISSUANCES_PER_HOUR_ALARM } else { 0 };
+        let many = |record: &Arc<Node>| issuance::is_alarming(record, state.time()) && record.issuances.1 > usual;
+        if state.node(node).is_some_and(many) {
             self.alarms.raise(Alarm::ManyIssuances { node: node.clone() }, self.now());
         }
     }

@@ -21,6 +21,9 @@ pub(crate) async fn lead<H: Handle>(shared: Arc<Shared<H>>, shutdown: Cancellati
         let mut news = changed(&before, &state);
         news.extend(shared.take_arrivals());
         report(&before, &state);
+        if before.roots.signing().map(|root| root.issuer) != state.roots.signing().map(|root| root.issuer) {
+            shared.pipeline.forget_signer();
+        }
         before = Arc::clone(&state);
         let wait = step(&shared, &state, &news).await;
         tokio::select! {

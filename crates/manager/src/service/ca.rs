@@ -29,7 +29,7 @@ impl<H: Handle> wire::server::Ca for Service<H> {
     ) -> Result<Response<GetUnlockKeyResponse>, Status> {
         let call = call(&request)?;
         self.0.authorize(&call, Method::GetUnlockKey)?;
-        self.0.confirm(&call.peer).await?;
+        // Not noted as the use of a leaf: a manager asks before it has installed what it was given.
         let version = Some(Version { index: self.0.handle.state().cluster_version });
         Ok(Response::new(GetUnlockKeyResponse { unlock_key: Vec::new(), version }))
     }

@@ -6,6 +6,7 @@ use cluster::Command;
 use cluster::authorize::{Caller, Grant, Method};
 use futures::stream;
 use pki::identity::NodeId;
+use pki::time::Time;
 use replica::Handle;
 use tonic::{Request, Response, Status};
 use wire::convert;
@@ -21,7 +22,7 @@ use crate::issue::pipeline::refused;
 use crate::message::{Next, Telling};
 use crate::report;
 use crate::server::Call;
-use crate::sessions::Opening;
+use crate::sessions::{NodeClock, Opening};
 use crate::shared::Shared;
 use crate::slots::Slot;
 
@@ -36,7 +37,7 @@ impl<H: Handle> wire::server::Dispatcher for Service<H> {
         let shared = &self.0;
         let (node, grant) = shared.authorize_node(&call, Method::Session)?;
         let returning = matches!(grant, Grant::Returning(_));
-        let clock = clock_offset(&request, shared);
+        let clock = node_clock(&request, shared);
         let addr = call.addr().ip().to_string();
         let SessionRequest { description, session_id } = request.into_inner();
         let description = description.unwrap_or_default();
@@ -53,7 +54,7 @@ impl<H: Handle> wire::server::Dispatcher for Service<H> {
             returning,
             issuer,
             reported: report::split(&state, &node, description, &addr),
-            clock_offset_ms: clock,
+            clock,
         };
         let opened = shared.sessions().open(shared.now(), &state, opening)?;
         shared.deadline_moved.notify_one();
@@ -67,9 +68,9 @@ impl<H: Handle> wire::server::Dispatcher for Service<H> {
                 refused(&error)
             })?;
         }
-        if returning {
+        if returning && !opened.resumed {
             tracing::warn!(%node, addr, "a node came back with an old certificate and is told to renew it");
-        } else if !opened.resumed {
+        } else if !returning && !opened.resumed {
             tracing::info!(%node, addr, "the node is in session");
         }
         let slot = shared.slots.open(&node);
@@ -84,12 +85,12 @@ impl<H: Handle> wire::server::Dispatcher for Service<H> {
         let (node, _) = self.0.authorize_node(&call, Method::Heartbeat)?;
         let period = self.0.handle.state().settings.heartbeat_period();
         let jitter = u32::from_be_bytes(self.0.chance.bytes().map_err(|_| Refusal::DispatcherStopped)?);
-        let clock = clock_offset(&request, &self.0);
+        let clock = node_clock(&request, &self.0);
         let told = {
             let mut sessions = self.0.sessions();
             let told = sessions.heartbeat(self.0.now(), &node, &request.get_ref().session_id, period, jitter)?;
-            if let Some(offset) = clock {
-                sessions.note_clock(&node, offset);
+            if let Some(clock) = clock {
+                sessions.note_clock(&node, clock);
             }
             told
         };
@@ -139,10 +140,12 @@ impl<H: Handle> wire::server::Dispatcher for Service<H> {
     }
 }
 
-/// The node's clock minus ours, in milliseconds, if the request carries it.
-fn clock_offset<T, H: Handle>(request: &Request<T>, shared: &Shared<H>) -> Option<i64> {
-    let text = request.metadata().get(wire::marker::CLOCK_KEY)?.to_str().ok()?;
-    text.parse::<i64>().ok()?.checked_sub(shared.now().unix_millis())
+/// The node's clock, if the request carries it.
+fn node_clock<T, H: Handle>(request: &Request<T>, shared: &Shared<H>) -> Option<NodeClock> {
+    let millis = |key| request.metadata().get(key)?.to_str().ok()?.parse::<i64>().ok();
+    let offset_ms = millis(wire::marker::CLOCK_KEY)?.checked_sub(shared.now().unix_millis())?;
+    let floor = millis(wire::marker::FLOOR_KEY).map(Time::from_unix_millis).unwrap_or_default();
+    Some(NodeClock { offset_ms, floor })
 }
 
 /// A stream that says `first` and then nothing until the session ends, and with it the stream.

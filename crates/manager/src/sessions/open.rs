@@ -7,7 +7,7 @@ use pki::identity::NodeId;
 use pki::time::Time;
 use wire::status::Refusal;
 
-use super::Sessions;
+use super::{NodeClock, Sessions};
 
 /// What a node asks for, once it is authorized.
 #[derive(Debug)]
@@ -24,8 +24,8 @@ pub struct Opening {
     pub issuer: Option<IssuerHash>,
     /// What it says of itself, [taken apart](crate::report::split).
     pub reported: Reported,
-    /// Its clock minus ours in milliseconds, if it tells.
-    pub clock_offset_ms: Option<i64>,
+    /// Its clock, if it tells.
+    pub clock: Option<NodeClock>,
 }
 
 /// A session was accepted. Its stream is opened once `report` is committed.
@@ -46,15 +46,15 @@ impl Sessions {
     /// [`Refusal::SessionNodeMissing`] without a record; [`Refusal::RateLimited`] if the node registers too often, or says
     /// something new of itself too often.
     pub fn open(&mut self, now: Time, state: &State, opening: Opening) -> Result<Opened, Refusal> {
-        let Opening { node, previous, fresh, returning, issuer, reported, clock_offset_ms } = opening;
+        let Opening { node, previous, fresh, returning, issuer, reported, clock } = opening;
         let record = state.node(&node).ok_or(Refusal::SessionNodeMissing)?;
         let period = state.settings.heartbeat_period();
         let registered = self.register(now, &node, &previous, fresh, period, returning)?;
         if let Some(row) = self.rows.get_mut(&node) {
             row.issuer = issuer;
         }
-        if let Some(offset) = clock_offset_ms {
-            self.note_clock(&node, offset);
+        if let Some(clock) = clock {
+            self.note_clock(&node, clock);
         }
         let news = record.report.as_deref() != Some(&reported.report) || record.down;
         if news {

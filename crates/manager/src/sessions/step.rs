@@ -155,6 +155,22 @@ mod tests {
     }
 
     #[test]
+    fn a_node_that_installs_late_starts_over_once_more_each_time_later() {
+        let (mut table, node) = table(true);
+        table.step(at(0), Input::Fetched(&node));
+        assert_eq!(words(&table.step(at(500), Input::Time)), ["end", "cut"]);
+        // It is back with its old leaf: it has not installed the new one yet.
+        table.register(at(600), &node, "", "b".to_owned(), PERIOD, true).unwrap();
+        assert!(table.step(at(1_599), Input::Time).is_empty());
+        assert_eq!(words(&table.step(at(1_600), Input::Time)), ["end", "cut"]);
+        table.register(at(1_700), &node, "b", "c".to_owned(), PERIOD, true).unwrap();
+        assert!(table.step(at(3_699), Input::Time).is_empty());
+        assert_eq!(words(&table.step(at(3_700), Input::Time)), ["end", "cut"]);
+        table.register(at(3_800), &node, "", "d".to_owned(), PERIOD, false).unwrap();
+        assert!(table.step(at(9_000), Input::Time).is_empty(), "it is a full member again");
+    }
+
+    #[test]
     fn a_full_member_that_renews_keeps_its_session() {
         let (mut table, node) = table(false);
         table.step(at(100), Input::Fetched(&node));
