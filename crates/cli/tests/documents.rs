@@ -31,11 +31,24 @@ fn links_in_documents_lead_somewhere() {
     for page in &pages {
         let text = fs::read_to_string(page).unwrap();
         for target in text.split("](").skip(1).filter_map(|rest| rest.split(')').next()) {
-            if !target.starts_with("http") {
-                assert!(page.parent().unwrap().join(target).exists(), "{}: no {target}", page.display());
+            if target.starts_with("http") {
+                continue;
             }
+            let (file, anchor) = target.split_once('#').unwrap_or((target, ""));
+            let file = if file.is_empty() { page.clone() } else { page.parent().unwrap().join(file) };
+            assert!(file.exists(), "{}: no {target}", page.display());
+            let is_there =
+                || fs::read_to_string(&file).unwrap().lines().any(|line| anchor_of(line) == Some(anchor.into()));
+            assert!(anchor.is_empty() || is_there(), "{}: no {target}", page.display());
         }
     }
+}
+
+/// What a link to a heading says after the `#`.
+fn anchor_of(line: &str) -> Option<String> {
+    let heading = line.strip_prefix('#')?.trim_start_matches('#').trim().to_lowercase();
+    let kept = heading.chars().filter(|c| c.is_alphanumeric() || [' ', '-', '_'].contains(c));
+    Some(kept.map(|c| if c == ' ' { '-' } else { c }).collect())
 }
 
 /// The lines in fenced blocks that run our program, from the verb on.
