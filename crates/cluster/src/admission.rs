@@ -28,7 +28,7 @@ impl State {
             return Err(Rejection::RotationBusy);
         }
         self.check_premises(entry, &admit.premises, &admit.letter)?;
-        self.check_ladder(None, &admit.letter)?;
+        self.check_ladder(None, &admit.letter, entry.now)?;
         let row = self.tokens.rows.get(admit.token.row as usize).ok_or(Rejection::Token)?;
         let by_key = self.joins.get(&admit.letter.leaf.spki).map_or(0, Vec::len);
         if row.unfinished >= UNFINISHED_PER_TOKEN_MAX || by_key >= UNFINISHED_PER_KEY_MAX {

@@ -9,6 +9,7 @@ use std::time::Duration;
 use pki::certificate::Certificate;
 use pki::identity::NodeId;
 use pki::serial::Serial;
+use pki::time::Time;
 
 use crate::apply::Entry;
 use crate::command::{Premises, Renew};
@@ -49,8 +50,8 @@ impl State {
     }
 
     /// What goes with a leaf has to lead its holder's peers, and itself, to the roots that they hold now.
-    pub(crate) fn check_ladder(&self, node: Option<&Node>, letter: &Letter) -> Result<(), Rejection> {
-        let due = self.roots.ladder_for(node, letter.leaf.role);
+    pub(crate) fn check_ladder(&self, node: Option<&Node>, letter: &Letter, now: Time) -> Result<(), Rejection> {
+        let due = self.roots.ladder_for(node, letter.leaf.role, now);
         let sent = |step: &Certificate| letter.ladder.iter().any(|sent| sent == step.der());
         if due.iter().all(sent) { Ok(()) } else { Err(Rejection::Issuer) }
     }
@@ -70,7 +71,7 @@ impl State {
         if renew.letter.leaf.role != node.role {
             return Err(Rejection::Role);
         }
-        self.check_ladder(Some(node), &renew.letter)?;
+        self.check_ladder(Some(node), &renew.letter, entry.now)?;
         if node.leaves().any(|leaf| leaf.serial == renew.letter.leaf.serial) {
             return Err(Rejection::SerialUsed);
         }
@@ -167,6 +168,6 @@ fn push_bounded<T>(list: &mut Vec<T>, item: T, max: usize) -> Option<T> {
 }
 
 /// Whether `node` has had more certificates within the hour than is usual.
-pub fn is_alarming(node: &Node, now: pki::time::Time) -> bool {
+pub fn is_alarming(node: &Node, now: Time) -> bool {
     now.since(node.issuances.0) < HOUR && node.issuances.1 > ISSUANCES_PER_HOUR_ALARM
 }

@@ -90,7 +90,10 @@ impl Roots {
     /// The certificates to go with a leaf of today's signer, leaf side first: the intermediates of its root, then what leads
     /// to the root that `node` holds. Managers, and members while a root is being replaced, carry what leads to every root
     /// that somebody may hold; a new node has just fetched the root served.
-    pub fn ladder_for(&self, node: Option<&Node>, role: Role) -> Vec<Certificate> {
+    ///
+    /// Steps that end within [`trust::STEP_LEFT_MIN`] of `now` are left out: nodes take no chain in which any certificate has
+    /// ended, and a manager that refuses its own next leaf takes the cluster with it.
+    pub fn ladder_for(&self, node: Option<&Node>, role: Role, now: Time) -> Vec<Certificate> {
         let own = self.signing().map(|root| root.steps.as_slice()).unwrap_or_default();
         let further: Vec<Certificate> = match self {
             Self::None => Vec::new(),
@@ -127,7 +130,8 @@ impl Roots {
                 }
             }
         };
-        own.iter().cloned().chain(further).take(trust::LADDER_SENT_MAX).collect()
+        let lasting = further.into_iter().filter(|step| trust::lasts(step, now));
+        own.iter().cloned().chain(lasting).take(trust::LADDER_SENT_MAX).collect()
     }
 
     /// The trust bundle to be sent to a node; `pushed` says whether it is its turn to change, if a root is being replaced.
@@ -224,8 +228,17 @@ pub struct StragglerAnchor {
     /// Cross-certificates that lead from today's root to it, leaf side first, maybe by detours. Of a root that no node can
     /// have come to trust: to what holders of its leaves trust. Empty: holders of its leaves trust today's root already.
     pub ladder: Vec<Certificate>,
-    /// When the last leaf ends with which a node may come that needs it.
+    /// When the last leaf ends with which a node may come that needs it, or before, when what leads to it ends.
     pub until: Time,
-    /// It is kept until then whatever nodes reported: some may have been given it after their last word.
+    /// It is kept until then whatever nodes reported, if what leads to it lasts: some may have been given it after their
+    /// last word.
     pub at_least: Time,
+}
+
+impl StragglerAnchor {
+    /// When what leads to it is sent no more; none: nothing has to lead to it.
+    pub fn led_until(&self) -> Option<Time> {
+        let end = self.ladder.iter().map(Certificate::not_after).min()?;
+        Some(end.saturating_sub(trust::STEP_LEFT_MIN))
+    }
 }

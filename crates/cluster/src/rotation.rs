@@ -25,7 +25,7 @@ use pki::identity::NodeId;
 use pki::serial::Serial;
 use pki::time::Time;
 
-pub use self::change::{Abort, Advance, RootsChange, Start, steps_to};
+pub use self::change::{Abort, Advance, RootsChange, STRAGGLERS_MAX, Start, steps_to};
 pub use self::progress::{Need, Progress, need};
 use crate::node::{BlobDigest, Node};
 use crate::roots::{Root, StragglerAnchor};

@@ -1,7 +1,11 @@
 //! Trust as a graph: its points are issuers, and a CA certificate leads from the issuer it certifies to the one that signed
 //! it. Which leaves a node can verify is a walk through that graph, without signatures and without dates.
 
+use std::time::Duration;
+
 use pki::certificate::Certificate;
+use pki::issue::LEAF_EXPIRY_MIN;
+use pki::time::Time;
 
 use crate::node::IssuerHash;
 
@@ -11,6 +15,12 @@ pub const LADDER_MAX: usize = 6;
 /// CA certificates sent with a leaf. Nodes take no chain of more than eight certificates, and a manager that cannot renew
 /// takes the cluster with it: the way to the roots left longest ago is given up before that.
 pub const LADDER_SENT_MAX: usize = 7;
+
+/// What a step has left at least when it is sent: no leaf ends after what goes with it, and none lasts less than
+/// [`LEAF_EXPIRY_MIN`].
+pub const STEP_LEFT_MIN: Duration = Duration::from_secs(2 * 60 * 60);
+
+const _: () = assert!(LEAF_EXPIRY_MIN.as_secs() < STEP_LEFT_MIN.as_secs());
 
 /// A CA certificate as a step from one issuer to another.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -88,6 +98,11 @@ pub fn verifies<'a>(
 ) -> bool {
     let ends: Vec<_> = anchors.clone().into_iter().map(Anchor::of).collect();
     reaches(issuer, &links(ladder, anchors), &ends)
+}
+
+/// Whether a step may still be sent at `now`.
+pub fn lasts(step: &Certificate, now: Time) -> bool {
+    step.not_after() > now.saturating_add(STEP_LEFT_MIN)
 }
 
 /// The ladder without its detours: where it comes by the same issuer twice, what lies between is left out. Every step is still

@@ -85,7 +85,10 @@ fn c280_c291_c310_c311_from_the_order_to_the_end() {
     world.run(Command::Collect { nodes });
     assert!(anchors(&world).is_empty(), "nobody is late");
     refused(world.advance(), Rejection::NoRotation);
-    assert!(world.cluster.state.roots.ladder_for(None, Role::Worker).is_empty(), "O8: a new node gets its leaf alone");
+    assert!(
+        world.roots().ladder_for(None, Role::Worker, world.cluster.now).is_empty(),
+        "O8: a new node gets its leaf alone"
+    );
 }
 
 #[test]
@@ -353,4 +356,71 @@ fn what_goes_with_a_leaf_is_a_premise() {
     letter.ladder.clear();
     renewal.letter = Arc::new(letter);
     world.cluster.refused(Command::Renew(Box::new(renewal)), Rejection::Issuer);
+}
+
+/// A worker sleeps with a leaf of ninety days, and what leads to its root ends before it does.
+fn asleep_beyond_the_ladder() -> World {
+    let mut world = World::new(2);
+    world.crash(2);
+    let short = support::authorities::cross_until(1, 0, START.saturating_add(60 * DAY));
+    assert!(done(&world.start_with(&authority(1), Way::Ladder(vec![short]), Policy::Deadline(START))));
+    for _ in 0..2 {
+        serve(&mut world);
+        world.later(Duration::from_secs(10));
+        assert!(done(&world.advance()));
+    }
+    assert_eq!(anchors(&world), [0]);
+    world
+}
+
+#[test]
+fn no_old_root_outlives_what_leads_to_it() {
+    let mut world = asleep_beyond_the_ladder();
+    let end = START.saturating_add(60 * DAY);
+    let until = world.roots().stragglers()[0].until;
+    assert_eq!(until, end.saturating_sub(cluster::trust::STEP_LEFT_MIN));
+    let sent = |world: &World, at| world.roots().ladder_for(None, Role::Manager, at).len();
+    assert_eq!(sent(&world, until.saturating_sub(Duration::from_secs(1))), 1);
+    assert_eq!(sent(&world, until), 0, "also while nobody has collected it");
+    world.cluster.now = until;
+    assert!(world.cluster.state.anchors_ended(until));
+    world.cluster.collect();
+    assert!(anchors(&world).is_empty(), "the worker's leaf has a month left, but no manager could be verified by it");
+}
+
+#[test]
+fn nor_while_another_rotation_waits() {
+    let mut world = asleep_beyond_the_ladder();
+    assert!(done(&world.start(2, false, Policy::WaitForAll)));
+    let end = START.saturating_add(60 * DAY).saturating_sub(cluster::trust::STEP_LEFT_MIN);
+    let sent = |world: &World| world.roots().ladder_for(None, Role::Manager, world.cluster.now).len();
+    assert_eq!(sent(&world), 2);
+    world.cluster.now = end;
+    assert_eq!(sent(&world), 1, "what leads to today's old root stays");
+    world.cluster.collect();
+    assert!(anchors(&world).is_empty() && world.rotation().is_some());
+}
+
+#[test]
+fn an_emergency_forgets_joins_that_were_not_finished() {
+    let mut world = World::new(1);
+    let admit = world.cluster.admission(9);
+    let letter = Arc::clone(&admit.letter);
+    assert!(matches!(world.run(Command::Admit(Box::new(admit))), Outcome::Issued { .. }));
+    assert!(done(&world.start(1, true, Policy::Emergency { bound: Duration::from_secs(30) })));
+    assert!(world.cluster.state.node(&id(9)).is_none() && world.record(1).is_some());
+    assert!(world.cluster.state.joins.is_empty());
+    assert_eq!(world.cluster.confirm(9, &letter), Outcome::Rejected(Rejection::UnknownNode));
+}
+
+#[test]
+fn a_ladder_that_cannot_be_sent_whole_does_not_begin() {
+    let mut world = World::new(1);
+    let to = authority(1);
+    // Steps that lead nowhere take the place of the one that does.
+    let steps = vec![to.signer.clone(); cluster::trust::LADDER_SENT_MAX];
+    let crowded = Arc::new(Root { steps, ..to.as_ref().clone() });
+    let way = Way::Ladder(vec![cross(&to, &authority(0))]);
+    refused(world.start_with(&crowded, way.clone(), Policy::WaitForAll), Rejection::Way);
+    assert!(done(&world.start_with(&to, way, Policy::WaitForAll)));
 }

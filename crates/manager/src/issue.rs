@@ -45,6 +45,8 @@ pub struct Request {
     pub ours: bool,
 }
 
+const MINUTE: Duration = Duration::from_secs(60);
+
 /// When to come back while new nodes have to wait.
 const JOIN_HELD: Duration = Duration::from_secs(2);
 
@@ -173,7 +175,7 @@ pub fn sign(
         Purpose::Join(_) => None,
         Purpose::Renewal { node, .. } => state.node(node).map(Arc::as_ref),
     };
-    let ladder = state.roots.ladder_for(record, role);
+    let ladder = state.roots.ladder_for(record, role, now);
     let life = life(state, &ladder, now);
     let wanted = pki::issue::Leaf { subject: &subject, serial: draw.serial, now, expiry: life };
     let leaf = pki::issue::leaf(csr, &wanted, &signing.issuer).map_err(|error| {
@@ -198,11 +200,11 @@ pub fn sign(
 }
 
 /// The life of a leaf: as set, and not beyond what goes with it (pki.md 12.8): an engine refuses its own files at the next
-/// start when any certificate among them has ended.
+/// start when any certificate among them has ended. A leaf's dates are whole minutes, half a minute off at most.
 fn life(state: &State, ladder: &[Certificate], now: Time) -> Duration {
     let set = state.settings.leaf_life();
     let end = ladder.iter().map(Certificate::not_after).min();
-    end.map_or(set, |end| set.min(end.since(now))).max(LEAF_EXPIRY_MIN)
+    end.map_or(set, |end| set.min(end.saturating_sub(MINUTE).since(now))).max(LEAF_EXPIRY_MIN)
 }
 
 /// What an outcome means for the caller.

@@ -13,6 +13,8 @@ mod trial;
 
 #[cfg(test)]
 mod fixture;
+#[cfg(test)]
+mod tests;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -21,11 +23,12 @@ use cluster::State;
 use cluster::command::ReplaceLadder;
 use cluster::node::BlobDigest;
 use cluster::roots::{Root, Roots};
-use cluster::rotation::{Abort, Phase, Policy, RootsChange, Rotation, Start, Way};
+use cluster::rotation::{Abort, Policy, RootsChange, Rotation, Start, Way};
 use pki::bundle::{BundleError, Issuer};
-use pki::certificate::{Certificate, normalize};
-use pki::issue::GIVEN_ROOT_LIFE_MIN;
-use pki::key::{KeyError, PrivateKey};
+use pki::certificate::{Certificate, encode_pem, normalize};
+use pki::csr::CSR_RSA_BITS_MAX;
+use pki::issue::{GIVEN_ROOT_LIFE_MIN, IssueError};
+use pki::key::{KeyError, KeyKind, PrivateKey};
 use pki::secret::SecretString;
 use pki::time::Time;
 use wire::status::{CaUpdateRefusal, Refusal, WhichCa};
@@ -38,6 +41,13 @@ use crate::view::ControlError;
 
 /// Shortest life of a cross-certificate. Two leaf lives, if that is more.
 pub const LADDER_LIFE_MIN: Duration = Duration::from_secs(30 * 24 * 60 * 60);
+
+/// Certificates of a given signer's chain, itself among them: with as many on the other side and what joins the two, more
+/// would not fit between a leaf and a root ([`cluster::trust::LADDER_MAX`]).
+pub const GIVEN_STEPS_MAX: usize = 3;
+
+/// What a cross-certificate lasts beyond the last leaf that may need it.
+const LADDER_SPARE: Duration = Duration::from_secs(24 * 60 * 60);
 
 /// What an engine says of a certificate that it cannot read.
 const UNREADABLE_ROOT: &str = r#"{"code":1003,"message":"Failed to parse certificate"}"#;
@@ -115,17 +125,57 @@ pub fn given(wish: &Wish, now: Time) -> Result<Arc<Root>, ControlError> {
             Some(_) => CaUpdateRefusal::ExternalCaMissing { which: WhichCa::Desired },
         }));
     };
-    let below = wish.signer.as_deref().map(normalize).unwrap_or_default();
+    let below = chain_below(wish.signer.as_deref().unwrap_or_default())?;
     let signing = if below.is_empty() { &bundle } else { &below };
     let issuer = Issuer::from_pem(&bundle, Some(signing), Some(key.expose().as_bytes()), &below, now)
         .map_err(|error| invalid(&error))?;
     let given = given.ok_or_else(|| refused(CaUpdateRefusal::SeveralCertificates))?;
-    if given.not_after() < now.saturating_add(GIVEN_ROOT_LIFE_MIN) {
+    for certificate in [&given, issuer.certificate()] {
+        // Slow to sign with, and too large for every leaf to carry.
+        if let Ok(key) = certificate.public_key()
+            && let KeyKind::Rsa { bits } = key.kind()
+            && bits > CSR_RSA_BITS_MAX
+        {
+            return Err(refused(CaUpdateRefusal::RsaUnsupported));
+        }
+    }
+    let to = Root::new(bundle, issuer.certificate().clone(), below, None);
+    if first_end(&to) < now.saturating_add(GIVEN_ROOT_LIFE_MIN) {
         return Err(refused(CaUpdateRefusal::ExpiresTooSoon));
     }
     let key = PrivateKey::from_pem(key.expose().as_bytes(), None)
         .map_err(|error| invalid(&BundleError::MalformedKey(error)))?;
-    Ok(Arc::new(Root::new(bundle, issuer.certificate().clone(), below, Some(Arc::new(key.pkcs8_der())))))
+    Ok(Arc::new(Root { key: Some(Arc::new(key.pkcs8_der())), ..to }))
+}
+
+/// When the first certificate of a root ends: its own, its signer's, or one between them.
+pub(crate) fn first_end(root: &Root) -> Time {
+    let all = root.certificates.iter().chain(&root.steps).map(Certificate::not_after);
+    all.fold(root.signer.not_after(), Time::min)
+}
+
+/// The signer's chain as it is to be sent, PEM: people give files that hold the root too, or the same certificate twice, and
+/// each place that such a one took would be missing for what leads on.
+fn chain_below(pem: &[u8]) -> Result<Vec<u8>, ControlError> {
+    let pem = normalize(pem);
+    if pem.is_empty() {
+        return Ok(pem);
+    }
+    // What is wrong with it is said together with the rest.
+    let Ok(given) = Certificate::parse_pem_bundle(&pem) else { return Ok(pem) };
+    let mut chain: Vec<Certificate> = Vec::new();
+    for step in given {
+        let signs_itself = step.issuer_der() == step.subject_der() && pki::chain::signed_by(&step, &step).is_ok();
+        if signs_itself || chain.contains(&step) {
+            continue;
+        }
+        if chain.len() >= GIVEN_STEPS_MAX {
+            let message = format!("the signing certificate comes with too many others: {GIVEN_STEPS_MAX} at most");
+            return Err(ControlError { code: tonic::Code::InvalidArgument, message });
+        }
+        chain.push(step);
+    }
+    Ok(encode_pem(&chain).into_bytes())
 }
 
 /// Two certificates of one key in a chain do not verify everywhere (pki.md 12.2, 5b).
@@ -240,13 +290,21 @@ pub fn prepare(
             Way::Bundle(Arc::from(bundle))
         }
     };
-    Ok(RootsChange::Start(Box::new(Start { to, way, policy, logged })))
+    let by_ladder = matches!(way, Way::Ladder(_));
+    let change = RootsChange::Start(Box::new(Start { to: Arc::clone(&to), way, policy, logged }));
+    let begun = trial::begin(state, &change, now)?;
+    if by_ladder {
+        // What is sent with a manager's leaf from then on, whole: what leads on to late nodes too.
+        let sent = begun.roots.ladder_for(None, pki::identity::Role::Manager, now);
+        let further = sent.get(to.steps.len()..).unwrap_or_default();
+        trial::try_out(&to, further, &held, state, now)?;
+    }
+    Ok(change)
 }
 
 /// Whether only the old root can be what nodes trust: nobody was given another yet.
 fn is_simple(running: &Rotation) -> bool {
-    let whole = cluster::rotation::steps_to(running.ladder(), &running.old).map(|steps| steps.len());
-    running.phase == Phase::Renew && !running.back && whole == Some(1 + running.old.steps.len())
+    running.bundle().is_none() && running.given.is_empty()
 }
 
 /// The ladder from `to`: its root certified by `by`'s signer, then what leads on from there.
@@ -260,14 +318,23 @@ fn cross(
     let key = by.key.as_ref().ok_or_else(|| failed("its key is not here"))?;
     let key = PrivateKey::from_der(key.expose()).map_err(failed)?;
     let root = to.certificates.first().ok_or_else(|| failed("it has no certificate"))?;
-    let end = now.saturating_add(ladder_life(state));
-    let cross = pki::issue::cross_sign(root, &by.signer, &key, Some(end)).map_err(failed)?;
+    let end = ladder_end(state, now);
+    let cross = pki::issue::cross_sign(root, &by.signer, &key, Some(end)).map_err(|error| match error {
+        IssueError::NotACa => refused_root(&error),
+        error => failed(error),
+    })?;
     Ok([cross].iter().chain(&by.steps).chain(further).cloned().collect())
 }
 
-/// How long a cross-certificate lasts.
-fn ladder_life(state: &State) -> Duration {
-    (2 * state.settings.leaf_life()).max(LADDER_LIFE_MIN)
+/// When a cross-certificate ends that is made now: after the last leaf that may need it, under whatever settings that was made.
+fn ladder_end(state: &State, now: Time) -> Time {
+    let life = state.settings.leaf_life().saturating_mul(2).max(LADDER_LIFE_MIN);
+    now.saturating_add(life).max(leaves_end(state).saturating_add(LADDER_SPARE))
+}
+
+/// When the last leaf ends that anybody has.
+fn leaves_end(state: &State) -> Time {
+    state.nodes.values().map(|node| node.leaves_end).max().unwrap_or_default()
 }
 
 /// Whether a leaf of `to` with this ladder verifies for every holder of one of these roots, as far as the lengths go that
@@ -312,17 +379,25 @@ pub fn turn_back(state: &State, policy: Policy, now: Time) -> Result<RootsChange
         }
         logged.extend(ladder.first().map(|cross| cross.der().to_vec()));
     }
-    Ok(RootsChange::Abort(Box::new(Abort { ladder, policy, logged })))
+    let change = RootsChange::Abort(Box::new(Abort { ladder, policy, logged }));
+    trial::begin(state, &change, now)?;
+    Ok(change)
 }
 
-/// A ladder made anew, if the present one ends within a leaf life: its first step, whose maker's key is still here.
+/// A ladder made anew, if the present one ends within a leaf life, or before the leaves of those who may need it afterwards:
+/// its first step, whose maker's key is still here. So it lasts when the rotation ends, and the key with which it could be made
+/// is gone.
 ///
 /// # Errors
 /// If it cannot be signed.
 pub fn prolong(state: &State, now: Time) -> Result<Option<ReplaceLadder>, ControlError> {
     let Some(running) = state.rotation() else { return Ok(None) };
     let Some((first, rest)) = running.ladder().split_first() else { return Ok(None) };
-    if first.not_after() > now.saturating_add(state.settings.leaf_life()) {
+    let needed = now.saturating_add(state.settings.leaf_life()).max(leaves_end(state));
+    let most = running.to().certificates.iter().map(Certificate::not_after).fold(ladder_end(state, now), Time::min);
+    // Not for an hour more: what certifies a root ends with it.
+    let short = first.not_after() <= needed.saturating_add(cluster::trust::STEP_LEFT_MIN);
+    if !short || most <= first.not_after().saturating_add(Duration::from_secs(3_600)) {
         return Ok(None);
     }
     let maker = running.roots().find(|root| root.key.is_some() && pki::chain::signed_by(first, &root.signer).is_ok());

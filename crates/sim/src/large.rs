@@ -514,7 +514,7 @@ impl Model {
             not_before: now.saturating_sub(Duration::from_secs(3600)),
             not_after: now.saturating_add(self.state.settings.leaf_life()),
         };
-        let ladder = self.state.roots.ladder_for(node, role).iter().map(|step| step.der().to_vec()).collect();
+        let ladder = self.state.roots.ladder_for(node, role, now).iter().map(|step| step.der().to_vec()).collect();
         Ok(Letter { csr: bytes.to_vec(), leaf, certificate: bytes.to_vec(), ladder, issued: now })
     }
 }

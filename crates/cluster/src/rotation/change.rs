@@ -19,7 +19,10 @@ use crate::roots::{Root, Roots, StragglerAnchor};
 use crate::rotation::{HISTORY_MAX, Need, Phase, Policy, Rotation, Way};
 use crate::state::State;
 use crate::tokens::{MANAGER_ROW, WORKER_ROW};
-use crate::trust::{self, LADDER_MAX};
+use crate::trust::{self, LADDER_MAX, LADDER_SENT_MAX};
+
+/// Old roots that late nodes may still come back with; before there are more, the one left longest ago goes.
+pub const STRAGGLERS_MAX: usize = 8;
 
 /// What an operator's update does to the roots.
 #[derive(Clone, Debug)]
@@ -134,6 +137,12 @@ impl State {
         }
         self.log_authorities(entry, &start.logged);
         self.roots = Roots::Rotating(Arc::new(next));
+        if emergency {
+            // Whoever has the stolen key may have a token too: a join by the tokens of before is no way in.
+            let joins = self.nodes.values().filter(|node| node.unfinished.is_some());
+            let joins: Vec<_> = joins.map(|node| node.id.clone()).collect();
+            joins.iter().for_each(|id| self.forget_join(id));
+        }
         Ok(())
     }
 
@@ -330,9 +339,14 @@ impl State {
         anchors
     }
 
-    /// Looks again until when each straggler anchor is needed, and drops those that are not. Whether that changed anything.
+    /// Looks again until when each straggler anchor is needed, and drops those that are not, and those that what leads to
+    /// them ends before. Whether that changed anything.
     pub(crate) fn refresh_anchors(&self, roots: &mut Roots, now: Time) -> bool {
-        let Roots::Stable { root, stragglers } = roots else { return false };
+        let (root, stragglers) = match roots {
+            Roots::None => return false,
+            Roots::Stable { root, stragglers } => (root, stragglers),
+            Roots::Rotating(rotation) => return refresh_ladders(rotation, now),
+        };
         if stragglers.is_empty() {
             return false;
         }
@@ -343,7 +357,10 @@ impl State {
         for node in self.nodes.values() {
             note_stragglers(stragglers, node, &root.trust, &root.issuer);
         }
+        stragglers.iter_mut().for_each(end_with_ladder);
         stragglers.retain(|anchor| anchor.until > now);
+        let oldest = stragglers.len().saturating_sub(STRAGGLERS_MAX);
+        stragglers.drain(..oldest);
         !stragglers.iter().map(|anchor| anchor.until).eq(before)
     }
 
@@ -354,6 +371,24 @@ impl State {
             entry.issued.push(LogEntry { seq, bytes });
         }
     }
+}
+
+/// An anchor that nothing leads to helps nobody: it goes while what leads there can still be sent.
+fn end_with_ladder(anchor: &mut StragglerAnchor) {
+    anchor.until = anchor.led_until().map_or(anchor.until, |end| end.min(anchor.until));
+}
+
+/// While a root is being replaced it is not known which anchors will be needed afterwards: only those go whose ladder ends.
+fn refresh_ladders(rotation: &mut Arc<Rotation>, now: Time) -> bool {
+    let ended = |anchor: &StragglerAnchor| anchor.led_until().is_some_and(|end| end <= now);
+    let late = |anchor: &StragglerAnchor| anchor.led_until().is_some_and(|end| end < anchor.until);
+    if !rotation.stragglers.iter().any(|anchor| ended(anchor) || late(anchor)) {
+        return false;
+    }
+    let stragglers = &mut Arc::make_mut(rotation).stragglers;
+    stragglers.retain(|anchor| !ended(anchor));
+    stragglers.iter_mut().for_each(end_with_ladder);
+    true
 }
 
 /// Lengthens the anchors that `node` may come back with. Which root it trusts is known if it said so; if not, it may be
@@ -393,6 +428,7 @@ impl Rotation {
                 let steps: Vec<_> = to.steps.iter().chain(ladder).cloned().collect();
                 let reaches = |root: &Arc<Root>| trust::verifies(&to.issuer, &steps, &root.certificates);
                 ladder.len() <= LADDER_MAX
+                    && steps.len() <= LADDER_SENT_MAX
                     && ladder.iter().all(|step| step.valid_at(now))
                     && self.trusted().all(reaches)
             }

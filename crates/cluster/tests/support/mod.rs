@@ -202,7 +202,7 @@ impl Cluster {
         let mut letter = letter(drawn, drawn, role, self.now, LIFE);
         letter.leaf.issuer = self.premises().issuer;
         let node = n.and_then(|n| self.state.node(&id(n)).map(Arc::as_ref));
-        let ladder = self.state.roots.ladder_for(node, role);
+        let ladder = self.state.roots.ladder_for(node, role, self.now);
         letter.ladder = ladder.iter().map(|step| step.der().to_vec()).collect();
         Arc::new(letter)
     }

@@ -97,8 +97,15 @@ impl World {
             }
             None => Vec::new(),
         };
+        let joining = |world: &Self, n| world.record(n).is_some_and(|node| node.unfinished.is_some());
+        let joins: Vec<_> = (0..self.members.len()).filter(|n| joining(self, *n)).collect();
         let outcomes = self.cluster.run_all(commands).outcomes;
         self.cluster.log.clear();
+        for n in joins {
+            // An emergency begins with nobody but members.
+            let emergency = before.is_none() && self.rotation().is_some_and(|rotation| rotation.is_emergency());
+            self.members[n].removed |= emergency && self.record(n).is_none();
+        }
         let after = self.rotation().cloned();
         for n in 0..self.members.len() {
             let finished = before.is_some() && after.is_none() && blocking.contains(&n);

@@ -173,7 +173,7 @@ impl Fixture {
             not_before: self.now.saturating_sub(Duration::from_secs(3600)),
             not_after: self.now.saturating_add(self.state.settings.leaf_life()),
         };
-        let ladder = self.state.roots.ladder_for(node, role).iter().map(|step| step.der().to_vec()).collect();
+        let ladder = self.state.roots.ladder_for(node, role, self.now).iter().map(|step| step.der().to_vec()).collect();
         Letter { csr: bytes.to_vec(), leaf, certificate: bytes.to_vec(), ladder, issued: self.now }
     }
 }

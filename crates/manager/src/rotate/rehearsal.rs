@@ -221,7 +221,7 @@ impl<'a> Play<'a> {
             not_before: self.now.saturating_sub(pki::issue::LEAF_BACKDATE),
             not_after: self.now.saturating_add(self.state.settings.leaf_life()),
         };
-        let ladder = self.state.roots.ladder_for(Some(node), node.role);
+        let ladder = self.state.roots.ladder_for(Some(node), node.role, self.now);
         let ladder = ladder.iter().map(|step| step.der().to_vec()).collect();
         Letter { csr: bytes.to_vec(), leaf, certificate: Vec::new(), ladder, issued: self.now }
     }

@@ -38,7 +38,7 @@ pub struct RootView {
     pub digest: String,
     /// The common name of whoever signs.
     pub name: String,
-    /// When its certificate ends.
+    /// When the first of its certificates ends: the root's, the signer's or one between them. Nothing can be signed then.
     pub not_after: Time,
     /// Whether managers hold the key.
     pub has_key: bool,
@@ -224,7 +224,7 @@ pub(crate) fn view(root: &std::sync::Arc<Root>) -> RootView {
     RootView {
         digest: shown_digest(&root.bundle),
         name: root.signer.common_name(),
-        not_after: root.certificates.first().unwrap_or(&root.signer).not_after(),
+        not_after: super::first_end(root),
         has_key: root.key.is_some(),
     }
 }

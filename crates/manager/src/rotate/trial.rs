@@ -4,18 +4,21 @@
 
 use std::sync::Arc;
 
-use cluster::State;
+use cluster::command::{Batch, SecretBox, UpdateCluster};
 use cluster::roots::Root;
+use cluster::rotation::RootsChange;
+use cluster::{Command, Outcome, Rejection, State};
 use pki::bundle::Issuer;
 use pki::certificate::Certificate;
 use pki::chain::{self, Usage};
 use pki::identity::Subject;
 use pki::issue::Leaf;
+use pki::join_token::JoinSecret;
 use pki::key::{PrivateKey, Signer};
 use pki::serial::Serial;
 use pki::time::Time;
 
-use super::{failed, refused_root};
+use super::{failed, precondition, refused_root};
 use crate::view::ControlError;
 
 /// Signs a leaf with `to`'s key and verifies it, for servers and for clients: by `to` alone, and with `ladder` by each root that nodes
@@ -49,4 +52,30 @@ pub(super) fn try_out(
         }
     }
     Ok(())
+}
+
+/// The state as it would be with this change: what the state machine would refuse is refused with its reason, before it is
+/// proposed.
+///
+/// # Errors
+/// FAILED_PRECONDITION if it could not begin.
+pub(super) fn begin(state: &State, change: &RootsChange, now: Time) -> Result<State, ControlError> {
+    let mut begun = state.clone();
+    let secret = || Some(SecretBox(Arc::new(JoinSecret::from_bytes([0; 16]))));
+    let update = UpdateCluster {
+        version: state.cluster_version,
+        settings: None,
+        worker_secret: secret(),
+        manager_secret: secret(),
+        roots: Some(change.clone()),
+    };
+    let commands = vec![Command::UpdateCluster(Box::new(update))];
+    let applied = begun.apply(state.index.saturating_add(1), &Batch { time: now.max(state.time()), commands });
+    match applied.outcomes.into_iter().next() {
+        Some(Outcome::Rejected(Rejection::Way)) => Err(precondition(
+            "certificates of the new root would not be verified by every node: what leads from it to the roots that nodes hold is too long, or has ended",
+        )),
+        Some(Outcome::Rejected(rejection)) => Err(precondition(&rejection.to_string())),
+        _ => Ok(begun),
+    }
 }

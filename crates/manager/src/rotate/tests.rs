@@ -1,0 +1,191 @@
+//! What an operator gives, and what becomes of it with time: every leaf here is signed and verified.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
+
+use cluster::command::{Command, UpdateCluster};
+use cluster::outcome::Outcome;
+use cluster::settings::Settings;
+use pki::chain::{self, Usage};
+use pki::identity::NodeId;
+
+use super::fixture::{Fixture, START};
+use super::*;
+use crate::issue::{self, Draw, Purpose, Request, Signing};
+
+const DAY: Duration = Duration::from_secs(24 * 60 * 60);
+const TEN_SECONDS: Duration = Duration::from_secs(10);
+
+struct Made {
+    key: PrivateKey,
+    root: Certificate,
+}
+
+fn made(fixture: &Fixture) -> Made {
+    let key = fixture.chance.p256_key().unwrap();
+    let root = pki::issue::root(&key, fixture.chance.serial().unwrap(), fixture.now).unwrap();
+    Made { key, root }
+}
+
+/// A signer below `root` that ends then.
+fn below(signer: &Made, root: &Made, end: Time) -> Certificate {
+    pki::issue::cross_sign(&signer.root, &root.root, &root.key, Some(end)).unwrap()
+}
+
+fn wish(root: &Made, signer: &Made, chain: &[Certificate]) -> Wish {
+    let pem: String = chain.iter().map(Certificate::pem).collect();
+    Wish {
+        certificate: root.root.pem().into_bytes(),
+        signer: Some(pem.into_bytes()),
+        key: Some(SecretString::new(signer.key.pkcs8_pem().expose().to_owned())),
+        ..Wish::default()
+    }
+}
+
+fn expire(fixture: &mut Fixture, life: Duration) {
+    let settings = Settings { node_cert_expiry: life, ..Settings::clone(&fixture.state.settings) };
+    let version = fixture.state.cluster_version;
+    let update =
+        UpdateCluster { version, settings: Some(settings), worker_secret: None, manager_secret: None, roots: None };
+    fixture.apply(Command::UpdateCluster(Box::new(update)));
+}
+
+/// The node renews, and its chain is one that it takes itself and that everybody who holds one of `roots` verifies.
+fn renewed(fixture: &mut Fixture, node: &NodeId, roots: &[&[Certificate]]) -> Time {
+    let key = fixture.chance.p256_key().unwrap();
+    let csr = pki::csr::request(&key).unwrap().into_bytes();
+    let linted = pki::csr::Csr::parse(&csr).unwrap().verify().unwrap();
+    let availability = cluster::node::Availability::Active;
+    let request = Request { csr, token: Arc::from(""), availability, ours: true };
+    let cut = fixture.state.node(node).unwrap().cut;
+    let purpose = Purpose::Renewal { node: node.clone(), cut };
+    let signing = Signing::of(fixture.state.roots.signing().unwrap(), fixture.now).unwrap();
+    let draw = Draw { node: node.clone(), serial: fixture.chance.serial().unwrap() };
+    let command = issue::sign(&fixture.state, &purpose, &request, &linted, &signing, draw, fixture.now).unwrap();
+    let Outcome::Issued { letter, .. } = fixture.apply(command) else { panic!("not issued") };
+    let leaf = Certificate::from_der(letter.certificate.clone()).unwrap();
+    let ladder: Vec<_> = letter.ladder.iter().map(|der| Certificate::from_der(der.clone()).unwrap()).collect();
+    assert!(ladder.iter().all(|step| step.not_after() >= leaf.not_after()), "no file of it ends before the leaf");
+    assert!(leaf.not_after() >= fixture.now.saturating_add(pki::issue::LEAF_EXPIRY_MIN).saturating_sub(DAY / 1440));
+    for root in roots {
+        for at in [fixture.now, leaf.not_after().saturating_sub(TEN_SECONDS)] {
+            chain::reaches(&leaf, &ladder, root, at, Usage::Server).unwrap();
+        }
+    }
+    fixture.apply(Command::Confirm { node: node.clone(), serial: letter.leaf.serial });
+    leaf.not_after()
+}
+
+/// Everybody named converts, whoever else there is is put aside.
+fn rotated(fixture: &mut Fixture, nodes: &[NodeId]) {
+    let deadline = fixture.now;
+    assert!(matches!(fixture.rotate(Policy::Deadline(deadline)), Outcome::Done { .. }));
+    for node in nodes {
+        fixture.renew(node);
+    }
+    fixture.later(TEN_SECONDS);
+    assert!(matches!(fixture.advance(), Outcome::Done { .. }));
+    for node in nodes {
+        fixture.take_root(node);
+    }
+    fixture.later(TEN_SECONDS);
+    assert!(matches!(fixture.advance(), Outcome::Done { .. }));
+    assert!(fixture.state.rotation().is_none());
+}
+
+fn collect(fixture: &mut Fixture) {
+    let nodes = fixture.state.collectable(fixture.now);
+    fixture.apply(Command::Collect { nodes });
+}
+
+#[test]
+fn a_manager_renews_whatever_late_nodes_are_waited_for() {
+    let mut fixture = Fixture::new();
+    let (manager, away) = (fixture.manager.clone(), fixture.node(1, false));
+    let left = fixture.state.roots.served().unwrap().certificates.clone();
+    expire(&mut fixture, 30 * DAY);
+    rotated(&mut fixture, std::slice::from_ref(&manager));
+    let today = fixture.state.roots.served().unwrap().certificates.clone();
+    let mut end = fixture.now;
+    for day in 1..=120 {
+        fixture.now = START.saturating_add(DAY * day);
+        collect(&mut fixture);
+        let late = day < 90;
+        assert_eq!(fixture.state.roots.stragglers().len(), usize::from(late), "day {day}");
+        let both: &[&[Certificate]] = &[&today, &left];
+        end = renewed(&mut fixture, &manager, if late { both } else { &both[..1] });
+        if day == 89 {
+            let standing = renewed(&mut fixture, &away, both);
+            assert!(standing > fixture.now, "it is back");
+            fixture.take_root(&away);
+        }
+    }
+    assert!(end >= fixture.now.saturating_add(29 * DAY));
+}
+
+#[test]
+fn a_cross_certificate_that_became_too_short_is_made_anew_before_the_end() {
+    let mut fixture = Fixture::new();
+    expire(&mut fixture, Duration::from_secs(3600));
+    let manager = fixture.manager.clone();
+    fixture.rotate(Policy::WaitForAll);
+    assert!(prolong(&fixture.state, fixture.now).unwrap().is_none(), "it lasts longer than what was signed before");
+    expire(&mut fixture, 90 * DAY);
+    fixture.later(20 * DAY);
+    let replace = prolong(&fixture.state, fixture.now).unwrap().unwrap();
+    assert!(replace.ladder[0].not_after() >= fixture.now.saturating_add(180 * DAY));
+    fixture.apply(Command::ReplaceLadder(Box::new(replace)));
+    assert!(prolong(&fixture.state, fixture.now).unwrap().is_none());
+    let roots = [fixture.state.rotation().unwrap().old.certificates.clone()];
+    let end = renewed(&mut fixture, &manager, &[&roots[0]]);
+    assert!(end > fixture.now.saturating_add(89 * DAY));
+}
+
+#[test]
+fn every_certificate_of_a_given_signer_lasts() {
+    let fixture = Fixture::new();
+    let (root, signer) = (made(&fixture), made(&fixture));
+    let short = below(&signer, &root, fixture.now.saturating_add(364 * DAY));
+    let long = below(&signer, &root, fixture.now.saturating_add(366 * DAY));
+    let refused = given(&wish(&root, &signer, std::slice::from_ref(&short)), fixture.now).unwrap_err();
+    assert_eq!(refused.message, "CA certificate expires too soon");
+    let taken = given(&wish(&root, &signer, std::slice::from_ref(&long)), fixture.now).unwrap();
+    assert_eq!(status::view(&taken).not_after, long.not_after(), "what ends first is shown");
+}
+
+#[test]
+fn a_chain_file_with_the_root_in_it_rotates_and_goes_back() {
+    let mut fixture = Fixture::new();
+    let manager = fixture.manager.clone();
+    let (root, signer) = (made(&fixture), made(&fixture));
+    let own = below(&signer, &root, fixture.now.saturating_add(400 * DAY));
+    let mut chain = vec![own.clone(), own.clone()];
+    chain.extend(std::iter::repeat_n(root.root.clone(), 7));
+    let to = given(&wish(&root, &signer, &chain), fixture.now).unwrap();
+    assert_eq!(to.steps, [own]);
+    let held = fixture.state.roots.served().unwrap().certificates.clone();
+    let change = prepare(&fixture.state, to, false, Policy::WaitForAll, fixture.now).unwrap();
+    assert!(matches!(fixture.update(Some(change)), Outcome::Done { .. }));
+    renewed(&mut fixture, &manager, &[&held, std::slice::from_ref(&root.root)]);
+    let back = turn_back(&fixture.state, Policy::WaitForAll, fixture.now).unwrap();
+    let RootsChange::Abort(abort) = &back else { panic!("no way back") };
+    assert!(abort.ladder.is_empty() && abort.logged.is_empty(), "nobody holds another root: nothing has to be signed");
+    assert!(matches!(fixture.update(Some(back)), Outcome::Done { .. }));
+    renewed(&mut fixture, &manager, &[&held]);
+}
+
+#[test]
+fn too_long_a_chain_is_refused_at_once() {
+    let mut fixture = Fixture::new();
+    let (root, signer) = (made(&fixture), made(&fixture));
+    let chain: Vec<_> = (0..4).map(|n| below(&signer, &root, fixture.now.saturating_add(DAY * (400 + n)))).collect();
+    let refused = given(&wish(&root, &signer, &chain), fixture.now).unwrap_err();
+    assert_eq!(refused.code, tonic::Code::InvalidArgument);
+
+    // What does not fit is said where it is asked for, and nothing begins.
+    let mut to = given(&wish(&root, &signer, &chain[..1]), fixture.now).unwrap().as_ref().clone();
+    to.steps = vec![chain[0].clone(); cluster::trust::LADDER_SENT_MAX];
+    let refused =
+        prepare(&fixture.state, Arc::new(to), false, Policy::WaitForAll, fixture.now).map(|_| ()).unwrap_err();
+    assert_eq!(refused.code, tonic::Code::FailedPrecondition, "{}", refused.message);
+    assert!(refused.message.contains("too long"), "{}", refused.message);
+    assert!(matches!(fixture.rotate(Policy::WaitForAll), Outcome::Done { .. }));
+}
