@@ -59,7 +59,7 @@ pub(super) fn report(ended: &Ended, context: &mut Context) -> Result<(), Failure
     } else {
         context
             .out
-            .line(format!("The root was replaced in {took}; the cluster's copy of the old key is destroyed."))?;
+            .line(format!("The root was replaced in {took}; the old key is removed from the manager's store."))?;
         context.out.line(words::root("root", &status.served, now).join("\n"))?;
         context.out.line("  tokens     both join tokens are new: swarmpki join-token worker")?;
     }

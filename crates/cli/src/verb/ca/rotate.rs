@@ -217,7 +217,7 @@ fn confirm(args: &RotateArgs) -> Result<(), Failure> {
          widen      every node is given the old and the new root, for {bound} at most\n  \
          renew      the new key signs: every node gets a new certificate, for {bound} at most\n  \
          trust      every node is given the new root alone, for {bound} at most; managers refuse the old one\n  \
-         end        the old key is destroyed\n\
+         end        the old key is removed from the manager's store\n\
          Nodes that miss it, as those that are down, are left behind and join again by token. It cannot be aborted.\n\
          See who that is with --dry-run. Without haste, a rotation with --deadline loses nobody."
     ));
