@@ -206,6 +206,7 @@ impl Runner {
                     live: self.live.clone(),
                     at,
                     clock: config.clock.clone(),
+                    floor: self.plan.floor(),
                     told: self.tell.clone(),
                     messages: self.session_tell.clone(),
                     asks: rx,
@@ -221,7 +222,9 @@ impl Runner {
                     self.session = None;
                 }
             }
-            Effect::Beat { session, session_id } => self.ask(session, Ask::Beat(session_id)),
+            Effect::Beat { session, session_id } => {
+                self.ask(session, Ask::Beat { session_id, floor: self.plan.floor() })
+            },
             Effect::AskClock { session } => self.ask(session, Ask::Clock),
             Effect::AskClockUnverified { peer } => {
                 let clock = self.config.clock.clone();

@@ -22,7 +22,7 @@ const HEARTBEAT_PERIOD: std::time::Duration = std::time::Duration::from_secs(5);
 
 /// What the machine asks of a running session.
 pub(crate) enum Ask {
-    Beat(String),
+    Beat { session_id: String, floor: Time },
     Clock,
 }
 
@@ -35,6 +35,8 @@ pub(crate) struct Opening {
     pub(crate) live: mtls::Live,
     pub(crate) at: Time,
     pub(crate) clock: Arc<dyn Fn() -> Time + Send + Sync>,
+    /// The time before which no certificate is judged.
+    pub(crate) floor: Time,
     pub(crate) told: mpsc::UnboundedSender<Input>,
     /// For what the manager sends, and the end.
     pub(crate) messages: mpsc::Sender<Input>,
@@ -60,7 +62,7 @@ async fn serve(mut opening: Opening) -> Result<(), Failure> {
     let message = SessionRequest { description: Some(opening.description), session_id: opening.session_id };
     // No deadline: the stream stands as long as the session; the machine watches for its first message.
     let mut message = tonic::Request::new(message);
-    tell_clock(&mut message, opening.clock.as_ref());
+    tell_clock(&mut message, opening.clock.as_ref(), opening.floor);
     let mut messages = client.session(message).await.map_err(|status| channel.failure(&status))?.into_inner();
     let mut calls = JoinSet::new();
     let mut session_id = String::new();
@@ -76,10 +78,10 @@ async fn serve(mut opening: Opening) -> Result<(), Failure> {
             }
             ask = opening.asks.recv() => match ask {
                 None => return Ok(()),
-                Some(Ask::Beat(id)) => {
+                Some(Ask::Beat { session_id, floor }) => {
                     let (channel, told, clock) = (channel.clone(), opening.told.clone(), opening.clock.clone());
                     calls.spawn(async move {
-                        let result = beat(channel, id, clock.as_ref()).await;
+                        let result = beat(channel, session_id, clock.as_ref(), floor).await;
                         let _ = told.send(Input::Heartbeat { session, result });
                         Ok(())
                     });
@@ -111,17 +113,20 @@ async fn beat(
     channel: Channel,
     session_id: String,
     clock: &(dyn Fn() -> Time + Send + Sync),
+    floor: Time,
 ) -> Result<std::time::Duration, Failure> {
     let mut client = DispatcherClient::new(channel.grpc.clone());
     let mut message = request(HeartbeatRequest { session_id }, false);
-    tell_clock(&mut message, clock);
+    tell_clock(&mut message, clock, floor);
     let answer = channel.call(client.heartbeat(message)).await?;
     Ok(answer.period.and_then(|period| std::time::Duration::try_from(period).ok()).unwrap_or(HEARTBEAT_PERIOD))
 }
 
-/// Tells the manager our time, for `node ls`: milliseconds since the epoch. An engine does not look at it.
-fn tell_clock<T>(message: &mut tonic::Request<T>, clock: &(dyn Fn() -> Time + Send + Sync)) {
+/// Tells the manager our time, for `node ls`, and what we judge certificates by, for a rotation: milliseconds since the epoch.
+/// An engine does not look at it.
+fn tell_clock<T>(message: &mut tonic::Request<T>, clock: &(dyn Fn() -> Time + Send + Sync), floor: Time) {
     message.metadata_mut().insert(wire::marker::CLOCK_KEY, clock().unix_millis().into());
+    message.metadata_mut().insert(wire::marker::FLOOR_KEY, floor.unix_millis().into());
 }
 
 /// Reads the assignments of an engine's dispatcher and does none of them (wire.md 7, item 4).

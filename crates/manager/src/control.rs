@@ -346,7 +346,7 @@ impl<H: Handle> Control<H> {
             manager: member.map(|member| ManagerStatus { leader: true, reachable: true, addr: member.addr.clone() }),
             not_after: leaf.map(|leaf| leaf.not_after),
             renew_window,
-            clock_offset_ms: row.as_ref().and_then(|row| row.clock_offset_ms),
+            clock_offset_ms: row.as_ref().and_then(|row| row.clock).map(|clock| clock.offset_ms),
             last_contact: row.and_then(|row| row.last_contact).or(node.last_seen),
             unfinished: node.unfinished.is_some(),
         }

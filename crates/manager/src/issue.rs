@@ -45,6 +45,9 @@ pub struct Request {
     pub ours: bool,
 }
 
+/// When a node asks again whose connection was cut while it asked.
+const CUT_RETRY: Duration = Duration::from_millis(100);
+
 const MINUTE: Duration = Duration::from_secs(60);
 
 /// When to come back while new nodes have to wait.
@@ -86,6 +89,13 @@ pub fn admit(state: &State, caller: Caller<'_>, request: &Request, now: Time) ->
         && let Some(purpose) = renewal(state, caller)
     {
         return Ok(purpose);
+    }
+    // A node whose connections were cut asks again on another one: it is no stranger, and was not removed.
+    if let Caller::Identified(leaf, standing) = caller
+        && let Some(node) = state.node(&leaf.node)
+        && standing.cut().is_some_and(|cut| cut != node.cut)
+    {
+        return Err(Refusal::Busy { retry_after: CUT_RETRY });
     }
     let root = state.roots.served().ok_or(Refusal::SignerStarting)?;
     let fips = state.cluster.as_ref().is_some_and(|facts| facts.fips);

@@ -8,6 +8,7 @@ pub mod pacer;
 pub mod rehearsal;
 pub mod status;
 
+mod dates;
 pub(crate) mod lead;
 mod trial;
 
@@ -27,7 +28,7 @@ use cluster::rotation::{Abort, Policy, RootsChange, Rotation, Start, Way};
 use pki::bundle::{BundleError, Issuer};
 use pki::certificate::{Certificate, encode_pem, normalize};
 use pki::csr::CSR_RSA_BITS_MAX;
-use pki::issue::{GIVEN_ROOT_LIFE_MIN, IssueError};
+use pki::issue::{GIVEN_ROOT_LIFE_MIN, IssueError, LEAF_BACKDATE, ROOT_BACKDATE};
 use pki::key::{KeyError, KeyKind, PrivateKey};
 use pki::secret::SecretString;
 use pki::time::Time;
@@ -48,6 +49,9 @@ pub const GIVEN_STEPS_MAX: usize = 3;
 
 /// What a cross-certificate lasts beyond the last leaf that may need it.
 const LADDER_SPARE: Duration = Duration::from_secs(24 * 60 * 60);
+
+/// How much earlier than an engine's a root begins that is made for a rotation: when a leaf begins.
+const ROOT_BEGINS_EARLIER: Duration = LEAF_BACKDATE.saturating_sub(ROOT_BACKDATE);
 
 /// What an engine says of a certificate that it cannot read.
 const UNREADABLE_ROOT: &str = r#"{"code":1003,"message":"Failed to parse certificate"}"#;
@@ -221,14 +225,15 @@ fn precondition(message: &str) -> ControlError {
     ControlError { code: tonic::Code::FailedPrecondition, message: message.to_owned() }
 }
 
-/// Makes a root with a key of its own (pki.md 2.1).
+/// Makes a root with a key of its own (pki.md 2.1). It begins as early as the leaves that it signs: what certifies it has its
+/// dates, and a node whose clock is a little behind could use neither.
 ///
 /// # Errors
 /// If there is no randomness.
 pub fn generate(chance: &Chance, now: Time) -> Result<Arc<Root>, ControlError> {
     let key = chance.p256_key().map_err(|_| Refusal::SignerStopped)?;
     let serial = chance.serial().map_err(|_| Refusal::SignerStopped)?;
-    let root = pki::issue::root(&key, serial, now).map_err(failed)?;
+    let root = pki::issue::root(&key, serial, now.saturating_sub(ROOT_BEGINS_EARLIER)).map_err(failed)?;
     Ok(Arc::new(Root::new(root.pem().into_bytes(), root, Vec::new(), Some(Arc::new(key.pkcs8_der())))))
 }
 

@@ -470,7 +470,7 @@ impl Model {
             returning: false,
             issuer,
             reported,
-            clock_offset_ms: None,
+            clock: None,
         };
         let now = self.time();
         self.sessions.open(now, &self.state, opening).map_err(|refusal| refusal.to_string())?;

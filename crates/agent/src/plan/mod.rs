@@ -194,6 +194,12 @@ impl Plan {
         now.max(self.floor)
     }
 
+    /// The time that is proven to have passed: certificates are never judged by an earlier one.
+    #[must_use]
+    pub const fn floor(&self) -> Time {
+        self.floor
+    }
+
     /// What the node reports of its TLS side.
     #[must_use]
     pub fn tls_info(&self) -> TlsInfo {

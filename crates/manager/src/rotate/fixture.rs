@@ -18,7 +18,7 @@ use pki::time::Time;
 use crate::bootstrap::{Bootstrap, Params};
 use crate::chance::Chance;
 use crate::rotate;
-use crate::sessions::{Opening, Sessions};
+use crate::sessions::{NodeClock, Opening, Sessions};
 
 pub(super) const START: Time = Time::from_unix_secs(1_795_000_000);
 
@@ -91,7 +91,7 @@ impl Fixture {
         id
     }
 
-    pub(super) fn open(&mut self, id: &NodeId, clock_offset_ms: Option<i64>) {
+    pub(super) fn open(&mut self, id: &NodeId, clock: Option<NodeClock>) {
         let report = self.state.node(id).unwrap().report.as_deref().unwrap().clone();
         self.drawn += 1;
         let opening = Opening {
@@ -101,7 +101,7 @@ impl Fixture {
             returning: false,
             issuer: None,
             reported: Reported { node: id.clone(), report, blobs: Vec::new() },
-            clock_offset_ms,
+            clock,
         };
         self.sessions.open(self.now, &self.state, opening).unwrap();
     }

@@ -14,6 +14,7 @@ use pki::key::SpkiHash;
 use pki::serial::Serial;
 use pki::time::Time;
 
+use super::dates::Dates;
 use super::pacer::{Pacer, Turn};
 use super::status::{self, Blocking, RootView, Seen};
 use crate::view::ControlError;
@@ -91,6 +92,7 @@ struct Play<'a> {
     state: State,
     seen: &'a Seen<'a>,
     pacer: Pacer,
+    dates: Dates,
     begun: Time,
     now: Time,
     /// What nodes will have done, and when.
@@ -106,6 +108,7 @@ impl<'a> Play<'a> {
             state: state.clone(),
             seen,
             pacer: Pacer::new(cores),
+            dates: Dates::new(state),
             begun: now,
             now,
             coming: std::collections::BTreeSet::new(),
@@ -156,9 +159,9 @@ impl<'a> Play<'a> {
     fn play(&mut self, turns: Vec<Turn>) {
         for Turn { node, need } in turns {
             let Some(record) = self.state.node(&node) else { continue };
-            let offset = self.seen.sessions.row(&node).and_then(|row| row.clock_offset_ms).unwrap_or_default();
-            let off = Duration::from_millis(offset.unsigned_abs()) >= status::CLOCK_OFF_MAX;
-            if (self.seen.stream_lost)(&node).is_some() || (off && need == Need::Renewal) {
+            let clock = self.seen.sessions.row(&node).and_then(|row| row.clock);
+            let off = clock.is_some_and(|clock| !self.dates.allow(&self.state, record, need, clock, self.now));
+            if off || (self.seen.stream_lost)(&node).is_some() {
                 continue;
             }
             let takes = match need {
@@ -210,6 +213,7 @@ impl<'a> Play<'a> {
 
     fn letter(&mut self, issuer: IssuerHash, node: &Node) -> Letter {
         self.drawn += 1;
+        let signed = self.now.round_to_minute();
         let mut bytes = [0; 20];
         bytes[0] = 0x7f;
         bytes[12..].copy_from_slice(&self.drawn.to_be_bytes());
@@ -218,8 +222,8 @@ impl<'a> Play<'a> {
             spki: SpkiHash(pki::digest::sha256(&bytes)),
             issuer,
             role: node.role,
-            not_before: self.now.saturating_sub(pki::issue::LEAF_BACKDATE),
-            not_after: self.now.saturating_add(self.state.settings.leaf_life()),
+            not_before: signed.saturating_sub(pki::issue::LEAF_BACKDATE),
+            not_after: signed.saturating_add(self.state.settings.leaf_life()),
         };
         let ladder = self.state.roots.ladder_for(Some(node), node.role, self.now);
         let ladder = ladder.iter().map(|step| step.der().to_vec()).collect();

@@ -5,18 +5,16 @@ use std::time::Duration;
 use cluster::State;
 use cluster::node::Node;
 use cluster::roots::{Root, Roots};
-use cluster::rotation::{Need, Phase, Policy, Rotation};
+use cluster::rotation::{self, Phase, Policy, Rotation};
 use pki::identity::NodeId;
 use pki::time::Time;
 
+use super::dates::Dates;
 use super::{Pacer, says_it_trusts, shown_digest};
 use crate::sessions::Sessions;
 
 /// How long a connection may be gone before that is said: an engine opens another within a moment of each step.
 pub const LOST_AFTER: Duration = Duration::from_secs(1);
-
-/// A clock that is off by more cannot use a leaf that was just made (pki.md 18).
-pub const CLOCK_OFF_MAX: Duration = pki::issue::LEAF_BACKDATE;
 
 /// How the roots stand.
 #[derive(Clone, Debug)]
@@ -138,7 +136,7 @@ pub enum Reason {
     NeverRegistered,
     /// It has not been heard of since this manager began to lead.
     Unknown,
-    /// Its clock is so far off that it cannot use a new certificate.
+    /// Its clock is so far off that it cannot use what it would be given.
     ClockOff {
         /// Its clock minus ours, in milliseconds.
         offset_ms: i64,
@@ -231,8 +229,9 @@ pub(crate) fn view(root: &std::sync::Arc<Root>) -> RootView {
 
 fn rotation_view(state: &State, rotation: &Rotation, seen: &Seen<'_>, now: Time) -> RotationView {
     let progress = state.progress().unwrap_or_default();
+    let dates = Dates::new(state);
     let named = |node: &std::sync::Arc<Node>| {
-        let reason = reason(rotation, node, seen, now);
+        let reason = reason(state, &dates, node, seen, now);
         let tried = || seen.pacer.tries(&node.id).map(|tries| tries.since);
         let since = match reason {
             Reason::Lost => (seen.stream_lost)(&node.id),
@@ -240,7 +239,7 @@ fn rotation_view(state: &State, rotation: &Rotation, seen: &Seen<'_>, now: Time)
             Reason::Queued | Reason::ClockOff { .. } => None,
             Reason::Told { .. } | Reason::Refusing { .. } | Reason::Returning => tried(),
         };
-        let remedy = reason.remedy(rotation.policy == Policy::WaitForAll);
+        let remedy = reason.remedy(rotation.policy == Policy::WaitForAll && !rotation.back);
         Blocking {
             node: node.id.clone(),
             hostname: node.report.as_ref().map(|report| report.hostname.clone()).unwrap_or_default(),
@@ -279,7 +278,7 @@ fn rotation_view(state: &State, rotation: &Rotation, seen: &Seen<'_>, now: Time)
 }
 
 /// Why a node has not done its part.
-fn reason(rotation: &Rotation, node: &Node, seen: &Seen<'_>, now: Time) -> Reason {
+fn reason(state: &State, dates: &Dates, node: &Node, seen: &Seen<'_>, now: Time) -> Reason {
     let row = seen.sessions.row(&node.id);
     let tries = seen.pacer.tries(&node.id).map_or(0, |tries| tries.count);
     match row {
@@ -290,10 +289,10 @@ fn reason(rotation: &Rotation, node: &Node, seen: &Seen<'_>, now: Time) -> Reaso
             Reason::Lost
         }
         Some(row) if row.session.is_some() => {
-            let off =
-                row.clock_offset_ms.filter(|offset| Duration::from_millis(offset.unsigned_abs()) >= CLOCK_OFF_MAX);
+            let need = rotation::need(&state.roots, node);
+            let off = row.clock.zip(need).filter(|(clock, need)| !dates.allow(state, node, *need, *clock, now));
             match off {
-                Some(offset_ms) if rotation.need(node) == Some(Need::Renewal) => Reason::ClockOff { offset_ms },
+                Some((clock, _)) => Reason::ClockOff { offset_ms: clock.offset_ms },
                 _ if row.returning => Reason::Returning,
                 _ if seen.pacer.is_refusing(&node.id) => Reason::Refusing { times: tries },
                 _ if tries > 0 => Reason::Told { times: tries },

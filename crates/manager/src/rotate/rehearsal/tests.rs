@@ -5,6 +5,7 @@ use cluster::rotation::Policy;
 use super::*;
 use crate::rotate::fixture::Fixture;
 use crate::rotate::status::Reason;
+use crate::sessions::NodeClock;
 
 fn rehearsed(fixture: &Fixture, policy: Policy, lost: &[NodeId]) -> Rehearsal {
     let pacer = Pacer::new(2);
@@ -38,7 +39,7 @@ fn who_is_away_or_has_a_wrong_clock_is_named() {
     let lost = fixture.node(3, true);
     fixture.node(4, true);
     fixture.later(Duration::from_secs(9));
-    fixture.open(&skewed, Some(-2 * 3_600_000));
+    fixture.open(&skewed, Some(NodeClock { offset_ms: -7_200_000, floor: Time::default() }));
     let rehearsal = rehearsed(&fixture, Policy::WaitForAll, std::slice::from_ref(&lost));
     assert!(!rehearsal.ends());
     let reasons: Vec<_> = rehearsal.blocks.iter().map(|block| (block.node.clone(), block.reason.word())).collect();
@@ -50,4 +51,32 @@ fn who_is_away_or_has_a_wrong_clock_is_named() {
     let rehearsal = rehearsed(&fixture, Policy::Deadline(end), std::slice::from_ref(&lost));
     assert_eq!(rehearsal.aside, [away, skewed, lost]);
     assert!(rehearsal.ends() && rehearsal.blocks.is_empty());
+}
+
+#[test]
+fn who_can_use_what_it_is_given_converts_whatever_its_clock() {
+    let mut fixture = Fixture::new();
+    let hours = |hours: i64| hours * 3_600_000;
+    let none = Time::default();
+    let rows = [
+        ("a little behind", -600_000, none, true),
+        ("behind", -hours(3), none, false),
+        ("set back a while ago", -hours(3), fixture.now.saturating_sub(Duration::from_secs(1_800)), true),
+        ("set back long ago", -hours(3), fixture.now.saturating_sub(Duration::from_secs(4_000)), false),
+        ("ahead", hours(3), none, true),
+        ("ahead by more than a leaf lasts", hours(24 * 91), none, false),
+        ("a clock that is no time", i64::MIN, none, false),
+        ("a floor that is no time", 0, Time::from_unix_millis(i64::MAX), false),
+    ];
+    let ids: Vec<_> = (1..).zip(&rows).map(|(n, _)| fixture.node(n, true)).collect();
+    fixture.later(Duration::from_secs(9));
+    for (id, (_, offset_ms, floor, _)) in ids.iter().zip(&rows) {
+        fixture.open(id, Some(NodeClock { offset_ms: *offset_ms, floor: *floor }));
+    }
+    let rehearsal = rehearsed(&fixture, Policy::WaitForAll, &[]);
+    for (id, (what, _, _, converts)) in ids.iter().zip(&rows) {
+        let blocks = rehearsal.blocks.iter().find(|block| block.node == *id);
+        assert_eq!(rehearsal.converts.iter().any(|(node, _)| node == id), *converts, "{what}");
+        assert_eq!(blocks.map(|block| block.reason.word()), (!converts).then_some("clock-off"), "{what}");
+    }
 }
