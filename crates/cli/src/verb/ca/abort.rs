@@ -13,7 +13,7 @@ use crate::go_duration;
 use crate::verb::Context;
 
 /// Said when no rotation is under way.
-const FINISHED: &str = "One that has ended cannot be taken back: the old root's key was destroyed then.\nIf you hold that root's key, a rotation leads back to it: swarmpki ca rotate --ca-cert FILE \
+const FINISHED: &str = "One that has ended cannot be taken back: the manager gave the old root's key up then.\nIf you hold that root's key, a rotation leads back to it: swarmpki ca rotate --ca-cert FILE \
     --ca-key FILE\nElse to another new root: swarmpki ca rotate";
 
 /// Take the rotation under way back: every node returns to the old root, then the new key is destroyed
