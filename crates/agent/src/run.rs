@@ -224,7 +224,7 @@ impl Runner {
             }
             Effect::Beat { session, session_id } => {
                 self.ask(session, Ask::Beat { session_id, floor: self.plan.floor() })
-            },
+            }
             Effect::AskClock { session } => self.ask(session, Ask::Clock),
             Effect::AskClockUnverified { peer } => {
                 let clock = self.config.clock.clone();

@@ -1,5 +1,5 @@
 //! Replacing the root: what an update asks for ([`decide`]), what has to be signed for it ([`prepare`], [`turn_back`]), who is
-//! told when ([`Pacer`]), how it stands ([`status`]) and how it would go ([`rehearse`]). The leader's loop only carries out.
+//! told when ([`Pacer`]), how it stands ([`status()`]) and how it would go ([`rehearse`]). The leader's loop only carries out.
 //!
 //! Conditions for a step of the rotation itself are the state machine's: see [`cluster::rotation`].
 

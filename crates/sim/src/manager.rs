@@ -121,9 +121,7 @@ enum Then {
 impl Then {
     fn waiting(&self) -> Option<(&Packet, &Arc<Peer>)> {
         match self {
-            Self::Issue { packet, peer, .. } | Self::Session { packet, peer, .. } => {
-                Some((packet, peer))
-            }
+            Self::Issue { packet, peer, .. } | Self::Session { packet, peer, .. } => Some((packet, peer)),
             Self::Advance | Self::Prolong | Self::Nothing => None,
         }
     }
