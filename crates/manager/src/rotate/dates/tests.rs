@@ -15,6 +15,13 @@ const MINUTE: i64 = 60;
 const HOUR: i64 = 3_600;
 const DAY: i64 = 24 * HOUR;
 
+/// A cluster whose first root began long ago.
+fn grown() -> Fixture {
+    let mut fixture = Fixture::new();
+    fixture.later(Duration::from_secs(5 * 3_600));
+    fixture
+}
+
 /// What clocks that are off by so many seconds allow.
 fn allowed<const N: usize>(fixture: &Fixture, node: &NodeId, need: Need, seconds: [i64; N]) -> [bool; N] {
     let (dates, node) = (Dates::new(&fixture.state), fixture.state.node(node).unwrap());
@@ -35,7 +42,7 @@ fn rotate_to_given(fixture: &mut Fixture, begin: Time) {
 
 #[test]
 fn a_root_made_for_it_allows_the_hour_of_leaves() {
-    let mut fixture = Fixture::new();
+    let mut fixture = grown();
     let id = fixture.node(1, true);
     fixture.rotate(Policy::WaitForAll);
     let rows = [0, -10 * MINUTE, -58 * MINUTE, -62 * MINUTE, -3 * HOUR, 3 * HOUR, 89 * DAY, 91 * DAY];
@@ -52,7 +59,7 @@ fn a_root_made_for_it_allows_the_hour_of_leaves() {
 
 #[test]
 fn a_root_that_has_just_begun_allows_less_and_more_with_time() {
-    let mut fixture = Fixture::new();
+    let mut fixture = grown();
     let id = fixture.node(1, true);
     let begin = fixture.now.round_to_minute().saturating_sub(Duration::from_secs(60));
     rotate_to_given(&mut fixture, begin);
@@ -66,7 +73,7 @@ fn a_root_that_has_just_begun_allows_less_and_more_with_time() {
 
 #[test]
 fn short_leaves_end_early_for_a_clock_ahead() {
-    let mut fixture = Fixture::new();
+    let mut fixture = grown();
     let id = fixture.node(1, true);
     let settings = cluster::settings::Settings {
         node_cert_expiry: Duration::from_secs(2 * 3_600),
@@ -82,7 +89,7 @@ fn short_leaves_end_early_for_a_clock_ahead() {
 
 #[test]
 fn what_counts_is_the_time_it_judges_by() {
-    let mut fixture = Fixture::new();
+    let mut fixture = grown();
     let id = fixture.node(1, true);
     fixture.rotate(Policy::WaitForAll);
     let (dates, node) = (Dates::new(&fixture.state), fixture.state.node(&id).unwrap());
@@ -93,4 +100,12 @@ fn what_counts_is_the_time_it_judges_by() {
     assert!(allow(fixture.now.saturating_sub(Duration::from_secs(1_800))));
     assert!(!allow(fixture.now.saturating_sub(Duration::from_secs(4_000))));
     assert!(!allow(Time::default()));
+}
+
+#[test]
+fn a_root_that_it_holds_and_that_begins_later_allows_nothing() {
+    let mut fixture = Fixture::new();
+    let id = fixture.node(1, true);
+    fixture.rotate(Policy::WaitForAll);
+    assert_eq!(allowed(&fixture, &id, Need::Renewal, [-4 * MINUTE, -10 * MINUTE]), [true, false]);
 }

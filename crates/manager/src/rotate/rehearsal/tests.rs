@@ -56,6 +56,8 @@ fn who_is_away_or_has_a_wrong_clock_is_named() {
 #[test]
 fn who_can_use_what_it_is_given_converts_whatever_its_clock() {
     let mut fixture = Fixture::new();
+    // The first root began long ago.
+    fixture.later(Duration::from_secs(5 * 3_600));
     let hours = |hours: i64| hours * 3_600_000;
     let none = Time::default();
     let rows = [
