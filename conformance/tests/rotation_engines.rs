@@ -105,7 +105,7 @@ async fn c301_c302_c306_c309_c311_c315_a_dead_engine_is_named_waited_for_and_rem
     assert_eq!(rehearsal["blocks"].as_array().unwrap().len(), 1, "{rehearsal}");
     assert!(rehearsal["takes_ms"].is_null(), "it would wait: {rehearsal}");
     let (late, soon) = (rehearse(r#"{"kind":"deadline","after_ms":10000}"#), rehearsal["converts"].as_array().unwrap());
-    assert_eq!(late["aside"], serde_json::json!([dead]), "{late}");
+    assert_eq!(late["aside"], serde_json::json!([{ "node": dead, "hostname": "engine2" }]), "{late}");
     assert!(!in_progress(fleet.manager()) && Marks::of(fleet.manager()) == before, "nothing was begun");
     fleet.manager().docker(&["swarm", "ca", "--rotate", "--detach"]).ok();
     // Within two seconds of the end of its connection it is known who is missing and why.
