@@ -459,7 +459,7 @@ async fn o3_o9_who_was_away_during_an_abort_comes_back_whatever_it_holds() {
         assert_eq!(node(manager, &puppet.id).unwrap()["Description"]["TLSInfo"], swarm(manager)["TLSInfo"], "{what}");
     }
     // A further rotation, which the third misses as well, and from which it comes back all the same.
-    let body = r#"{"policy":{"kind":"deadline","after_ms":500}}"#;
+    let body = r#"{"policy":{"kind":"deadline","after_ms":1000}}"#;
     let answer = manager.api("POST", "/swarmpki/v1/ca/rotate", Some(body));
     assert_eq!(answer.status, 200, "{answer:?}");
     let (one, other) = (&mut renewed, &mut trusting);
@@ -478,7 +478,7 @@ async fn o3_o7_a_straggler_comes_back_in_the_middle_of_the_next_rotation() {
         (Puppet::join(&cluster).await, Puppet::join(&cluster).await, Puppet::join(&cluster).await);
     let before = Marks::of(manager);
     let answer =
-        manager.api("POST", "/swarmpki/v1/ca/rotate", Some(r#"{"policy":{"kind":"deadline","after_ms":500}}"#));
+        manager.api("POST", "/swarmpki/v1/ca/rotate", Some(r#"{"policy":{"kind":"deadline","after_ms":1000}}"#));
     assert_eq!(answer.status, 200, "{answer:?}");
     let middle = rotated(manager, &before);
     let mut holder = Puppet::join(&cluster).await;
@@ -599,7 +599,7 @@ async fn who_is_put_aside_in_session_is_a_member_no_more() {
     let told = deaf.session().await.unwrap();
     let before = Marks::of(manager);
     let answer =
-        manager.api("POST", "/swarmpki/v1/ca/rotate", Some(r#"{"policy":{"kind":"deadline","after_ms":500}}"#));
+        manager.api("POST", "/swarmpki/v1/ca/rotate", Some(r#"{"policy":{"kind":"deadline","after_ms":1000}}"#));
     assert_eq!(answer.status, 200, "{answer:?}");
     let after = rotated(manager, &before);
     // It lives and hears, and does nothing of what it is told. With its old leaf it may only come back.

@@ -247,6 +247,8 @@ fn refusal(rejection: &Rejection, node: Option<&NodeId>) -> Refusal {
         }
         (Rejection::NoCluster, _) => Refusal::SignerStarting,
         (Rejection::RotationBusy, _) => Refusal::Busy { retry_after: JOIN_HELD },
+        // Its connection was cut meanwhile; the node was not removed.
+        (Rejection::Cut, _) => Refusal::Busy { retry_after: CUT_RETRY },
         _ => Refusal::TokenRefused,
     }
 }
