@@ -447,7 +447,7 @@ async fn o3_o9_who_was_away_during_an_abort_comes_back_whatever_it_holds() {
     let root = before.root.clone();
     drop(tokio::time::timeout(ENDS_WITHIN, trusting.follow(|puppet, _| puppet.trust != root)).await.unwrap().unwrap());
     waits_for(manager, "trust", &[&renewed.id, &slow.id]);
-    let answer = manager.api("POST", "/swarmpki/v1/ca/abort", Some(r#"{"deadline_ms":500}"#));
+    let answer = manager.api("POST", "/swarmpki/v1/ca/abort", Some(r#"{"deadline_ms":1000}"#));
     assert_eq!(answer.status, 200, "{answer:?}");
     assert_eq!(ended(manager, &before), before);
     for (what, puppet) in [("renewed", &mut renewed), ("trusting", &mut trusting)] {
