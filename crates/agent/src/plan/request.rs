@@ -226,6 +226,14 @@ impl Plan {
         if failure.says_removed() {
             return self.removed(now, &failure.text, out);
         }
+        if failure.kind == FailureKind::Tls && self.held.is_none() && self.joining.is_some() {
+            // The root may have been replaced since it was fetched: fetched again, it is compared with the token again.
+            let hint = self.unreachable(&failure).hint();
+            self.trouble(now, failure.text, hint, Retry::Later);
+            self.request = None;
+            out.push(Effect::Start(Timer::Attempt, JOIN_PAUSE));
+            return;
+        }
         let timeout = matches!(failure.kind, FailureKind::Timeout | FailureKind::Status(Code::DeadlineExceeded));
         if !timeout {
             if let Some(peer) = self.request.as_ref().map(|request| request.peer.clone()) {
