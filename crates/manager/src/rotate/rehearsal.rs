@@ -4,7 +4,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use cluster::command::{Batch, Command, Premises, Renew, Reported, SecretBox, UpdateCluster};
+use cluster::command::{Batch, Command, Premises, Renew, Reported, SecretBox};
 use cluster::node::{IssuerHash, Leaf, Letter, Node, Report};
 use cluster::rotation::{Advance, Need, Phase, RootsChange};
 use cluster::{Outcome, State};
@@ -17,6 +17,7 @@ use pki::time::Time;
 use super::dates::Dates;
 use super::pacer::{Pacer, Turn};
 use super::status::{self, Blocking, RootView, Seen};
+use super::trial;
 use crate::view::ControlError;
 
 /// How long an engine takes to renew when told: its own pause, and the way there and back.
@@ -56,18 +57,7 @@ pub fn rehearse(
     cores: usize,
     now: Time,
 ) -> Result<Rehearsal, ControlError> {
-    let mut play = Play::new(state, seen, cores, now);
-    let secret = || Some(SecretBox(Arc::new(JoinSecret::from_bytes([0; 16]))));
-    let update = UpdateCluster {
-        version: state.cluster_version,
-        settings: None,
-        worker_secret: secret(),
-        manager_secret: secret(),
-        roots: Some(change),
-    };
-    if let Outcome::Rejected(rejection) = play.apply(Command::UpdateCluster(Box::new(update))) {
-        return Err(ControlError { code: tonic::Code::FailedPrecondition, message: rejection.to_string() });
-    }
+    let mut play = Play::new(&trial::begin(state, &change, now)?, seen, cores, now);
     let rotation = play.state.rotation().ok_or_else(|| ControlError {
         code: tonic::Code::Internal,
         message: "the rehearsal did not begin".to_owned(),
