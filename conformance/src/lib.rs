@@ -7,6 +7,7 @@
 pub mod caller;
 pub mod cluster;
 pub mod csr;
+pub mod method;
 pub mod puppet;
 pub mod rotation;
 pub mod storm;

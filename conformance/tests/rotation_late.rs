@@ -11,6 +11,7 @@ use pki::identity::{ClusterId, Role, Subject};
 use pki::key::PrivateKey;
 use pki::serial::Serial;
 use swarmpki_conformance::caller::{Caller, Pair};
+use swarmpki_conformance::method::path;
 use swarmpki_conformance::puppet::Puppet;
 use swarmpki_conformance::rotation::{
     ENDS_WITHIN, Fleet, GivenRoot, Marks, all_follow, ca_status, count, judge, rotate_with_deadline, rotated,
@@ -117,32 +118,6 @@ fn o7_c305_an_engine_and_our_node_sleep_through_three_rotations() {
     let before = Marks::of(fleet.manager());
     fleet.manager().docker(&["swarm", "ca", "--rotate", "--quiet"]).ok();
     fleet.rotated(&before);
-}
-
-/// The path of each method; of those that stand for many, one.
-fn path(method: Method) -> &'static str {
-    match method {
-        Method::GetRootCaCertificate => "/docker.swarmkit.v1.CA/GetRootCACertificate",
-        Method::GetUnlockKey => "/docker.swarmkit.v1.CA/GetUnlockKey",
-        Method::IssueNodeCertificate => "/docker.swarmkit.v1.NodeCA/IssueNodeCertificate",
-        Method::NodeCertificateStatus => "/docker.swarmkit.v1.NodeCA/NodeCertificateStatus",
-        Method::Session => "/docker.swarmkit.v1.Dispatcher/Session",
-        Method::Heartbeat => "/docker.swarmkit.v1.Dispatcher/Heartbeat",
-        Method::Assignments => "/docker.swarmkit.v1.Dispatcher/Assignments",
-        Method::Tasks => "/docker.swarmkit.v1.Dispatcher/Tasks",
-        Method::UpdateTaskStatus => "/docker.swarmkit.v1.Dispatcher/UpdateTaskStatus",
-        Method::UpdateVolumeStatus => "/docker.swarmkit.v1.Dispatcher/UpdateVolumeStatus",
-        Method::ListenSubscriptions => "/docker.swarmkit.v1.LogBroker/ListenSubscriptions",
-        Method::PublishLogs => "/docker.swarmkit.v1.LogBroker/PublishLogs",
-        Method::AttachNetwork => "/docker.swarmkit.v1.ResourceAllocator/AttachNetwork",
-        Method::DetachNetwork => "/docker.swarmkit.v1.ResourceAllocator/DetachNetwork",
-        Method::HealthCheck => "/docker.swarmkit.v1.Health/Check",
-        Method::RaftJoin => "/docker.swarmkit.v1.RaftMembership/Join",
-        Method::RaftLeave => "/docker.swarmkit.v1.RaftMembership/Leave",
-        Method::Raft => "/docker.swarmkit.v1.Raft/ProcessRaftMessage",
-        Method::Control => "/docker.swarmkit.v1.Control/ListNodes",
-        Method::Clock => "/swarmpki.v1.Node/Clock",
-    }
 }
 
 /// A leaf for this node, signed with the key of a root that was replaced.
