@@ -6,16 +6,28 @@ use anyhow::bail;
 use cargo_metadata::{DependencyKind, Metadata};
 
 /// Package, and the packages of ours that it may use in what ships. `None`: it may use anything, and nothing ships with it.
-const ARROWS: [(&str, Option<&[&str]>); 13] = [
+const ARROWS: [(&str, Option<&[&str]>); 16] = [
     ("swarmpki-pki", Some(&[])),
     ("swarmpki-cluster", Some(&["swarmpki-pki"])),
     ("swarmpki-wire", Some(&["swarmpki-pki"])),
     ("swarmpki-mtls", Some(&["swarmpki-pki"])),
+    ("swarmpki-pkcs11", Some(&["swarmpki-pki"])),
+    ("swarmpki-cfssl", Some(&["swarmpki-mtls", "swarmpki-pki"])),
+    ("swarmpki-authority", Some(&["swarmpki-cfssl", "swarmpki-mtls", "swarmpki-pki"])),
     ("swarmpki-replica", Some(&["swarmpki-wire", "swarmpki-cluster", "swarmpki-pki"])),
     ("swarmpki", Some(&["swarmpki-mtls", "swarmpki-wire", "swarmpki-pki"])),
     (
         "swarmpki-manager",
-        Some(&["swarmpki", "swarmpki-mtls", "swarmpki-replica", "swarmpki-wire", "swarmpki-cluster", "swarmpki-pki"]),
+        Some(&[
+            "swarmpki",
+            "swarmpki-cfssl",
+            "swarmpki-pkcs11",
+            "swarmpki-mtls",
+            "swarmpki-replica",
+            "swarmpki-wire",
+            "swarmpki-cluster",
+            "swarmpki-pki",
+        ]),
     ),
     (
         "swarmpki-daemon",
@@ -29,7 +41,18 @@ const ARROWS: [(&str, Option<&[&str]>); 13] = [
             "swarmpki-pki",
         ]),
     ),
-    ("swarmpki-cli", Some(&["swarmpki-daemon", "swarmpki", "swarmpki-mtls", "swarmpki-wire", "swarmpki-pki"])),
+    (
+        "swarmpki-cli",
+        Some(&[
+            "swarmpki-daemon",
+            "swarmpki-authority",
+            "swarmpki-pkcs11",
+            "swarmpki",
+            "swarmpki-mtls",
+            "swarmpki-wire",
+            "swarmpki-pki",
+        ]),
+    ),
     ("swarmpki-sim", None),
     ("swarmpki-testkit", None),
     ("swarmpki-conformance", None),

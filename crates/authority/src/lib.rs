@@ -1,0 +1,1 @@
+//! A CA for the managers of a Docker swarm, over CFSSL.

@@ -1,0 +1,1 @@
+//! The CFSSL protocol: messages, and a client that checks what an external CA answers.
