@@ -1,1 +1,23 @@
 //! A signing key that lives in a PKCS#11 token, behind a process of its own.
+//!
+//! The module (a vendor's shared object) is loaded by a child process, the same program started with a hidden verb that calls
+//! [`child::run`]. Only the child is given the PIN, and only it talks to the token; the parent holds a [`Token`], whose
+//! [`TokenKey`]s implement [`pki::Signer`]. A module that crashes, hangs or prints takes the child with it and nothing else: the
+//! parent sees a [`TokenState`] other than ready, starts another child, and signs again.
+//!
+//! ```text
+//! daemon ── Token ──(length-prefixed messages over a socket pair)── child ── module.so ── token
+//! ```
+
+pub mod child;
+mod error;
+mod key;
+mod pin;
+mod token;
+pub mod uri;
+
+pub use error::TokenError;
+pub use key::{KeyRequest, KeySelector, TokenKey};
+pub use pin::{Pin, PinError};
+pub use token::{Module, ModuleConfig, Token, TokenInfo, TokenState};
+pub use uri::{Uri, UriError};

@@ -1,0 +1,82 @@
+//! Why a token did not do what was asked.
+
+use std::path::PathBuf;
+use std::time::SystemTime;
+
+use crate::pin::PinError;
+
+/// Why a token did not do what was asked. Texts hold no PIN, no key and no query of a URI.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum TokenError {
+    /// No module was named, and none is in the usual places.
+    #[error("no PKCS#11 module found, looked for {}", list(.searched))]
+    NoModule {
+        /// Where it was looked for.
+        searched: Vec<PathBuf>,
+    },
+    /// The child process could not be started.
+    #[error("cannot start the process for the PKCS#11 module: {0}")]
+    Start(String),
+    /// The module's shared object could not be loaded or initialised.
+    #[error("cannot load the PKCS#11 module {path}: {reason}")]
+    Load {
+        /// The file.
+        path: PathBuf,
+        /// The loader's or the module's words.
+        reason: String,
+    },
+    /// The PIN could not be had.
+    #[error(transparent)]
+    Pin(#[from] PinError),
+    /// The token refused the PIN. Nothing tries again until [`crate::Token::retry`] is called.
+    #[error("the token refused the PIN: {0}")]
+    PinRefused(String),
+    /// No token fits the URI.
+    #[error("no token fits the URI")]
+    NoToken,
+    /// More than one token fits the URI.
+    #[error("{0} tokens fit the URI: name its serial number too")]
+    ManyTokens(u32),
+    /// No private key fits.
+    #[error("no such private key in the token")]
+    NoKey,
+    /// More than one private key fits.
+    #[error("{0} private keys fit: name the key's id too")]
+    ManyKeys(u32),
+    /// The token tells no public half of the key.
+    #[error("the token holds no public key for this private key")]
+    NoPublicKey,
+    /// A key of that label or id exists already.
+    #[error("the token holds a key of that label or id already")]
+    KeyExists,
+    /// The key is of a kind that we do not use.
+    #[error("unusable key: {0}")]
+    KeyKind(String),
+    /// The key in the token is not the one that is wanted.
+    #[error("the token holds another key under that name")]
+    OtherKey,
+    /// The message is longer than a request may be.
+    #[error("a message of {bytes} bytes is too long to be signed in a token")]
+    TooLong {
+        /// Its length.
+        bytes: usize,
+    },
+    /// The token refused this request, and goes on working.
+    #[error("the token refused: {0}")]
+    Refused(String),
+    /// The token is lost for now; the parent is trying to get it back.
+    #[error("the token is lost: {reason}")]
+    Lost {
+        /// Since when.
+        since: SystemTime,
+        /// Why.
+        reason: String,
+    },
+    /// The [`crate::Token`] was closed.
+    #[error("the token was closed")]
+    Closed,
+}
+
+fn list(paths: &[PathBuf]) -> String {
+    paths.iter().map(|path| path.display().to_string()).collect::<Vec<_>>().join(", ")
+}
