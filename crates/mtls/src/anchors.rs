@@ -71,6 +71,15 @@ impl Anchors {
 pub struct CallerAnchors(pub(crate) Arc<Anchors>);
 
 impl CallerAnchors {
+    /// These certificates and no others; one that is given twice counts once.
+    ///
+    /// # Errors
+    /// [`AcceptError::Anchor`] if one of them cannot be an anchor.
+    pub fn from_certificates(certificates: &[Certificate]) -> Result<Self, AcceptError> {
+        let anchors = Anchors::new(certificates).map_err(|fault| AcceptError::Anchor(fault.to_string()))?;
+        Ok(Self(Arc::new(anchors)))
+    }
+
     /// The bundle of `current` and `further`; one that is in both counts once.
     ///
     /// # Errors

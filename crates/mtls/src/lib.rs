@@ -13,21 +13,25 @@
 //! - Paths are built by signature, not by key identifier: a self-named cross-signed intermediate without AKI is good.
 
 mod anchors;
+mod callers;
 mod client_stream;
 mod current;
 mod fault;
 mod handshake;
 mod live;
+mod outside;
 mod peers;
 mod publisher;
 mod verified_peer;
 mod verifier;
 
 pub use anchors::CallerAnchors;
+pub use callers::ServerKey;
 pub use client_stream::{ClientStream, LastError};
 pub use current::{Current, Identity};
 pub use fault::{AcceptError, ChainFault, ConnectError, PeerAlert};
 pub use live::{Accepted, Connected, Expect, Live, ManagerName, connect_pinned, connect_unverified};
+pub use outside::outside_client_config;
 pub use peers::{Clock, PeerPolicy, subject_of};
 pub use publisher::{Publisher, Rejected};
 pub use verified_peer::VerifiedPeer;

@@ -167,7 +167,7 @@ async fn accept<IO>(
 where
     IO: AsyncRead + AsyncWrite + Unpin,
 {
-    let verifier = Arc::new(NodeVerifier { anchors: anchors.0, at, finding: Finding::new() });
+    let verifier = Arc::new(NodeVerifier { anchors: anchors.0, at, mandatory: false, finding: Finding::new() });
     let presented = Arc::new(Presented(current));
     let config = server_config(verifier.clone(), presented, vec![ALPN_H2.to_vec()]).map_err(AcceptError::Tls)?;
     let limit = |connection: &mut ServerConnection| {

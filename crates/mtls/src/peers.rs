@@ -138,7 +138,7 @@ impl fmt::Debug for ClusterVerifier {
 
 /// Presents whatever identity is in use at each handshake.
 #[derive(Debug)]
-struct Following(Live);
+pub(crate) struct Following(pub(crate) Live);
 
 impl Following {
     fn certified(&self) -> Option<Arc<CertifiedKey>> {

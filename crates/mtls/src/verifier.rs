@@ -58,16 +58,18 @@ fn keep(finding: &Finding, outcome: Result<VerifiedPeer, ChainFault>) -> Result<
     answer
 }
 
-/// Judges the client of one connection: a certificate is not needed, but must verify if it is given.
+/// Judges the client of one connection: a certificate must verify if it is given.
 pub(crate) struct NodeVerifier {
     pub(crate) anchors: Arc<Anchors>,
     pub(crate) at: Time,
+    /// Whether there must be one.
+    pub(crate) mandatory: bool,
     pub(crate) finding: Finding,
 }
 
 impl ClientCertVerifier for NodeVerifier {
     fn client_auth_mandatory(&self) -> bool {
-        false
+        self.mandatory
     }
 
     // Empty: a Go client then sends its certificate whatever its issuer.
