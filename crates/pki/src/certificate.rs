@@ -251,7 +251,7 @@ impl Certificate {
 
     /// Whether this certificate may certify others: CA, and key usage, if present, with keyCertSign.
     /// Certificates older than v3 cannot say so; they may as trust anchors only.
-    pub(crate) fn may_certify(&self) -> bool {
+    pub fn may_certify(&self) -> bool {
         self.is_ca() && self.inner.known.cert_sign != Some(false)
     }
 

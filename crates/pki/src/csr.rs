@@ -4,6 +4,7 @@
 //! so that nobody without a token or a leaf can make a manager compute.
 
 use crate::asn1::{self, Element, Malformed};
+use crate::identity;
 use crate::key::{KeyError, KeyKind, PublicKey, SignError, SignatureAlgorithm, Signer, UnsupportedSignature};
 use crate::pem_block;
 
@@ -48,6 +49,7 @@ pub struct Csr {
     der: Vec<u8>,
     info: std::ops::Range<usize>,
     signature: std::ops::Range<usize>,
+    subject: std::ops::Range<usize>,
     algorithm: SignatureAlgorithm,
     public_key: PublicKey,
 }
@@ -55,6 +57,7 @@ pub struct Csr {
 /// Proof that a request was accepted and signed by its own key: only [`Csr::verify`] makes one, and only such a request is issued for.
 pub struct Linted {
     public_key: PublicKey,
+    subject: Box<[u8]>,
 }
 
 impl Csr {
@@ -84,7 +87,8 @@ impl Csr {
         let algorithm = SignatureAlgorithm::from_identifier_der(parts.algorithm)?;
         let info = span(&der, parts.info);
         let signature = span(&der, parts.signature);
-        Ok(Csr { info, signature, algorithm, public_key, der })
+        let subject = span(&der, parts.subject);
+        Ok(Csr { info, signature, subject, algorithm, public_key, der })
     }
 
     /// The key that asks for a certificate.
@@ -97,7 +101,7 @@ impl Csr {
         self.public_key
             .verify(self.algorithm, &self.der[self.info.clone()], &self.der[self.signature.clone()])
             .map_err(|_| CsrError::Signature)?;
-        Ok(Linted { public_key: self.public_key })
+        Ok(Linted { public_key: self.public_key, subject: self.der[self.subject].into() })
     }
 }
 
@@ -106,18 +110,28 @@ impl Linted {
     pub fn public_key(&self) -> &PublicKey {
         &self.public_key
     }
+
+    /// The name that the request carries, DER. No leaf takes it; a root that is to be cross-signed keeps its name.
+    pub fn subject_der(&self) -> &[u8] {
+        &self.subject
+    }
+
+    /// The first CN of that name; empty if there is none.
+    pub fn common_name(&self) -> String {
+        identity::common_name(&self.subject)
+    }
 }
 
 /// Makes a node's request (pki.md 7): empty subject, no extensions, PEM `CERTIFICATE REQUEST`.
 pub fn request(signer: &dyn Signer) -> Result<String, SignError> {
+    named_request(&asn1::tlv(asn1::SEQUENCE, &[]), signer)
+}
+
+/// Makes a request with a subject (a DER name), as that for the cross-signing of a root (pki.md 11.4).
+pub fn named_request(subject_der: &[u8], signer: &dyn Signer) -> Result<String, SignError> {
     let info = asn1::tlv(
         asn1::SEQUENCE,
-        &[
-            &asn1::unsigned_integer(&[]),
-            &asn1::tlv(asn1::SEQUENCE, &[]),
-            signer.public().spki_der(),
-            &asn1::tlv(asn1::explicit(0), &[]),
-        ],
+        &[&asn1::unsigned_integer(&[]), subject_der, signer.public().spki_der(), &asn1::tlv(asn1::explicit(0), &[])],
     );
     let signature = signer.sign(&info)?;
     let der = asn1::tlv(asn1::SEQUENCE, &[&info, signer.algorithm().identifier_der(), &asn1::bit_string(&signature)]);
@@ -126,6 +140,7 @@ pub fn request(signer: &dyn Signer) -> Result<String, SignError> {
 
 struct Parts<'a> {
     info: &'a [u8],
+    subject: &'a [u8],
     spki: &'a [u8],
     algorithm: &'a [u8],
     signature: &'a [u8],
@@ -141,12 +156,12 @@ impl<'a> Parts<'a> {
 
         let mut fields = info.inside()?;
         fields.next()?.unsigned()?;
-        fields.next()?.expect(asn1::SEQUENCE)?;
+        let subject = fields.next()?.expect(asn1::SEQUENCE)?.raw;
         let spki = fields.next()?.expect(asn1::SEQUENCE)?.raw;
         // Attributes are ignored, and some writers leave them out although RFC 2986 wants them.
         fields.optional(asn1::explicit(0))?;
         fields.end()?;
-        Ok(Parts { info: info.raw, spki, algorithm, signature })
+        Ok(Parts { info: info.raw, subject, spki, algorithm, signature })
     }
 }
 

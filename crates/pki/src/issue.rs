@@ -5,7 +5,11 @@
 //! - A leaf always has an AKI, and so has a cross-signed certificate, although there both names are equal and Go
 //!   leaves it out: engines accept it, and OpenSSL verifies it only with it.
 
+mod outside;
+
 use std::time::Duration;
+
+pub use outside::{CrossSign, ServerLeaf, cross_sign_request, server_leaf};
 
 use crate::asn1::{self, Element, oid};
 use crate::bundle::Issuer;
