@@ -1,9 +1,135 @@
 //! The child's end: the process that loads the module, logs in and signs.
+//!
+//! It lives exactly as long as the stream it reads: the end of stdin ends it, whatever a thread inside the module is doing. Signals
+//! that a terminal or a service manager sends to the whole group are left to the parent.
 
+mod asn1;
+mod import;
+mod login;
+mod module;
+mod object;
+mod signature;
+mod worker;
+
+use std::fs::File;
+use std::io;
+use std::os::fd::AsFd;
 use std::process::ExitCode;
+use std::sync::{Arc, Mutex, mpsc};
+use std::time::Duration;
+
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+use nix::sys::resource::{Resource, setrlimit};
+use nix::sys::signal::{SigSet, Signal};
+
+use crate::protocol::{self, Answer, Fault, Request};
+use worker::Worker;
 
 /// Takes the process over: reads requests from stdin, answers on stdout, and returns when stdin ends. What a program's hidden verb
 /// calls, before it starts threads of its own.
+///
+/// No core dump of this process is ever written and no other process of the same user may read its memory. The module finds stdin
+/// empty, and what it prints goes to stderr.
 pub fn run() -> ExitCode {
-    ExitCode::FAILURE
+    match isolate().map(|(input, output)| serve(input, output)) {
+        Ok(code) => code,
+        Err(error) => {
+            tracing::error!(%error, "the process of the PKCS#11 module cannot start");
+            ExitCode::FAILURE
+        }
+    }
 }
+
+/// Takes stdin and stdout away from the module, and everything that would show its memory.
+fn isolate() -> io::Result<(File, File)> {
+    let mut ignored = SigSet::empty();
+    for signal in [Signal::SIGINT, Signal::SIGTERM, Signal::SIGHUP, Signal::SIGQUIT] {
+        ignored.add(signal);
+    }
+    ignored.thread_block()?;
+    setrlimit(Resource::RLIMIT_CORE, 0, 0)?;
+    nix::sys::prctl::set_dumpable(false)?;
+    let input = File::from(io::stdin().as_fd().try_clone_to_owned()?);
+    let output = File::from(io::stdout().as_fd().try_clone_to_owned()?);
+    nix::unistd::dup2_stdin(File::open("/dev/null")?)?;
+    nix::unistd::dup2_stdout(io::stderr())?;
+    Ok((input, output))
+}
+
+/// Where requests come from and answers go to.
+pub(crate) struct Streams {
+    /// Locked by the one worker that waits for the next request.
+    pub(crate) input: Mutex<File>,
+    pub(crate) output: Mutex<File>,
+}
+
+fn serve(input: File, output: File) -> ExitCode {
+    let (number, opened) = match open(&input) {
+        Ok(opened) => opened,
+        Err(None) => return ExitCode::FAILURE,
+        Err(Some((number, fault))) => {
+            let _gone = protocol::send(&output, &Answer::Fault(fault).encode(number));
+            return ExitCode::FAILURE;
+        }
+    };
+    let (module, sessions) = opened;
+    let module = Arc::new(module);
+    if protocol::send(&output, &Answer::Opened(module.info.clone()).encode(number)).is_err() {
+        return ExitCode::FAILURE;
+    }
+    let Ok(watched) = input.try_clone() else {
+        return ExitCode::FAILURE;
+    };
+    let streams = Arc::new(Streams { input: Mutex::new(input), output: Mutex::new(output) });
+    let (ended, end) = mpsc::channel();
+    let mut workers = Vec::new();
+    for session in sessions {
+        let (streams, ended) = (Arc::clone(&streams), ended.clone());
+        let mut worker = Worker::new(Arc::clone(&module), session);
+        workers.push(std::thread::spawn(move || {
+            worker.serve(&streams);
+            drop(worker);
+            let _main_is_gone = ended.send(());
+        }));
+    }
+    std::thread::spawn(move || {
+        wait_for_hangup(&watched);
+        let _main_is_gone = ended.send(());
+    });
+    // The first end of any thread is the end of the stream. A worker that hangs in the module does not keep the process.
+    let _ = end.recv();
+    let mut left = workers.len();
+    while left > 0 && end.recv_timeout(LAST_WORDS).is_ok() {
+        left -= 1;
+    }
+    if workers.iter().all(std::thread::JoinHandle::is_finished) {
+        module::finalize(module);
+    }
+    ExitCode::SUCCESS
+}
+
+type Opened = (module::Module, Vec<cryptoki::session::Session>);
+
+/// Reads the first request and does it. The PIN is wiped on return.
+fn open(input: &File) -> Result<(u64, Opened), Option<(u64, Fault)>> {
+    let body = protocol::receive(input).ok().flatten().ok_or(None)?;
+    let (number, request) = Request::decode(&body).map_err(|_| None)?;
+    let Request::Open { module, token, pin } = request else {
+        return Err(None);
+    };
+    login::open(&module, &token, pin).map(|opened| (number, opened)).map_err(|fault| Some((number, fault)))
+}
+
+/// Returns when nobody can write to `stream` any more, without reading from it.
+fn wait_for_hangup(stream: &File) {
+    loop {
+        let mut watched = [PollFd::new(stream.as_fd(), PollFlags::empty())];
+        match poll(&mut watched, PollTimeout::NONE) {
+            Err(nix::errno::Errno::EINTR) => {}
+            _ => return,
+        }
+    }
+}
+
+/// How long workers may take to close their sessions after the end of the stream.
+const LAST_WORDS: Duration = Duration::from_secs(2);

@@ -77,6 +77,46 @@ pub enum TokenError {
     Closed,
 }
 
+impl TokenError {
+    /// Whether the same request fails again as long as nobody changes something.
+    pub fn is_lasting(&self) -> bool {
+        match self {
+            TokenError::ManyTokens(_)
+            | TokenError::ManyKeys(_)
+            | TokenError::NoPublicKey
+            | TokenError::KeyExists
+            | TokenError::KeyKind(_)
+            | TokenError::OtherKey
+            | TokenError::TooLong { .. }
+            | TokenError::Refused(_)
+            | TokenError::Closed => true,
+            TokenError::NoModule { .. }
+            | TokenError::Start(_)
+            | TokenError::Load { .. }
+            | TokenError::Pin(_)
+            | TokenError::PinRefused(_)
+            | TokenError::NoToken
+            | TokenError::NoKey
+            | TokenError::Lost { .. } => false,
+        }
+    }
+
+    /// What to do about it; empty if the error says it all.
+    pub fn hint(&self) -> &'static str {
+        match self {
+            TokenError::NoModule { .. } => "name the vendor's PKCS#11 module (module-path in the URI)",
+            TokenError::PinRefused(_) => "give the right PIN and ask again: a few wrong ones lock the token",
+            TokenError::NoToken => {
+                "is it plugged in, and does the URI name its label and serial number as the token has them?"
+            }
+            TokenError::KeyExists => "use that key, or choose another label",
+            TokenError::OtherKey => "the key was replaced: rotate the root to the new one, or put the old one back",
+            TokenError::Lost { .. } => "nothing is signed until it is back; it is looked for without end",
+            _ => "",
+        }
+    }
+}
+
 fn list(paths: &[PathBuf]) -> String {
     paths.iter().map(|path| path.display().to_string()).collect::<Vec<_>>().join(", ")
 }

@@ -34,9 +34,13 @@ pub struct TokenKey {
 }
 
 impl TokenKey {
-    /// Signs `message`, with the typed error.
-    pub fn try_sign(&self, _message: &[u8]) -> Result<Vec<u8>, TokenError> {
-        Err(TokenError::Closed)
+    /// Signs `message`, with the typed error. At most [`crate::SIGN_TIME_MAX`]; fails at once while the token is lost.
+    ///
+    /// # Errors
+    /// [`TokenError::Lost`] and the other states of the token, [`TokenError::OtherKey`], [`TokenError::TooLong`],
+    /// [`TokenError::Refused`].
+    pub fn try_sign(&self, message: &[u8]) -> Result<Vec<u8>, TokenError> {
+        self.token.sign(self, message)
     }
 
     /// Which key it is.
@@ -60,6 +64,13 @@ impl Signer for TokenKey {
     }
 
     fn sign(&self, message: &[u8]) -> Result<Vec<u8>, SignError> {
-        self.try_sign(message).map_err(|_| SignError::Failed)
+        self.try_sign(message).map_err(|error| {
+            if error.is_lasting() {
+                tracing::warn!(%error, "no signature from the PKCS#11 token");
+                SignError::Failed
+            } else {
+                SignError::Unavailable(error.to_string())
+            }
+        })
     }
 }

@@ -12,12 +12,16 @@
 pub mod child;
 mod error;
 mod key;
+mod link;
 mod pin;
+mod protocol;
+mod supervisor;
 mod token;
 pub mod uri;
 
 pub use error::TokenError;
 pub use key::{KeyRequest, KeySelector, TokenKey};
-pub use pin::{Pin, PinError};
-pub use token::{Module, ModuleConfig, Token, TokenInfo, TokenState};
+pub use pin::{PIN_BYTES_MAX, Pin, PinError};
+pub use protocol::MESSAGE_BYTES_MAX;
+pub use token::{MAKE_TIME_MAX, MODULE_PATHS, Module, ModuleConfig, SIGN_TIME_MAX, Token, TokenInfo, TokenState};
 pub use uri::{Uri, UriError};

@@ -1,0 +1,172 @@
+//! One child: started, asked, and ended. Requests of many threads go out as they come and are told apart by their numbers.
+
+use std::collections::HashMap;
+use std::ffi::OsString;
+use std::io;
+use std::net::Shutdown;
+use std::os::fd::OwnedFd;
+use std::os::unix::net::UnixStream;
+use std::path::Path;
+use std::process::{Child, Command, Stdio};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, sync_channel};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use crate::protocol::{self, Answer, Body, Request};
+
+/// How to start a child.
+pub(crate) struct Launch<'a> {
+    pub(crate) program: &'a Path,
+    pub(crate) args: &'a [OsString],
+    pub(crate) env: &'a [(OsString, OsString)],
+}
+
+/// A child process and the stream to it.
+pub(crate) struct Link {
+    /// Locked for one write, which is bounded by the stream's own timeout. Never while an answer is waited for.
+    stream: Mutex<UnixStream>,
+    /// The same stream without the lock, to be shut while somebody writes.
+    shutter: UnixStream,
+    waiting: Mutex<Waiting>,
+    process: Mutex<Child>,
+    next: AtomicU64,
+}
+
+enum Waiting {
+    /// Who waits for which answer.
+    Open(HashMap<u64, SyncSender<Answer>>),
+    /// Why nobody does any more.
+    Ended(String),
+}
+
+impl Link {
+    /// Starts a child. `on_end` is called once, from the thread that reads, when the child is gone.
+    pub(crate) fn start(launch: &Launch<'_>, on_end: impl FnOnce() + Send + 'static) -> io::Result<Arc<Self>> {
+        let (ours, theirs) = UnixStream::pair()?;
+        ours.set_write_timeout(Some(WRITE_TIME_MAX))?;
+        let (reading, shutter) = (ours.try_clone()?, ours.try_clone()?);
+        let process = Command::new(launch.program)
+            .args(launch.args)
+            .envs(launch.env.iter().map(|(name, value)| (name, value)))
+            .stdin(Stdio::from(OwnedFd::from(theirs.try_clone()?)))
+            .stdout(Stdio::from(OwnedFd::from(theirs)))
+            .spawn()?;
+        let link = Arc::new(Link {
+            stream: Mutex::new(ours),
+            shutter,
+            waiting: Mutex::new(Waiting::Open(HashMap::new())),
+            process: Mutex::new(process),
+            next: AtomicU64::new(1),
+        });
+        let reader = Arc::clone(&link);
+        std::thread::Builder::new().name("pkcs11-answers".into()).spawn(move || {
+            reader.read_answers(&reading);
+            on_end();
+        })?;
+        Ok(link)
+    }
+
+    /// Asks, and waits for the answer. A child that does not answer in time is ended: its module hangs.
+    ///
+    /// # Errors
+    /// Why the child is gone.
+    pub(crate) fn ask(&self, request: &Request, time_max: Duration) -> Result<Answer, String> {
+        let number = self.next.fetch_add(1, Ordering::Relaxed);
+        let answer = self.expect(number)?;
+        self.send(&request.encode(number))?;
+        match answer.recv_timeout(time_max) {
+            Ok(answer) => Ok(answer),
+            Err(RecvTimeoutError::Disconnected) => Err(self.reason()),
+            Err(RecvTimeoutError::Timeout) => {
+                self.end(&format!("no answer within {} s", time_max.as_secs()));
+                Err(self.reason())
+            }
+        }
+    }
+
+    /// Ends the child, for this reason unless there was one before. Everybody who waits for an answer is told.
+    pub(crate) fn end(&self, reason: &str) {
+        let mut waiting = lock(&self.waiting);
+        if let Waiting::Open(_) = *waiting {
+            *waiting = Waiting::Ended(reason.to_owned());
+            drop(waiting);
+            // Both may be gone already. Whatever else has the stream open: nobody waits for it any longer.
+            let _ = self.shutter.shutdown(Shutdown::Both);
+            let _ = lock(&self.process).kill();
+        }
+    }
+
+    /// Tells the child that nothing more will come: it closes its sessions and ends.
+    pub(crate) fn hang_up(&self) {
+        // A stream that cannot be shut has ended.
+        let _ = self.shutter.shutdown(Shutdown::Write);
+    }
+
+    /// Waits for the end of a child that was ended, so that no zombie stays.
+    pub(crate) fn reap(&self) {
+        if let Err(error) = lock(&self.process).wait() {
+            tracing::warn!(%error, "cannot wait for the process of the PKCS#11 module");
+        }
+    }
+
+    /// The child's process id.
+    pub(crate) fn process_id(&self) -> u32 {
+        lock(&self.process).id()
+    }
+
+    /// Why the child was ended.
+    pub(crate) fn reason(&self) -> String {
+        match &*lock(&self.waiting) {
+            Waiting::Ended(reason) => reason.clone(),
+            Waiting::Open(_) => String::new(),
+        }
+    }
+
+    fn expect(&self, number: u64) -> Result<Receiver<Answer>, String> {
+        let (sender, receiver) = sync_channel(1);
+        match &mut *lock(&self.waiting) {
+            Waiting::Open(open) => open.insert(number, sender),
+            Waiting::Ended(reason) => return Err(reason.clone()),
+        };
+        Ok(receiver)
+    }
+
+    fn send(&self, body: &Body) -> Result<(), String> {
+        let sent = protocol::send(&*lock(&self.stream), body);
+        sent.map_err(|error| {
+            // After half a frame the stream is of no use to anybody.
+            self.end(&format!("cannot reach the process of the module: {error}"));
+            self.reason()
+        })
+    }
+
+    fn read_answers(&self, stream: &UnixStream) {
+        let reason = loop {
+            let body = match protocol::receive(stream) {
+                Ok(Some(body)) => body,
+                Ok(None) => break "the process of the module ended".to_owned(),
+                Err(error) => break format!("cannot hear the process of the module: {error}"),
+            };
+            let Ok((number, answer)) = Answer::decode(&body) else {
+                break "the process of the module answered nonsense".to_owned();
+            };
+            let waiting = match &mut *lock(&self.waiting) {
+                Waiting::Open(open) => open.remove(&number),
+                Waiting::Ended(_) => return,
+            };
+            if let Some(waiting) = waiting {
+                // Somebody who waits no longer needs no answer.
+                let _ = waiting.try_send(answer);
+            }
+        };
+        self.end(&reason);
+    }
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// How long one write may wait for a child that reads nothing.
+const WRITE_TIME_MAX: Duration = Duration::from_secs(10);

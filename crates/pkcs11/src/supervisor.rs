@@ -1,0 +1,233 @@
+//! The thread that keeps a child at work: starts it, looks after it, starts another.
+//!
+//! A child that ends is replaced: at once if it had worked for a while, else after a pause that grows from one second to thirty. A
+//! refused PIN is the exception: it is not tried again until somebody asks, because a few wrong ones lock a token for good.
+
+use std::sync::Arc;
+use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, SyncSender};
+use std::time::{Duration, Instant, SystemTime};
+
+use crate::error::TokenError;
+use crate::link::{Launch, Link};
+use crate::pin::{Pin, PinError};
+use crate::protocol::{Answer, Fault, PinSource, Request, TokenMatch};
+use crate::token::{Launcher, Shared, TokenInfo, TokenState};
+
+/// What the supervisor is told.
+pub(crate) enum Event {
+    /// A child is gone: its number.
+    Ended(u64),
+    /// Try again now, with another PIN if there is one.
+    Retry(Option<Pin>),
+    /// The end.
+    Close,
+}
+
+/// What the thread owns.
+pub(crate) struct Supervisor {
+    pub(crate) shared: Arc<Shared>,
+    pub(crate) launcher: Launcher,
+    pub(crate) events: Receiver<Event>,
+    pub(crate) told: Sender<Event>,
+    /// Told of the first outcome; a failure is then the end.
+    pub(crate) first: Option<SyncSender<Result<(), TokenError>>>,
+    pub(crate) children: u64,
+}
+
+enum Next {
+    /// Another child, after this pause.
+    Again(Duration),
+    /// Only when asked.
+    WhenAsked,
+    End,
+}
+
+impl Supervisor {
+    pub(crate) fn run(mut self) {
+        let mut pause = PAUSE_MIN;
+        loop {
+            let next = match self.open() {
+                Ok((link, token)) => {
+                    let since = Instant::now();
+                    self.shared.set_link(Some(Arc::clone(&link)));
+                    self.shared.set_state(TokenState::Ready { since: SystemTime::now(), token });
+                    if let Some(first) = self.first.take() {
+                        // Whoever asked may have gone.
+                        let _ = first.try_send(Ok(()));
+                    }
+                    let ended = self.look_after(&link);
+                    self.shared.set_link(None);
+                    if matches!(ended, Ended::Closed) {
+                        self.say_goodbye(&link);
+                    }
+                    link.end("closed");
+                    link.reap();
+                    match ended {
+                        Ended::Closed => Next::End,
+                        Ended::Lost if since.elapsed() >= STABLE => {
+                            self.lost(link.reason());
+                            pause = PAUSE_MIN;
+                            Next::Again(Duration::ZERO)
+                        }
+                        Ended::Lost => {
+                            self.lost(link.reason());
+                            Next::Again(longer(&mut pause))
+                        }
+                    }
+                }
+                Err(error) => match self.first.take() {
+                    Some(first) => {
+                        let _ = first.try_send(Err(error));
+                        Next::End
+                    }
+                    None => self.failed(error, &mut pause),
+                },
+            };
+            if self.rest(next) {
+                break;
+            }
+        }
+        self.shared.set_state(TokenState::Closed);
+    }
+
+    fn lost(&self, reason: String) {
+        tracing::warn!(reason, "the PKCS#11 token is lost");
+        self.shared.set_state(TokenState::Lost { since: SystemTime::now(), reason });
+    }
+
+    /// A child that could not log in.
+    fn failed(&self, error: TokenError, pause: &mut Duration) -> Next {
+        if let TokenError::PinRefused(reason) = error {
+            tracing::error!(reason, "the PKCS#11 token refused the PIN: not tried again until asked");
+            self.shared.set_state(TokenState::PinRefused { since: SystemTime::now(), reason });
+            return Next::WhenAsked;
+        }
+        let reason = match error {
+            TokenError::Lost { reason, .. } => reason,
+            other => other.to_string(),
+        };
+        let since = match self.shared.state() {
+            TokenState::Lost { since, .. } => since,
+            _ => SystemTime::now(),
+        };
+        tracing::debug!(reason, "the PKCS#11 token is not back");
+        self.shared.set_state(TokenState::Lost { since, reason });
+        Next::Again(longer(pause))
+    }
+
+    /// Starts a child and has it log in.
+    fn open(&mut self) -> Result<(Arc<Link>, TokenInfo), TokenError> {
+        let module = self.launcher.module_path()?;
+        let pin = match (&self.launcher.pin, &self.launcher.uri.pin_source) {
+            (Some(Pin::File(file)), _) | (None, Some(file)) => PinSource::File(file.clone()),
+            (Some(Pin::Secret(pin)), _) => PinSource::Text(pin.duplicate()),
+            (None, None) => return Err(TokenError::Pin(PinError::Missing)),
+        };
+        self.children += 1;
+        let (number, told) = (self.children, self.told.clone());
+        let launch = Launch { program: &self.launcher.program, args: &self.launcher.args, env: &self.launcher.env };
+        let link = Link::start(&launch, move || {
+            let _supervisor_is_gone = told.send(Event::Ended(number));
+        })
+        .map_err(|error| TokenError::Start(error.to_string()))?;
+
+        let token = TokenMatch::from(&self.launcher.uri);
+        let asked = link.ask(&Request::Open { module: module.clone(), token, pin }, OPEN_TIME_MAX);
+        let now = SystemTime::now();
+        let error = match asked {
+            Ok(Answer::Opened(token)) => return Ok((link, token)),
+            Ok(Answer::Fault(fault)) => fault.into_error(&module, now),
+            Ok(_) => TokenError::Lost { since: now, reason: "an answer to another question".into() },
+            Err(reason) => TokenError::Lost { since: now, reason },
+        };
+        link.end("not logged in");
+        link.reap();
+        Err(error)
+    }
+
+    /// Waits until the child is gone or to be ended; asks it now and then whether its token is still there.
+    fn look_after(&mut self, link: &Link) -> Ended {
+        loop {
+            match self.events.recv_timeout(CHECK_EVERY) {
+                Ok(Event::Ended(number)) if number == self.children => return Ended::Lost,
+                Ok(Event::Ended(_)) => {}
+                Ok(Event::Retry(pin)) => self.take_pin(pin),
+                Ok(Event::Close) | Err(RecvTimeoutError::Disconnected) => return Ended::Closed,
+                Err(RecvTimeoutError::Timeout) => match link.ask(&Request::Check, CHECK_TIME_MAX) {
+                    Ok(Answer::Fault(Fault::Gone(reason))) => link.end(&reason),
+                    Ok(_) | Err(_) => {}
+                },
+            }
+        }
+    }
+
+    /// Lets the child close its sessions.
+    fn say_goodbye(&self, link: &Link) {
+        link.hang_up();
+        let until = Instant::now() + GOODBYE_TIME_MAX;
+        loop {
+            match self.events.recv_timeout(until.saturating_duration_since(Instant::now())) {
+                Ok(Event::Ended(number)) if number == self.children => return,
+                Ok(_) => {}
+                Err(_) => return,
+            }
+        }
+    }
+
+    /// Waits before the next child. Whether it is over.
+    fn rest(&mut self, next: Next) -> bool {
+        let until = match next {
+            Next::End => return true,
+            Next::Again(pause) => Some(Instant::now() + pause),
+            Next::WhenAsked => None,
+        };
+        loop {
+            let event = match until {
+                Some(until) => self.events.recv_timeout(until.saturating_duration_since(Instant::now())),
+                None => self.events.recv().map_err(|_| RecvTimeoutError::Disconnected),
+            };
+            match event {
+                Ok(Event::Retry(pin)) => {
+                    self.take_pin(pin);
+                    return false;
+                }
+                Ok(Event::Ended(_)) => {}
+                Ok(Event::Close) | Err(RecvTimeoutError::Disconnected) => return true,
+                Err(RecvTimeoutError::Timeout) => return false,
+            }
+        }
+    }
+
+    fn take_pin(&mut self, pin: Option<Pin>) {
+        if pin.is_some() {
+            self.launcher.pin = pin;
+        }
+    }
+}
+
+enum Ended {
+    Lost,
+    Closed,
+}
+
+/// This pause, and next time one twice as long.
+fn longer(pause: &mut Duration) -> Duration {
+    let now = *pause;
+    *pause = (now * 2).min(PAUSE_MAX);
+    now
+}
+
+/// The first pause before another child.
+const PAUSE_MIN: Duration = Duration::from_secs(1);
+/// The longest one.
+const PAUSE_MAX: Duration = Duration::from_secs(30);
+/// A child that worked so long is replaced at once.
+const STABLE: Duration = Duration::from_secs(10);
+/// How often an idle token is looked at.
+const CHECK_EVERY: Duration = Duration::from_secs(10);
+/// How long that may take.
+const CHECK_TIME_MAX: Duration = Duration::from_secs(10);
+/// How long a child may take to close its sessions.
+const GOODBYE_TIME_MAX: Duration = Duration::from_secs(3);
+/// How long loading the module and logging in may take: hardware wakes up slowly.
+const OPEN_TIME_MAX: Duration = Duration::from_secs(30);
