@@ -85,6 +85,7 @@ pub fn check(
     check_names(&parsed, expected.subject)?;
     check_leaf_usages(&parsed)?;
     check_life(&leaf, expected.life, now)?;
+    check_begin(&leaf, expected.life.skew, now)?;
     check_algorithms(&leaf, &intermediates)?;
     parsed.no_unknown_extension()?;
     check_extra(&leaf, &intermediates)?;
@@ -126,7 +127,7 @@ pub fn check_cross_signed(answer_pem: &[u8], expected: &ExpectedRoot<'_>, now: T
     }
     if signed.subject_der() != new_root.subject_der() {
         return Err(Hostile::WrongSubject {
-            expected: shown(Parsed::of(new_root)?.0.subject().to_string().as_bytes()),
+            expected: format!("CN={}", shown(new_root.common_name().as_bytes())),
             found: shown(parsed.0.subject().to_string().as_bytes()),
         });
     }
@@ -292,21 +293,29 @@ fn check_leaf_usages(parsed: &Parsed<'_>) -> Result<(), Hostile> {
 
 fn check_life(certificate: &Certificate, policy: LifePolicy, now: Time) -> Result<(), Hostile> {
     let (not_before, not_after) = (certificate.not_before(), certificate.not_after());
-    let gone = now.since(not_before);
-    let left = not_after.since(now);
     let why = if not_before > now.saturating_add(policy.skew) {
         "which begins in the future"
     } else if not_after < now.saturating_add(policy.min) {
         "which ends too soon"
     } else if not_after > now.saturating_add(policy.max) {
         "which ends later than the cluster's certificates may"
-    } else if gone > left.saturating_add(policy.skew) {
-        // Its owner would renew it at once, again and again.
-        "which began so long ago that it would have to be renewed now"
     } else {
         return Ok(());
     };
     Err(Hostile::Lifetime { not_before, not_after, why })
+}
+
+/// Nodes renew when half of a life is over: one that began long ago would be renewed at once, again and again.
+fn check_begin(leaf: &Certificate, skew: Duration, now: Time) -> Result<(), Hostile> {
+    let (not_before, not_after) = (leaf.not_before(), leaf.not_after());
+    if now.since(not_before) <= not_after.since(now).saturating_add(skew) {
+        return Ok(());
+    }
+    Err(Hostile::Lifetime {
+        not_before,
+        not_after,
+        why: "which began so long ago that it would have to be renewed now",
+    })
 }
 
 fn check_algorithms(leaf: &Certificate, intermediates: &[Certificate]) -> Result<(), Hostile> {

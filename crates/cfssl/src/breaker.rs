@@ -133,6 +133,12 @@ impl Breaker {
         self.failures
     }
 
+    /// Changes with each change of state.
+    #[must_use]
+    pub fn epoch(&self) -> u64 {
+        self.epoch
+    }
+
     /// Takes one input at `now`.
     pub fn step(&mut self, now: Duration, input: Input) -> Output {
         match input {

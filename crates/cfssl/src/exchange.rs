@@ -160,21 +160,17 @@ async fn read(mut response: Response, max: usize) -> (Vec<u8>, End) {
 fn text_of(error: &(dyn StdError + 'static)) -> String {
     let mut deepest = error;
     loop {
-        if let Some(tls) = tls_error(deepest) {
+        if let Some(tls) = deepest.downcast_ref::<rustls::Error>() {
             return tls_text(tls);
         }
-        match deepest.source() {
-            Some(source) => deepest = source,
-            None => return deepest.to_string(),
+        // An I/O error names as its source not what it wraps, but the source of that.
+        let wrapped = deepest.downcast_ref::<std::io::Error>().and_then(std::io::Error::get_ref);
+        match (wrapped, deepest.source()) {
+            (Some(wrapped), _) => deepest = wrapped,
+            (None, Some(source)) => deepest = source,
+            (None, None) => return deepest.to_string(),
         }
     }
-}
-
-fn tls_error<'a>(error: &'a (dyn StdError + 'static)) -> Option<&'a rustls::Error> {
-    if let Some(tls) = error.downcast_ref() {
-        return Some(tls);
-    }
-    error.downcast_ref::<std::io::Error>()?.get_ref()?.downcast_ref()
 }
 
 /// TLS errors in the words that the rest of the program uses.

@@ -8,6 +8,10 @@ use crate::message::Answer;
 
 /// The certificate text in the body of an answer with status 200 (pki.md 11.3).
 pub(crate) fn certificate(body: &[u8]) -> Result<String, Reason> {
+    // An object: serde would read an array's elements as the fields in order.
+    if body.trim_ascii_start().first() != Some(&b'{') {
+        return Err(Reason::Json("not an object".to_owned()));
+    }
     let answer: Answer<Value> =
         serde_json::from_slice(body).map_err(|error| Reason::Json(shown(error.to_string().as_bytes())))?;
     let result = match (answer.success, answer.result) {

@@ -85,8 +85,9 @@ impl Slot {
     }
 
     fn step(&self, state: &mut State, input: Input) -> Output {
+        let before = state.breaker.epoch();
         let output = state.breaker.step(self.shared.elapsed(), input);
-        if output == Output::Changed || matches!(output, Output::Go(_)) {
+        if state.breaker.epoch() != before {
             self.shared.tell_change();
         }
         output
