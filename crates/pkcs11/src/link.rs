@@ -30,6 +30,7 @@ pub(crate) struct Link {
     shutter: UnixStream,
     waiting: Mutex<Waiting>,
     process: Mutex<Child>,
+    process_id: u32,
     next: AtomicU64,
 }
 
@@ -56,6 +57,7 @@ impl Link {
             stream: Mutex::new(ours),
             shutter,
             waiting: Mutex::new(Waiting::Open(HashMap::new())),
+            process_id: process.id(),
             process: Mutex::new(process),
             next: AtomicU64::new(1),
         });
@@ -85,15 +87,14 @@ impl Link {
         }
     }
 
-    /// Ends the child, for this reason unless there was one before. Everybody who waits for an answer is told.
+    /// Ends the stream, for this reason unless there was one before. Everybody who waits for an answer is told.
     pub(crate) fn end(&self, reason: &str) {
         let mut waiting = lock(&self.waiting);
         if let Waiting::Open(_) = *waiting {
             *waiting = Waiting::Ended(reason.to_owned());
             drop(waiting);
-            // Both may be gone already. Whatever else has the stream open: nobody waits for it any longer.
+            // Whatever else has the stream open: nobody waits for it any longer. It may be shut already.
             let _ = self.shutter.shutdown(Shutdown::Both);
-            let _ = lock(&self.process).kill();
         }
     }
 
@@ -103,16 +104,19 @@ impl Link {
         let _ = self.shutter.shutdown(Shutdown::Write);
     }
 
-    /// Waits for the end of a child that was ended, so that no zombie stays.
+    /// Ends the child, and waits until it is gone: a module that hangs knows nothing of the end of a stream.
     pub(crate) fn reap(&self) {
-        if let Err(error) = lock(&self.process).wait() {
+        let mut process = lock(&self.process);
+        // It may be gone already.
+        let _ = process.kill();
+        if let Err(error) = process.wait() {
             tracing::warn!(%error, "cannot wait for the process of the PKCS#11 module");
         }
     }
 
     /// The child's process id.
     pub(crate) fn process_id(&self) -> u32 {
-        lock(&self.process).id()
+        self.process_id
     }
 
     /// Why the child was ended.

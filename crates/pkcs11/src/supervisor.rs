@@ -49,29 +49,28 @@ impl Supervisor {
             let next = match self.open() {
                 Ok((link, token)) => {
                     let since = Instant::now();
-                    self.shared.set_link(Some(Arc::clone(&link)));
-                    self.shared.set_state(TokenState::Ready { since: SystemTime::now(), token });
+                    self.shared.gain(&link, token);
                     if let Some(first) = self.first.take() {
                         // Whoever asked may have gone.
                         let _ = first.try_send(Ok(()));
                     }
-                    let ended = self.look_after(&link);
-                    self.shared.set_link(None);
-                    if matches!(ended, Ended::Closed) {
-                        self.say_goodbye(&link);
-                    }
-                    link.end("closed");
-                    link.reap();
-                    match ended {
-                        Ended::Closed => Next::End,
-                        Ended::Lost if since.elapsed() >= STABLE => {
-                            self.lost(link.reason());
-                            pause = PAUSE_MIN;
-                            Next::Again(Duration::ZERO)
+                    match self.look_after(&link) {
+                        Ended::Closed => {
+                            self.shared.part();
+                            self.say_goodbye(&link);
+                            link.end("closed");
+                            link.reap();
+                            Next::End
                         }
                         Ended::Lost => {
-                            self.lost(link.reason());
-                            Next::Again(longer(&mut pause))
+                            self.shared.lose(&link);
+                            link.reap();
+                            if since.elapsed() >= STABLE {
+                                pause = PAUSE_MIN;
+                                Next::Again(Duration::ZERO)
+                            } else {
+                                Next::Again(longer(&mut pause))
+                            }
                         }
                     }
                 }
@@ -88,11 +87,6 @@ impl Supervisor {
             }
         }
         self.shared.set_state(TokenState::Closed);
-    }
-
-    fn lost(&self, reason: String) {
-        tracing::warn!(reason, "the PKCS#11 token is lost");
-        self.shared.set_state(TokenState::Lost { since: SystemTime::now(), reason });
     }
 
     /// A child that could not log in.
@@ -153,10 +147,11 @@ impl Supervisor {
                 Ok(Event::Ended(_)) => {}
                 Ok(Event::Retry(pin)) => self.take_pin(pin),
                 Ok(Event::Close) | Err(RecvTimeoutError::Disconnected) => return Ended::Closed,
-                Err(RecvTimeoutError::Timeout) => match link.ask(&Request::Check, CHECK_TIME_MAX) {
-                    Ok(Answer::Fault(Fault::Gone(reason))) => link.end(&reason),
-                    Ok(_) | Err(_) => {}
-                },
+                Err(RecvTimeoutError::Timeout) => {
+                    if let Ok(Answer::Fault(Fault::Gone(reason))) = link.ask(&Request::Check, CHECK_TIME_MAX) {
+                        link.end(&reason);
+                    }
+                }
             }
         }
     }

@@ -181,8 +181,27 @@ pub(crate) struct Shared {
 }
 
 impl Shared {
-    pub(crate) fn set_link(&self, link: Option<Arc<Link>>) {
-        *self.lock_link() = link;
+    /// A child is logged in.
+    pub(crate) fn gain(&self, link: &Arc<Link>, token: TokenInfo) {
+        let mut current = self.lock_link();
+        *current = Some(Arc::clone(link));
+        self.set_state(TokenState::Ready { since: SystemTime::now(), token });
+    }
+
+    /// The child is gone. Whoever sees it first says so: a caller never hears of a loss that [`Token::state`] does not know.
+    pub(crate) fn lose(&self, link: &Arc<Link>) {
+        let mut current = self.lock_link();
+        if current.as_ref().is_some_and(|current| Arc::ptr_eq(current, link)) {
+            *current = None;
+            let reason = link.reason();
+            tracing::warn!(reason, "the PKCS#11 token is lost");
+            self.set_state(TokenState::Lost { since: SystemTime::now(), reason });
+        }
+    }
+
+    /// No child is asked any more.
+    pub(crate) fn part(&self) {
+        *self.lock_link() = None;
     }
 
     pub(crate) fn set_state(&self, state: TokenState) {
@@ -203,22 +222,23 @@ impl Shared {
             TokenState::PinRefused { reason, .. } => TokenError::PinRefused(reason),
             TokenState::Lost { since, reason } => TokenError::Lost { since, reason },
             TokenState::Starting { since } => TokenError::Lost { since, reason: "not logged in yet".into() },
-            // Between a child and what comes after it.
-            TokenState::Ready { since, .. } => TokenError::Lost { since, reason: "being replaced".into() },
-            TokenState::Closed => TokenError::Closed,
+            // No child is asked any more: it is being closed.
+            TokenState::Ready { .. } | TokenState::Closed => TokenError::Closed,
         }
     }
 
     fn ask(&self, request: &Request, time_max: Duration) -> Result<Answer, TokenError> {
         let link = self.lock_link().clone().ok_or_else(|| self.absence())?;
-        let lost = |reason| TokenError::Lost { since: SystemTime::now(), reason };
+        let lost = |reason| {
+            self.lose(&link);
+            TokenError::Lost { since: SystemTime::now(), reason }
+        };
         match link.ask(request, time_max).map_err(lost)? {
-            Answer::Fault(fault) => {
-                if let Fault::Gone(reason) = &fault {
-                    link.end(reason);
-                }
-                Err(fault.into_error(Path::new(""), SystemTime::now()))
+            Answer::Fault(Fault::Gone(reason)) => {
+                link.end(&reason);
+                Err(lost(reason))
             }
+            Answer::Fault(fault) => Err(fault.into_error(Path::new(""), SystemTime::now())),
             answer => Ok(answer),
         }
     }

@@ -10,6 +10,7 @@ use std::process::Command;
 use std::time::{Duration, Instant};
 
 use nix::sys::signal::{Signal, kill};
+use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
 use nix::unistd::Pid;
 use pki::key::{KeyKind, SignError, SignatureAlgorithm, Signer};
 use pki::{PrivateKey, SecretString};
@@ -52,6 +53,12 @@ fn wait_for(token: &Token, wanted: impl Fn(&TokenState) -> bool) -> TokenState {
         let waited = tokio::time::timeout(Duration::from_secs(60), states.wait_for(wanted)).await;
         waited.unwrap_or_else(|_| panic!("still {:?}", token.state())).unwrap().clone()
     })
+}
+
+/// Stops the child, and waits until all its threads stand still.
+fn stop(child: Pid) {
+    kill(child, Signal::SIGSTOP).unwrap();
+    assert_eq!(waitpid(child, Some(WaitPidFlag::WUNTRACED)), Ok(WaitStatus::Stopped(child, Signal::SIGSTOP)));
 }
 
 fn is_ready(state: &TokenState) -> bool {
@@ -257,8 +264,6 @@ fn a_killed_child_is_replaced() {
     let token = hsm.open();
     let key = token.make(&request("root", KeyKind::EcP256)).unwrap();
     let first = token.process_id().unwrap();
-    let mut states = token.watch();
-    states.mark_unchanged();
     kill(Pid::from_raw(first.try_into().unwrap()), Signal::SIGKILL).unwrap();
     wait_for(&token, is_lost);
     wait_for(&token, is_ready);
@@ -272,7 +277,7 @@ fn a_child_that_hangs_is_given_up() {
     let token = hsm.open();
     let key = token.make(&request("root", KeyKind::EcP256)).unwrap();
     let child = Pid::from_raw(token.process_id().unwrap().try_into().unwrap());
-    kill(child, Signal::SIGSTOP).unwrap();
+    stop(child);
     let error = key.try_sign(b"message").unwrap_err();
     assert!(matches!(&error, TokenError::Lost { reason, .. } if reason == "no answer within 10 s"), "{error:?}");
     wait_for(&token, is_ready);
@@ -338,7 +343,7 @@ fn callers_are_told_when_the_child_is_killed_under_them() {
     let token = hsm.open();
     let key = token.make(&request("root", KeyKind::EcP256)).unwrap();
     let child = Pid::from_raw(token.process_id().unwrap().try_into().unwrap());
-    kill(child, Signal::SIGSTOP).unwrap();
+    stop(child);
     let (asking, asked) = std::sync::mpsc::channel();
     std::thread::scope(|scope| {
         let callers: Vec<_> = (0..16)

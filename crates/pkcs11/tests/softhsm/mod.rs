@@ -10,20 +10,20 @@ use pki::SecretString;
 use swarmpki_pkcs11::{MODULE_PATHS, Module, ModuleConfig, Pin, Token, TokenError};
 
 /// The user's PIN of every token made here.
-pub const PIN: &str = "1234-right";
+pub(crate) const PIN: &str = "1234-right";
 
 /// The child of tests and benches.
-pub const CHILD: &str = env!("CARGO_BIN_EXE_swarmpki-pkcs11-child");
+pub(crate) const CHILD: &str = env!("CARGO_BIN_EXE_swarmpki-pkcs11-child");
 
 /// A token named `ca`.
-pub struct SoftHsm {
+pub(crate) struct SoftHsm {
     folder: tempfile::TempDir,
-    pub module: PathBuf,
+    pub(crate) module: PathBuf,
 }
 
 impl SoftHsm {
     /// None, after saying so, if SoftHSM2 is not on this machine.
-    pub fn new(test: &str) -> Option<Self> {
+    pub(crate) fn new(test: &str) -> Option<Self> {
         let util = match testkit::peer::find("softhsm2-util") {
             Ok(util) => util,
             Err(missing) => {
@@ -54,36 +54,40 @@ impl SoftHsm {
     }
 
     /// The folder with the token's files.
-    pub fn tokens(&self) -> PathBuf {
+    pub(crate) fn tokens(&self) -> PathBuf {
         self.folder.path().join("tokens")
     }
 
-    pub fn settings(&self) -> PathBuf {
+    pub(crate) fn settings(&self) -> PathBuf {
         self.folder.path().join("softhsm2.conf")
     }
 
-    pub fn path(&self) -> &Path {
+    pub(crate) fn path(&self) -> &Path {
         self.folder.path()
     }
 
-    pub fn config(&self, pin: &str) -> ModuleConfig {
+    pub(crate) fn config(&self, pin: &str) -> ModuleConfig {
         ModuleConfig {
             uri: "pkcs11:token=ca".parse().unwrap(),
             module_path: Some(self.module.clone()),
-            pin: Some(Pin::Secret(SecretString::new(pin.to_owned()))),
+            pin: Some(crate::softhsm::pin(pin)),
             env: self.env(),
         }
     }
 
-    pub fn env(&self) -> Vec<(OsString, OsString)> {
+    pub(crate) fn env(&self) -> Vec<(OsString, OsString)> {
         vec![("SOFTHSM2_CONF".into(), self.settings().into())]
     }
 
-    pub fn open(&self) -> Token {
+    pub(crate) fn open(&self) -> Token {
         self.try_open(PIN).unwrap()
     }
 
-    pub fn try_open(&self, pin: &str) -> Result<Token, TokenError> {
+    pub(crate) fn try_open(&self, pin: &str) -> Result<Token, TokenError> {
         Module::spawn(Path::new(CHILD), &[], self.config(pin))
     }
+}
+
+pub(crate) fn pin(text: &str) -> Pin {
+    Pin::Secret(SecretString::new(text.to_owned()))
 }
