@@ -78,10 +78,10 @@ pub async fn serve(
     authority.metrics.server_not_after_ms.store(end.unix_millis(), Ordering::Relaxed);
     let (renewed, current) = watch::channel(key);
     let tasks = TaskTracker::new();
-    tokio::spawn(shutdown.clone().run_until_cancelled_owned(renew(Arc::clone(&authority), renewed, end)));
+    tasks.spawn(shutdown.clone().run_until_cancelled_owned(renew(Arc::clone(&authority), renewed, end)));
     if let Some(listener) = listeners.metrics {
         let counting = count(Arc::clone(&authority), listener, tasks.clone(), shutdown.clone());
-        tokio::spawn(shutdown.clone().run_until_cancelled_owned(counting));
+        tasks.spawn(shutdown.clone().run_until_cancelled_owned(counting));
     }
     ready();
     let gate = Gate {
