@@ -182,6 +182,11 @@ impl<'a> Parsed<'a> {
         if parsed.version.0 != 2 {
             return Err(Hostile::Version(parsed.version.0.saturating_add(1)));
         }
+        // Go's readers refuse these, and so would the node.
+        let serial = parsed.raw_serial();
+        if serial.iter().all(|byte| *byte == 0) || serial.first().is_some_and(|first| first & 0x80 != 0) {
+            return Err(unreadable("the serial number is not positive"));
+        }
         // Which of two counts would depend on the reader.
         for (index, extension) in parsed.extensions().iter().enumerate() {
             if parsed.extensions().iter().skip(index + 1).any(|later| later.oid == extension.oid) {

@@ -180,7 +180,10 @@ impl Client {
         let mut attempts: Vec<Arc<Attempt>> = Vec::new();
         loop {
             changed.mark_unchanged();
-            self.tend();
+            // With nothing better to ask, the request itself is the trial.
+            if race.slots.iter().any(|slot| slot.usable() == Use::Now) {
+                self.tend();
+            }
             let next = race.next();
             if let Some(attempt) = next {
                 let attempt = Arc::new(attempt);
@@ -213,13 +216,13 @@ impl Client {
         }
     }
 
-    /// Looks in the background whether URLs whose wait is over can be reached again, as every request does when there are
-    /// others to ask. For a timer, so that people see a recovery without a request. Must be called within a tokio runtime.
+    /// Looks in the background whether URLs whose wait is over can be reached again. Requests do so for the URLs that they
+    /// do not need themselves; this is for a timer, so that people see a recovery without a request. Must be called within
+    /// a tokio runtime.
     pub fn tend(&self) {
         let slots = self.inner.slots.load();
         for slot in slots.iter().filter(|slot| slot.usable() == Use::Trial) {
-            let others = slots.iter().any(|other| other.usable() == Use::Now);
-            if let Some(attempt) = others.then(|| slot.begin()).flatten() {
+            if let Some(attempt) = slot.begin() {
                 tokio::spawn(async move { attempt.reach().await });
             }
         }

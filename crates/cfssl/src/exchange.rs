@@ -20,8 +20,9 @@ use crate::message::MEDIA_TYPE;
 pub const ANSWER_BYTES_MAX: usize = 262_144;
 /// Bytes of an answer with a wrong status that are read for its text.
 const STATUS_BYTES_MAX: usize = 2_048;
-/// How long an unused connection is kept.
-const IDLE: Duration = Duration::from_secs(60);
+/// How long an unused connection is kept: less than common servers keep theirs (5 s), so that a request seldom meets one
+/// that is just being closed.
+const IDLE: Duration = Duration::from_secs(4);
 
 /// Asks one URL.
 pub(crate) struct Exchange {

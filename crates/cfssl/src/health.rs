@@ -11,6 +11,8 @@ pub enum UrlState {
     Up,
     /// It failed; an attempt is under way, or comes with the next request, that decides.
     Trying,
+    /// It failed and can be reached again; the next request decides.
+    Reachable,
     /// It failed and is left alone.
     Open {
         /// Until then.
@@ -27,6 +29,7 @@ impl UrlState {
         match self {
             UrlState::Up => "up",
             UrlState::Trying => "trying",
+            UrlState::Reachable => "reachable",
             UrlState::Open { .. } => "down",
             UrlState::Invalid(_) => "invalid",
         }

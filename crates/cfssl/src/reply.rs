@@ -81,4 +81,13 @@ mod tests {
         let deep = "[".repeat(100_000);
         assert_eq!(certificate(deep.as_bytes()).unwrap_err().name(), "not-json");
     }
+
+    proptest::proptest! {
+        #[test]
+        fn no_body_makes_the_reader_panic(bytes: Vec<u8>, text in r#"[\\{\\}\\[\\]",:a-z0-9]{0,64}"#) {
+            let _ = certificate(&bytes);
+            let _ = certificate(format!("{{\"success\":true,\"result\":{text}").as_bytes());
+            let _ = certificate(format!("{{\"errors\":[{text}]}}").as_bytes());
+        }
+    }
 }

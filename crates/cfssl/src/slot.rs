@@ -142,7 +142,8 @@ impl Slot {
         let word = match (&self.exchange, state.breaker.phase(now)) {
             (Err(invalid), _) => UrlState::Invalid(invalid.to_string()),
             (Ok(_), Phase::Closed) => UrlState::Up,
-            (Ok(_), Phase::Due | Phase::Ready | Phase::Trying) => UrlState::Trying,
+            (Ok(_), Phase::Due | Phase::Trying) => UrlState::Trying,
+            (Ok(_), Phase::Ready) => UrlState::Reachable,
             (Ok(_), Phase::Open { until }) => {
                 UrlState::Open { until: self.shared.now().saturating_add(until.saturating_sub(now)) }
             }

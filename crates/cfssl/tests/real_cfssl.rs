@@ -92,7 +92,9 @@ async fn real_cfssl_signs_for_both_roles() {
     let root = Root::new("external-root");
     let cfssl = Cfssl::start(&root, false).await;
     let (_publisher, live) = root.live("m1");
-    probe(&cfssl.url, &[root.certificate.clone()], Some(&live), clock(), Duration::from_secs(60)).await.unwrap();
+    probe(&cfssl.url, std::slice::from_ref(&root.certificate), Some(&live), clock(), Duration::from_secs(60))
+        .await
+        .unwrap();
     let client = client(settings(), Some(live), vec![cfssl.target(&root)]);
     let mut serials = std::collections::HashSet::new();
     for role in [Role::Worker, Role::Manager, Role::Manager] {

@@ -43,6 +43,20 @@ async fn c322_two_urls_the_first_dead() {
     );
 }
 
+#[test]
+fn the_proxy_of_the_environment_is_not_used() {
+    // The test above, in a process whose environment names a proxy that is not there.
+    let program = std::env::current_exe().unwrap();
+    let mut command = std::process::Command::new(program);
+    command.args(["--exact", "c322_two_urls_the_first_dead"]);
+    for name in ["HTTPS_PROXY", "https_proxy", "ALL_PROXY", "all_proxy"] {
+        command.env(name, "http://127.0.32.3:1");
+    }
+    let output = command.env_remove("NO_PROXY").env_remove("no_proxy").output().unwrap();
+    let text = String::from_utf8_lossy(&output.stdout);
+    assert!(output.status.success() && text.contains("1 passed"), "{text}");
+}
+
 #[tokio::test]
 async fn one_dead_url_of_three_costs_one_connection_and_then_none() {
     let root = Arc::new(Root::new("external-root"));
@@ -251,6 +265,28 @@ async fn a_recovered_url_is_found_beside_the_others() {
 }
 
 #[tokio::test]
+async fn a_recovery_is_seen_without_a_request() {
+    let root = Arc::new(Root::new("external-root"));
+    let listener = tokio::net::TcpListener::bind((HOST, 0)).await.unwrap();
+    let url = format!("https://{}/sign", listener.local_addr().unwrap());
+    let target = Target { url, roots: vec![root.certificate.clone()] };
+    let backoff = Backoff { first: Duration::ZERO, max: Duration::ZERO };
+    let client = client(Settings { backoff, ..settings() }, None, vec![target]);
+    let (failing, first) = (sign(&client, &root), async { drop(listener.accept().await.unwrap()) });
+    assert!(tokio::join!(failing, first).0.is_err());
+    let ca = Ca::good_on(listener, root.clone());
+    let mut changes = client.changes();
+    client.tend();
+    while client.health()[0].state != UrlState::Reachable {
+        changes.changed().await.unwrap();
+        client.tend();
+    }
+    assert_eq!((ca.requests(), client.health()[0].state.word()), (0, "reachable"));
+    sign(&client, &root).await.unwrap();
+    assert_eq!((ca.requests(), &client.health()[0].state), (1, &UrlState::Up));
+}
+
+#[tokio::test]
 async fn c325_the_managers_certificate_is_presented_and_c300_a_renewed_one_is_used_at_once() {
     let root = Arc::new(Root::new("external-root"));
     let good = Ca::good(HOST, root.clone()).await;
@@ -375,7 +411,7 @@ async fn c256_c257_probes() {
     assert!(matches!(&failure, ProbeFailure::Connect { port, .. } if *port == address.port()), "{failure}");
     let silent = tokio::net::TcpListener::bind((HOST, 0)).await.unwrap();
     let (url, limit) = (format!("https://{}/", silent.local_addr().unwrap()), Duration::from_millis(50));
-    let failure = probe(&url, &[root.certificate.clone()], None, clock(), limit).await.unwrap_err();
+    let failure = probe(&url, std::slice::from_ref(&root.certificate), None, clock(), limit).await.unwrap_err();
     assert_eq!(failure, ProbeFailure::Timeout(limit));
     assert_eq!(ca.requests(), 0);
 }

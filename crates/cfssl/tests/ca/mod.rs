@@ -334,8 +334,12 @@ impl Ca {
 
     /// One that does what it should.
     pub async fn good(host: &str, root: Arc<Root>) -> Ca {
+        Ca::good_on(TcpListener::bind((host, 0)).await.unwrap(), root)
+    }
+
+    pub fn good_on(listener: TcpListener, root: Arc<Root>) -> Ca {
         let maker = root.clone();
-        Ca::start(host, &root, move |request| Reply::certificate(&maker.certify(request, |_| {}))).await
+        Ca::start_on(listener, &root, &root, move |request| Reply::certificate(&maker.certify(request, |_| {})))
     }
 
     pub fn target(&self, root: &Root) -> Target {
