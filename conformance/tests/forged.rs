@@ -56,7 +56,7 @@ impl Thief {
         let replica = Replica::open(config).await.unwrap();
         let stolen = replica.read().await.unwrap();
         let root = stolen.roots.signing().unwrap();
-        let key = PrivateKey::from_der(root.key.as_ref().unwrap().expose()).unwrap();
+        let key = PrivateKey::from_der(root.key().unwrap().expose()).unwrap();
         let signer = root.signer.pem();
         let issuer =
             Issuer::build(&root.bundle, Some(signer.as_bytes()), Some(Arc::new(key)), &root.intermediates, now());

@@ -54,6 +54,7 @@ impl State {
             offered: vec![admit.letter.leaf.clone()],
             previous: Vec::new(),
             mailbox: vec![Arc::clone(&admit.letter)],
+            pending: None,
             report: None,
             down: false,
             last_seen: None,
@@ -125,10 +126,11 @@ impl State {
     pub(crate) fn release(&mut self, node: &Node) {
         if let Some(token) = node.unfinished {
             Arc::make_mut(&mut self.tokens).count_unfinished(token.row, -1);
-            for leaf in &node.offered {
-                self.forget_key(&leaf.spki, &node.id);
+            for key in node.join_keys() {
+                self.forget_key(&key, &node.id);
             }
         }
+        self.pending.remove(&node.id);
         if let Some(report) = &node.report {
             self.release_blobs(report.blobs());
         }

@@ -60,6 +60,7 @@ impl State {
             Command::Bootstrap(_) => Err(Rejection::Exists),
             Command::Admit(admit) => self.admit(entry, admit),
             Command::Renew(renew) => self.renew(entry, renew),
+            Command::Ask(ask) => self.ask(entry, ask),
             Command::Confirm { node, serial } => self.confirm(entry, node, serial),
             Command::Report(reported) => self.report(reported),
             Command::Presence { node, down, seen } => self.presence(node, *down, *seen),
@@ -115,6 +116,7 @@ impl State {
             offered: Vec::new(),
             previous: Vec::new(),
             mailbox: Vec::new(),
+            pending: None,
             report: None,
             down: false,
             last_seen: None,
@@ -141,9 +143,13 @@ impl State {
                 continue;
             }
             changed = true;
+            if node.pending.as_ref().is_some_and(|pending| pending.is_given_up(now)) {
+                self.pending.remove(id);
+            }
             self.change(id, |node| {
                 node.mailbox.retain(|letter| now.since(letter.issued) < node::LETTER_LIFE);
                 node.previous.retain(|(_, until)| *until > now);
+                node.pending.take_if(|pending| pending.is_given_up(now));
                 if node.unfinished.is_none() {
                     node.offered.retain(|leaf| leaf.forgiven_until() >= now);
                     node.mailbox.retain(|letter| node.offered.contains(&letter.leaf));
@@ -203,6 +209,7 @@ impl Node {
     fn holds_outlived(&self, now: Time) -> bool {
         self.mailbox.iter().any(|letter| now.since(letter.issued) >= node::LETTER_LIFE)
             || self.previous.iter().any(|(_, until)| *until <= now)
+            || self.pending.as_ref().is_some_and(|pending| pending.is_given_up(now))
             || (self.unfinished.is_none() && self.offered.iter().any(|leaf| leaf.forgiven_until() < now))
     }
 }

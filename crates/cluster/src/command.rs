@@ -6,11 +6,12 @@ use std::sync::Arc;
 use pki::certificate::Certificate;
 use pki::identity::{ClusterId, NodeId};
 use pki::join_token::JoinSecret;
+use pki::key::SpkiHash;
 use pki::serial::Serial;
 use pki::time::Time;
 
 use crate::node::{BlobDigest, IssuerHash, Letter, Report, Spec, TokenUse};
-use crate::roots::Root;
+use crate::roots::{Custody, Root};
 use crate::rotation::{Advance, RootsChange};
 use crate::settings::Settings;
 
@@ -30,8 +31,10 @@ pub enum Command {
     Bootstrap(Box<Bootstrap>),
     /// A new node with its first leaf, by a join token.
     Admit(Box<Admit>),
-    /// Another leaf for a node that has one.
+    /// Another leaf for a node that has one, or what it asked for before.
     Renew(Box<Renew>),
+    /// A request that is to be signed later.
+    Ask(Box<Ask>),
     /// A leaf was seen in use on a connection.
     Confirm {
         /// Whose.
@@ -149,6 +152,38 @@ pub struct Renew {
     pub premises: Premises,
 }
 
+/// A request for a certificate whose signer is not at hand: it is answered by a later [`Renew`].
+#[derive(Clone, Debug)]
+pub struct Ask {
+    /// Whose; of a join, the id drawn for the node.
+    pub node: NodeId,
+    /// By what right.
+    pub right: Right,
+    /// The request, byte for byte as it came.
+    pub csr: Vec<u8>,
+    /// SHA-256 of its public key.
+    pub spki: SpkiHash,
+}
+
+/// By what right a certificate is asked for.
+#[derive(Clone, Debug)]
+pub enum Right {
+    /// By a join token.
+    Token {
+        /// Role and availability.
+        spec: Spec,
+        /// Whether the joiner told us that it runs swarmpki.
+        ours: bool,
+        /// By which token.
+        token: TokenUse,
+    },
+    /// By the certificate that the node has.
+    Node {
+        /// The node's `cut` when the caller was let in.
+        cut: u32,
+    },
+}
+
 /// A node's report with the blobs it refers to; blobs already stored may be left out.
 #[derive(Clone, Debug)]
 pub struct Reported {
@@ -161,7 +196,7 @@ pub struct Reported {
 }
 
 /// New settings.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Default)]
 pub struct UpdateCluster {
     /// The version they are based on.
     pub version: u64,
@@ -173,6 +208,8 @@ pub struct UpdateCluster {
     pub manager_secret: Option<SecretBox>,
     /// What happens to the roots.
     pub roots: Option<RootsChange>,
+    /// The key of the root with this bundle, of now or that is gone to, is in other custody from now on.
+    pub custody: Option<(BlobDigest, Custody)>,
 }
 
 /// A ladder made anew: the same steps with a later end.

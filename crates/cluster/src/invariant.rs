@@ -25,6 +25,7 @@ pub struct Broken {
 pub fn check(state: &State) -> Result<(), Broken> {
     serials_are_unique(state)?;
     letters_are_registered(state)?;
+    requests_are_found(state)?;
     lists_are_bounded(state)?;
     removed_nodes_are_gone(state)?;
     unfinished_joins_are_counted(state)?;
@@ -97,6 +98,16 @@ fn letters_are_registered(state: &State) -> Result<(), Broken> {
     Ok(())
 }
 
+/// Design 5: what is to be signed later is found by whoever signs.
+fn requests_are_found(state: &State) -> Result<(), Broken> {
+    let asking = state.nodes.values().filter(|node| node.pending.is_some()).map(|node| &node.id);
+    if asking.eq(state.pending.iter()) {
+        Ok(())
+    } else {
+        broken("every request that waits is on the list", format!("{:?}", state.pending))
+    }
+}
+
 /// Design 4: at most four leaves offered, four letters and four replaced leaves a node.
 fn lists_are_bounded(state: &State) -> Result<(), Broken> {
     for node in state.nodes.values() {
@@ -125,9 +136,10 @@ fn unfinished_joins_are_counted(state: &State) -> Result<(), Broken> {
     for node in state.nodes.values() {
         if let Some(token) = node.unfinished {
             *rows.entry(token.row).or_default() += 1;
-            keys += node.offered.iter().map(|leaf| leaf.spki).collect::<BTreeSet<_>>().len();
+            let own: BTreeSet<_> = node.join_keys().collect();
+            keys += own.len();
             let found = |key| state.joins.get(key).is_some_and(|ids| ids.contains(&node.id));
-            if !node.offered.iter().all(|leaf| found(&leaf.spki)) {
+            if !own.iter().all(found) {
                 return broken("unfinished joins are found by key", node.id.to_string());
             }
         }
@@ -180,7 +192,7 @@ fn blobs_are_counted(state: &State) -> Result<(), Broken> {
 
 /// Design 6: a root that was given up has no key here any more.
 fn no_key_outlives_its_use(state: &State) -> Result<(), Broken> {
-    match state.rotation().and_then(|rotation| rotation.passed.iter().find(|root| root.key.is_some())) {
+    match state.rotation().and_then(|rotation| rotation.passed.iter().find(|root| !root.custody.is_outside())) {
         Some(root) => broken("no key outlives its use", format!("{:?}", root.issuer)),
         None => Ok(()),
     }

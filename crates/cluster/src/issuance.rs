@@ -61,10 +61,7 @@ impl State {
         if node.cut != renew.cut {
             return Err(Rejection::Cut);
         }
-        let answers = |letter: &&Arc<Letter>| {
-            letter.answers(&renew.letter.csr, node.role, entry.stamp) && self.roots.is_present(&letter.leaf.issuer)
-        };
-        if let Some(letter) = node.mailbox.iter().find(answers) {
+        if let Some(letter) = self.letter_for(node, &renew.letter.csr, entry.stamp) {
             return Ok(Outcome::Issued { node: renew.node.clone(), letter: Arc::clone(letter), fresh: false });
         }
         self.check_premises(entry, &renew.premises, &renew.letter)?;
@@ -95,13 +92,21 @@ impl State {
             if let Some(leaf) = dropped.flatten() {
                 self.forget_key(&leaf.spki, &renew.node);
             }
-            let offered: Vec<_> = self.known(&renew.node)?.offered.iter().map(|leaf| leaf.spki).collect();
-            for key in offered {
+            let keys: Vec<_> = self.known(&renew.node)?.join_keys().collect();
+            for key in keys {
                 self.index_join(key, &renew.node);
             }
         }
+        self.answer_pending(&renew.node, &renew.letter.csr);
         self.note(entry, &renew.node, &renew.letter);
         Ok(Outcome::Issued { node: renew.node.clone(), letter: Arc::clone(&renew.letter), fresh: true })
+    }
+
+    /// What this very request of a node was answered with, as long as it holds.
+    pub fn letter_for<'a>(&self, node: &'a Node, csr: &[u8], now: Time) -> Option<&'a Arc<Letter>> {
+        let answers =
+            |letter: &&Arc<Letter>| letter.answers(csr, node.role, now) && self.roots.is_present(&letter.leaf.issuer);
+        node.mailbox.iter().find(answers)
     }
 
     /// A leaf was seen in use: it is the current one, what it replaced is known for another day, and the letters up to it
@@ -117,7 +122,7 @@ impl State {
             return Ok(Outcome::Unchanged);
         };
         let finished = node.unfinished;
-        let keys: Vec<_> = node.offered.iter().map(|leaf| leaf.spki).collect();
+        let keys: Vec<_> = node.join_keys().collect();
         let now = entry.now;
         let index = entry.index;
         let bare = self.rotation().map(|rotation| rotation.bare.clone()).unwrap_or_default();

@@ -22,6 +22,7 @@ pub mod log;
 pub mod members;
 pub mod node;
 pub mod outcome;
+mod pending;
 pub mod removal;
 pub mod roots;
 pub mod rotation;

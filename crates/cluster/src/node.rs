@@ -60,6 +60,8 @@ pub struct Node {
     pub previous: Vec<(Leaf, Time)>,
     /// What was issued and not yet used: CSR and certificate, oldest first.
     pub mailbox: Vec<Arc<Letter>>,
+    /// What it asked for last and was not given yet, because the signer takes its time.
+    pub pending: Option<Arc<Pending>>,
     /// What it last said of itself.
     pub report: Option<Arc<Report>>,
     /// Whether its heartbeats had stopped when it was last heard of.
@@ -91,6 +93,12 @@ impl Node {
     /// Every leaf registered for it, in any standing.
     pub fn leaves(&self) -> impl Iterator<Item = &Leaf> {
         self.current.iter().chain(&self.offered).chain(self.previous.iter().map(|(leaf, _)| leaf))
+    }
+
+    /// The keys by which it is found while it is an unfinished join.
+    pub(crate) fn join_keys(&self) -> impl Iterator<Item = SpkiHash> {
+        let asked = self.pending.iter().map(|pending| pending.spki);
+        self.offered.iter().map(|leaf| leaf.spki).chain(asked)
     }
 
     /// The newest letter, or the one that answers to `spki` if there is one.
@@ -212,6 +220,25 @@ impl Letter {
     /// names another role, answers nothing.
     pub fn answers(&self, csr: &[u8], role: Role, now: Time) -> bool {
         self.csr == csr && self.leaf.role == role && self.leaf.not_after >= now
+    }
+}
+
+/// A request for a certificate that is not signed yet: its signer is a CA elsewhere, or a token that may be away. Kept so that
+/// any manager goes on with it, also after a crash.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Pending {
+    /// The request, byte for byte as it came.
+    pub csr: Vec<u8>,
+    /// SHA-256 of its public key.
+    pub spki: SpkiHash,
+    /// When it was committed.
+    pub asked: Time,
+}
+
+impl Pending {
+    /// Whether nobody waits for it any more.
+    pub(crate) fn is_given_up(&self, now: Time) -> bool {
+        now.since(self.asked) >= LETTER_LIFE
     }
 }
 

@@ -18,6 +18,11 @@ pub enum Outcome {
         /// False when it is the answer given before.
         fresh: bool,
     },
+    /// A request is kept, and will be signed later.
+    Pending {
+        /// Whose.
+        node: NodeId,
+    },
     /// Done; the object's version since then.
     Done {
         /// Log index of the change.

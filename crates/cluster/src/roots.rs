@@ -56,6 +56,16 @@ impl Roots {
         }
     }
 
+    /// Every root that is in use: the one of now, or those of the rotation under way.
+    pub fn in_use(&self) -> impl Iterator<Item = &Arc<Root>> {
+        let (stable, rotating) = match self {
+            Self::None => (None, None),
+            Self::Stable { root, .. } => (Some(root), None),
+            Self::Rotating(rotation) => (None, Some(rotation.roots())),
+        };
+        stable.into_iter().chain(rotating.into_iter().flatten())
+    }
+
     /// Whether leaves of `issuer` are those of today's signer.
     pub fn is_signing(&self, issuer: &IssuerHash) -> bool {
         self.signing().is_some_and(|root| root.issuer == *issuer)
@@ -170,6 +180,45 @@ fn behind<'a>(
     Some(known.map_or_else(|| longest(anchors), |anchor| &anchor.ladder))
 }
 
+/// Where the private key of a root is.
+#[derive(Clone)]
+pub enum Custody {
+    /// Here, in the replicated state: PKCS#8 DER.
+    Sealed(Arc<SecretBytes>),
+    /// In a token that managers reach by this PKCS#11 URI (RFC 7512).
+    Token(Arc<str>),
+    /// With a CA of its own, which is asked to sign; or nowhere any more.
+    Outside,
+}
+
+impl From<Option<Arc<SecretBytes>>> for Custody {
+    fn from(key: Option<Arc<SecretBytes>>) -> Self {
+        key.map_or(Self::Outside, Self::Sealed)
+    }
+}
+
+impl Custody {
+    /// Its word.
+    pub fn word(&self) -> &'static str {
+        match self {
+            Self::Sealed(_) => "sealed",
+            Self::Token(_) => "token",
+            Self::Outside => "outside",
+        }
+    }
+
+    /// Whether the key is neither here nor in a token of ours.
+    pub fn is_outside(&self) -> bool {
+        matches!(self, Self::Outside)
+    }
+}
+
+impl std::fmt::Debug for Custody {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(self.word())
+    }
+}
+
 /// A root of the cluster.
 #[derive(Clone)]
 pub struct Root {
@@ -185,20 +234,28 @@ pub struct Root {
     pub certificates: Vec<Certificate>,
     /// The intermediates, leaf side first.
     pub steps: Vec<Certificate>,
-    /// The private key, PKCS#8 DER; none when it lives outside.
-    pub key: Option<Arc<SecretBytes>>,
+    /// Where its private key is.
+    pub custody: Custody,
     /// Hash of the signer's subject and key.
     pub issuer: IssuerHash,
 }
 
 impl Root {
     /// A root made of its parts.
-    pub fn new(bundle: Vec<u8>, signer: Certificate, intermediates: Vec<u8>, key: Option<Arc<SecretBytes>>) -> Self {
+    pub fn new(bundle: Vec<u8>, signer: Certificate, intermediates: Vec<u8>, custody: impl Into<Custody>) -> Self {
         let issuer = IssuerHash::of(&signer.issuer_id());
         let read = |pem: &[u8]| Certificate::parse_pem_bundle(pem).unwrap_or_default();
         let (certificates, steps) = (read(&bundle), read(&intermediates));
         let trust = BlobDigest::of(&bundle);
-        Self { bundle, signer, intermediates, trust, certificates, steps, key, issuer }
+        Self { bundle, signer, intermediates, trust, certificates, steps, custody: custody.into(), issuer }
+    }
+
+    /// Its private key, if that is here: PKCS#8 DER.
+    pub fn key(&self) -> Option<&Arc<SecretBytes>> {
+        match &self.custody {
+            Custody::Sealed(key) => Some(key),
+            Custody::Token(_) | Custody::Outside => None,
+        }
     }
 
     /// Who signs with it.
@@ -209,10 +266,7 @@ impl Root {
 
 impl std::fmt::Debug for Root {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Root")
-            .field("issuer", &self.issuer)
-            .field("has_key", &self.key.is_some())
-            .finish_non_exhaustive()
+        f.debug_struct("Root").field("issuer", &self.issuer).field("custody", &self.custody).finish_non_exhaustive()
     }
 }
 

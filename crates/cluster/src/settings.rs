@@ -107,7 +107,7 @@ impl Default for RaftSettings {
 }
 
 /// One external CA.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct ExternalCa {
     /// Where it answers.
     pub url: String,

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use imbl::OrdMap;
+use imbl::{OrdMap, OrdSet};
 use pki::identity::{ClusterId, NodeId};
 use pki::key::SpkiHash;
 use pki::time::Time;
@@ -30,6 +30,8 @@ pub struct State {
     pub nodes: OrdMap<NodeId, Arc<Node>>,
     /// Unfinished joins by public key, ids in order: the same request again is the same node again.
     pub joins: OrdMap<SpkiHash, Vec<NodeId>>,
+    /// Nodes and unfinished joins with a request that is not signed yet.
+    pub pending: OrdSet<NodeId>,
     /// Bulky parts of reports, each once, with the number of reports that refer to it.
     pub blobs: OrdMap<BlobDigest, (u64, Arc<[u8]>)>,
     /// The roots.

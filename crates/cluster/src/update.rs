@@ -6,8 +6,9 @@ use pki::identity::{NodeId, Role};
 
 use crate::apply::Entry;
 use crate::command::UpdateCluster;
-use crate::node::Spec;
+use crate::node::{BlobDigest, Spec};
 use crate::outcome::{Outcome, Rejection};
+use crate::roots::{Custody, Root, Roots};
 use crate::state::State;
 use crate::tokens::{MANAGER_ROW, WORKER_ROW};
 
@@ -38,6 +39,25 @@ impl State {
         Ok(Outcome::Done { version: entry.index })
     }
 
+    fn entrust(&mut self, trust: BlobDigest, custody: &Custody) -> Result<(), Rejection> {
+        let change = |root: &mut Arc<Root>| {
+            let same = root.trust == trust;
+            if same {
+                Arc::make_mut(root).custody = custody.clone();
+            }
+            same
+        };
+        let found = match &mut self.roots {
+            Roots::None => false,
+            Roots::Stable { root, .. } => change(root),
+            Roots::Rotating(rotation) => {
+                let rotation = Arc::make_mut(rotation);
+                change(&mut rotation.old) || change(&mut rotation.new)
+            }
+        };
+        if found { Ok(()) } else { Err(Rejection::Issuer) }
+    }
+
     pub(crate) fn update_cluster(
         &mut self,
         entry: &mut Entry<'_>,
@@ -49,6 +69,9 @@ impl State {
         if let Some(change) = &update.roots {
             let secrets = update.worker_secret.is_some() && update.manager_secret.is_some();
             self.change_roots(entry, change, secrets)?;
+        }
+        if let Some((trust, custody)) = &update.custody {
+            self.entrust(*trust, custody)?;
         }
         if let Some(settings) = &update.settings {
             self.settings = Arc::new(settings.clone());

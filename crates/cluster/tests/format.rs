@@ -10,11 +10,11 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use cluster::command::{
-    Admit, Batch, Bootstrap, Command, Premises, Renew, ReplaceLadder, Reported, SecretBox, UpdateCluster,
+    Admit, Ask, Batch, Bootstrap, Command, Premises, Renew, ReplaceLadder, Reported, Right, SecretBox, UpdateCluster,
 };
 use cluster::format::LogRecord;
 use cluster::node::{Availability, BlobDigest, IssuerHash, Leaf, Letter, Report, Spec, TokenUse};
-use cluster::roots::Root;
+use cluster::roots::{Custody, Root};
 use cluster::rotation::{Abort, Advance, Phase, Policy, RootsChange, Rotation, Start, Way};
 use cluster::settings::{ExternalCa, RaftSettings, Settings};
 use cluster::{DecodeError, State, invariant};
@@ -134,10 +134,24 @@ fn settings() -> impl Strategy<Value = Settings> {
 }
 
 fn root() -> impl Strategy<Value = Arc<Root>> {
-    (bytes(), bytes(), proptest::option::of(bytes())).prop_map(|(bundle, intermediates, key)| {
-        let key = key.map(|key| Arc::new(SecretBytes::new(key)));
-        Arc::new(Root::new(bundle, support::root().signer.clone(), intermediates, key))
+    (bytes(), bytes(), custody()).prop_map(|(bundle, intermediates, custody)| {
+        Arc::new(Root::new(bundle, support::root().signer.clone(), intermediates, custody))
     })
+}
+
+fn right() -> impl Strategy<Value = Right> {
+    prop_oneof![
+        (spec(), any::<bool>(), token()).prop_map(|(spec, ours, token)| Right::Token { spec, ours, token }),
+        any::<u32>().prop_map(|cut| Right::Node { cut }),
+    ]
+}
+
+fn custody() -> impl Strategy<Value = Custody> {
+    prop_oneof![
+        bytes().prop_map(|key| Custody::Sealed(Arc::new(SecretBytes::new(key)))),
+        text().prop_map(|uri| Custody::Token(uri.into())),
+        Just(Custody::Outside),
+    ]
 }
 
 fn bootstrap() -> impl Strategy<Value = Command> {
@@ -204,13 +218,13 @@ fn rotation_step() -> impl Strategy<Value = Command> {
     let replace = (any::<u64>(), ladder(), vec(bytes(), 0..3)).prop_map(|(rotation, ladder, logged)| {
         Command::ReplaceLadder(Box::new(ReplaceLadder { rotation, ladder, logged }))
     });
-    let change = (any::<u64>(), roots_change()).prop_map(|(version, roots)| {
+    let entrust = proptest::option::of((any::<[u8; 32]>(), custody()));
+    let change = (any::<u64>(), roots_change(), entrust).prop_map(|(version, roots, entrust)| {
         Command::UpdateCluster(Box::new(UpdateCluster {
+            custody: entrust.map(|(trust, custody)| (BlobDigest(trust), custody)),
             version,
-            settings: None,
-            worker_secret: None,
-            manager_secret: None,
             roots: Some(roots),
+            ..UpdateCluster::default()
         }))
     });
     prop_oneof![advance, replace, change]
@@ -236,6 +250,9 @@ fn command() -> impl Strategy<Value = Command> {
             letter: Arc::new(letter),
             premises
         }))),
+        (node_id(), right(), bytes(), any::<[u8; 32]>()).prop_map(|(node, right, csr, spki)| Command::Ask(Box::new(
+            Ask { node, right, csr, spki: SpkiHash(spki) }
+        ))),
         (node_id(), any::<[u8; 20]>())
             .prop_map(|(node, serial)| Command::Confirm { node, serial: Serial::from_random(serial) }),
         reported(),
@@ -256,7 +273,7 @@ fn command() -> impl Strategy<Value = Command> {
                 settings,
                 worker_secret: some_worker.then_some(worker),
                 manager_secret: some_manager.then_some(manager),
-                roots: None,
+                ..UpdateCluster::default()
             }))
         }),
         vec(node_id(), 0..4).prop_map(|nodes| Command::Collect { nodes }),
@@ -271,7 +288,7 @@ fn hidden(command: &Command) -> Vec<Option<Vec<u8>>> {
         Command::Bootstrap(first) => vec![
             secret(&first.worker_secret),
             secret(&first.manager_secret),
-            first.root.key.as_ref().map(|key| key.expose().to_vec()),
+            first.root.key().map(|key| key.expose().to_vec()),
             Some(first.root.bundle.clone()),
             Some(first.root.signer.der().to_vec()),
             Some(first.root.intermediates.clone()),
@@ -387,7 +404,7 @@ fn samples_of_format_1_open() {
 #[test]
 fn a_sample_has_every_command() {
     let kinds: std::collections::BTreeSet<_> = support::sample().0.commands.iter().map(kind).collect();
-    assert!(kinds.into_iter().eq(0..12));
+    assert!(kinds.into_iter().eq(0..13));
 }
 
 /// Fails to compile when a command is added: it needs a place in the sample.
@@ -405,6 +422,7 @@ fn kind(command: &Command) -> u8 {
         Command::Collect { .. } => 9,
         Command::AdvanceRotation(_) => 10,
         Command::ReplaceLadder(_) => 11,
+        Command::Ask(_) => 12,
     }
 }
 

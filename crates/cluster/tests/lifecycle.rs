@@ -28,10 +28,8 @@ fn admit(admit: &Admit) -> Command {
 fn rotate_worker(cluster: &Cluster, n: u8) -> Command {
     Command::UpdateCluster(Box::new(UpdateCluster {
         version: cluster.state.cluster_version,
-        settings: None,
         worker_secret: Some(secret(n)),
-        manager_secret: None,
-        roots: None,
+        ..UpdateCluster::default()
     }))
 }
 

@@ -135,7 +135,7 @@ fn c241_c242_c248_a_cluster_update_has_to_name_the_version() {
             settings: settings.cloned(),
             worker_secret: worker.map(secret),
             manager_secret: manager.map(secret),
-            roots: None,
+            ..UpdateCluster::default()
         }))
     };
     cluster.refused(update(first + 1, Some(&settings), None, None), Rejection::OutOfSequence);

@@ -76,7 +76,7 @@ fn c280_c291_c310_c311_from_the_order_to_the_end() {
     serve(&mut world);
     assert!(done(&world.advance()));
     let root = stable(&world);
-    assert!(root.trust == authority(1).trust && root.key.is_some());
+    assert!(root.trust == authority(1).trust && root.key().is_some());
     assert!(tokens(&world).iter().zip(&fresh).all(|(after, before)| after > before), "root and tokens change together");
     // Replaced leaves are known for a day: so long a node may come back with one.
     assert_eq!(anchors(&world), [0]);
@@ -183,7 +183,7 @@ fn c282_c290_a_second_rotation_while_nobody_trusts_the_first() {
     assert!(done(&world.start(2, false, Policy::WaitForAll)));
     let running = Arc::clone(world.rotation().unwrap());
     assert!(running.given.is_empty() && running.ladder() == [cross(&authority(2), &authority(0))]);
-    assert!(running.passed.len() == 1 && running.passed[0].key.is_none(), "the key of the one given up is gone");
+    assert!(running.passed.len() == 1 && running.passed[0].custody.is_outside(), "the key of the one given up is gone");
     assert_eq!(world.need(1), Some(Need::Renewal), "converted to the first, ordered again");
     assert!(world.is_hitless() && world.ends());
 }

@@ -21,7 +21,7 @@ use support::{START, cluster_id, id, serial};
 
 fn leaf(of: usize) -> Certificate {
     let root = authority(of);
-    let key = PrivateKey::from_der(root.key.as_ref().unwrap().expose()).unwrap();
+    let key = PrivateKey::from_der(root.key().unwrap().expose()).unwrap();
     let issuer = Issuer::build(&root.bundle, Some(&root.bundle), Some(Arc::new(key)), b"", START).unwrap();
     let subject = Subject { cluster: cluster_id(), role: Role::Worker, node: id(1) };
     let details = Leaf { subject: &subject, serial: serial(1), now: START, expiry: support::LIFE };

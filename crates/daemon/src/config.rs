@@ -4,6 +4,8 @@ use std::fmt;
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
 
+use manager::Keys;
+
 /// Port of the Engine API over plain TCP when a host names none (engine-api.md 12).
 pub const TCP_PORT: u16 = 2375;
 /// Port of the Engine API over TLS when a host names none (engine-api.md 12).
@@ -22,12 +24,21 @@ pub struct DaemonConfig {
     pub plain_tcp: bool,
     /// Host name shown in `docker node ls`; `None`: the machine's.
     pub hostname: Option<String>,
+    /// How tokens are reached that hold a root's key; by itself there are none.
+    pub keys: Keys,
 }
 
 impl Default for DaemonConfig {
     /// Root gets the system's places, anybody else the XDG ones.
     fn default() -> Self {
-        Self { state_dir: default_state_dir(), hosts: Vec::new(), tls: None, plain_tcp: false, hostname: None }
+        Self {
+            state_dir: default_state_dir(),
+            hosts: Vec::new(),
+            tls: None,
+            plain_tcp: false,
+            hostname: None,
+            keys: Keys::default(),
+        }
     }
 }
 

@@ -60,6 +60,8 @@ pub(crate) struct Setup {
     pub(crate) state_dir: PathBuf,
     /// Host name to show for this node instead of the kernel's.
     pub(crate) hostname: Option<String>,
+    /// How tokens are reached.
+    pub(crate) keys: manager::Keys,
 }
 
 /// Why the daemon has to end.
@@ -267,7 +269,7 @@ impl Owner {
         if !matches!(self.part, Part::Nothing) {
             return Err(ApiError::unavailable(ALREADY_MEMBER));
         }
-        let plan = request.check(&crate::address::interfaces())?;
+        let plan = request.check(&crate::address::interfaces(), &self.setup.keys).await?;
         let listener = seat::bind(plan.addresses.listen).await?;
         match self.found(plan, listener).await {
             Ok((node_id, running)) => {
@@ -304,7 +306,7 @@ impl Owner {
         let founded =
             seat::Founded::found(&self.setup, &plan, addresses.advertise).await.map_err(|error| internal(&error))?;
         let node = member::open(&self.setup, &settings).map_err(|error| internal(&error))?;
-        let seat = founded.sit(&node, listener).map_err(|error| internal(&error))?;
+        let seat = founded.sit(&node, listener, self.setup.keys.clone()).map_err(|error| internal(&error))?;
         let mut running = Running::start(node, settings.clone(), None, Some(seat));
         let node_id = match running.until_ready(JOIN_ANSWER_MAX).await {
             Ok(node_id) => node_id,

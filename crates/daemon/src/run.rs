@@ -77,7 +77,7 @@ impl Daemon {
             listeners.push(Listener::bind(&host, tls.clone(), config.plain_tcp).await?);
         }
         let machine = Machine::inspect(config.hostname.as_deref());
-        let setup = Setup { state_dir: dir.clone(), hostname: config.hostname.clone() };
+        let setup = Setup { state_dir: dir.clone(), hostname: config.hostname.clone(), keys: config.keys.clone() };
         let (lifecycle, task) = Lifecycle::new(setup, shutdown.clone());
         let backend = Backend::new(machine, engine_id, dir, lifecycle, shutdown.clone());
         Ok(Self { backend, listeners, lifecycle: Box::pin(task), shutdown, _lock: lock })

@@ -85,6 +85,22 @@ pub(crate) enum Alarm {
         /// Its serial.
         serial: String,
     },
+    /// An external CA answered with a certificate that must not be believed.
+    HostileCa {
+        /// Which, by its URL.
+        url: String,
+        /// The kind of it.
+        name: &'static str,
+        /// What is wrong.
+        detail: String,
+    },
+    /// A certificate that an external CA signed for us, and that nobody was given.
+    Orphan {
+        /// Whom it names.
+        node: NodeId,
+        /// Its serial.
+        serial: String,
+    },
     /// A node gets more certificates than is usual.
     ManyIssuances {
         /// Which.
@@ -101,6 +117,20 @@ impl Alarm {
                 serial,
                 "a certificate of our root is presented that this cluster never registered; \
                  if it cannot be explained by a restored backup, the CA key is stolen: swarmpki ca rotate --emergency"
+            ),
+            Self::HostileCa { url, name, detail } => tracing::error!(
+                alarm = "hostile-ca",
+                url,
+                kind = name,
+                detail,
+                "an external CA answered with what must not be believed: it is left alone for a while, and no node has seen it; \
+                 look at that CA and at whoever can answer in its place"
+            ),
+            Self::Orphan { node, serial } => tracing::warn!(
+                alarm = "orphan-certificate",
+                %node,
+                serial,
+                "the external CA signed a certificate that could not be used any more: nobody was given it, and it is not in the issuance log"
             ),
             Self::ForgottenLeaf { node, serial } => tracing::warn!(
                 alarm = "forgotten-leaf",

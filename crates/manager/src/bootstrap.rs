@@ -3,18 +3,26 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use cluster::State;
 use cluster::command::{self, SecretBox};
 use cluster::node::{Availability, IssuerHash, Leaf, Letter, Spec};
-use cluster::roots::Root;
-use cluster::settings::Settings;
+use cluster::roots::{Custody, Root};
+use cluster::settings::{ExternalCa, Settings};
 use pki::bundle::{Issuer, TrustBundle};
 use pki::certificate::Certificate;
 use pki::identity::{ClusterId, NodeId, Role, Subject};
 use pki::join_token::JoinSecret;
-use pki::key::{PrivateKey, Signer};
+use pki::key::PrivateKey;
 use pki::time::Time;
 
+use wire::status::{CaUpdateRefusal, Refusal, WhichCa};
+
 use crate::chance::{Chance, NoChance};
+use crate::keys::Keys;
+use crate::outside::{self, urls};
+use crate::rotate::{self, Reach, TokenWish, Wish};
+use crate::shared::Clock;
+use crate::view::ControlError;
 
 /// Everything a machine needs to be the first manager.
 pub struct Bootstrap {
@@ -63,48 +71,71 @@ impl Bootstrap {
         let root = pki::issue::root(&key, chance.serial()?, now).map_err(failed)?;
         let logged = vec![root.der().to_vec()];
         let root = Root::new(root.pem().into_bytes(), root, Vec::new(), Some(Arc::new(key.pkcs8_der())));
-        Self::begin(params, Arc::new(root), logged, chance, now)
+        let draft = Draft { logged, ..Draft::new(params, Arc::new(root), chance)? };
+        draft.by_key(&Keys::default(), chance, now)
     }
+}
 
-    /// Makes a new cluster with a root that was given: see [`crate::rotate::given`].
+/// A cluster whose first manager's certificate is to be signed.
+pub struct Draft {
+    params: Params,
+    root: Arc<Root>,
+    logged: Vec<Vec<u8>>,
+    subject: Subject,
+    key: PrivateKey,
+    csr: String,
+}
+
+impl Draft {
+    /// Draws the ids and the manager's key. The root was given: what others signed is not in the log of what our keys signed.
     ///
     /// # Errors
-    /// If there is no randomness, the key is not here, or a certificate cannot be made.
-    pub fn with_root(params: Params, root: Arc<Root>, chance: &Chance, now: Time) -> Result<Self, BootstrapError> {
-        // What others signed is not in the log of what our keys signed.
-        Self::begin(params, root, Vec::new(), chance, now)
+    /// If there is no randomness.
+    pub fn new(params: Params, root: Arc<Root>, chance: &Chance) -> Result<Self, BootstrapError> {
+        let cluster = ClusterId::generate(chance.bytes()?);
+        let subject = Subject { cluster, role: Role::Manager, node: chance.node_id()? };
+        let key = chance.p256_key()?;
+        let csr = pki::csr::request(&key).map_err(failed)?;
+        Ok(Self { params, root, logged: Vec::new(), subject, key, csr })
     }
 
-    fn begin(
-        params: Params,
-        root: Arc<Root>,
-        logged: Vec<Vec<u8>>,
-        chance: &Chance,
-        now: Time,
-    ) -> Result<Self, BootstrapError> {
-        let root_key = root.key.as_ref().ok_or_else(|| failed("the root's key is not here"))?;
-        let signer: Arc<dyn Signer> = Arc::new(PrivateKey::from_der(root_key.expose()).map_err(failed)?);
-        let signing = root.signer.pem();
-        let issuer = Issuer::build(&root.bundle, Some(signing.as_bytes()), Some(signer), &root.intermediates, now)
+    /// Signs with the root's key, which is here or in a token.
+    ///
+    /// # Errors
+    /// If the key cannot be reached, or a certificate cannot be made.
+    pub fn by_key(self, keys: &Keys, chance: &Chance, now: Time) -> Result<Bootstrap, BootstrapError> {
+        let signer = keys.signer(&self.root).map_err(failed)?;
+        let signing = self.root.signer.pem();
+        let issuer =
+            Issuer::build(&self.root.bundle, Some(signing.as_bytes()), Some(signer), &self.root.intermediates, now)
+                .map_err(failed)?;
+        let life = self.params.settings.leaf_life();
+        let leaf = sign(self.csr.as_bytes(), &self.subject, chance, now, life, &issuer).map_err(failed)?;
+        self.with(leaf, chance, now)
+    }
+
+    /// Has the root's external CA sign. The first manager has no certificate yet to show it.
+    ///
+    /// # Errors
+    /// If no CA answers, or none with a certificate to be believed.
+    pub async fn by_external_ca(self, clock: Clock, chance: &Chance, now: Time) -> Result<Bootstrap, BootstrapError> {
+        let leaf = outside::first_leaf(&self.root, &self.params.settings, &self.subject, &self.csr, clock, chance)
+            .await
             .map_err(failed)?;
+        self.with(leaf, chance, now)
+    }
 
-        let cluster_id = ClusterId::generate(chance.bytes()?);
-        let node_id = chance.node_id()?;
-        let key = chance.p256_key()?;
-        let subject = Subject { cluster: cluster_id.clone(), role: Role::Manager, node: node_id.clone() };
-        let csr = pki::csr::request(&key).map_err(failed)?;
-        let life = params.settings.leaf_life();
-        let leaf = sign(csr.as_bytes(), &subject, chance, now, life, &issuer).map_err(failed)?;
-        let letter = letter(csr.into_bytes(), &leaf, &root.steps, Role::Manager, IssuerHash::of(&issuer.id()), now);
-
-        let trust = issuer.trust().clone();
+    fn with(self, leaf: Certificate, chance: &Chance, now: Time) -> Result<Bootstrap, BootstrapError> {
+        let Self { params, root, logged, subject, key, csr } = self;
+        let letter = letter(csr.into_bytes(), &leaf, &root.steps, Role::Manager, root.issuer, now);
+        let trust = TrustBundle::parse(&root.bundle, now).map_err(failed)?;
         let chain = [leaf].into_iter().chain(root.steps.iter().cloned()).collect();
         let command = cluster::Command::Bootstrap(Box::new(command::Bootstrap {
-            cluster: cluster_id.clone(),
+            cluster: subject.cluster.clone(),
             fips: false,
             root,
             logged,
-            node: node_id.clone(),
+            node: subject.node.clone(),
             spec: Spec::new(Role::Manager, params.availability),
             addr: params.addr,
             letter,
@@ -112,8 +143,46 @@ impl Bootstrap {
             manager_secret: SecretBox(Arc::new(JoinSecret::from_bytes(chance.bytes()?))),
             settings: params.settings,
         }));
-        Ok(Self { command, cluster_id, node_id, chain, key, trust })
+        Ok(Bootstrap { command, cluster_id: subject.cluster, node_id: subject.node, chain, key, trust })
     }
+}
+
+/// The root that a cluster begins with, as it is given; none: one is made. An external CA that comes with its root's certificate is
+/// honoured from the first certificate on.
+///
+/// # Errors
+/// The refusals of engine-api.md 2.1.
+pub fn first_root(mut wish: Wish, cas: &[ExternalCa], now: Time) -> Result<Option<Arc<Root>>, ControlError> {
+    if wish.certificate.is_empty()
+        && let Some(named) = cas.iter().find(|ca| !ca.ca_cert.trim().is_empty())
+    {
+        wish.certificate = named.ca_cert.clone().into_bytes();
+    }
+    if wish.certificate.is_empty() {
+        return Ok(None);
+    }
+    let root = rotate::given(&wish, &Reach::default(), now)?;
+    if root.custody.is_outside() && urls::among(cas, &State::empty(), &root).next().is_none() {
+        return Err(Refusal::CaUpdate(CaUpdateRefusal::ExternalCaMissing { which: WhichCa::Desired }).into());
+    }
+    Ok(Some(root))
+}
+
+/// The root that a cluster begins with, its key in a token: found there, or made there when no certificate is given. Blocks until
+/// the token answers.
+///
+/// # Errors
+/// What is wrong with URI, token, key or certificate.
+pub fn root_in_token(wish: Wish, uri: &str, keys: &Keys, now: Time) -> Result<Arc<Root>, ControlError> {
+    let refused = |message: String| ControlError { code: tonic::Code::FailedPrecondition, message };
+    let uri = Arc::<str>::from(uri);
+    let public = keys.find_or_make(&uri).map_err(|fault| refused(fault.to_string()))?;
+    if !wish.certificate.is_empty() {
+        let wish = Wish { token: Some(TokenWish { uri, public }), ..wish };
+        return rotate::given(&wish, &Reach::default(), now);
+    }
+    let key = keys.key_in(&uri, &public).map_err(|fault| refused(fault.to_string()))?;
+    rotate::self_signed(&key, Custody::Token(uri), &Chance::system(), now)
 }
 
 fn failed(error: impl std::fmt::Display) -> BootstrapError {

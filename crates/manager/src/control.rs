@@ -4,7 +4,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use cluster::command::{SecretBox, UpdateCluster};
-use cluster::node::Node;
+use cluster::issuance::SIGNING_SKEW_MAX;
+use cluster::node::{BlobDigest, Node};
+use cluster::roots::{Custody, Root};
 use cluster::rotation::{Policy, RootsChange};
 use cluster::settings::NODE_CERT_EXPIRY_MIN;
 use cluster::tokens::{MANAGER_ROW, WORKER_ROW};
@@ -15,14 +17,17 @@ use pki::join_token::JoinSecret;
 use pki::secret::SecretString;
 use replica::Handle;
 use tokio::sync::watch;
-use wire::status::Refusal;
+use wire::status::{CaUpdateRefusal, Refusal, WhichCa};
 
 use crate::issue::pipeline::refused;
+use crate::outside::SignerView;
 use crate::report;
 use crate::rotate::status::Seen;
-use crate::rotate::{self, CaStatus, Decision, Rehearsal, Wish};
+use crate::rotate::{self, CaStatus, Certify, Decision, Reach, Rehearsal, Signers, TokenWish, Wish};
 use crate::shared::{Shared, cores};
-use crate::view::{ClusterSpec, ClusterView, ControlError, ManagerStatus, NodeSpec, NodeState, NodeView, Rotate};
+use crate::view::{
+    ClusterSpec, ClusterView, ControlError, ExternalCa, ManagerStatus, NodeSpec, NodeState, NodeView, Rotate,
+};
 
 /// The operator's handle on a manager; cheap to clone.
 pub struct Control<H>(pub(crate) Arc<Shared<H>>);
@@ -98,7 +103,7 @@ impl<H: Handle> Control<H> {
         version: u64,
         spec: ClusterSpec,
         rotate: Rotate,
-        wish: &Wish,
+        wish: Wish,
     ) -> Result<(), ControlError> {
         let state = self.0.handle.state();
         if !spec.node_cert_expiry.is_zero() && spec.node_cert_expiry < NODE_CERT_EXPIRY_MIN {
@@ -110,19 +115,17 @@ impl<H: Handle> Control<H> {
         };
         let before = &state.settings;
         let wanted = spec.settings(before);
-        if wanted.external_cas != before.external_cas {
-            return Err(later("an external CA"));
-        }
         if spec.autolock || rotate.unlock_key {
             return Err(later("autolock"));
         }
-        let roots = self.roots_change(&state, wish, Policy::WaitForAll)?;
+        let change = self.roots_change(&state, wish, &wanted.external_cas, Policy::WaitForAll).await?;
         let update = UpdateCluster {
             version,
             settings: Some(wanted),
             worker_secret: self.secret(rotate.worker)?,
             manager_secret: self.secret(rotate.manager)?,
-            roots,
+            roots: change.roots,
+            custody: change.custody,
         };
         let changed = update.settings.as_ref() != Some(before);
         self.ask(Command::UpdateCluster(Box::new(update)), None).await?;
@@ -145,6 +148,7 @@ impl<H: Handle> Control<H> {
         &self,
         wish: Wish,
         node_cert_expiry: Option<Duration>,
+        external_cas: Option<Vec<ExternalCa>>,
         policy: Policy,
     ) -> Result<(), ControlError> {
         let state = self.0.handle.state();
@@ -156,8 +160,11 @@ impl<H: Handle> Control<H> {
             settings.node_cert_expiry = expiry;
         }
         settings.force_rotate = settings.force_rotate.wrapping_add(1);
+        if let Some(external_cas) = external_cas {
+            settings.external_cas = external_cas;
+        }
         let wish = Wish { force_rotate: settings.force_rotate, ..wish };
-        let roots = self.roots_change(&state, &wish, policy)?;
+        let change = self.roots_change(&state, wish, &settings.external_cas, policy).await?;
         // Whoever stole the key may know the tokens too.
         let emergency = matches!(policy, Policy::Emergency { .. });
         let update = UpdateCluster {
@@ -165,7 +172,8 @@ impl<H: Handle> Control<H> {
             settings: Some(settings),
             worker_secret: self.secret(emergency)?,
             manager_secret: self.secret(emergency)?,
-            roots,
+            roots: change.roots,
+            custody: change.custody,
         };
         self.ask(Command::UpdateCluster(Box::new(update)), None).await
     }
@@ -176,14 +184,8 @@ impl<H: Handle> Control<H> {
     /// FAILED_PRECONDITION if there is none, or none that can be turned.
     pub async fn abort_rotation(&self, policy: Policy) -> Result<(), ControlError> {
         let state = self.0.handle.state();
-        let change = rotate::turn_back(&state, policy, self.0.now())?;
-        let update = UpdateCluster {
-            version: state.cluster_version,
-            settings: None,
-            worker_secret: None,
-            manager_secret: None,
-            roots: Some(change),
-        };
+        let change = self.turn_back(&state, policy).await?;
+        let update = UpdateCluster { version: state.cluster_version, roots: Some(change), ..UpdateCluster::default() };
         self.ask(Command::UpdateCluster(Box::new(update)), None).await
     }
 
@@ -196,14 +198,28 @@ impl<H: Handle> Control<H> {
         self.seen(|seen| rotate::status(&state, seen, self.0.now())).ok_or_else(|| Refusal::SignerStarting.into())
     }
 
+    /// Who signs now, and whether it can.
+    ///
+    /// # Errors
+    /// If there is no cluster yet.
+    pub fn signer(&self) -> Result<SignerView, ControlError> {
+        self.0.outside.view(&self.0.handle.state()).ok_or_else(|| Refusal::SignerStarting.into())
+    }
+
     /// How a rotation would go if it began now. Nothing changes.
     ///
     /// # Errors
     /// As [`rotate_root`](Self::rotate_root).
-    pub fn rehearse_rotation(&self, wish: Wish, policy: Policy) -> Result<Rehearsal, ControlError> {
+    pub async fn rehearse_rotation(
+        &self,
+        wish: Wish,
+        external_cas: Option<Vec<ExternalCa>>,
+        policy: Policy,
+    ) -> Result<Rehearsal, ControlError> {
         let state = self.0.handle.state();
         let wish = Wish { force_rotate: state.settings.force_rotate.wrapping_add(1), ..wish };
-        let Some(change) = self.roots_change(&state, &wish, policy)? else {
+        let external_cas = external_cas.unwrap_or_else(|| state.settings.external_cas.clone());
+        let Some(change) = self.roots_change(&state, wish, &external_cas, policy).await?.roots else {
             return Err(ControlError {
                 code: tonic::Code::FailedPrecondition,
                 message: "that is the root of now: there is nothing to rotate to".to_owned(),
@@ -213,17 +229,130 @@ impl<H: Handle> Control<H> {
     }
 
     /// What an update asks of the roots, with everything signed that it needs.
-    fn roots_change(&self, state: &State, wish: &Wish, policy: Policy) -> Result<Option<RootsChange>, ControlError> {
+    async fn roots_change(
+        &self,
+        state: &Arc<State>,
+        wish: Wish,
+        external_cas: &[ExternalCa],
+        policy: Policy,
+    ) -> Result<RootsUpdate, ControlError> {
         let now = self.0.now();
-        Ok(match rotate::decide(state, wish, now)? {
+        let reach = self.reach(state, &wish, external_cas, policy).await;
+        let roots = match rotate::decide(state, &wish, &reach, now)? {
             Decision::Keep => None,
-            Decision::Abort => Some(rotate::turn_back(state, policy, now)?),
-            Decision::Given(root) => Some(rotate::prepare(state, root, false, policy, now)?),
-            Decision::Generate => {
-                let root = rotate::generate(&self.0.chance, now)?;
-                Some(rotate::prepare(state, root, true, policy, now)?)
+            Decision::Abort => Some(self.turn_back(state, policy).await?),
+            Decision::Entrust { trust, custody, abort } => {
+                let roots = if abort { Some(self.turn_back(state, policy).await?) } else { None };
+                return Ok(RootsUpdate { roots, custody: Some((trust, custody)) });
             }
-        })
+            Decision::Given(root) => Some(self.prepare(state, root, false, external_cas, policy).await?),
+            Decision::Generate => {
+                let root = match &wish.token {
+                    None => rotate::generate(&self.0.chance, now)?,
+                    Some(token) => self.self_signed(token.clone()).await?,
+                };
+                Some(self.prepare(state, root, true, external_cas, policy).await?)
+            }
+        };
+        Ok(RootsUpdate { roots, custody: None })
+    }
+
+    /// Looks which external CAs can be reached that matter to an update. In an emergency nobody waits for the old one's.
+    async fn reach(&self, state: &State, wish: &Wish, cas: &[ExternalCa], policy: Policy) -> Reach {
+        let mut reach = Reach::default();
+        let emergency = matches!(policy, Policy::Emergency { .. });
+        let all = rotate::must_reach(state, wish, cas).into_iter();
+        let probes = all
+            .filter(|must| !(emergency && must.which == WhichCa::Current))
+            .map(|must| async move { (must.which, self.0.outside.probe(&must.urls, &must.root).await) });
+        for (which, result) in futures::future::join_all(probes).await {
+            if let Err(why) = result {
+                reach.failed(which, why.join("; "));
+            }
+        }
+        reach
+    }
+
+    async fn prepare(
+        &self,
+        state: &Arc<State>,
+        to: Arc<Root>,
+        made: bool,
+        external_cas: &[ExternalCa],
+        policy: Policy,
+    ) -> Result<RootsChange, ControlError> {
+        let certify = rotate::certify(state, &to, policy);
+        let signers = self.signers(state, certify, external_cas).await?;
+        let now = self.0.now();
+        self.off_thread(state, move |state| rotate::prepare(state, to, made, policy, &signers, now)).await
+    }
+
+    async fn turn_back(&self, state: &Arc<State>, policy: Policy) -> Result<RootsChange, ControlError> {
+        let signers = self.signers(state, rotate::certify_back(state), &state.settings.external_cas).await?;
+        let now = self.0.now();
+        self.off_thread(state, move |state| rotate::turn_back(state, policy, &signers, now)).await
+    }
+
+    /// Whoever signs for a rotation, with what an external CA has to certify for it.
+    async fn signers(
+        &self,
+        state: &State,
+        certify: Option<Certify>,
+        external_cas: &[ExternalCa],
+    ) -> Result<Signers, ControlError> {
+        let keys = self.0.outside.keys.clone();
+        let Some(Certify { root, by }) = certify else { return Ok(Signers { keys, certified: Vec::new() }) };
+        let client = self.0.outside.client_for(external_cas, state, &by);
+        if !client.is_configured() {
+            return Err(Refusal::CaUpdate(CaUpdateRefusal::ExternalCrossSigner).into());
+        }
+        let failed = |why: &dyn std::fmt::Display| {
+            let refusal = ControlError::from(Refusal::CaUpdate(CaUpdateRefusal::CrossSigningFailed));
+            ControlError { code: refusal.code, message: format!("{}: {why}", refusal.message) }
+        };
+        let (Some(new), Some(old)) = (root.certificates.first(), by.certificates.first()) else {
+            return Err(failed(&"a root has no certificate"));
+        };
+        let key = keys.signer(&root).map_err(|fault| failed(&fault))?;
+        let life = rotate::certify_life(state, self.0.now());
+        let granted = client.cross_sign(new, key.as_ref(), old, life, SIGNING_SKEW_MAX).await;
+        let certified = granted.map_err(|failure| failed(&failure))?.value;
+        Ok(Signers { keys, certified: vec![certified] })
+    }
+
+    /// A root whose key is in a token.
+    async fn self_signed(&self, token: TokenWish) -> Result<Arc<Root>, ControlError> {
+        let (keys, chance, now) = (self.0.outside.keys.clone(), self.0.chance.clone(), self.0.now());
+        let made = tokio::task::spawn_blocking(move || {
+            let key = keys.key_in(&token.uri, &token.public).map_err(|fault| signer_failed(&fault))?;
+            rotate::self_signed(&key, Custody::Token(token.uri), &chance, now)
+        });
+        made.await.unwrap_or_else(|error| Err(signer_failed(&error)))
+    }
+
+    /// A token may take its time.
+    async fn off_thread<T: Send + 'static>(
+        &self,
+        state: &Arc<State>,
+        work: impl FnOnce(&State) -> Result<T, ControlError> + Send + 'static,
+    ) -> Result<T, ControlError> {
+        let state = Arc::clone(state);
+        tokio::task::spawn_blocking(move || work(&state)).await.unwrap_or_else(|error| Err(signer_failed(&error)))
+    }
+
+    /// The key that an operator names by a PKCS#11 URI: found in its token, or made there.
+    ///
+    /// # Errors
+    /// INVALID_ARGUMENT or FAILED_PRECONDITION with what is wrong with URI, token or key.
+    pub async fn token_key(&self, uri: &str) -> Result<TokenWish, ControlError> {
+        let (keys, uri) = (self.0.outside.keys.clone(), Arc::<str>::from(uri));
+        let found = tokio::task::spawn_blocking(move || {
+            let public = keys
+                .find_or_make(&uri)
+                .map_err(|fault| ControlError { code: tonic::Code::FailedPrecondition, message: fault.to_string() })?;
+            Ok(TokenWish { uri, public })
+        });
+        found.await.unwrap_or_else(|error| Err(signer_failed(&error)))
     }
 
     fn secret(&self, wanted: bool) -> Result<Option<SecretBox>, ControlError> {
@@ -356,6 +485,17 @@ impl<H: Handle> Control<H> {
 /// When one of our nodes received its leaf, as near as a manager can tell.
 fn received(leaf: &cluster::node::Leaf) -> pki::time::Time {
     leaf.not_before.saturating_add(pki::issue::LEAF_BACKDATE)
+}
+
+/// What an update does to the roots.
+#[derive(Default)]
+struct RootsUpdate {
+    roots: Option<RootsChange>,
+    custody: Option<(BlobDigest, Custody)>,
+}
+
+fn signer_failed(why: &dyn std::fmt::Display) -> ControlError {
+    ControlError { code: tonic::Code::Internal, message: format!("the root cannot sign: {why}") }
 }
 
 impl From<Refusal> for ControlError {

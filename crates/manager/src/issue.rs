@@ -9,14 +9,14 @@
 mod issuing;
 pub(crate) mod pipeline;
 
-pub use issuing::{Begun, Issued, Issuing, Judged, fetch};
+pub use issuing::{Begun, Fetched, Issued, Issuing, Judged, fetch};
 pub use pipeline::refused;
 
 use std::sync::Arc;
 use std::time::Duration;
 
 use cluster::authorize::{Caller, Grant, Method};
-use cluster::command::{Admit, Premises, Renew};
+use cluster::command::{Admit, Ask, Premises, Renew, Right};
 use cluster::node::{Availability, IssuerHash, Letter, Spec};
 use cluster::roots::Root;
 use cluster::tokens::Admission;
@@ -27,10 +27,12 @@ use pki::csr::{Csr, Linted};
 use pki::digest::Digest;
 use pki::identity::{NodeId, Role, Subject};
 use pki::issue::LEAF_EXPIRY_MIN;
-use pki::key::{PrivateKey, Signer};
+use pki::key::Signer;
 use pki::serial::Serial;
 use pki::time::Time;
 use wire::status::Refusal;
+
+use crate::keys::Keys;
 
 /// A request for a certificate, as it came.
 #[derive(Clone)]
@@ -43,6 +45,13 @@ pub struct Request {
     pub availability: Availability,
     /// Whether the caller said that it runs swarmpki.
     pub ours: bool,
+}
+
+impl Request {
+    /// The request of a node that is known: neither token nor wishes.
+    pub(crate) fn of_node(csr: Vec<u8>) -> Self {
+        Self { csr, token: Arc::from(""), availability: Availability::Active, ours: false }
+    }
 }
 
 /// When a node asks again whose connection was cut while it asked.
@@ -135,9 +144,8 @@ impl Signing {
     /// # Errors
     /// If its key is not here, or does not fit its certificate.
     pub fn of(root: &Root, now: Time) -> Result<Self, String> {
-        let key = root.key.as_ref().ok_or("no valid signer found")?;
-        let key = PrivateKey::from_der(key.expose()).map_err(|error| error.to_string())?;
-        Self::with(root, Arc::new(key), now)
+        let signer = Keys::default().signer(root).map_err(|fault| fault.to_string())?;
+        Self::with(root, signer, now)
     }
 
     /// The same, with a signer given: the simulator's, say.
@@ -217,8 +225,22 @@ fn life(state: &State, ladder: &[Certificate], now: Time) -> Duration {
     end.map_or(set, |end| set.min(end.saturating_sub(MINUTE).since(now))).max(LEAF_EXPIRY_MIN)
 }
 
+/// What to propose for an admitted request that somebody else signs later.
+pub(crate) fn ask(purpose: &Purpose, request: &Request, csr: &Linted, drawn: NodeId) -> Command {
+    let (node, right) = match purpose {
+        Purpose::Join(admission) => {
+            let spec = Spec::new(admission.role, request.availability);
+            (drawn, Right::Token { spec, ours: request.ours, token: admission.token })
+        }
+        Purpose::Renewal { node, cut } => (node.clone(), Right::Node { cut: *cut }),
+    };
+    Command::Ask(Box::new(Ask { node, right, csr: request.csr.clone(), spki: csr.public_key().hash() }))
+}
+
 /// What an outcome means for the caller.
 pub enum Verdict {
+    /// The request is kept, and signed later.
+    Pending(NodeId),
     /// The certificate may be fetched.
     Answer(NodeId, Arc<Letter>),
     /// Fresh state may bring another outcome.
@@ -231,6 +253,7 @@ pub enum Verdict {
 pub fn verdict(outcome: Option<&Outcome>, node: Option<&NodeId>) -> Verdict {
     match outcome {
         Some(Outcome::Issued { node, letter, .. }) => Verdict::Answer(node.clone(), Arc::clone(letter)),
+        Some(Outcome::Pending { node }) => Verdict::Pending(node.clone()),
         Some(Outcome::Rejected(rejection)) if rejection.is_stale() => Verdict::Again,
         Some(Outcome::Rejected(rejection)) => Verdict::Refused(refusal(rejection, node)),
         Some(Outcome::Done { .. } | Outcome::Unchanged | Outcome::Collected(_)) | None => {

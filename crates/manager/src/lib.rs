@@ -2,6 +2,7 @@
 //!
 //! - [`bootstrap`] makes a cluster: root, first manager, first entry of the log;
 //! - [`issue`] decides and signs; its pipeline answers only what is committed;
+//! - [`outside`] has signed what a CA elsewhere, or a token, is to sign; [`keys`] are those in our own custody;
 //! - [`sessions`] is the table of who is there, without sockets or clocks;
 //! - [`message`] is what a session tells its node;
 //! - [`change`] is what a change of the replicated state means for who is connected;
@@ -21,7 +22,9 @@ pub mod change;
 pub mod collect;
 pub mod control;
 pub mod issue;
+pub mod keys;
 pub mod message;
+pub mod outside;
 pub mod report;
 pub mod rotate;
 pub mod server;
@@ -38,6 +41,10 @@ mod watcher;
 pub use bootstrap::Bootstrap;
 pub use chance::Chance;
 pub use control::Control;
+pub use keys::{Keys, TokenAccess};
 pub use run::{Config, Manager, StartError};
 pub use shared::{Clock, refusal};
 pub use view::*;
+
+pub use cfssl::{UrlHealth, UrlState};
+pub use pkcs11::Pin;

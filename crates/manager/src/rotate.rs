@@ -11,6 +11,7 @@ pub mod status;
 mod dates;
 pub(crate) mod lead;
 mod trial;
+mod wish;
 
 #[cfg(test)]
 mod fixture;
@@ -23,21 +24,20 @@ use std::time::Duration;
 use cluster::State;
 use cluster::command::ReplaceLadder;
 use cluster::node::BlobDigest;
-use cluster::roots::{Root, Roots};
+use cluster::roots::{Custody, Root, Roots};
 use cluster::rotation::{Abort, Policy, RootsChange, Rotation, Start, Way};
-use pki::bundle::{BundleError, Issuer};
-use pki::certificate::{Certificate, encode_pem, normalize};
-use pki::csr::CSR_RSA_BITS_MAX;
-use pki::issue::{GIVEN_ROOT_LIFE_MIN, IssueError, LEAF_BACKDATE, ROOT_BACKDATE};
-use pki::key::{KeyError, KeyKind, PrivateKey};
-use pki::secret::SecretString;
+use pki::certificate::{Certificate, normalize};
+use pki::issue::{IssueError, LEAF_BACKDATE, ROOT_BACKDATE};
+use pki::key::Signer;
 use pki::time::Time;
-use wire::status::{CaUpdateRefusal, Refusal, WhichCa};
+use wire::status::{CaUpdateRefusal, Refusal};
 
 pub use self::pacer::Pacer;
 pub use self::rehearsal::{Rehearsal, rehearse};
 pub use self::status::{CaStatus, status};
+pub use self::wish::{Decision, MustReach, Reach, TokenWish, Wish, decide, given, must_reach};
 use crate::chance::Chance;
+use crate::keys::Keys;
 use crate::view::ControlError;
 
 /// Shortest life of a cross-certificate. Two leaf lives, if that is more.
@@ -53,159 +53,46 @@ const LADDER_SPARE: Duration = Duration::from_secs(24 * 60 * 60);
 /// How much earlier than an engine's a root begins that is made for a rotation: when a leaf begins.
 const ROOT_BEGINS_EARLIER: Duration = LEAF_BACKDATE.saturating_sub(ROOT_BACKDATE);
 
-/// What an engine says of a certificate that it cannot read.
-const UNREADABLE_ROOT: &str = r#"{"code":1003,"message":"Failed to parse certificate"}"#;
-/// The same of a key.
-const UNREADABLE_KEY: &str = r#"{"code":2003,"message":"Failed to parse private key"}"#;
-/// The same of a key with a passphrase: the Engine API has no place for it.
-const ENCRYPTED_KEY: &str = r#"{"code":2100,"message":"Private key is encrypted."}"#;
-
-/// The root that an update asks for (engine-api.md 7.2).
-#[derive(Default)]
-pub struct Wish {
-    /// Counter: any change asks for a new root, if no certificate is given.
-    pub force_rotate: u64,
-    /// The root to rotate to, PEM; empty: none given.
-    pub certificate: Vec<u8>,
-    /// A certificate below that root which is to sign in its place, PEM; the root's own key stays where it is.
-    pub signer: Option<Vec<u8>>,
-    /// The key of whichever signs, PEM.
-    pub key: Option<SecretString>,
+/// Whoever signs for the roots of a rotation.
+#[derive(Clone, Default)]
+pub struct Signers {
+    /// The keys in our own custody.
+    pub keys: Keys,
+    /// Cross-certificates that external CAs made for it.
+    pub certified: Vec<Certificate>,
 }
 
-/// What an update means for the roots.
-pub enum Decision {
-    /// Nothing.
-    Keep,
-    /// The rotation under way goes back.
-    Abort,
-    /// A rotation to a root that is made for it.
-    Generate,
-    /// A rotation to this root.
-    Given(Arc<Root>),
+/// A root that the external CA of another is to certify, before a rotation begins or turns.
+pub struct Certify {
+    /// The root.
+    pub root: Arc<Root>,
+    /// By whom.
+    pub by: Arc<Root>,
 }
 
-/// Judges what an update asks of the roots, in docker's order (pki.md 12.2).
-///
-/// # Errors
-/// The refusals of engine-api.md 2.1.
-pub fn decide(state: &State, wish: &Wish, now: Time) -> Result<Decision, ControlError> {
-    let refused = |refusal: CaUpdateRefusal| ControlError::from(Refusal::CaUpdate(refusal));
-    let key = wish.key.as_ref().filter(|key| !key.expose().is_empty());
-    if wish.certificate.is_empty() {
-        return match key {
-            Some(_) => Err(refused(CaUpdateRefusal::KeyWithoutCertificate)),
-            None if wish.force_rotate == state.settings.force_rotate => Ok(Decision::Keep),
-            None => Ok(Decision::Generate),
-        };
-    }
-    let wanted = given(wish, now)?;
-    let same = |root: &Root| normalize(&root.bundle) == wanted.bundle && root.issuer == wanted.issuer;
-    match &state.roots {
-        Roots::None => Err(refused(CaUpdateRefusal::RootNotLoaded)),
-        Roots::Stable { root, .. } if same(root) => Ok(Decision::Keep),
-        Roots::Rotating(running) if same(&running.old) && running.back => Ok(Decision::Keep),
-        Roots::Rotating(running) if same(&running.old) => Ok(Decision::Abort),
-        Roots::Stable { root, .. } if same_key(root, &wanted) => Err(refused(CaUpdateRefusal::SameKey)),
-        Roots::Rotating(running) if same_key(&running.old, &wanted) => Err(refused(CaUpdateRefusal::SameKey)),
-        Roots::Rotating(running) if same(&running.new) && !running.back => Ok(Decision::Keep),
-        Roots::Stable { .. } | Roots::Rotating(_) => Ok(Decision::Given(wanted)),
-    }
-}
-
-/// The root that is given, checked (pki.md 12.2, 4).
-///
-/// # Errors
-/// The refusals of engine-api.md 2.1.
-pub fn given(wish: &Wish, now: Time) -> Result<Arc<Root>, ControlError> {
-    let refused = |refusal: CaUpdateRefusal| ControlError::from(Refusal::CaUpdate(refusal));
-    let bundle = normalize(&wish.certificate);
-    let given = Certificate::parse_pem_bundle(&bundle)
-        .map_err(|error| invalid(&BundleError::Roots(error)))
-        .map(|mut all| (all.len() == 1).then(|| all.remove(0)))?;
-    let Some(key) = wish.key.as_ref().filter(|key| !key.expose().is_empty()) else {
-        return Err(refused(match given {
-            None => CaUpdateRefusal::SeveralCertificates,
-            Some(_) => CaUpdateRefusal::ExternalCaMissing { which: WhichCa::Desired },
-        }));
+/// What a rotation to `to` needs of an external CA. Nothing can be certified whose key is with another external CA: it signs
+/// requests, but makes none.
+pub fn certify(state: &State, to: &Arc<Root>, policy: Policy) -> Option<Certify> {
+    let by = match &state.roots {
+        Roots::None => return None,
+        Roots::Stable { root, .. } => root,
+        Roots::Rotating(running) if is_simple(running) => &running.old,
+        Roots::Rotating(running) => running.to(),
     };
-    let below = chain_below(wish.signer.as_deref().unwrap_or_default())?;
-    let signing = if below.is_empty() { &bundle } else { &below };
-    let issuer = Issuer::from_pem(&bundle, Some(signing), Some(key.expose().as_bytes()), &below, now)
-        .map_err(|error| invalid(&error))?;
-    let given = given.ok_or_else(|| refused(CaUpdateRefusal::SeveralCertificates))?;
-    for certificate in [&given, issuer.certificate()] {
-        // Slow to sign with, and too large for every leaf to carry.
-        if let Ok(key) = certificate.public_key()
-            && let KeyKind::Rsa { bits } = key.kind()
-            && bits > CSR_RSA_BITS_MAX
-        {
-            return Err(refused(CaUpdateRefusal::RsaUnsupported));
-        }
-    }
-    let to = Root::new(bundle, issuer.certificate().clone(), below, None);
-    if first_end(&to) < now.saturating_add(GIVEN_ROOT_LIFE_MIN) {
-        return Err(refused(CaUpdateRefusal::ExpiresTooSoon));
-    }
-    let key = PrivateKey::from_pem(key.expose().as_bytes(), None)
-        .map_err(|error| invalid(&BundleError::MalformedKey(error)))?;
-    Ok(Arc::new(Root { key: Some(Arc::new(key.pkcs8_der())), ..to }))
+    let needed = by.custody.is_outside() && !to.custody.is_outside() && !matches!(policy, Policy::Emergency { .. });
+    needed.then(|| Certify { root: Arc::clone(to), by: Arc::clone(by) })
 }
 
-/// When the first certificate of a root ends: its own, its signer's, or one between them.
-pub(crate) fn first_end(root: &Root) -> Time {
-    let all = root.certificates.iter().chain(&root.steps).map(Certificate::not_after);
-    all.fold(root.signer.not_after(), Time::min)
+/// The same for the way back of the rotation under way.
+pub fn certify_back(state: &State) -> Option<Certify> {
+    let running = state.rotation().filter(|running| !is_simple(running) && running.bundle().is_none())?;
+    let needed = running.new.custody.is_outside() && !running.old.custody.is_outside();
+    needed.then(|| Certify { root: Arc::clone(&running.old), by: Arc::clone(&running.new) })
 }
 
-/// The signer's chain as it is to be sent, PEM: people give files that hold the root too, or the same certificate twice, and
-/// each place that such a one took would be missing for what leads on.
-fn chain_below(pem: &[u8]) -> Result<Vec<u8>, ControlError> {
-    let pem = normalize(pem);
-    if pem.is_empty() {
-        return Ok(pem);
-    }
-    // What is wrong with it is said together with the rest.
-    let Ok(given) = Certificate::parse_pem_bundle(&pem) else { return Ok(pem) };
-    let mut chain: Vec<Certificate> = Vec::new();
-    for step in given {
-        let signs_itself = step.issuer_der() == step.subject_der() && pki::chain::signed_by(&step, &step).is_ok();
-        if signs_itself || chain.contains(&step) {
-            continue;
-        }
-        if chain.len() >= GIVEN_STEPS_MAX {
-            let message = format!("the signing certificate comes with too many others: {GIVEN_STEPS_MAX} at most");
-            return Err(ControlError { code: tonic::Code::InvalidArgument, message });
-        }
-        chain.push(step);
-    }
-    Ok(encode_pem(&chain).into_bytes())
-}
-
-/// Two certificates of one key in a chain do not verify everywhere (pki.md 12.2, 5b).
-fn same_key(root: &Root, wanted: &Root) -> bool {
-    let keys = |root: &Root| -> Vec<_> {
-        root.certificates.iter().chain([&root.signer]).map(|certificate| certificate.spki_hash()).collect()
-    };
-    keys(wanted).iter().any(|key| keys(root).contains(key))
-}
-
-fn invalid(error: &BundleError) -> ControlError {
-    let refused = |refusal: CaUpdateRefusal| Refusal::CaUpdate(refusal).to_string();
-    let message = match error {
-        BundleError::UnsupportedKey(KeyError::RsaSize { .. } | KeyError::RsaExponent) => {
-            refused(CaUpdateRefusal::RsaUnsupported)
-        }
-        BundleError::UnsupportedKey(_) => refused(CaUpdateRefusal::EcdsaUnsupported),
-        // Clients know the engine's own words, which do not say what is wrong (engine-api.md 2.1).
-        BundleError::Roots(_) => refused(CaUpdateRefusal::RootInvalid { reason: UNREADABLE_ROOT.to_owned() }),
-        BundleError::MalformedKey(KeyError::Encrypted) => {
-            refused(CaUpdateRefusal::KeyMalformed { reason: ENCRYPTED_KEY.to_owned() })
-        }
-        BundleError::MalformedKey(_) => refused(CaUpdateRefusal::KeyMalformed { reason: UNREADABLE_KEY.to_owned() }),
-        other => other.to_string(),
-    };
-    ControlError { code: tonic::Code::InvalidArgument, message }
+/// How long what an external CA certifies has to last.
+pub(crate) fn certify_life(state: &State, now: Time) -> Duration {
+    leaves_end(state).since(now).max(state.settings.leaf_life())
 }
 
 /// Nodes would not accept what this root signs.
@@ -232,9 +119,17 @@ fn precondition(message: &str) -> ControlError {
 /// If there is no randomness.
 pub fn generate(chance: &Chance, now: Time) -> Result<Arc<Root>, ControlError> {
     let key = chance.p256_key().map_err(|_| Refusal::SignerStopped)?;
+    self_signed(&key, Custody::Sealed(Arc::new(key.pkcs8_der())), chance, now)
+}
+
+/// The same with a key that is there already.
+///
+/// # Errors
+/// If there is no randomness, or the key cannot sign.
+pub fn self_signed(key: &dyn Signer, custody: Custody, chance: &Chance, now: Time) -> Result<Arc<Root>, ControlError> {
     let serial = chance.serial().map_err(|_| Refusal::SignerStopped)?;
-    let root = pki::issue::root(&key, serial, now.saturating_sub(ROOT_BEGINS_EARLIER)).map_err(failed)?;
-    Ok(Arc::new(Root::new(root.pem().into_bytes(), root, Vec::new(), Some(Arc::new(key.pkcs8_der())))))
+    let root = pki::issue::root(key, serial, now.saturating_sub(ROOT_BEGINS_EARLIER)).map_err(failed)?;
+    Ok(Arc::new(Root::new(root.pem().into_bytes(), root, Vec::new(), custody)))
 }
 
 /// What a rotation to `to` begins with: the new root, certified by the one that nodes hold, or a bundle of both where no
@@ -247,6 +142,7 @@ pub fn prepare(
     to: Arc<Root>,
     made: bool,
     policy: Policy,
+    signers: &Signers,
     now: Time,
 ) -> Result<RootsChange, ControlError> {
     let mut logged = Vec::new();
@@ -262,23 +158,23 @@ pub fn prepare(
             ));
         }
         Roots::Stable { root, .. } if emergency => (vec![root], None),
-        Roots::Stable { root, .. } => (vec![root], Some(cross(&to, root, &[], state, now)?)),
+        Roots::Stable { root, .. } => (vec![root], cross(&to, root, &[], state, signers, now)?),
         Roots::Rotating(running) if running.bundle().is_some() => {
             return Err(precondition(
                 "the root rotation under way cannot be replaced by another: wait for its end, or end it with `swarmpki ca abort`",
             ));
         }
         Roots::Rotating(running) if is_simple(running) => {
-            (vec![&running.old], Some(cross(&to, &running.old, &[], state, now)?))
+            (vec![&running.old], cross(&to, &running.old, &[], state, signers, now)?)
         }
         // Nodes may trust the root that this rotation goes to: the new one is certified by that, which is certified already.
         Roots::Rotating(running) => {
             let held: Vec<_> = running.trusted().collect();
-            (held, Some(cross(&to, running.to(), running.ladder(), state, now)?))
+            (held, cross(&to, running.to(), running.ladder(), state, signers, now)?)
         }
     };
     let ladder = ladder.filter(|ladder| to_all(&to, ladder, &held));
-    trial::try_out(&to, ladder.as_deref().unwrap_or_default(), &held, state, now)?;
+    trial::try_out(&to, ladder.as_deref().unwrap_or_default(), &held, state, &signers.keys, now)?;
     let way = match ladder {
         Some(ladder) => {
             logged.extend(ladder.first().map(|cross| cross.der().to_vec()));
@@ -302,7 +198,7 @@ pub fn prepare(
         // What is sent with a manager's leaf from then on, whole: what leads on to late nodes too.
         let sent = begun.roots.ladder_for(None, pki::identity::Role::Manager, now);
         let further = sent.get(to.steps.len()..).unwrap_or_default();
-        trial::try_out(&to, further, &held, state, now)?;
+        trial::try_out(&to, further, &held, state, &signers.keys, now)?;
     }
     Ok(change)
 }
@@ -312,23 +208,33 @@ fn is_simple(running: &Rotation) -> bool {
     running.bundle().is_none() && running.given.is_empty()
 }
 
-/// The ladder from `to`: its root certified by `by`'s signer, then what leads on from there.
+/// The ladder from `to`: its root certified by `by`'s signer, then what leads on from there. None: nobody could be asked to.
 fn cross(
     to: &Root,
     by: &Root,
     further: &[Certificate],
     state: &State,
+    signers: &Signers,
     now: Time,
-) -> Result<Vec<Certificate>, ControlError> {
-    let key = by.key.as_ref().ok_or_else(|| failed("its key is not here"))?;
-    let key = PrivateKey::from_der(key.expose()).map_err(failed)?;
+) -> Result<Option<Vec<Certificate>>, ControlError> {
     let root = to.certificates.first().ok_or_else(|| failed("it has no certificate"))?;
-    let end = ladder_end(state, now);
-    let cross = pki::issue::cross_sign(root, &by.signer, &key, Some(end)).map_err(|error| match error {
-        IssueError::NotACa => refused_root(&error),
-        error => failed(error),
-    })?;
-    Ok([cross].iter().chain(&by.steps).chain(further).cloned().collect())
+    let cross = if by.custody.is_outside() {
+        let certifies = |made: &&Certificate| {
+            made.subject_der() == root.subject_der()
+                && made.spki_der() == root.spki_der()
+                && pki::chain::signed_by(made, &by.signer).is_ok()
+        };
+        let Some(made) = signers.certified.iter().find(certifies) else { return Ok(None) };
+        made.clone()
+    } else {
+        let key = signers.keys.signer(by).map_err(failed)?;
+        let end = ladder_end(state, now);
+        pki::issue::cross_sign(root, &by.signer, key.as_ref(), Some(end)).map_err(|error| match error {
+            IssueError::NotACa => refused_root(&error),
+            error => failed(error),
+        })?
+    };
+    Ok(Some([cross].iter().chain(&by.steps).chain(further).cloned().collect()))
 }
 
 /// When a cross-certificate ends that is made now: after the last leaf that may need it, under whatever settings that was made.
@@ -361,7 +267,7 @@ fn to_all(to: &Root, ladder: &[Certificate], held: &[&Arc<Root>]) -> bool {
 ///
 /// # Errors
 /// If there is no rotation, or none that can be turned.
-pub fn turn_back(state: &State, policy: Policy, now: Time) -> Result<RootsChange, ControlError> {
+pub fn turn_back(state: &State, policy: Policy, signers: &Signers, now: Time) -> Result<RootsChange, ControlError> {
     let running =
         state.rotation().ok_or_else(|| precondition("no root rotation is under way: there is nothing to abort"))?;
     if running.back {
@@ -376,12 +282,12 @@ pub fn turn_back(state: &State, policy: Policy, now: Time) -> Result<RootsChange
         let onward = running.ladder();
         let end = cluster::rotation::steps_to(onward, &running.old).map_or(onward.len(), |steps| steps.len());
         let kept = onward.get(..end.saturating_sub(1)).unwrap_or_default();
-        ladder = cross(&running.old, &running.new, kept, state, now)?;
-        if !to_all(&running.old, &ladder, &[&running.new]) {
-            return Err(precondition(
+        let back = cross(&running.old, &running.new, kept, state, signers, now)?;
+        ladder = back.filter(|ladder| to_all(&running.old, ladder, &[&running.new])).ok_or_else(|| {
+            precondition(
                 "the way back cannot be certified by the new root: wait for the end of the rotation, then rotate back",
-            ));
-        }
+            )
+        })?;
         logged.extend(ladder.first().map(|cross| cross.der().to_vec()));
     }
     let change = RootsChange::Abort(Box::new(Abort { ladder, policy, logged }));
@@ -395,7 +301,7 @@ pub fn turn_back(state: &State, policy: Policy, now: Time) -> Result<RootsChange
 ///
 /// # Errors
 /// If it cannot be signed.
-pub fn prolong(state: &State, now: Time) -> Result<Option<ReplaceLadder>, ControlError> {
+pub fn prolong(state: &State, signers: &Signers, now: Time) -> Result<Option<ReplaceLadder>, ControlError> {
     let Some(running) = state.rotation() else { return Ok(None) };
     let Some((first, rest)) = running.ladder().split_first() else { return Ok(None) };
     let needed = now.saturating_add(state.settings.leaf_life()).max(leaves_end(state));
@@ -405,13 +311,20 @@ pub fn prolong(state: &State, now: Time) -> Result<Option<ReplaceLadder>, Contro
     if !short || most <= first.not_after().saturating_add(Duration::from_secs(3_600)) {
         return Ok(None);
     }
-    let maker = running.roots().find(|root| root.key.is_some() && pki::chain::signed_by(first, &root.signer).is_ok());
+    let maker =
+        running.roots().find(|root| !root.custody.is_outside() && pki::chain::signed_by(first, &root.signer).is_ok());
     let Some(maker) = maker else { return Ok(None) };
     let steps = rest.get(maker.steps.len()..).unwrap_or_default();
-    let ladder = cross(running.to(), maker, steps, state, now)?;
+    let ladder = cross(running.to(), maker, steps, state, signers, now)?.unwrap_or_default();
     let fresh = ladder.first().is_some_and(|again| again.not_after() > first.not_after());
     let logged = ladder.first().map(|cross| vec![cross.der().to_vec()]).unwrap_or_default();
     Ok(fresh.then_some(ReplaceLadder { rotation: running.id, ladder, logged }))
+}
+
+/// When the first certificate of a root ends: its own, its signer's, or one between them.
+pub(crate) fn first_end(root: &Root) -> Time {
+    let all = root.certificates.iter().chain(&root.steps).map(Certificate::not_after);
+    all.fold(root.signer.not_after(), Time::min)
 }
 
 /// The digest of a trust bundle as it is shown: `sha256:…`, that of the tokens.

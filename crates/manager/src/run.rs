@@ -10,9 +10,10 @@ use wire::status::Refusal;
 
 use crate::chance::Chance;
 use crate::control::Control;
+use crate::keys::Keys;
 use crate::sessions::Input;
 use crate::shared::{Clock, Shared};
-use crate::{collect, rotate, server, service, watcher};
+use crate::{collect, outside, rotate, server, service, watcher};
 
 /// What a manager runs with.
 pub struct Config {
@@ -22,6 +23,8 @@ pub struct Config {
     pub chance: Chance,
     /// The identity that it serves with; whoever renews it publishes it.
     pub identity: mtls::Live,
+    /// The keys in its custody; by itself it has only those in the replicated state.
+    pub keys: Keys,
 }
 
 /// Why a manager does not start.
@@ -48,7 +51,7 @@ impl<H: Handle> Manager<H> {
         if config.identity.current().is_none() {
             return Err(StartError::NoIdentity);
         }
-        let shared = Arc::new(Shared::new(handle, config.clock, config.chance, config.identity));
+        let shared = Arc::new(Shared::new(handle, config.clock, config.chance, config.identity, config.keys));
         let effects = shared.sessions().step(shared.now(), Input::Lead(&shared.handle.state()));
         debug_assert!(effects.is_empty(), "nobody is connected yet");
 
@@ -59,6 +62,7 @@ impl<H: Handle> Manager<H> {
         tasks.spawn(watcher::watch(Arc::clone(&shared), shutdown.clone()));
         tasks.spawn(collect::sessions(Arc::clone(&shared), shutdown.clone()));
         tasks.spawn(rotate::lead::lead(Arc::clone(&shared), shutdown.clone()));
+        tasks.spawn(outside::run(Arc::clone(&shared), shutdown.clone()));
         tasks.spawn(collect::state(Arc::clone(&shared), shutdown.clone()));
         Ok(Self { shared, shutdown, tasks })
     }

@@ -14,6 +14,8 @@ use wire::status::{Refusal, Unauthorized};
 use crate::alarm::Alarms;
 use crate::chance::Chance;
 use crate::issue::pipeline::{Pipeline, refused};
+use crate::keys::Keys;
+use crate::outside::Outside;
 use crate::rotate::Pacer;
 use crate::server::{Call, Callers, Connections, Peer};
 use crate::sessions::{Effect, Input, Sessions};
@@ -34,6 +36,7 @@ pub(crate) struct Shared<H> {
     pub(crate) chance: Chance,
     pub(crate) identity: mtls::Live,
     pub(crate) pipeline: Pipeline,
+    pub(crate) outside: Outside,
     pub(crate) slots: Slots,
     pub(crate) connections: Connections,
     pub(crate) alarms: Alarms,
@@ -53,13 +56,15 @@ pub(crate) struct Shared<H> {
 }
 
 impl<H: Handle> Shared<H> {
-    pub(crate) fn new(handle: H, clock: Clock, chance: Chance, identity: mtls::Live) -> Self {
+    pub(crate) fn new(handle: H, clock: Clock, chance: Chance, identity: mtls::Live, keys: Keys) -> Self {
+        let outside = Outside::new(keys, Arc::clone(&clock), &chance, identity.clone());
         Self {
             handle,
             clock,
             chance,
             identity,
             pipeline: Pipeline::default(),
+            outside,
             slots: Slots::default(),
             connections: Connections::default(),
             alarms: Alarms::default(),
@@ -100,14 +105,14 @@ impl<H: Handle> Shared<H> {
     }
 
     /// Remembers why a node got no certificate; none: it got one.
-    pub(crate) fn note_refusal(&self, node: &NodeId, refusal: Option<&Refusal>) {
+    pub(crate) fn note_refusal(&self, node: &NodeId, refusal: Option<String>) {
         let mut refusals = self.refusals.lock().unwrap_or_else(PoisonError::into_inner);
         match refusal {
             Some(refusal) => {
                 if refusals.len() >= REFUSALS_MAX && !refusals.contains_key(node) {
                     refusals.pop_first();
                 }
-                refusals.insert(node.clone(), refusal.to_string());
+                refusals.insert(node.clone(), refusal);
             }
             None => {
                 refusals.remove(node);

@@ -15,7 +15,7 @@ use pki::time::Time;
 use prost::bytes::Bytes;
 use replica::model::ModelLog;
 use swarmpki_manager::bootstrap::{Bootstrap, Params};
-use swarmpki_manager::{Chance, Config, Manager};
+use swarmpki_manager::{Chance, Config, Keys, Manager};
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::task::JoinHandle;
@@ -51,7 +51,12 @@ async fn rig() -> Rig {
     let log = ModelLog::create(1, now(), made.command);
     let (publisher, identity) = mtls::Publisher::new();
     publisher.publish(mtls::Identity { chain: made.chain, key: made.key, trust: made.trust }, now()).unwrap();
-    let config = Config { clock: std::sync::Arc::new(now), chance: Chance::system(), identity: identity.clone() };
+    let config = Config {
+        clock: std::sync::Arc::new(now),
+        chance: Chance::system(),
+        identity: identity.clone(),
+        keys: Keys::default(),
+    };
     let manager = Manager::start(config, log.clone(), listener).unwrap();
     let log = tokio::spawn(async move {
         let mut ticks = tokio::time::interval(Duration::from_millis(1));

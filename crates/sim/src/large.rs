@@ -275,11 +275,11 @@ impl Model {
         self.now = 60_000_000;
         let now = self.time();
         let root = rotate::generate(&source(&mut self.chance), now).map_err(|error| error.message)?;
-        let change =
-            rotate::prepare(&self.state, root, true, Policy::WaitForAll, now).map_err(|error| error.message)?;
+        let change = rotate::prepare(&self.state, root, true, Policy::WaitForAll, &rotate::Signers::default(), now)
+            .map_err(|error| error.message)?;
         let version = self.state.cluster_version;
         let roots = Some(change);
-        let update = UpdateCluster { version, settings: None, worker_secret: None, manager_secret: None, roots };
+        let update = UpdateCluster { version, roots, ..UpdateCluster::default() };
         let began = self.now;
         self.apply(vec![Command::UpdateCluster(Box::new(update))])?;
         self.at(self.now, Event::Look);

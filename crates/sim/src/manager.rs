@@ -16,7 +16,7 @@ use cluster::node::{Availability, IssuerHash};
 use cluster::{Command, Outcome, State};
 use manager::change::Change;
 use manager::collect;
-use manager::issue::{self, Begun, Draw, Issued, Issuing, Judged, Signing, refused};
+use manager::issue::{self, Begun, Draw, Fetched, Issued, Issuing, Judged, Signing, refused};
 use manager::message::{Next, Telling};
 use manager::refusal;
 use manager::report;
@@ -329,7 +329,7 @@ impl Manager {
         let signing = match kept {
             Some(signing) => signing,
             None => {
-                let key = root.key.as_ref().and_then(|key| Key::from_pkcs8(key.expose()));
+                let key = root.key().and_then(|key| Key::from_pkcs8(key.expose()));
                 let key = Arc::new(key.ok_or(Refusal::SignerStopped)?);
                 Signing::with(root, key, now).map_err(|_| Refusal::SignerStopped)?
             }
@@ -339,7 +339,11 @@ impl Manager {
 
     fn status(&mut self, now: Time, peer: &Peer, node: &str, out: &mut Vec<Tell>) -> Result<Answer, Refusal> {
         self.authorize(peer, Method::NodeCertificateStatus, now)?;
-        let Issued { node, letter } = issue::fetch(&self.state(), peer, node)?;
+        let Issued { node, letter } = match issue::fetch(&self.state(), peer, node)? {
+            Fetched::Issued(issued) => issued,
+            // The key is always here.
+            Fetched::Pending(_) => return Err(Refusal::CertificateMissing),
+        };
         if peer.node() == Some(&node) {
             self.step(now, Told::Fetched(&node), out);
         }
@@ -516,6 +520,7 @@ impl Manager {
                     self.step(now, Told::Renewed(&issued.node), out);
                     tell(&packet, accepted(&packet, &peer, issued), out);
                 }
+                Judged::Pending(_) => refuse(&packet, &Refusal::SignerStopped, out),
                 Judged::Refused(refusal) => refuse(&packet, &refusal, out),
                 Judged::Again => {
                     let state = self.state();

@@ -8,7 +8,7 @@ use cluster::State;
 use cluster::command::ReplaceLadder;
 use cluster::roots::{Root, Roots};
 use cluster::rotation::{Policy, RootsChange, Way};
-use manager::rotate::{self, Decision, Wish};
+use manager::rotate::{self, Decision, Reach, Signers, Wish};
 use pki::certificate::{Certificate, pem_of_der};
 use pki::key::Signer as _;
 use pki::secret::{SecretBytes, SecretString};
@@ -81,7 +81,11 @@ impl Operator {
         });
         let asked = state.settings.force_rotate;
         let wish = match ask {
-            Ask::Abort => return Ok(rotate::turn_back(state, policy, now).ok().map(|change| again(state, change))),
+            Ask::Abort => {
+                return Ok(rotate::turn_back(state, policy, &Signers::default(), now)
+                    .ok()
+                    .map(|change| again(state, change)));
+            }
             Ask::Fresh => Wish { force_rotate: asked.wrapping_add(1), ..Wish::default() },
             Ask::Given(kind) => wish(given(kind, chance)?)?,
             Ask::Former => {
@@ -90,38 +94,41 @@ impl Operator {
                 wish(Arc::clone(root))?
             }
         };
-        let (root, made) = match rotate::decide(state, &wish, now) {
+        let (root, made) = match rotate::decide(state, &wish, &Reach::default(), now) {
             Ok(Decision::Generate) => {
                 let root = rotate::generate(&bytes, now).map_err(|error| error.message)?;
                 (signed_again(&root).ok_or("a root is signed again")?, true)
             }
             Ok(Decision::Given(root)) => (root, false),
             Ok(Decision::Abort) => {
-                return Ok(rotate::turn_back(state, policy, now).ok().map(|change| again(state, change)));
+                return Ok(rotate::turn_back(state, policy, &Signers::default(), now)
+                    .ok()
+                    .map(|change| again(state, change)));
             }
-            Ok(Decision::Keep) => return Ok(None),
+            // The keys are all here, and stay.
+            Ok(Decision::Keep | Decision::Entrust { .. }) => return Ok(None),
             Err(_) if ask == Ask::Former => return Ok(None),
             Err(error) => return Err(format!("{ask:?} is refused: {}", error.message)),
         };
         if !self.knows(&root) {
             self.roots.push(Arc::clone(&root));
         }
-        Ok(rotate::prepare(state, root, made, policy, now).ok().map(|change| again(state, change)))
+        Ok(rotate::prepare(state, root, made, policy, &Signers::default(), now).ok().map(|change| again(state, change)))
     }
 }
 
 /// The ladder that a leader makes anew, if it is time.
 pub fn prolong(state: &State, now: Time) -> Option<ReplaceLadder> {
-    let mut replace = rotate::prolong(state, now).ok()??;
+    let mut replace = rotate::prolong(state, &Signers::default(), now).ok()??;
     sign_again(state, &mut replace.ladder, &mut replace.logged);
     Some(replace)
 }
 
 /// The same root; its certificate's signature is that of every run.
 pub fn signed_again(root: &Root) -> Option<Arc<Root>> {
-    let secret = root.key.as_ref()?;
+    let secret = root.key()?;
     let certificate = Key::from_pkcs8(secret.expose())?.sign_again(&root.signer)?;
-    Some(Arc::new(Root::new(certificate.pem().into_bytes(), certificate, Vec::new(), root.key.clone())))
+    Some(Arc::new(Root::new(certificate.pem().into_bytes(), certificate, Vec::new(), root.key().cloned())))
 }
 
 fn again(state: &State, mut change: RootsChange) -> RootsChange {
@@ -145,7 +152,7 @@ fn sign_again(state: &State, ladder: &mut [Certificate], logged: &mut [Vec<u8>])
     let Some(first) = ladder.first_mut() else { return };
     let before = first.der().to_vec();
     let maker = roots.into_iter().find(|root| pki::chain::signed_by(first, &root.signer).is_ok());
-    let key = maker.and_then(|root| Key::from_pkcs8(root.key.as_ref()?.expose()));
+    let key = maker.and_then(|root| Key::from_pkcs8(root.key()?.expose()));
     let Some(fresh) = key.and_then(|key| key.sign_again(first)) else { return };
     for entry in logged.iter_mut().filter(|entry| **entry == before) {
         *entry = fresh.der().to_vec();
@@ -154,7 +161,7 @@ fn sign_again(state: &State, ladder: &mut [Certificate], logged: &mut [Vec<u8>])
 }
 
 fn wish(root: Arc<Root>) -> Result<Wish, String> {
-    let key = root.key.as_ref().ok_or("the operator has the key")?;
+    let key = root.key().ok_or("the operator has the key")?;
     let pem = pem_of_der(key.expose()).replace("CERTIFICATE", "PRIVATE KEY");
     Ok(Wish { certificate: root.bundle.clone(), key: Some(SecretString::from(pem)), ..Wish::default() })
 }

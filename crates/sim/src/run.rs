@@ -340,8 +340,7 @@ fn remove(world: &mut World, index: usize) {
 fn rotate_token(world: &mut World) {
     let secret = SecretBox(Arc::new(JoinSecret::from_bytes(world.chance.bytes())));
     let version = world.manager.state().cluster_version;
-    let update =
-        UpdateCluster { version, settings: None, worker_secret: Some(secret), manager_secret: None, roots: None };
+    let update = UpdateCluster { version, worker_secret: Some(secret), ..UpdateCluster::default() };
     world.operate(Command::UpdateCluster(Box::new(update)));
 }
 
@@ -350,8 +349,7 @@ fn change_life(world: &mut World) {
     let mut settings = state.settings.as_ref().clone();
     settings.node_cert_expiry = Duration::from_secs(3600 * world.chance.between(1, 3));
     let version = state.cluster_version;
-    let update =
-        UpdateCluster { version, settings: Some(settings), worker_secret: None, manager_secret: None, roots: None };
+    let update = UpdateCluster { version, settings: Some(settings), ..UpdateCluster::default() };
     world.operate(Command::UpdateCluster(Box::new(update)));
 }
 

@@ -334,6 +334,7 @@ impl World {
             worker_secret,
             manager_secret,
             roots: Some(change),
+            ..UpdateCluster::default()
         };
         self.operate(cluster::Command::UpdateCluster(Box::new(update)));
         true
@@ -637,7 +638,7 @@ fn known_session(machines: &[Machine], machine: usize, session: u64) -> bool {
 fn repeatable(begun: &mut Bootstrap) -> Option<Arc<cluster::roots::Root>> {
     let cluster::Command::Bootstrap(first) = &mut begun.command else { return None };
     let root = signed_again(&first.root)?;
-    let key = Key::from_pkcs8(root.key.as_ref()?.expose())?;
+    let key = Key::from_pkcs8(root.key()?.expose())?;
     let leaf = key.sign_again(begun.chain.first()?)?;
     begun.trust = TrustBundle::parse(&root.bundle, START).ok()?;
     first.logged = vec![root.signer.der().to_vec()];

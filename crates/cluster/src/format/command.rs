@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use pki::key::SpkiHash;
 use pki::time::Time;
 use zeroize::Zeroize;
 
@@ -23,7 +24,7 @@ pub(super) struct Batch {
 
 #[derive(Clone, PartialEq, prost::Message)]
 pub(super) struct Command {
-    #[prost(oneof = "Kind", tags = "1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12")]
+    #[prost(oneof = "Kind", tags = "1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13")]
     kind: Option<Kind>,
 }
 
@@ -53,6 +54,8 @@ enum Kind {
     AdvanceRotation(Box<AdvanceRotation>),
     #[prost(message, tag = "12")]
     ReplaceLadder(Box<ReplaceLadder>),
+    #[prost(message, tag = "13")]
+    Ask(Box<Ask>),
 }
 
 #[derive(Clone, PartialEq, prost::Message)]
@@ -120,6 +123,25 @@ struct Renew {
     premises: Option<Premises>,
 }
 
+/// With a token it is a join; without, the request of a node.
+#[derive(Clone, PartialEq, prost::Message)]
+struct Ask {
+    #[prost(string, tag = "1")]
+    node: String,
+    #[prost(bytes = "vec", tag = "2")]
+    csr: Vec<u8>,
+    #[prost(bytes = "vec", tag = "3")]
+    spki: Vec<u8>,
+    #[prost(message, optional, tag = "4")]
+    token: Option<TokenUse>,
+    #[prost(message, optional, tag = "5")]
+    spec: Option<Spec>,
+    #[prost(bool, tag = "6")]
+    ours: bool,
+    #[prost(uint32, tag = "7")]
+    cut: u32,
+}
+
 #[derive(Clone, PartialEq, prost::Message)]
 struct Confirm {
     #[prost(string, tag = "1")]
@@ -183,6 +205,8 @@ struct UpdateCluster {
     start: Option<Start>,
     #[prost(message, optional, tag = "6")]
     abort: Option<Abort>,
+    #[prost(message, optional, tag = "7")]
+    custody: Option<record::Entrust>,
 }
 
 #[derive(Clone, PartialEq, prost::Message)]
@@ -396,6 +420,14 @@ impl From<&domain::Command> for Command {
                 letter: Some(renew.letter.as_ref().into()),
                 premises: Some((&renew.premises).into()),
             })),
+            domain::Command::Ask(ask) => {
+                let (token, spec, ours, cut) = match &ask.right {
+                    domain::Right::Token { spec, ours, token } => (Some(token.into()), Some(spec.into()), *ours, 0),
+                    domain::Right::Node { cut } => (None, None, false, *cut),
+                };
+                let (node, csr, spki) = (ask.node.to_string(), ask.csr.clone(), ask.spki.0.to_vec());
+                Kind::Ask(Box::new(Ask { node, csr, spki, token, spec, ours, cut }))
+            }
             domain::Command::Confirm { node, serial } => {
                 Kind::Confirm(Confirm { node: node.to_string(), serial: serial.as_bytes().to_vec() })
             }
@@ -428,6 +460,7 @@ impl From<&domain::Command> for Command {
                     Some(RootsChange::Abort(abort)) => Some(abort.as_ref().into()),
                     Some(RootsChange::Start(_)) | None => None,
                 },
+                custody: update.custody.as_ref().map(Into::into),
             })),
             domain::Command::AdvanceRotation(advance) => Kind::AdvanceRotation(Box::new(AdvanceRotation {
                 rotation: advance.rotation,
@@ -481,6 +514,21 @@ impl TryFrom<Command> for domain::Command {
                 letter: Arc::new(required("letter", renew.letter)?.try_into()?),
                 premises: required("premises", renew.premises)?.try_into()?,
             })),
+            Kind::Ask(ask) => {
+                let right = match (ask.token, ask.spec) {
+                    (Some(token), Some(spec)) => {
+                        domain::Right::Token { spec: spec.try_into()?, ours: ask.ours, token: token.into() }
+                    }
+                    (None, None) => domain::Right::Node { cut: ask.cut },
+                    (Some(_), None) | (None, Some(_)) => return Err(DecodeError::Field("right")),
+                };
+                Self::Ask(Box::new(domain::Ask {
+                    node: record::node_id(&ask.node)?,
+                    right,
+                    csr: ask.csr,
+                    spki: SpkiHash(record::array("spki", &ask.spki)?),
+                }))
+            }
             Kind::Confirm(confirm) => {
                 Self::Confirm { node: record::node_id(&confirm.node)?, serial: record::serial(&confirm.serial)? }
             }
@@ -511,6 +559,7 @@ impl TryFrom<Command> for domain::Command {
                 settings: update.settings.take().map(Into::into),
                 worker_secret: update.worker_secret.as_deref().map(secret).transpose()?,
                 manager_secret: update.manager_secret.as_deref().map(secret).transpose()?,
+                custody: update.custody.take().map(TryInto::try_into).transpose()?,
                 roots: match (update.start.take(), update.abort.take()) {
                     (None, None) => None,
                     (Some(start), None) => Some(RootsChange::Start(Box::new(start.try_into()?))),

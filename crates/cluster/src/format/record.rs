@@ -15,6 +15,7 @@ use zeroize::Zeroize;
 
 use super::DecodeError;
 use crate::node::{self, Availability, BlobDigest, IssuerHash};
+use crate::roots::Custody;
 use crate::{roots, rotation, settings};
 
 #[derive(Clone, PartialEq, prost::Message)]
@@ -225,6 +226,8 @@ pub(super) struct Root {
     intermediates: Vec<u8>,
     #[prost(bytes = "vec", optional, tag = "4")]
     key: Option<Vec<u8>>,
+    #[prost(string, optional, tag = "5")]
+    token: Option<String>,
 }
 
 impl From<&roots::Root> for Root {
@@ -233,7 +236,8 @@ impl From<&roots::Root> for Root {
             bundle: root.bundle.clone(),
             signer: root.signer.der().to_vec(),
             intermediates: root.intermediates.clone(),
-            key: root.key.as_ref().map(|key| key.expose().to_vec()),
+            key: root.key().map(|key| key.expose().to_vec()),
+            token: token(&root.custody),
         }
     }
 }
@@ -243,14 +247,73 @@ impl TryFrom<Root> for roots::Root {
 
     fn try_from(mut root: Root) -> Result<Self, DecodeError> {
         let signer = certificate(&root.signer)?;
-        let key = root.key.take().map(|key| Arc::new(SecretBytes::new(key)));
-        Ok(Self::new(std::mem::take(&mut root.bundle), signer, std::mem::take(&mut root.intermediates), key))
+        let custody = custody(root.key.take(), root.token.take())?;
+        Ok(Self::new(std::mem::take(&mut root.bundle), signer, std::mem::take(&mut root.intermediates), custody))
     }
 }
 
 impl Drop for Root {
     fn drop(&mut self) {
         self.key.zeroize();
+    }
+}
+
+/// Where the key of a root is from now on; neither here nor in a token: outside.
+#[derive(Clone, PartialEq, prost::Message)]
+#[prost(skip_debug)]
+pub(super) struct Entrust {
+    #[prost(bytes = "vec", tag = "1")]
+    trust: Vec<u8>,
+    #[prost(bytes = "vec", optional, tag = "2")]
+    key: Option<Vec<u8>>,
+    #[prost(string, optional, tag = "3")]
+    token: Option<String>,
+}
+
+impl From<&(BlobDigest, Custody)> for Entrust {
+    fn from((trust, custody): &(BlobDigest, Custody)) -> Self {
+        let key = match custody {
+            Custody::Sealed(key) => Some(key.expose().to_vec()),
+            Custody::Token(_) | Custody::Outside => None,
+        };
+        Self { trust: trust.0.to_vec(), key, token: token(custody) }
+    }
+}
+
+impl TryFrom<Entrust> for (BlobDigest, Custody) {
+    type Error = DecodeError;
+
+    fn try_from(mut entrust: Entrust) -> Result<Self, DecodeError> {
+        let trust = BlobDigest(array("trust", &entrust.trust)?);
+        Ok((trust, custody(entrust.key.take(), entrust.token.take())?))
+    }
+}
+
+impl std::fmt::Debug for Entrust {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Entrust").field("trust", &self.trust).finish_non_exhaustive()
+    }
+}
+
+impl Drop for Entrust {
+    fn drop(&mut self) {
+        self.key.zeroize();
+    }
+}
+
+fn token(custody: &Custody) -> Option<String> {
+    match custody {
+        Custody::Token(uri) => Some(uri.to_string()),
+        Custody::Sealed(_) | Custody::Outside => None,
+    }
+}
+
+fn custody(key: Option<Vec<u8>>, token: Option<String>) -> Result<Custody, DecodeError> {
+    match (key, token) {
+        (Some(key), None) => Ok(Custody::Sealed(Arc::new(SecretBytes::new(key)))),
+        (None, Some(uri)) => Ok(Custody::Token(uri.into())),
+        (None, None) => Ok(Custody::Outside),
+        (Some(_), Some(_)) => Err(DecodeError::Field("custody")),
     }
 }
 

@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use pki::key::SpkiHash;
 use pki::time::Time;
 use zeroize::Zeroize;
 
@@ -109,6 +110,18 @@ struct Node {
     issuances: u32,
     #[prost(int64, tag = "19")]
     leaves_end: i64,
+    #[prost(message, optional, tag = "20")]
+    pending: Option<Pending>,
+}
+
+#[derive(Clone, PartialEq, prost::Message)]
+struct Pending {
+    #[prost(bytes = "vec", tag = "1")]
+    csr: Vec<u8>,
+    #[prost(bytes = "vec", tag = "2")]
+    spki: Vec<u8>,
+    #[prost(int64, tag = "3")]
+    asked: i64,
 }
 
 #[derive(Clone, PartialEq, prost::Message)]
@@ -325,6 +338,11 @@ impl From<&node::Node> for Node {
             issuances_since: node.issuances.0.unix_millis(),
             issuances: node.issuances.1,
             leaves_end: node.leaves_end.unix_millis(),
+            pending: node.pending.as_deref().map(|pending| Pending {
+                csr: pending.csr.clone(),
+                spki: pending.spki.0.to_vec(),
+                asked: pending.asked.unix_millis(),
+            }),
         }
     }
 }
@@ -360,6 +378,16 @@ impl TryFrom<Node> for node::Node {
             last_seen: node.last_seen.map(Time::from_unix_millis),
             issuances: (Time::from_unix_millis(node.issuances_since), node.issuances),
             leaves_end: Time::from_unix_millis(node.leaves_end),
+            pending: node
+                .pending
+                .map(|pending| {
+                    Ok::<_, DecodeError>(Arc::new(node::Pending {
+                        csr: pending.csr,
+                        spki: SpkiHash(record::array("spki", &pending.spki)?),
+                        asked: Time::from_unix_millis(pending.asked),
+                    }))
+                })
+                .transpose()?,
         })
     }
 }
@@ -523,9 +551,12 @@ impl TryFrom<State> for state::State {
             if let Some(token) = node.unfinished {
                 let row = rows.get_mut(token.row as usize).ok_or(DecodeError::Field("token"))?;
                 row.unfinished += 1;
-                for leaf in &node.offered {
-                    decoded.index_join(leaf.spki, &node.id);
+                for key in node.join_keys() {
+                    decoded.index_join(key, &node.id);
                 }
+            }
+            if node.pending.is_some() {
+                decoded.pending.insert(node.id.clone());
             }
             decoded.nodes.insert(node.id.clone(), Arc::new(node));
         }

@@ -15,7 +15,7 @@ use crate::format;
 use crate::log::LogEntry;
 use crate::node::{BlobDigest, IssuerHash, Leaf, Node};
 use crate::outcome::{Outcome, Rejection};
-use crate::roots::{Root, Roots, StragglerAnchor};
+use crate::roots::{Custody, Root, Roots, StragglerAnchor};
 use crate::rotation::{HISTORY_MAX, Need, Phase, Policy, Rotation, Way};
 use crate::state::State;
 use crate::tokens::{MANAGER_ROW, WORKER_ROW};
@@ -451,5 +451,5 @@ pub fn steps_to(ladder: &[Certificate], root: &Root) -> Option<Vec<Certificate>>
 }
 
 fn without_key(root: &Arc<Root>) -> Arc<Root> {
-    Arc::new(Root { key: None, ..root.as_ref().clone() })
+    Arc::new(Root { custody: Custody::Outside, ..root.as_ref().clone() })
 }

@@ -17,11 +17,11 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use cluster::command::{
-    Admit, Batch, Bootstrap, Command, Premises, Renew, ReplaceLadder, Reported, SecretBox, UpdateCluster,
+    Admit, Ask, Batch, Bootstrap, Command, Premises, Renew, ReplaceLadder, Reported, Right, SecretBox, UpdateCluster,
 };
 use cluster::node::{Availability, BlobDigest, IssuerHash, Leaf, Letter, Node, Report, Spec, TokenUse};
 use cluster::outcome::{Outcome, Rejection};
-use cluster::roots::{Root, Roots, StragglerAnchor};
+use cluster::roots::{Custody, Root, Roots, StragglerAnchor};
 use cluster::rotation::{Abort, Advance, Phase, Policy, RootsChange, Rotation, Start, Way};
 use cluster::settings::Settings;
 use cluster::{Applied, LogEntry, State, invariant};
@@ -286,12 +286,12 @@ pub fn assert_same(a: &State, b: &State) {
     assert_eq!((a.epoch, a.time, a.index), (b.epoch, b.time, b.index));
     assert_eq!(a.nodes, b.nodes);
     assert_eq!(a.joins, b.joins);
+    assert_eq!(a.pending, b.pending);
     assert_eq!(a.blobs, b.blobs);
     assert_eq!(format!("{:?}", a.roots), format!("{:?}", b.roots));
     if let (Some(a), Some(b)) = (a.roots.served(), b.roots.served()) {
         assert_eq!((&a.bundle, &a.signer, &a.intermediates), (&b.bundle, &b.signer, &b.intermediates));
-        let key = |root: &Root| root.key.as_ref().map(|key| key.expose().to_vec());
-        assert!(key(a) == key(b), "root keys differ");
+        assert!(same_custody(&a.custody, &b.custody), "root keys differ");
     }
     let rows = |state: &State| -> Vec<_> {
         let rows = state.tokens.rows.iter();
@@ -378,7 +378,7 @@ pub fn sample() -> (Batch, Cluster) {
         settings: Some(settings),
         worker_secret: Some(secret(3)),
         manager_secret: Some(secret(4)),
-        roots: None,
+        ..UpdateCluster::default()
     };
     cluster.run(Command::UpdateCluster(Box::new(update.clone())));
     let [to, cross] = &kept()[..] else { panic!("two certificates") };
@@ -387,16 +387,22 @@ pub fn sample() -> (Batch, Cluster) {
     let start = Start { to, way: Way::Ladder(vec![cross.clone()]), policy, logged: vec![b"logged".to_vec()] };
     let abort = Abort { ladder: vec![cross.clone()], policy: Policy::WaitForAll, logged: Vec::new() };
     let change = |roots| {
-        let update =
-            UpdateCluster { version: 9, settings: None, worker_secret: None, manager_secret: None, roots: Some(roots) };
+        let update = UpdateCluster { version: 9, roots: Some(roots), ..UpdateCluster::default() };
         Command::UpdateCluster(Box::new(update))
     };
+    let custody = Some((root().trust, Custody::Token("pkcs11:token=ca;object=root".into())));
+    let entrust = UpdateCluster { custody, version: 9, ..UpdateCluster::default() };
+    let entrust = Command::UpdateCluster(Box::new(entrust));
+    let asked = cluster.ask_to_join(4, 44);
+    cluster.run(asked.clone());
     let (worker_secret, manager_secret) = (secret(5), secret(6));
     let commands = vec![
         Cluster::bootstrap(),
         Command::Admit(Box::new(second)),
         Command::Confirm { node: id(1), serial: renewal.letter.leaf.serial },
         Command::Renew(Box::new(renewal)),
+        Command::Ask(Box::new(Ask { node: id(1), right: Right::Node { cut: 7 }, csr: csr(8), spki: spki(8) })),
+        asked,
         Command::Report(Box::new(Reported { node: id(1), report, blobs })),
         presence,
         update_node,
@@ -406,6 +412,7 @@ pub fn sample() -> (Batch, Cluster) {
         change(RootsChange::Start(Box::new(start))),
         change(RootsChange::Abort(Box::new(abort))),
         Command::AdvanceRotation(Box::new(Advance { rotation: 7, phase: Phase::Trust, worker_secret, manager_secret })),
+        entrust,
         Command::ReplaceLadder(Box::new(ReplaceLadder {
             rotation: 7,
             ladder: vec![cross.clone()],
@@ -413,4 +420,22 @@ pub fn sample() -> (Batch, Cluster) {
         })),
     ];
     (Batch { time: cluster.now, commands }, cluster)
+}
+
+impl Cluster {
+    /// A join with this request, whose signer is not at hand.
+    pub fn ask_to_join(&self, n: u64, key: u64) -> Command {
+        let token = TokenUse { row: 0, generation: self.state.tokens.rows[0].generation };
+        let right = Right::Token { spec: Spec::new(Role::Worker, Availability::Active), ours: true, token };
+        Command::Ask(Box::new(Ask { node: id(n), right, csr: csr(key), spki: spki(key) }))
+    }
+}
+
+/// Whether two roots have their key in the same place, and the same one if it is there to be seen.
+fn same_custody(a: &Custody, b: &Custody) -> bool {
+    match (a, b) {
+        (Custody::Sealed(a), Custody::Sealed(b)) => a.expose() == b.expose(),
+        (Custody::Token(a), Custody::Token(b)) => a == b,
+        (a, b) => a.is_outside() && b.is_outside(),
+    }
 }

@@ -3,12 +3,12 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use cluster::command::{Batch, Command, Reported, UpdateCluster};
-use cluster::node::TokenUse;
+use cluster::command::{Ask, Batch, Command, Reported, Right, UpdateCluster};
+use cluster::node::{Availability, Spec, TokenUse};
 use cluster::outcome::Outcome;
 use pki::identity::{NodeId, Role};
 
-use super::{Cluster, DAY, HOUR, LIFE, id, issuer, letter, report, secret};
+use super::{Cluster, DAY, HOUR, LIFE, csr, id, issuer, letter, report, secret, spki};
 
 /// One step: what, of whom, and how it goes wrong (0 to 15, most of them: it does not).
 pub type Step = (u8, u16, u8);
@@ -20,7 +20,7 @@ impl Cluster {
         let nodes: Vec<NodeId> = self.state.nodes.keys().cloned().collect();
         let picked = nodes[usize::from(pick) % nodes.len()].clone();
         let record = self.state.node(&picked).cloned();
-        Some(match what % 12 {
+        Some(match what % 14 {
             0 | 1 => Command::Admit(Box::new(self.twisted_admission(pick, twist))),
             2 | 3 => {
                 let n = number(&picked);
@@ -82,8 +82,40 @@ impl Cluster {
                     settings: (!worker).then(|| self.state.settings.as_ref().clone()),
                     worker_secret: worker.then(|| secret(twist)),
                     manager_secret: (twist == 13).then(|| secret(twist)),
-                    roots: None,
+                    ..UpdateCluster::default()
                 }))
+            }
+            11 => {
+                let request = u64::from(pick % 8);
+                let right = match twist % 3 {
+                    0 => Right::Node { cut: record?.cut + u32::from(twist == 15) },
+                    _ => Right::Token {
+                        spec: Spec::new(if twist == 14 { Role::Manager } else { Role::Worker }, Availability::Active),
+                        ours: false,
+                        token: TokenUse {
+                            row: 0,
+                            generation: self.state.tokens.rows[0].generation.saturating_sub(u64::from(twist == 13)),
+                        },
+                    },
+                };
+                let node = match right {
+                    Right::Node { .. } => picked,
+                    Right::Token { .. } => id(1 + self.state.index * 4 + request % 4),
+                };
+                Command::Ask(Box::new(Ask { node, right, csr: csr(500 + request), spki: spki(500 + request) }))
+            }
+            12 => {
+                // What waits is answered.
+                let waiting: Vec<_> = self.state.pending.iter().cloned().collect();
+                let node = waiting.get(usize::from(pick) % waiting.len().max(1))?.clone();
+                let record = self.state.node(&node)?.clone();
+                let asked = record.pending.clone()?;
+                let mut renew = self.renewal(number(&node));
+                let mut letter = (*renew.letter).clone();
+                letter.csr.clone_from(&asked.csr);
+                letter.leaf.spki = asked.spki;
+                renew.letter = Arc::new(letter);
+                Command::Renew(Box::new(renew))
             }
             _ => {
                 self.later(match twist {
@@ -159,7 +191,10 @@ impl Cluster {
             let applied = self.run_all(commands);
             let idle = |outcome: &Outcome| match outcome {
                 Outcome::Rejected(_) | Outcome::Unchanged | Outcome::Issued { fresh: false, .. } => true,
-                Outcome::Issued { fresh: true, .. } | Outcome::Done { .. } | Outcome::Collected(_) => false,
+                Outcome::Issued { fresh: true, .. }
+                | Outcome::Pending { .. }
+                | Outcome::Done { .. }
+                | Outcome::Collected(_) => false,
             };
             if applied.outcomes.iter().all(idle) {
                 let mut after = self.state.clone();
@@ -182,5 +217,5 @@ fn number(id: &NodeId) -> u64 {
 
 fn number_of_key(cluster: &Cluster, id: &NodeId) -> Option<u64> {
     let offered = cluster.state.nodes[id].offered.first()?;
-    (0..=cluster.drawn).find(|key| super::spki(*key) == offered.spki)
+    (0..=cluster.drawn).find(|key| spki(*key) == offered.spki)
 }

@@ -138,10 +138,10 @@ impl World {
         let secrets = matches!(&change, RootsChange::Start(start) if emergency(start));
         let update = UpdateCluster {
             version: self.cluster.state.cluster_version,
-            settings: None,
             worker_secret: secrets.then(|| secret(7)),
             manager_secret: secrets.then(|| secret(8)),
             roots: Some(change),
+            ..UpdateCluster::default()
         };
         self.run(Command::UpdateCluster(Box::new(update)))
     }
@@ -333,7 +333,7 @@ impl World {
     fn answer(&mut self, n: usize, outcome: Outcome) -> bool {
         let Outcome::Issued { letter, .. } = outcome else { return false };
         let signing = self.roots().signing().unwrap();
-        assert!(letter.leaf.issuer == signing.issuer && signing.key.is_some(), "signed by a key outside of the plan");
+        assert!(letter.leaf.issuer == signing.issuer && signing.key().is_some(), "signed by a key outside of the plan");
         let letter =
             if self.without_ladder { Arc::new(Letter { ladder: Vec::new(), ..(*letter).clone() }) } else { letter };
         self.members[n].letter = Some(letter);

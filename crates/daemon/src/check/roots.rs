@@ -49,7 +49,7 @@ fn root(root: &Root) -> Option<String> {
     if steps.len() != root.steps.len() || (root.steps.is_empty() && !own) {
         return Some(format!("the signing certificate {name:?} does not lead to its root"));
     }
-    let key = root.key.as_ref()?;
+    let key = root.key()?;
     let fits = PrivateKey::from_der(key.expose())
         .is_ok_and(|key| root.signer.public_key().is_ok_and(|public| pki::key::Signer::public(&key) == public));
     (!fits).then(|| format!("the key of {name:?} is not that of its certificate"))

@@ -9,9 +9,11 @@ use std::time::Duration;
 use cluster::State;
 use cluster::roots::{Root, Roots};
 use cluster::rotation::{Phase, Policy};
-use manager::rotate::Wish;
+use manager::outside::SignerView;
 use manager::rotate::rehearsal::Rehearsal;
 use manager::rotate::status::{Blocking, CaStatus, RootView, RotationView, StragglerView};
+use manager::rotate::{Reach, Wish};
+use manager::{ExternalCa, UrlHealth, UrlState};
 use pki::digest::Digest;
 use pki::secret::SecretString;
 use pki::time::Time;
@@ -21,7 +23,7 @@ use zeroize::Zeroizing;
 use super::body::Document;
 use super::error::ApiError;
 use super::{Answer, json};
-use crate::backend::{Backend, refusal};
+use crate::backend::{Backend, Control, refusal};
 
 /// Longest time that a deadline or a bound can give, in milliseconds: a hundred years.
 const SPAN_MS_MAX: u64 = 100 * 365 * 24 * 60 * 60 * 1000;
@@ -44,6 +46,48 @@ pub struct StatusReport {
     pub rotation: Option<RotationReport>,
     /// Old roots that late nodes may still come back with.
     pub stragglers: Vec<StragglerReport>,
+    /// Who signs now, and whether it can.
+    pub signer: SignerState,
+}
+
+/// Who signs now.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct SignerState {
+    /// `key`, `token`, `external`.
+    pub kind: String,
+    /// What keeps it from signing, as far as is known; null: nothing.
+    pub trouble: Option<String>,
+    /// Requests that wait for it.
+    pub waiting: u64,
+    /// Its external CAs.
+    pub urls: Vec<UrlReport>,
+}
+
+/// An external CA.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct UrlReport {
+    /// Where it answers.
+    pub url: String,
+    /// `up`, `reachable`, `trying`, `down`, `invalid`.
+    pub state: String,
+    /// Until when it is left alone, while it is down.
+    pub until: Option<String>,
+    /// When it last gave a certificate.
+    pub last_success: Option<String>,
+    /// When it last failed.
+    pub last_failure: Option<String>,
+    /// Why.
+    pub last_error: Option<String>,
+    /// How long good answers take, in milliseconds.
+    pub latency_ms: Option<u64>,
+    /// Certificates it gave.
+    pub granted: u64,
+    /// Attempts that failed.
+    pub failed: u64,
+    /// Answers that were not to be believed.
+    pub hostile: u64,
 }
 
 /// A root.
@@ -58,6 +102,8 @@ pub struct RootReport {
     pub not_after: String,
     /// Whether managers hold the key that signs.
     pub has_key: bool,
+    /// Where that key is: `sealed` with the managers, in a `token`, `outside`.
+    pub custody: String,
     /// Who signs in its place; absent: it signs itself.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub signer: Option<SignerReport>,
@@ -224,8 +270,23 @@ pub struct RotateRequest {
     pub key: Zeroizing<String>,
     /// Life of node certificates from now on, in milliseconds; absent: as it is.
     pub node_cert_expiry_ms: Option<u64>,
+    /// Where the key of whichever signs is, instead: a PKCS#11 URI; empty: in no token. Without a certificate the new root's key is
+    /// the one found there, or one made there.
+    pub pkcs11: String,
+    /// The external CAs from now on; absent: as they are.
+    pub external_cas: Option<Vec<ExternalCaRequest>>,
     /// Only say how it would go.
     pub dry_run: bool,
+}
+
+/// An external CA that signs for a root.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct ExternalCaRequest {
+    /// Where it answers: `https://…/api/v1/cfssl/sign`.
+    pub url: String,
+    /// The root it signs for, PEM; empty: the present one.
+    pub ca_cert: String,
 }
 
 /// The body of `POST /swarmpki/v1/ca/abort`.
@@ -258,7 +319,40 @@ pub enum PolicyRequest {
 /// `GET /swarmpki/v1/ca/status`.
 pub(super) fn status(backend: &Backend) -> Answer {
     let control = backend.control()?;
-    json(&status_report(&control.ca_status().map_err(refusal)?, &control.state(), now()))
+    report(&control, now())
+}
+
+fn report(control: &Control, now: Time) -> Answer {
+    let mut report = status_report(&control.ca_status().map_err(refusal)?, &control.state(), now);
+    report.signer = signer(&control.signer().map_err(refusal)?);
+    json(&report)
+}
+
+fn signer(view: &SignerView) -> SignerState {
+    let url = |ca: &UrlHealth| UrlReport {
+        url: ca.url.clone(),
+        state: ca.state.word().to_owned(),
+        until: match &ca.state {
+            UrlState::Open { until } => Some(text(*until)),
+            UrlState::Up | UrlState::Reachable | UrlState::Trying | UrlState::Invalid(_) => None,
+        },
+        last_success: ca.last_success.map(text),
+        last_failure: ca.last_error.as_ref().map(|(at, _)| text(*at)),
+        last_error: match &ca.state {
+            UrlState::Invalid(why) => Some(why.clone()),
+            _ => ca.last_error.as_ref().map(|(_, why)| why.clone()),
+        },
+        latency_ms: ca.latency.map(millis),
+        granted: ca.granted,
+        failed: ca.failed,
+        hostile: ca.hostile,
+    };
+    SignerState {
+        kind: view.kind.word().to_owned(),
+        trouble: view.trouble.clone(),
+        waiting: count(view.waiting),
+        urls: view.urls.iter().map(url).collect(),
+    }
 }
 
 /// `POST /swarmpki/v1/ca/rotate`: begins, and answers the status; or how it would go.
@@ -274,19 +368,25 @@ pub(super) async fn rotate(backend: &Backend, body: Option<Document>) -> Answer 
         signer: (!request.signer_certificate.is_empty())
             .then(|| std::mem::take(&mut request.signer_certificate).into_bytes()),
         key: Some(SecretString::from(std::mem::take(&mut request.key))),
+        token: match request.pkcs11.as_str() {
+            "" => None,
+            uri => Some(control.token_key(uri).await.map_err(refusal)?),
+        },
     };
+    let external = |ca: ExternalCaRequest| ExternalCa { url: ca.url, ca_cert: ca.ca_cert, ..ExternalCa::default() };
+    let external_cas = request.external_cas.take().map(|all| all.into_iter().map(external).collect::<Vec<_>>());
     if wish.signer.is_some() && wish.certificate.is_empty() {
         return Err(ApiError::bad_request("signer_certificate needs the root it is below: certificate is empty"));
     }
     if request.dry_run {
-        let given = (!wish.certificate.is_empty()).then(|| manager::rotate::given(&wish, now));
-        let rehearsal = control.rehearse_rotation(wish, policy).map_err(refusal)?;
+        let given = (!wish.certificate.is_empty()).then(|| manager::rotate::given(&wish, &Reach::default(), now));
+        let rehearsal = control.rehearse_rotation(wish, external_cas, policy).await.map_err(refusal)?;
         let mut report = rehearsal_report(&rehearsal, &control.state());
         report.to = given.transpose().map_err(refusal)?.map(|root| given_root(&root));
         return json(&report);
     }
-    control.rotate_root(wish, expiry, policy).await.map_err(refusal)?;
-    json(&status_report(&control.ca_status().map_err(refusal)?, &control.state(), now))
+    control.rotate_root(wish, expiry, external_cas, policy).await.map_err(refusal)?;
+    report(&control, now)
 }
 
 /// `POST /swarmpki/v1/ca/abort`: turns the rotation under way back, and answers the status.
@@ -297,7 +397,7 @@ pub(super) async fn abort(backend: &Backend, body: Option<Document>) -> Answer {
     let policy = policy(wanted, now)?;
     let control = backend.control()?;
     control.abort_rotation(policy).await.map_err(refusal)?;
-    json(&status_report(&control.ca_status().map_err(refusal)?, &control.state(), now))
+    report(&control, now)
 }
 
 fn now() -> Time {
@@ -361,6 +461,7 @@ fn status_report(status: &CaStatus, state: &State, now: Time) -> StatusReport {
         signing: root(&status.signing, state),
         rotation: status.rotation.as_ref().map(|view| rotation(view, state)),
         stragglers: status.stragglers.iter().map(straggler).collect(),
+        signer: SignerState::default(),
     }
 }
 
@@ -378,6 +479,7 @@ fn root(view: &RootView, state: &State) -> RootReport {
             name: view.name.clone(),
             not_after: text(view.not_after),
             has_key: view.has_key,
+            custody: String::new(),
             signer: None,
         },
     }
@@ -391,7 +493,8 @@ fn given_root(root: &Root) -> RootReport {
         digest: Digest::of(&root.bundle).to_string(),
         name: own.common_name(),
         not_after: text(own.not_after()),
-        has_key: root.key.is_some(),
+        has_key: root.key().is_some(),
+        custody: root.custody.word().to_owned(),
         signer,
     }
 }

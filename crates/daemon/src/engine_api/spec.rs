@@ -35,6 +35,7 @@ pub struct SpecRequest {
     signing_ca_cert: String,
     signing_ca_key: SecretString,
     signer_certificate: String,
+    pkcs11: String,
     force_rotate: u64,
     autolock: bool,
 }
@@ -79,6 +80,7 @@ impl SpecRequest {
             signing_ca_cert: ca.string("SigningCACert")?,
             signing_ca_key: SecretString::from(ca.string("SigningCAKey")?),
             signer_certificate: ca.string("SignerCertificate")?,
+            pkcs11: ca.string("PKCS11")?,
             force_rotate: ca.unsigned("ForceRotate", "uint64")?.unwrap_or_default(),
             autolock: encryption.boolean("AutoLockManagers")?,
         })
@@ -113,7 +115,13 @@ impl SpecRequest {
             certificate: self.signing_ca_cert.clone().into_bytes(),
             signer: (!self.signer_certificate.is_empty()).then(|| self.signer_certificate.clone().into_bytes()),
             key: Some(key),
+            token: None,
         }
+    }
+
+    /// `PKCS11` is ours: the URI of the key in a token that a new cluster's root is to have.
+    pub fn pkcs11(&self) -> Option<&str> {
+        Some(self.pkcs11.as_str()).filter(|uri| !uri.is_empty())
     }
 
     /// The first settings of a cluster: zero values mean `defaults` (engine-api.md 6.3).

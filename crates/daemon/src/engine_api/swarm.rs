@@ -73,9 +73,14 @@ pub(super) async fn update(backend: &Backend, query: &Query, body: Option<Docume
         manager: query.strict_bool("rotateManagerToken")?,
         unlock_key: query.strict_bool("rotateManagerUnlockKey")?,
     };
+    if spec.pkcs11().is_some() {
+        return Err(ApiError::bad_request(
+            "PKCS11 is for a new cluster: rotate to a token with POST /swarmpki/v1/ca/rotate",
+        ));
+    }
     let control = backend.control()?;
     let wish = spec.wish();
-    control.update_cluster(version, spec.into_replacement()?, rotate, &wish).await.map_err(refusal)?;
+    control.update_cluster(version, spec.into_replacement()?, rotate, wish).await.map_err(refusal)?;
     Ok(empty(StatusCode::OK))
 }
 

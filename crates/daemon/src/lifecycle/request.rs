@@ -5,7 +5,9 @@ use std::sync::Arc;
 use std::time::SystemTime;
 
 use cluster::roots::Root;
-use manager::view::{Availability, ClusterSpec};
+use manager::Keys;
+use manager::rotate::Wish;
+use manager::view::{Availability, ClusterSpec, ControlError};
 use pki::join_token::JoinToken;
 use pki::secret::SecretString;
 
@@ -53,7 +55,7 @@ pub(crate) struct InitPlan {
 
 impl InitRequest {
     /// Checks everything, the settings too: an init that is refused leaves no swarm behind (docker's does).
-    pub(crate) fn check(self, interfaces: &[Interface]) -> Result<InitPlan, ApiError> {
+    pub(crate) async fn check(self, interfaces: &[Interface], keys: &Keys) -> Result<InitPlan, ApiError> {
         address::parse_tcp("ListenAddr", &self.listen, "0.0.0.0")?;
         self.spec.check_name()?;
         let addresses = address::resolve(&self.listen, &self.advertise, &self.data_path, interfaces)?;
@@ -62,16 +64,10 @@ impl InitRequest {
         if self.autolock || self.spec.autolock() {
             return Err(ApiError::not_implemented("autolock is not supported by this version of swarmpki"));
         }
-        let wish = self.spec.wish();
+        let (wish, pkcs11) = (self.spec.wish(), self.spec.pkcs11().map(str::to_owned));
         let spec = self.spec.merged_into(crate::engine_api::spec::defaults())?;
-        if !spec.external_cas.is_empty() {
-            return Err(ApiError::not_implemented("external CAs are not supported by this version of swarmpki"));
-        }
         let or = |value: u32, default: u32| if value == 0 { default } else { value };
-        let root = match wish.certificate.is_empty() {
-            false => Some(manager::rotate::given(&wish, SystemTime::now().into()).map_err(refusal)?),
-            true => None,
-        };
+        let root = first_root(wish, &spec, pkcs11, keys).await.map_err(refusal)?;
         Ok(InitPlan {
             addresses,
             spec,
@@ -82,6 +78,25 @@ impl InitRequest {
             root,
         })
     }
+}
+
+/// The root that a cluster is to begin with; none: one is made.
+async fn first_root(
+    wish: Wish,
+    spec: &ClusterSpec,
+    pkcs11: Option<String>,
+    keys: &Keys,
+) -> Result<Option<Arc<Root>>, ControlError> {
+    let now = SystemTime::now().into();
+    let keys = keys.clone();
+    if let Some(uri) = pkcs11 {
+        let first = tokio::task::spawn_blocking(move || manager::bootstrap::root_in_token(wish, &uri, &keys, now));
+        return first
+            .await
+            .unwrap_or_else(|error| Err(ControlError { code: tonic::Code::Internal, message: error.to_string() }))
+            .map(Some);
+    }
+    manager::bootstrap::first_root(wish, &spec.external_cas, now)
 }
 
 /// What `POST /swarm/join` asks for.
@@ -156,7 +171,8 @@ mod tests {
             subnet_size: 0,
         };
         edit(&mut request);
-        request.check(&[]).map_err(|error| (error.status.as_u16(), error.message))
+        let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
+        runtime.block_on(request.check(&[], &Keys::default())).map_err(|error| (error.status.as_u16(), error.message))
     }
 
     #[test]

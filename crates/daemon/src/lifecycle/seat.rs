@@ -10,9 +10,9 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
-use manager::bootstrap::{Bootstrap, Params};
+use manager::bootstrap::{Bootstrap, Draft, Params};
 use manager::chance::Chance;
-use manager::{Config, Manager};
+use manager::{Config, Keys, Manager};
 use pki::chain::{self, ChainError};
 use pki::identity::Role;
 use pki::secret::SecretBytes;
@@ -74,10 +74,7 @@ impl Founded {
         settings.subnet_size = plan.subnet_size;
         settings.data_path_port = plan.data_path_port;
         let params = Params { addr: advertise.to_string(), availability: plan.availability, settings };
-        let begun = match &plan.root {
-            Some(root) => Bootstrap::with_root(params, Arc::clone(root), &chance, now)?,
-            None => Bootstrap::prepare(params, &chance, now)?,
-        };
+        let begun = begin(setup, plan, params, &chance, now).await?;
         let data_key = chance.bytes::<{ data_key::BYTES }>()?;
 
         let dir = setup.state_dir.clone();
@@ -129,11 +126,29 @@ impl Founded {
     }
 
     /// Serves on `listener` with the node's identity.
-    pub(super) fn sit(self, node: &Node, listener: TcpListener) -> Result<Seat, SeatError> {
-        let config = Config { clock: clock(), chance: Chance::system(), identity: node.identity() };
+    pub(super) fn sit(self, node: &Node, listener: TcpListener, keys: Keys) -> Result<Seat, SeatError> {
+        let config = Config { clock: clock(), chance: Chance::system(), identity: node.identity(), keys };
         let manager = Manager::start(config, self.replica.clone(), listener)?;
         Ok(Seat { manager, replica: self.replica })
     }
+}
+
+/// The cluster's beginning, by whoever signs for its root: a key that is here, a token, or an external CA.
+async fn begin(
+    setup: &Setup,
+    plan: &InitPlan,
+    params: Params,
+    chance: &Chance,
+    now: Time,
+) -> Result<Bootstrap, SeatError> {
+    let Some(root) = &plan.root else { return Ok(Bootstrap::prepare(params, chance, now)?) };
+    let draft = Draft::new(params, Arc::clone(root), chance)?;
+    if root.custody.is_outside() {
+        return Ok(draft.by_external_ca(clock(), chance, now).await?);
+    }
+    let (keys, chance) = (setup.keys.clone(), chance.clone());
+    let begun = tokio::task::spawn_blocking(move || draft.by_key(&keys, &chance, now));
+    Ok(begun.await.map_err(|error| SeatError::Store(error.to_string()))??)
 }
 
 /// A manager that runs.
@@ -160,7 +175,7 @@ impl Seat {
             founded.replica.shutdown().await;
             return Err(refused);
         }
-        founded.sit(node, listener)
+        founded.sit(node, listener, setup.keys.clone())
     }
 
     /// The operator's side.

@@ -14,6 +14,7 @@ use cluster::node::Letter;
 use cluster::{Command, Outcome, State};
 use pki::csr::Linted;
 use pki::identity::NodeId;
+use pki::key::SpkiHash;
 use pki::time::Time;
 use wire::status::Refusal;
 
@@ -40,6 +41,15 @@ pub struct Issued {
     pub letter: Arc<Letter>,
 }
 
+/// What there is for a node that asks for its certificate.
+#[derive(Debug)]
+pub enum Fetched {
+    /// This one.
+    Issued(Issued),
+    /// Its request waits for the signer.
+    Pending(NodeId),
+}
+
 /// What a request meets first.
 pub enum Begun {
     /// It was answered before: here is that answer again.
@@ -52,6 +62,8 @@ pub enum Begun {
 pub enum Judged {
     /// The certificate may be fetched.
     Issued(Issued),
+    /// The request is kept and signed later: the node may ask for what comes of it.
+    Pending(NodeId),
     /// A premise fell: go on with [`Issuing::again`] on a state read after the outcome, then sign.
     Again,
     /// Refused for good.
@@ -85,6 +97,17 @@ impl Issuing {
         sign(state, &self.purpose, &self.request, &self.csr, signing, draw, now)
     }
 
+    /// Says what to propose for a signer that is not at hand: the request is kept, and the certificate is an entry of its own.
+    pub fn ask(&mut self, drawn: NodeId) -> Command {
+        self.signed = self.signed.saturating_add(1);
+        super::ask(&self.purpose, &self.request, &self.csr, drawn)
+    }
+
+    /// The request's public key.
+    pub fn key(&self) -> SpkiHash {
+        self.csr.public_key().hash()
+    }
+
     /// What came of the command that was signed last.
     pub fn judge(&self, outcome: Option<&Outcome>) -> Judged {
         let node = match &self.purpose {
@@ -93,6 +116,7 @@ impl Issuing {
         };
         match verdict(outcome, node) {
             Verdict::Answer(node, letter) => Judged::Issued(Issued { node, letter }),
+            Verdict::Pending(node) => Judged::Pending(node),
             Verdict::Refused(refusal) => Judged::Refused(refusal),
             Verdict::Again if self.signed >= SIGNATURES_MAX => Judged::Refused(Refusal::IssuanceStale),
             Verdict::Again => Judged::Again,
@@ -114,12 +138,18 @@ impl Issuing {
 ///
 /// # Errors
 /// [`Refusal::CaArgumentMissing`] without an id; [`Refusal::CertificateMissing`] if there is none.
-pub fn fetch(state: &State, peer: &Peer, id: &str) -> Result<Issued, Refusal> {
+pub fn fetch(state: &State, peer: &Peer, id: &str) -> Result<Fetched, Refusal> {
     if id.is_empty() {
         return Err(Refusal::CaArgumentMissing);
     }
     let node: NodeId = id.parse().map_err(|_| Refusal::CertificateMissing)?;
     let record = state.node(&node).ok_or(Refusal::CertificateMissing)?;
-    let letter = record.letter(peer.issued_key(&node).as_ref()).ok_or(Refusal::CertificateMissing)?;
-    Ok(Issued { letter: Arc::clone(letter), node })
+    let asked = peer.issued_key(&node);
+    if let Some(pending) = &record.pending
+        && asked.is_none_or(|key| key == pending.spki)
+    {
+        return Ok(Fetched::Pending(node));
+    }
+    let letter = record.letter(asked.as_ref()).ok_or(Refusal::CertificateMissing)?;
+    Ok(Fetched::Issued(Issued { letter: Arc::clone(letter), node }))
 }

@@ -8,6 +8,7 @@ use arc_swap::ArcSwapOption;
 use cluster::node::Node;
 use cluster::{Command, State, issuance};
 use pki::identity::NodeId;
+use pki::key::SpkiHash;
 use replica::{Handle, ProposeError};
 use tokio::sync::Semaphore;
 use wire::status::Refusal;
@@ -15,6 +16,7 @@ use wire::status::Refusal;
 use super::{Begun, Draw, Issued, Issuing, Judged, Request, Signing};
 use crate::alarm::Alarm;
 use crate::chance::NoChance;
+use crate::outside::Outside;
 use crate::server::Call;
 use crate::sessions::Input;
 use crate::shared::Shared;
@@ -24,6 +26,20 @@ const IN_WORK_MAX: usize = 4096;
 
 /// When to come back if it is too busy.
 const BUSY_RETRY: Duration = Duration::from_millis(500);
+
+/// A request that was granted, or is kept.
+pub(crate) struct Accepted {
+    /// Whose it is.
+    pub(crate) node: NodeId,
+    /// Its public key.
+    pub(crate) key: SpkiHash,
+}
+
+impl Accepted {
+    fn of(issued: &Issued) -> Self {
+        Self { node: issued.node.clone(), key: issued.letter.leaf.spki }
+    }
+}
 
 /// The pipeline's own state: the parsed signer, and how many requests are in work.
 pub(crate) struct Pipeline {
@@ -45,20 +61,22 @@ impl Default for Pipeline {
 }
 
 impl<H: Handle> Shared<H> {
-    /// One request, to its end.
-    pub(crate) async fn issue(&self, call: &Call, request: Request) -> Result<Issued, Refusal> {
+    /// One request, until its node may fetch what came of it, or may wait for it.
+    pub(crate) async fn issue(&self, call: &Call, request: Request) -> Result<Accepted, Refusal> {
         let busy = || Refusal::Busy { retry_after: BUSY_RETRY };
         let _in_work = self.pipeline.in_work.try_acquire().map_err(|_| busy())?;
         let mut state = self.handle.state();
         let mut began = Some(Instant::now());
         let mut issuing = match Issuing::begin(&state, call.caller(), request, self.now())? {
-            Begun::Answered(issued) => return Ok(issued),
+            Begun::Answered(issued) => return Ok(Accepted::of(&issued)),
             Begun::Admitted(issuing) => issuing,
         };
         loop {
-            let signing = self.signing(&state)?;
             let draw = self.draw().map_err(|_| Refusal::SignerStopped)?;
-            let command = issuing.sign(&state, &signing, draw, self.now())?;
+            let command = match self.at_hand(&state)? {
+                Some(signing) => issuing.sign(&state, &signing, draw, self.now())?,
+                None => issuing.ask(draw.node),
+            };
             if let Some(began) = began.take().filter(|_| state.rotation().is_some()) {
                 self.pacer().measured(began.elapsed());
             }
@@ -73,8 +91,9 @@ impl<H: Handle> Shared<H> {
                 Judged::Issued(issued) => {
                     self.watch_rate(&issued.node);
                     self.tell(Input::Renewed(&issued.node)).await;
-                    return Ok(issued);
+                    return Ok(Accepted::of(&issued));
                 }
+                Judged::Pending(node) => return Ok(Accepted { node, key: issuing.key() }),
                 Judged::Refused(refusal) => return Err(refusal),
                 Judged::Again => {}
             }
@@ -83,7 +102,7 @@ impl<H: Handle> Shared<H> {
         }
     }
 
-    fn watch_rate(&self, node: &NodeId) {
+    pub(crate) fn watch_rate(&self, node: &NodeId) {
         let state = self.handle.state();
         // A rotation orders renewals, and orders again what was lost.
         let usual = if state.rotation().is_some() { 10 * issuance::ISSUANCES_PER_HOUR_ALARM } else { 0 };
@@ -97,11 +116,14 @@ impl<H: Handle> Shared<H> {
         Ok(Draw { node: self.chance.node_id()?, serial: self.chance.serial()? })
     }
 
-    /// Today's signer, parsed once and kept until the roots change.
-    fn signing(&self, state: &State) -> Result<Arc<Signing>, Refusal> {
+    /// Today's signer, parsed once and kept until the roots change; none: it is not at hand.
+    fn at_hand(&self, state: &State) -> Result<Option<Arc<Signing>>, Refusal> {
         let root = state.roots.signing().ok_or(Refusal::SignerStarting)?;
+        if Outside::takes(state, root) {
+            return Ok(None);
+        }
         if let Some(signing) = self.pipeline.signing.load_full().filter(|signing| signing.hash == root.issuer) {
-            return Ok(signing);
+            return Ok(Some(signing));
         }
         let signing = Signing::of(root, self.now()).map_err(|error| {
             tracing::error!(error, "the root cannot sign");
@@ -109,7 +131,7 @@ impl<H: Handle> Shared<H> {
         })?;
         let signing = Arc::new(signing);
         self.pipeline.signing.store(Some(Arc::clone(&signing)));
-        Ok(signing)
+        Ok(Some(signing))
     }
 }
 

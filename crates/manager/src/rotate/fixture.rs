@@ -136,7 +136,7 @@ impl Fixture {
 
     pub(super) fn change(&self, policy: Policy) -> RootsChange {
         let root = rotate::generate(&self.chance, self.now).unwrap();
-        rotate::prepare(&self.state, root, true, policy, self.now).unwrap()
+        rotate::prepare(&self.state, root, true, policy, &rotate::Signers::default(), self.now).unwrap()
     }
 
     pub(super) fn rotate(&mut self, policy: Policy) -> Outcome {
@@ -146,7 +146,7 @@ impl Fixture {
 
     pub(super) fn update(&mut self, roots: Option<RootsChange>) -> Outcome {
         let version = self.state.cluster_version;
-        let update = UpdateCluster { version, settings: None, worker_secret: None, manager_secret: None, roots };
+        let update = UpdateCluster { version, roots, ..UpdateCluster::default() };
         self.apply(Command::UpdateCluster(Box::new(update)))
     }
 

@@ -4,13 +4,18 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use cluster::command::ReplaceLadder;
+use cluster::roots::Custody;
 use cluster::{Command, Outcome, State};
 use pki::identity::NodeId;
+use pki::time::Time;
 use replica::Handle;
 use tokio_util::sync::CancellationToken;
 
+use super::Signers;
 use super::look::{AGAIN, Look, advance, advanced, changed, look};
 use crate::shared::Shared;
+use crate::view::ControlError;
 
 /// Runs until `shutdown`.
 pub(crate) async fn lead<H: Handle>(shared: Arc<Shared<H>>, shutdown: CancellationToken) {
@@ -36,7 +41,7 @@ pub(crate) async fn lead<H: Handle>(shared: Arc<Shared<H>>, shutdown: Cancellati
 }
 
 /// One look; how long until the next, if nothing happens before.
-async fn step<H: Handle>(shared: &Arc<Shared<H>>, state: &State, news: &[NodeId]) -> Duration {
+async fn step<H: Handle>(shared: &Arc<Shared<H>>, state: &Arc<State>, news: &[NodeId]) -> Duration {
     let now = shared.now();
     let Look { wake, due, wait } = {
         let mut sessions = shared.sessions();
@@ -50,7 +55,7 @@ async fn step<H: Handle>(shared: &Arc<Shared<H>>, state: &State, news: &[NodeId]
     if state.rotation().is_none() {
         return wait;
     }
-    match super::prolong(state, now) {
+    match prolong(shared, state, now).await {
         Ok(Some(replace)) => {
             propose(shared, Command::ReplaceLadder(Box::new(replace))).await;
         }
@@ -65,6 +70,21 @@ async fn step<H: Handle>(shared: &Arc<Shared<H>>, state: &State, news: &[NodeId]
         tracing::error!(?outcome, "a step of the root rotation was refused");
     }
     wait.min(again)
+}
+
+/// A token signs on a thread of its own.
+async fn prolong<H: Handle>(
+    shared: &Arc<Shared<H>>,
+    state: &Arc<State>,
+    now: Time,
+) -> Result<Option<ReplaceLadder>, ControlError> {
+    let signers = Signers { keys: shared.outside.keys.clone(), certified: Vec::new() };
+    if !state.roots.in_use().any(|root| matches!(root.custody, Custody::Token(_))) {
+        return super::prolong(state, &signers, now);
+    }
+    let state = Arc::clone(state);
+    let prolonged = tokio::task::spawn_blocking(move || super::prolong(&state, &signers, now));
+    prolonged.await.unwrap_or(Ok(None))
 }
 
 /// An outcome that is unknown is found out by the next look at the state.

@@ -223,7 +223,7 @@ pub(crate) fn view(root: &std::sync::Arc<Root>) -> RootView {
         digest: shown_digest(&root.bundle),
         name: root.signer.common_name(),
         not_after: super::first_end(root),
-        has_key: root.key.is_some(),
+        has_key: root.key().is_some(),
     }
 }
 

@@ -10,6 +10,8 @@ use pki::identity::NodeId;
 use super::fixture::{Fixture, START};
 use super::*;
 use crate::issue::{self, Draw, Purpose, Request, Signing};
+use pki::key::PrivateKey;
+use pki::secret::SecretString;
 
 const DAY: Duration = Duration::from_secs(24 * 60 * 60);
 const TEN_SECONDS: Duration = Duration::from_secs(10);
@@ -43,8 +45,7 @@ fn wish(root: &Made, signer: &Made, chain: &[Certificate]) -> Wish {
 fn expire(fixture: &mut Fixture, life: Duration) {
     let settings = Settings { node_cert_expiry: life, ..Settings::clone(&fixture.state.settings) };
     let version = fixture.state.cluster_version;
-    let update =
-        UpdateCluster { version, settings: Some(settings), worker_secret: None, manager_secret: None, roots: None };
+    let update = UpdateCluster { version, settings: Some(settings), ..UpdateCluster::default() };
     fixture.apply(Command::UpdateCluster(Box::new(update)));
 }
 
@@ -127,13 +128,16 @@ fn a_cross_certificate_that_became_too_short_is_made_anew_before_the_end() {
     expire(&mut fixture, Duration::from_secs(3600));
     let manager = fixture.manager.clone();
     fixture.rotate(Policy::WaitForAll);
-    assert!(prolong(&fixture.state, fixture.now).unwrap().is_none(), "it lasts longer than what was signed before");
+    assert!(
+        prolong(&fixture.state, &Signers::default(), fixture.now).unwrap().is_none(),
+        "it lasts longer than what was signed before"
+    );
     expire(&mut fixture, 90 * DAY);
     fixture.later(20 * DAY);
-    let replace = prolong(&fixture.state, fixture.now).unwrap().unwrap();
+    let replace = prolong(&fixture.state, &Signers::default(), fixture.now).unwrap().unwrap();
     assert!(replace.ladder[0].not_after() >= fixture.now.saturating_add(180 * DAY));
     fixture.apply(Command::ReplaceLadder(Box::new(replace)));
-    assert!(prolong(&fixture.state, fixture.now).unwrap().is_none());
+    assert!(prolong(&fixture.state, &Signers::default(), fixture.now).unwrap().is_none());
     let roots = [fixture.state.rotation().unwrap().old.certificates.clone()];
     let end = renewed(&mut fixture, &manager, &[&roots[0]]);
     assert!(end > fixture.now.saturating_add(89 * DAY));
@@ -145,9 +149,10 @@ fn every_certificate_of_a_given_signer_lasts() {
     let (root, signer) = (made(&fixture), made(&fixture));
     let short = below(&signer, &root, fixture.now.saturating_add(364 * DAY));
     let long = below(&signer, &root, fixture.now.saturating_add(366 * DAY));
-    let refused = given(&wish(&root, &signer, std::slice::from_ref(&short)), fixture.now).unwrap_err();
+    let refused =
+        given(&wish(&root, &signer, std::slice::from_ref(&short)), &Reach::default(), fixture.now).unwrap_err();
     assert_eq!(refused.message, "CA certificate expires too soon");
-    let taken = given(&wish(&root, &signer, std::slice::from_ref(&long)), fixture.now).unwrap();
+    let taken = given(&wish(&root, &signer, std::slice::from_ref(&long)), &Reach::default(), fixture.now).unwrap();
     assert_eq!(status::view(&taken).not_after, long.not_after(), "what ends first is shown");
 }
 
@@ -159,13 +164,13 @@ fn a_chain_file_with_the_root_in_it_rotates_and_goes_back() {
     let own = below(&signer, &root, fixture.now.saturating_add(400 * DAY));
     let mut chain = vec![own.clone(), own.clone()];
     chain.extend(std::iter::repeat_n(root.root.clone(), 7));
-    let to = given(&wish(&root, &signer, &chain), fixture.now).unwrap();
+    let to = given(&wish(&root, &signer, &chain), &Reach::default(), fixture.now).unwrap();
     assert_eq!(to.steps, [own]);
     let held = fixture.state.roots.served().unwrap().certificates.clone();
-    let change = prepare(&fixture.state, to, false, Policy::WaitForAll, fixture.now).unwrap();
+    let change = prepare(&fixture.state, to, false, Policy::WaitForAll, &Signers::default(), fixture.now).unwrap();
     assert!(matches!(fixture.update(Some(change)), Outcome::Done { .. }));
     renewed(&mut fixture, &manager, &[&held, std::slice::from_ref(&root.root)]);
-    let back = turn_back(&fixture.state, Policy::WaitForAll, fixture.now).unwrap();
+    let back = turn_back(&fixture.state, Policy::WaitForAll, &Signers::default(), fixture.now).unwrap();
     let RootsChange::Abort(abort) = &back else { panic!("no way back") };
     assert!(abort.ladder.is_empty() && abort.logged.is_empty(), "nobody holds another root: nothing has to be signed");
     assert!(matches!(fixture.update(Some(back)), Outcome::Done { .. }));
@@ -177,14 +182,15 @@ fn too_long_a_chain_is_refused_at_once() {
     let mut fixture = Fixture::new();
     let (root, signer) = (made(&fixture), made(&fixture));
     let chain: Vec<_> = (0..4).map(|n| below(&signer, &root, fixture.now.saturating_add(DAY * (400 + n)))).collect();
-    let refused = given(&wish(&root, &signer, &chain), fixture.now).unwrap_err();
+    let refused = given(&wish(&root, &signer, &chain), &Reach::default(), fixture.now).unwrap_err();
     assert_eq!(refused.code, tonic::Code::InvalidArgument);
 
     // What does not fit is said where it is asked for, and nothing begins.
-    let mut to = given(&wish(&root, &signer, &chain[..1]), fixture.now).unwrap().as_ref().clone();
+    let mut to = given(&wish(&root, &signer, &chain[..1]), &Reach::default(), fixture.now).unwrap().as_ref().clone();
     to.steps = vec![chain[0].clone(); cluster::trust::LADDER_SENT_MAX];
-    let refused =
-        prepare(&fixture.state, Arc::new(to), false, Policy::WaitForAll, fixture.now).map(|_| ()).unwrap_err();
+    let refused = prepare(&fixture.state, Arc::new(to), false, Policy::WaitForAll, &Signers::default(), fixture.now)
+        .map(|_| ())
+        .unwrap_err();
     assert_eq!(refused.code, tonic::Code::FailedPrecondition, "{}", refused.message);
     assert!(refused.message.contains("too long"), "{}", refused.message);
     assert!(matches!(fixture.rotate(Policy::WaitForAll), Outcome::Done { .. }));

@@ -14,11 +14,11 @@ use pki::chain::{self, Usage};
 use pki::identity::Subject;
 use pki::issue::Leaf;
 use pki::join_token::JoinSecret;
-use pki::key::{PrivateKey, Signer};
 use pki::serial::Serial;
 use pki::time::Time;
 
 use super::{failed, precondition, refused_root};
+use crate::keys::Keys;
 use crate::view::ControlError;
 
 /// Signs a leaf with `to`'s key and verifies it, for servers and for clients: by `to` alone, and with `ladder` by each root that nodes
@@ -31,11 +31,15 @@ pub(super) fn try_out(
     ladder: &[Certificate],
     held: &[&Arc<Root>],
     state: &State,
+    keys: &Keys,
     now: Time,
 ) -> Result<(), ControlError> {
+    if to.custody.is_outside() {
+        // Nobody here can sign with it: what its CA signs is judged when it comes.
+        return Ok(());
+    }
     let (Some(cluster), Some(node)) = (state.cluster_id(), state.finished().next()) else { return Ok(()) };
-    let key = to.key.as_ref().ok_or_else(|| failed("its key is not here"))?;
-    let key: Arc<dyn Signer> = Arc::new(PrivateKey::from_der(key.expose()).map_err(failed)?);
+    let key = keys.signer(to).map_err(failed)?;
     let signer = to.signer.pem();
     let issuer = Issuer::build(&to.bundle, Some(signer.as_bytes()), Some(Arc::clone(&key)), &to.intermediates, now)
         .map_err(failed)?;
@@ -64,10 +68,10 @@ pub(super) fn begin(state: &State, change: &RootsChange, now: Time) -> Result<St
     let secret = || Some(SecretBox(Arc::new(JoinSecret::from_bytes([0; 16]))));
     let update = UpdateCluster {
         version: state.cluster_version,
-        settings: None,
         worker_secret: secret(),
         manager_secret: secret(),
         roots: Some(change.clone()),
+        ..UpdateCluster::default()
     };
     let commands = vec![Command::UpdateCluster(Box::new(update))];
     let applied = begun.apply(state.index.saturating_add(1), &Batch { time: now.max(state.time()), commands });

@@ -14,7 +14,7 @@ use wire::proto::{
 };
 
 use super::{Service, call};
-use crate::issue;
+use crate::issue::{self, Fetched};
 
 #[tonic::async_trait]
 impl<H: Handle> wire::server::NodeCa for Service<H> {
@@ -33,10 +33,10 @@ impl<H: Handle> wire::server::NodeCa for Service<H> {
         let wanted = issue::Request { csr: message.csr, token: Arc::from(message.token), availability, ours };
         let issued = self.0.issue(&call, wanted).await;
         if let Some(node) = call.node() {
-            self.0.note_refusal(&node, issued.as_ref().err());
+            self.0.note_refusal(&node, issued.as_ref().err().map(ToString::to_string));
         }
         let issued = issued?;
-        call.peer.remember(issued.node.clone(), issued.letter.leaf.spki);
+        call.peer.remember(issued.node.clone(), issued.key);
         Ok(Response::new(IssueNodeCertificateResponse {
             node_id: issued.node.to_string(),
             node_membership: Membership::Accepted.into(),
@@ -50,7 +50,11 @@ impl<H: Handle> wire::server::NodeCa for Service<H> {
     ) -> Result<Response<NodeCertificateStatusResponse>, Status> {
         let call = call(&request)?;
         self.0.authorize(&call, Method::NodeCertificateStatus)?;
-        let issued = issue::fetch(&self.0.handle.state(), &call.peer, &request.into_inner().node_id)?;
+        let id = request.into_inner().node_id;
+        let issued = match self.0.fetch(&call.peer, &id).await? {
+            Fetched::Issued(issued) => issued,
+            Fetched::Pending(node) => return Ok(Response::new(self.0.pending(&node))),
+        };
         if call.peer.node() == Some(&issued.node) {
             self.0.note_fetched(&issued.node).await;
         }

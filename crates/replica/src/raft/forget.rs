@@ -8,7 +8,7 @@
 //!   there and the purge is made then.
 
 use cluster::command::Command;
-use cluster::roots::Roots;
+use cluster::roots::{Custody, Roots};
 use cluster::rotation::RootsChange;
 use cluster::{Batch, State};
 use pki::secret::SecretBytes;
@@ -86,19 +86,21 @@ pub(super) fn keys_at_stake(state: &State, batch: &Batch) -> Vec<Arc<SecretBytes
         match command {
             Command::Bootstrap(bootstrap) => {
                 touched = true;
-                brought.extend(bootstrap.root.key.clone());
+                brought.extend(bootstrap.root.key().cloned());
             }
-            Command::UpdateCluster(update) => match &update.roots {
-                Some(RootsChange::Start(start)) => {
-                    touched = true;
-                    brought.extend(start.to.key.clone());
+            Command::UpdateCluster(update) => {
+                touched |= update.roots.is_some() || update.custody.is_some();
+                if let Some(RootsChange::Start(start)) = &update.roots {
+                    brought.extend(start.to.key().cloned());
                 }
-                Some(RootsChange::Abort(_)) => touched = true,
-                None => {}
-            },
+                if let Some((_, Custody::Sealed(key))) = &update.custody {
+                    brought.push(Arc::clone(key));
+                }
+            }
             Command::AdvanceRotation(_) => touched = true,
             Command::Admit(_)
             | Command::Renew(_)
+            | Command::Ask(_)
             | Command::Confirm { .. }
             | Command::Report(_)
             | Command::Presence { .. }
@@ -120,10 +122,5 @@ pub(super) fn lacks(state: &State, stake: &[Arc<SecretBytes>]) -> bool {
 }
 
 fn keys(roots: &Roots) -> impl Iterator<Item = &Arc<SecretBytes>> {
-    let (stable, rotating) = match roots {
-        Roots::None => (None, None),
-        Roots::Stable { root, .. } => (Some(root), None),
-        Roots::Rotating(rotation) => (None, Some(rotation.roots())),
-    };
-    stable.into_iter().chain(rotating.into_iter().flatten()).filter_map(|root| root.key.as_ref())
+    roots.in_use().filter_map(|root| root.key())
 }

@@ -133,8 +133,7 @@ async fn up_to_the_last_step(replica: &Replica, back: bool) -> (Command, Arc<Sec
     let new = support::authorities::authority(1);
     let change = |change| {
         let version = replica.state().cluster_version;
-        let update =
-            UpdateCluster { version, settings: None, worker_secret: None, manager_secret: None, roots: Some(change) };
+        let update = UpdateCluster { version, roots: Some(change), ..UpdateCluster::default() };
         done(replica, vec![Command::UpdateCluster(Box::new(update))])
     };
     let (policy, logged) = (Policy::WaitForAll, Vec::new());
@@ -168,7 +167,7 @@ async fn up_to_the_last_step(replica: &Replica, back: bool) -> (Command, Arc<Sec
         let advance = Advance { rotation: running.id, phase: running.phase, worker_secret, manager_secret };
         let advance = Command::AdvanceRotation(Box::new(advance));
         if running.phase == Phase::Trust {
-            return (advance, if back { new.key.clone().unwrap() } else { old.key.clone().unwrap() });
+            return (advance, if back { new.key().cloned().unwrap() } else { old.key().cloned().unwrap() });
         }
         done(replica, vec![advance]).await;
     }

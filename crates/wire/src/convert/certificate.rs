@@ -23,6 +23,13 @@ pub fn issued(node: &NodeId, held: Role, csr: Vec<u8>, chain: Vec<u8>) -> NodeCe
     }
 }
 
+/// The answer for a request that is not signed yet: of a joiner, or of a node that renews. `why` is for people.
+#[must_use]
+pub fn waiting(joining: bool, why: &str) -> NodeCertificateStatusResponse {
+    let state = if joining { State::Pending } else { State::Renew };
+    NodeCertificateStatusResponse { status: Some(status(state, why)), certificate: None }
+}
+
 /// A state with its text. Another text makes an order of the same state a new one (wire.md 6.4).
 #[must_use]
 pub fn status(state: State, text: &str) -> IssuanceStatus {

@@ -36,7 +36,15 @@ fn rotate_to_given(fixture: &mut Fixture, begin: Time) {
     let (key, serial) = (fixture.chance.p256_key().unwrap(), fixture.chance.serial().unwrap());
     let root = pki::issue::root(&key, serial, begin.saturating_add(pki::issue::ROOT_BACKDATE)).unwrap();
     let to = Root::new(root.pem().into_bytes(), root, Vec::new(), Some(Arc::new(key.pkcs8_der())));
-    let change = rotate::prepare(&fixture.state, Arc::new(to), false, Policy::WaitForAll, fixture.now).unwrap();
+    let change = rotate::prepare(
+        &fixture.state,
+        Arc::new(to),
+        false,
+        Policy::WaitForAll,
+        &rotate::Signers::default(),
+        fixture.now,
+    )
+    .unwrap();
     assert!(matches!(fixture.update(Some(change)), Outcome::Done { .. }));
 }
 
@@ -80,8 +88,7 @@ fn short_leaves_end_early_for_a_clock_ahead() {
         ..(*fixture.state.settings).clone()
     };
     let version = fixture.state.cluster_version;
-    let update =
-        UpdateCluster { version, settings: Some(settings), worker_secret: None, manager_secret: None, roots: None };
+    let update = UpdateCluster { version, settings: Some(settings), ..UpdateCluster::default() };
     fixture.apply(Command::UpdateCluster(Box::new(update)));
     fixture.rotate(Policy::WaitForAll);
     assert_eq!(allowed(&fixture, &id, Need::Renewal, [HOUR, 3 * HOUR]), [true, false]);

@@ -1,0 +1,174 @@
+//! Keys of roots that are in our own custody, ready to sign: from the replicated state, or in a PKCS#11 token behind a process
+//! of its own.
+
+use std::collections::BTreeMap;
+use std::ffi::OsString;
+use std::path::PathBuf;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use cluster::roots::{Custody, Root};
+use pkcs11::{KeyRequest, KeySelector, Module, ModuleConfig, Pin, Token, TokenError, TokenKey, TokenState, Uri};
+use pki::key::{KeyKind, PrivateKey, PublicKey, Signer};
+use pki::secret::SecretString;
+
+/// How tokens are reached on this machine.
+pub struct TokenAccess {
+    /// The program that holds the module: this one, as a rule.
+    pub program: PathBuf,
+    /// Its arguments, which must lead to [`pkcs11::child::run`].
+    pub args: Vec<OsString>,
+    /// The module, if a URI names none.
+    pub module: Option<PathBuf>,
+    /// The PIN, if a URI names no source of it.
+    pub pin: Option<Pin>,
+}
+
+/// Why a root cannot sign here.
+#[derive(Debug, thiserror::Error)]
+pub enum KeyFault {
+    /// Its key is with a CA elsewhere, or gone.
+    #[error("no valid signer found: the key is not here")]
+    Outside,
+    /// The key does not load.
+    #[error("the key cannot be read: {0}")]
+    Unreadable(String),
+    /// Its token cannot be reached from this machine.
+    #[error("the token cannot be reached: {0}")]
+    Token(String),
+}
+
+/// The keys; clones share the tokens.
+#[derive(Clone, Default)]
+pub struct Keys {
+    inner: Arc<Inner>,
+}
+
+impl std::fmt::Debug for Keys {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Keys").field("tokens", &self.inner.access.is_some()).finish_non_exhaustive()
+    }
+}
+
+#[derive(Default)]
+struct Inner {
+    access: Option<TokenAccess>,
+    /// Attached tokens, by URI.
+    tokens: Mutex<BTreeMap<Arc<str>, Token>>,
+}
+
+impl Keys {
+    /// With tokens.
+    pub fn new(access: TokenAccess) -> Self {
+        Self { inner: Arc::new(Inner { access: Some(access), tokens: Mutex::default() }) }
+    }
+
+    /// Whoever signs with the root's key. With a token it may block while it signs, and fail while the token is away.
+    ///
+    /// # Errors
+    /// [`KeyFault`].
+    pub fn signer(&self, root: &Root) -> Result<Arc<dyn Signer>, KeyFault> {
+        let unreadable = |error: &dyn std::fmt::Display| KeyFault::Unreadable(error.to_string());
+        match &root.custody {
+            Custody::Sealed(key) => {
+                let key = PrivateKey::from_der(key.expose()).map_err(|error| unreadable(&error))?;
+                Ok(Arc::new(key))
+            }
+            Custody::Token(uri) => {
+                let public = root.signer.public_key().map_err(|error| unreadable(&error))?;
+                Ok(Arc::new(self.key_in(uri, public)?))
+            }
+            Custody::Outside => Err(KeyFault::Outside),
+        }
+    }
+
+    /// The token behind a URI, attached at its first use and kept.
+    ///
+    /// # Errors
+    /// [`KeyFault::Token`] if it can never be reached from here; one that is only away is a [`Token`] all the same.
+    pub fn token(&self, uri: &Arc<str>) -> Result<Token, KeyFault> {
+        let mut tokens = self.tokens();
+        if let Some(token) = tokens.get(uri) {
+            return Ok(token.clone());
+        }
+        let fault = |error: &dyn std::fmt::Display| KeyFault::Token(error.to_string());
+        let access = self.inner.access.as_ref().ok_or_else(|| fault(&"this program was started without tokens"))?;
+        let parsed = uri.parse::<Uri>().map_err(|error| fault(&error))?;
+        let config = ModuleConfig {
+            uri: parsed,
+            module_path: access.module.clone(),
+            pin: access.pin.as_ref().map(again),
+            env: Vec::new(),
+        };
+        let token = Module::attach(&access.program, &access.args, config).map_err(|error| fault(&error))?;
+        tokens.insert(Arc::clone(uri), token.clone());
+        Ok(token)
+    }
+
+    /// A key in a token, whose public half is known.
+    pub(crate) fn key_in(&self, uri: &Arc<str>, public: &PublicKey) -> Result<TokenKey, KeyFault> {
+        let key = selector(uri)?;
+        Ok(self.token(uri)?.known_key(key, public.clone()))
+    }
+
+    /// The public half of the key that a URI names; one that is not there is made. Blocks until the token answers.
+    ///
+    /// # Errors
+    /// [`KeyFault::Token`].
+    pub fn find_or_make(&self, uri: &Arc<str>) -> Result<PublicKey, KeyFault> {
+        let fault = |error: &dyn std::fmt::Display| KeyFault::Token(error.to_string());
+        let key = selector(uri)?;
+        let token = self.token(uri)?;
+        match token.find(&key) {
+            Ok(found) => Ok(found.public().clone()),
+            Err(TokenError::NoKey) => {
+                let label =
+                    key.label.clone().ok_or_else(|| fault(&"to make a key its URI has to name it: object=…"))?;
+                let made = token.make(&KeyRequest { label, id: key.id, kind: KeyKind::EcP256 });
+                Ok(made.map_err(|error| fault(&error))?.public().clone())
+            }
+            Err(error) => Err(fault(&error)),
+        }
+    }
+
+    /// How the token of a root is, if its key is in one.
+    pub fn token_state(&self, root: &Root) -> Option<Result<TokenState, KeyFault>> {
+        match &root.custody {
+            Custody::Token(uri) => Some(self.token(uri).map(|token| token.state())),
+            Custody::Sealed(_) | Custody::Outside => None,
+        }
+    }
+
+    /// Lets go of tokens that no root of these needs.
+    pub(crate) fn keep_only<'a>(&self, roots: impl Iterator<Item = &'a Arc<Root>>) {
+        let needed: Vec<&Arc<str>> = roots
+            .filter_map(|root| match &root.custody {
+                Custody::Token(uri) => Some(uri),
+                Custody::Sealed(_) | Custody::Outside => None,
+            })
+            .collect();
+        self.tokens().retain(|uri, token| {
+            let kept = needed.contains(&uri);
+            if !kept {
+                token.close();
+            }
+            kept
+        });
+    }
+
+    fn tokens(&self) -> MutexGuard<'_, BTreeMap<Arc<str>, Token>> {
+        self.inner.tokens.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+fn selector(uri: &str) -> Result<KeySelector, KeyFault> {
+    let parsed = uri.parse::<Uri>().map_err(|error| KeyFault::Token(error.to_string()))?;
+    parsed.key().ok_or_else(|| KeyFault::Token("its URI names no key: object=… or id=… is missing".to_owned()))
+}
+
+/// The same PIN for another login.
+fn again(pin: &Pin) -> Pin {
+    match pin {
+        Pin::File(path) => Pin::File(path.clone()),
+        Pin::Secret(secret) => Pin::Secret(SecretString::new(secret.expose().to_owned())),
+    }
+}

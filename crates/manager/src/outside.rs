@@ -1,0 +1,266 @@
+//! Signers that are not at hand: an external CA, or a key in a token. What they are to sign is committed first, and signed by
+//! whoever leads:
+//!
+//! ```text
+//! Issue ──► kept as pending, answered ──► worker: ask the CA, check what it says ──► committed ──► Status answers
+//! ```
+//!
+//! Rules:
+//! - nothing waits for them but the request itself, and no request is given up because they are down;
+//! - what an external CA answers is believed field by field, and never beyond what was asked;
+//! - a certificate that was signed and could not be committed reaches nobody, and is said to be an orphan.
+
+mod serials;
+pub mod urls;
+mod waiting;
+mod worker;
+
+pub(crate) use worker::run;
+
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use cfssl::{Client, Expected, Settings, Target, UrlHealth};
+use cluster::State;
+use cluster::roots::{Custody, Root};
+use cluster::settings::ExternalCa;
+use pkcs11::TokenState;
+use pki::certificate::Certificate;
+use pki::csr::Csr;
+use pki::identity::{NodeId, Subject};
+use pki::time::Time;
+use replica::Handle;
+use wire::convert;
+use wire::proto::NodeCertificateStatusResponse;
+use wire::status::Refusal;
+
+use self::serials::Serials;
+use self::waiting::Waiting;
+use crate::chance::Chance;
+use crate::issue::{self, Fetched};
+use crate::keys::Keys;
+use crate::server::Peer;
+use crate::shared::{Clock, Shared};
+
+/// Who signs now.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct SignerView {
+    /// Where the key is.
+    pub kind: SignerKind,
+    /// What keeps it from signing, as far as is known.
+    pub trouble: Option<String>,
+    /// Its external CAs, each as it is.
+    pub urls: Vec<UrlHealth>,
+    /// Requests that wait for it.
+    pub waiting: usize,
+}
+
+/// Where the key is that signs.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum SignerKind {
+    /// In the replicated state.
+    Key,
+    /// In a token.
+    Token,
+    /// With an external CA.
+    External,
+}
+
+impl SignerKind {
+    /// Its word.
+    pub fn word(self) -> &'static str {
+        match self {
+            Self::Key => "key",
+            Self::Token => "token",
+            Self::External => "external",
+        }
+    }
+}
+
+/// What the parts of a manager share of signers that are not at hand.
+pub(crate) struct Outside {
+    /// Keys in our own custody.
+    pub(crate) keys: Keys,
+    client: Client,
+    clock: Clock,
+    jitter: cfssl::Jitter,
+    identity: mtls::Live,
+    serials: Mutex<Serials>,
+    waiting: Waiting,
+    /// Why what waits was not signed when it was last tried.
+    hindrance: Mutex<Option<(Time, String)>>,
+}
+
+impl Outside {
+    pub(crate) fn new(keys: Keys, clock: Clock, chance: &Chance, identity: mtls::Live) -> Self {
+        let jitter = jitter(chance.clone());
+        let client = Client::new(Settings::new(Arc::clone(&clock), Arc::clone(&jitter)), Some(identity.clone()));
+        Self {
+            keys,
+            client,
+            clock,
+            jitter,
+            identity,
+            serials: Mutex::default(),
+            waiting: Waiting::default(),
+            hindrance: Mutex::default(),
+        }
+    }
+
+    /// Whether a request has to wait for its signer: unless the key is here and no external CA is to be asked first.
+    pub(crate) fn takes(state: &State, root: &Root) -> bool {
+        !matches!(root.custody, Custody::Sealed(_)) || urls::of(state, root).next().is_some()
+    }
+
+    /// Asks the external CAs of the root that signs now, and lets go of tokens that are needed no more.
+    fn follow(&self, state: &State) {
+        let targets = state.roots.signing().map(|root| targets(state, root)).unwrap_or_default();
+        self.client.configure(targets);
+        self.keys.keep_only(state.roots.in_use());
+    }
+
+    /// A client for the external CAs of one root, for a single purpose.
+    pub(crate) fn client_for(&self, cas: &[ExternalCa], state: &State, root: &Root) -> Client {
+        let settings = Settings::new(Arc::clone(&self.clock), Arc::clone(&self.jitter));
+        let client = Client::new(settings, Some(self.identity.clone()));
+        let roots = root.certificates.clone();
+        let target = |url: &str| Target { url: url.to_owned(), roots: roots.clone() };
+        client.configure(urls::among(cas, state, root).map(target).collect());
+        client
+    }
+
+    /// Whether one of these external CAs can be reached: nothing is asked of it (pki.md 11.5).
+    ///
+    /// # Errors
+    /// Why none can, each by its URL.
+    pub(crate) async fn probe(&self, urls: &[String], root: &Root) -> Result<(), Vec<String>> {
+        let probes = urls.iter().map(|url| async move {
+            let clock = Arc::clone(&self.clock);
+            cfssl::probe(url, &root.certificates, Some(&self.identity), clock, cfssl::PROBE_LIMIT)
+                .await
+                .map_err(|failure| format!("{url}: {failure}"))
+        });
+        let results = futures::future::join_all(probes).await;
+        if results.iter().any(Result::is_ok) {
+            Ok(())
+        } else {
+            Err(results.into_iter().filter_map(Result::err).collect())
+        }
+    }
+
+    /// Who signs now, and what keeps it from it.
+    pub(crate) fn view(&self, state: &State) -> Option<SignerView> {
+        let root = state.roots.signing()?;
+        let urls = self.client.health();
+        let (kind, trouble) = match (&root.custody, self.keys.token_state(root)) {
+            (Custody::Token(_), Some(Ok(token))) => (SignerKind::Token, trouble(&token)),
+            (Custody::Token(_), Some(Err(fault))) => (SignerKind::Token, Some(fault.to_string())),
+            (Custody::Outside, _) if urls.is_empty() => {
+                (SignerKind::External, Some("no external CA is configured for this root".to_owned()))
+            }
+            (Custody::Outside, _) => (SignerKind::External, None),
+            (Custody::Sealed(_) | Custody::Token(_), _) => (SignerKind::Key, None),
+        };
+        let hindrance = self.hindrance().filter(|_| !state.pending.is_empty()).map(|(_, why)| why);
+        Some(SignerView { kind, trouble: trouble.or(hindrance), urls, waiting: state.pending.len() })
+    }
+
+    /// Why what waits was not signed when it was last tried, and when that was.
+    pub(crate) fn hindrance(&self) -> Option<(Time, String)> {
+        self.hindrance.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    fn note(&self, hindrance: Option<(Time, String)>) {
+        *self.hindrance.lock().unwrap_or_else(PoisonError::into_inner) = hindrance;
+    }
+}
+
+/// How long a caller waits for a certificate in one call; it asks again then. Engines wait for five seconds.
+const WAIT: Duration = Duration::from_secs(60);
+
+impl<H: Handle> Shared<H> {
+    /// What there is for the node that asks. While its request waits, so does the caller.
+    pub(crate) async fn fetch(&self, peer: &Peer, id: &str) -> Result<Fetched, Refusal> {
+        let until = tokio::time::Instant::now() + WAIT;
+        loop {
+            let node = match issue::fetch(&self.handle.state(), peer, id)? {
+                Fetched::Pending(node) => node,
+                issued @ Fetched::Issued(_) => return Ok(issued),
+            };
+            let wait = self.outside.waiting.wait(&node);
+            let notified = wait.notified();
+            tokio::pin!(notified);
+            // From here on nothing that happens is missed.
+            notified.as_mut().enable();
+            match issue::fetch(&self.handle.state(), peer, id)? {
+                Fetched::Pending(_) => {}
+                issued @ Fetched::Issued(_) => return Ok(issued),
+            }
+            if tokio::time::timeout_at(until, notified).await.is_err() {
+                return Ok(Fetched::Pending(node));
+            }
+        }
+    }
+
+    /// The answer to a node whose request still waits.
+    pub(crate) fn pending(&self, node: &NodeId) -> NodeCertificateStatusResponse {
+        let state = self.handle.state();
+        let first = state.node(node).is_none_or(|record| record.unfinished.is_some());
+        let why = self.outside.hindrance().map(|(_, why)| why).unwrap_or_default();
+        convert::certificate::waiting(first, &why)
+    }
+}
+
+/// What keeps a token from signing, for people; none: it can sign.
+pub(crate) fn trouble(state: &TokenState) -> Option<String> {
+    match state {
+        TokenState::Ready { .. } => None,
+        TokenState::Starting { .. } => Some("the token is being reached".to_owned()),
+        TokenState::Lost { reason, .. } => Some(format!("the token is away: {reason}")),
+        TokenState::PinRefused { reason, .. } => {
+            Some(format!("the token refuses the PIN, and is not asked again before a restart: {reason}"))
+        }
+        TokenState::Closed => Some("the token was closed".to_owned()),
+    }
+}
+
+/// The first manager's certificate, by an external CA.
+///
+/// # Errors
+/// Why no CA gave one.
+pub(crate) async fn first_leaf(
+    root: &Root,
+    settings: &cluster::settings::Settings,
+    subject: &Subject,
+    csr: &str,
+    clock: Clock,
+    chance: &Chance,
+) -> Result<Certificate, String> {
+    let client = Client::new(Settings::new(Arc::clone(&clock), jitter(chance.clone())), None);
+    let state = State::empty();
+    let target = |url: &str| Target { url: url.to_owned(), roots: root.certificates.clone() };
+    client.configure(urls::among(&settings.external_cas, &state, root).map(target).collect());
+    let key = Csr::parse(csr.as_bytes()).and_then(Csr::verify).map_err(|error| error.to_string())?;
+    let anchor = root.certificates.first().ok_or("the root has no certificate")?;
+    let expected = Expected {
+        key: key.public_key(),
+        subject,
+        root: anchor,
+        intermediates: &root.steps,
+        life: worker::life(settings.leaf_life()),
+    };
+    let request = cfssl::message::SignRequest::for_node(subject, csr);
+    let check = |pem: &[u8]| worker::check(pem, &expected, &root.issuer_id(), clock(), |_| false);
+    Ok(client.sign(&request, check).await.map_err(|failure| failure.to_string())?.value)
+}
+
+fn targets(state: &State, root: &Root) -> Vec<Target> {
+    urls::of(state, root).map(|url| Target { url: url.to_owned(), roots: root.certificates.clone() }).collect()
+}
+
+/// Numbers from 0 to 1.
+fn jitter(chance: Chance) -> cfssl::Jitter {
+    Arc::new(move || {
+        chance.bytes::<4>().map_or(0.5, |bytes| f64::from(u32::from_be_bytes(bytes)) / f64::from(u32::MAX))
+    })
+}

@@ -1,0 +1,373 @@
+//! The worker: has what waits signed, many at a time, and commits what comes of it. One task, with a task for each request in
+//! flight.
+
+use std::collections::BTreeMap;
+use std::sync::{Arc, PoisonError};
+use std::time::{Duration, Instant};
+
+use cfssl::{Expected, Hostile, LifePolicy, Reason, SignFailure, UrlFailure};
+use cluster::command::{Premises, Renew};
+use cluster::node::{Letter, Node, Pending};
+use cluster::roots::Root;
+use cluster::{Command, Outcome, Rejection, State};
+use pki::certificate::{Certificate, IssuerId};
+use pki::csr::{Csr, Linted};
+use pki::identity::{NodeId, Subject};
+use pki::issue::LEAF_EXPIRY_MIN;
+use pki::serial::Serial;
+use pki::time::Time;
+use replica::Handle;
+use tokio::task::JoinSet;
+use tokio_util::sync::CancellationToken;
+
+use crate::alarm::Alarm;
+use crate::issue::{Draw, Purpose, Request, Signing};
+use crate::sessions::Input;
+use crate::shared::Shared;
+
+/// Requests in flight.
+const WINDOW: usize = cfssl::WINDOW;
+
+/// The longest life of a certificate that an external CA may choose: what public CAs may give at most, and what CFSSL gives when
+/// nothing is configured.
+pub(super) const EXTERNAL_LIFE_MAX: Duration = Duration::from_secs(398 * 24 * 60 * 60);
+
+/// How far a CA's clock may be ahead.
+const SKEW: Duration = Duration::from_secs(5 * 60);
+
+/// When a request is tried again that the signer refused, at first and at most.
+const REFUSED_RETRY: (Duration, Duration) = (Duration::from_secs(10), Duration::from_secs(5 * 60));
+
+/// When the signer is tried again if it does not say.
+const AWAY_RETRY: Duration = Duration::from_secs(1);
+
+/// When a request is signed again whose premises fell.
+const STALE_RETRY: Duration = Duration::from_millis(20);
+
+/// Runs until `shutdown`.
+pub(crate) async fn run<H: Handle>(shared: Arc<Shared<H>>, shutdown: CancellationToken) {
+    let mut states = shared.handle.watch();
+    let mut health = shared.outside.client.changes();
+    let mut work = Work::default();
+    loop {
+        let state = Arc::clone(&states.borrow_and_update());
+        shared.outside.follow(&state);
+        health.mark_unchanged();
+        shared.outside.waiting.tell(&state.pending);
+        let wake = work.begin(&shared, &state);
+        tokio::select! {
+            () = shutdown.cancelled() => return,
+            changed = states.changed() => if changed.is_err() { return },
+            // A CA that is back is asked at once.
+            _ = health.changed() => work.try_all(),
+            Some(done) = work.tasks.join_next() => if let Ok((node, outcome)) = done {
+                work.end(&shared, &node, outcome);
+            },
+            () = tokio::time::sleep_until(wake.into()) => shared.outside.client.tend(),
+        }
+    }
+}
+
+/// What came of one try.
+enum Tried {
+    /// Committed, or nothing is left to do.
+    Done,
+    /// What it was based on changed meanwhile.
+    Stale,
+    /// The signer cannot be reached, or is not to be believed; nobody else is served either.
+    Away { retry: Duration, why: String },
+    /// The signer refuses this very request.
+    Refused(String),
+}
+
+#[derive(Default)]
+struct Work {
+    tasks: JoinSet<(NodeId, Tried)>,
+    flying: BTreeMap<NodeId, tokio::task::AbortHandle>,
+    /// Requests that are tried again later: when, and after how long a wait.
+    later: BTreeMap<NodeId, (Instant, Duration)>,
+    /// Nobody is tried before.
+    away_until: Option<Instant>,
+}
+
+impl Work {
+    /// Begins with what may be tried; when to look again.
+    fn begin<H: Handle>(&mut self, shared: &Arc<Shared<H>>, state: &Arc<State>) -> Instant {
+        let now = Instant::now();
+        let far = now + Duration::from_secs(60);
+        self.later.retain(|node, _| state.pending.contains(node));
+        if state.pending.is_empty() {
+            shared.outside.note(None);
+            return far;
+        }
+        if let Some(until) = self.away_until {
+            if until > now {
+                return until;
+            }
+            self.away_until = None;
+        }
+        let mut wake = far;
+        for node in &state.pending {
+            if self.flying.len() >= WINDOW {
+                break;
+            }
+            if self.flying.contains_key(node) {
+                continue;
+            }
+            if let Some((at, _)) = self.later.get(node).filter(|(at, _)| *at > now) {
+                wake = wake.min(*at);
+                continue;
+            }
+            let (shared, id) = (Arc::clone(shared), node.clone());
+            let task = self.tasks.spawn(async move {
+                let tried = try_one(&shared, &id).await;
+                (id, tried)
+            });
+            self.flying.insert(node.clone(), task);
+        }
+        wake
+    }
+
+    fn try_all(&mut self) {
+        self.away_until = None;
+    }
+
+    fn end<H: Handle>(&mut self, shared: &Shared<H>, node: &NodeId, tried: Tried) {
+        self.flying.remove(node);
+        let now = Instant::now();
+        match tried {
+            Tried::Done => {
+                self.later.remove(node);
+            }
+            Tried::Stale => {
+                self.later.insert(node.clone(), (now + STALE_RETRY, STALE_RETRY));
+            }
+            Tried::Away { retry, why } => {
+                self.away_until = Some(now + retry);
+                tracing::warn!(%node, why, "a certificate waits for its signer");
+                shared.outside.note(Some((shared.now(), why)));
+                shared.touch();
+            }
+            Tried::Refused(why) => {
+                let (first, most) = REFUSED_RETRY;
+                let wait =
+                    self.later.get(node).map_or(first, |(_, before)| before.saturating_mul(2).clamp(first, most));
+                self.later.insert(node.clone(), (now + wait, wait));
+                tracing::warn!(%node, why, "the CA refuses a certificate; it is asked again");
+                shared.note_refusal(node, Some(why.clone()));
+                shared.outside.note(Some((shared.now(), why)));
+                shared.touch();
+            }
+        }
+    }
+}
+
+async fn try_one<H: Handle>(shared: &Arc<Shared<H>>, id: &NodeId) -> Tried {
+    let state = shared.handle.state();
+    let Some((node, pending)) = state.node(id).and_then(|node| Some((node, node.pending.as_ref()?))) else {
+        return Tried::Done;
+    };
+    let (Some(root), Some(cluster)) = (state.roots.signing(), state.cluster_id()) else { return Tried::Stale };
+    let csr = match Csr::parse(&pending.csr).and_then(Csr::verify) {
+        Ok(csr) => csr,
+        Err(error) => return Tried::Refused(error.to_string()),
+    };
+    let subject = Subject { cluster: cluster.clone(), role: node.role, node: id.clone() };
+    let asked = Asked { state: &state, root, node, pending, csr: &csr, subject: &subject };
+    let signed = match asked.by_external_ca(shared).await {
+        None => asked.by_key(shared).await,
+        Some(Ok(signed)) => Ok(signed),
+        // While its key is ours too, nobody waits for a CA that is away.
+        Some(Err(away)) if !root.custody.is_outside() => {
+            let signed = asked.by_key(shared).await;
+            if signed.is_ok() {
+                tracing::warn!(node = %id, why = away.why(), "no external CA answered: signed with the cluster's own key");
+            }
+            signed
+        }
+        Some(Err(failed)) => Err(failed),
+    };
+    match signed {
+        Err(failed) => failed,
+        Ok(renew) => commit(shared, id, renew).await,
+    }
+}
+
+async fn commit<H: Handle>(shared: &Arc<Shared<H>>, id: &NodeId, renew: Renew) -> Tried {
+    let serial = renew.letter.leaf.serial;
+    let by = renew.letter.leaf.issuer;
+    let outcome = shared.handle.propose(vec![Command::Renew(Box::new(renew))]).await;
+    match outcome.map(|outcomes| outcomes.into_iter().next()) {
+        Ok(Some(Outcome::Issued { letter, .. })) => {
+            if letter.leaf.serial != serial {
+                orphan(shared, id, &serial.to_string(), &by);
+            }
+            shared.note_refusal(id, None);
+            shared.outside.note(None);
+            shared.tell(Input::Renewed(id)).await;
+            shared.watch_rate(id);
+            Tried::Done
+        }
+        Ok(Some(Outcome::Rejected(rejection))) => {
+            orphan(shared, id, &serial.to_string(), &by);
+            match rejection {
+                Rejection::UnknownNode | Rejection::Removed => Tried::Done,
+                Rejection::NodeBusy => Tried::Refused(rejection.to_string()),
+                _ => Tried::Stale,
+            }
+        }
+        Ok(_) => Tried::Stale,
+        Err(error) => Tried::Away { retry: AWAY_RETRY, why: error.to_string() },
+    }
+}
+
+/// A certificate was signed by a CA elsewhere and will be used by nobody: it is not in our log, so it is said.
+fn orphan<H: Handle>(shared: &Shared<H>, node: &NodeId, serial: &str, issuer: &cluster::node::IssuerHash) {
+    let state = shared.handle.state();
+    let outside = state.roots.in_use().any(|root| root.issuer == *issuer && root.custody.is_outside());
+    if outside {
+        shared.alarms.raise(Alarm::Orphan { node: node.clone(), serial: serial.to_owned() }, shared.now());
+    }
+}
+
+impl Tried {
+    fn why(&self) -> &str {
+        match self {
+            Self::Away { why, .. } | Self::Refused(why) => why,
+            Self::Done | Self::Stale => "",
+        }
+    }
+}
+
+/// One request, and what it is judged by.
+struct Asked<'a> {
+    state: &'a Arc<State>,
+    root: &'a Arc<Root>,
+    node: &'a Arc<Node>,
+    pending: &'a Pending,
+    csr: &'a Linted,
+    subject: &'a Subject,
+}
+
+impl Asked<'_> {
+    /// Asks the root's external CAs; none: it has none.
+    async fn by_external_ca<H: Handle>(&self, shared: &Shared<H>) -> Option<Result<Renew, Tried>> {
+        let client = &shared.outside.client;
+        if !client.is_configured() || super::urls::of(self.state, self.root).next().is_none() {
+            return None;
+        }
+        let anchor = self.root.certificates.first()?;
+        let pem = String::from_utf8_lossy(&self.pending.csr);
+        let request = cfssl::message::SignRequest::for_node(self.subject, &pem);
+        let life = life(self.state.settings.leaf_life());
+        let expected = Expected {
+            key: self.csr.public_key(),
+            subject: self.subject,
+            root: anchor,
+            intermediates: &self.root.steps,
+            life,
+        };
+        let check = |pem: &[u8]| {
+            check(pem, &expected, &self.root.issuer_id(), shared.now(), |serial| {
+                let given = shared.outside.serials.lock().unwrap_or_else(PoisonError::into_inner).contains(serial);
+                given || self.node.leaves().any(|leaf| leaf.serial == *serial)
+            })
+        };
+        let granted = match client.sign(&request, check).await {
+            Ok(granted) => granted,
+            Err(failure) => {
+                raise(shared, &failure.per_url);
+                return Some(Err(tried(&failure)));
+            }
+        };
+        raise(shared, &granted.failed);
+        let leaf = granted.value;
+        shared.outside.serials.lock().unwrap_or_else(PoisonError::into_inner).add(leaf.serial());
+        let now = shared.now();
+        let ladder = self.state.roots.ladder_for(Some(self.node), self.node.role, now);
+        let csr = self.pending.csr.clone();
+        let letter = crate::bootstrap::letter(csr, &leaf, &ladder, self.node.role, self.root.issuer, now);
+        Some(Ok(self.renew(letter, now)))
+    }
+
+    /// Signs with the root's key, in a token or, since the root changed, here.
+    async fn by_key<H: Handle>(&self, shared: &Arc<Shared<H>>) -> Result<Renew, Tried> {
+        let away = |why: String| Tried::Away { retry: AWAY_RETRY, why };
+        let serial = shared.chance.serial().map_err(|error| away(error.to_string()))?;
+        let draw = Draw { node: self.node.id.clone(), serial };
+        let purpose = Purpose::Renewal { node: self.node.id.clone(), cut: self.node.cut };
+        let request = Request::of_node(self.pending.csr.clone());
+        let (state, root) = (Arc::clone(self.state), Arc::clone(self.root));
+        let (keys, now) = (shared.outside.keys.clone(), shared.now());
+        // A token takes its time, on a thread of its own.
+        let signed = tokio::task::spawn_blocking(move || {
+            let signer = keys.signer(&root).map_err(|fault| fault.to_string())?;
+            let signing = Signing::with(&root, signer, now)?;
+            let csr = Csr::parse(&request.csr).and_then(Csr::verify).map_err(|error| error.to_string())?;
+            crate::issue::sign(&state, &purpose, &request, &csr, &signing, draw, now)
+                .map_err(|refusal| refusal.to_string())
+        });
+        match signed.await {
+            Ok(Ok(Command::Renew(renew))) => Ok(*renew),
+            Ok(Ok(_)) => Err(Tried::Stale),
+            Ok(Err(why)) => Err(away(self.token_trouble(shared).unwrap_or(why))),
+            Err(error) => Err(away(error.to_string())),
+        }
+    }
+
+    /// What is wrong with the token, if the key is in one.
+    fn token_trouble<H: Handle>(&self, shared: &Shared<H>) -> Option<String> {
+        match shared.outside.keys.token_state(self.root)? {
+            Ok(state) => super::trouble(&state),
+            Err(fault) => Some(fault.to_string()),
+        }
+    }
+
+    fn renew(&self, letter: Letter, now: Time) -> Renew {
+        Renew {
+            node: self.node.id.clone(),
+            cut: self.node.cut,
+            letter: Arc::new(letter),
+            premises: Premises { issuer: self.root.issuer, epoch: self.state.epoch(), signed: now },
+        }
+    }
+}
+
+/// The lives that an external CA may give.
+pub(super) fn life(wanted: Duration) -> LifePolicy {
+    LifePolicy { min: LEAF_EXPIRY_MIN.min(wanted), max: wanted.saturating_mul(2).max(EXTERNAL_LIFE_MAX), skew: SKEW }
+}
+
+/// The leaf that a CA answered, if it is what was asked for, signed by the root or whoever signs for it.
+pub(super) fn check(
+    pem: &[u8],
+    expected: &Expected<'_>,
+    issuer: &IssuerId,
+    now: Time,
+    seen: impl FnOnce(&Serial) -> bool,
+) -> Result<Certificate, Hostile> {
+    let signed = cfssl::answer::check(pem, expected, now, seen)?;
+    if signed.issuer != *issuer {
+        return Err(Hostile::ExtraCertificate("its issuer is not the one that signs for the root".to_owned()));
+    }
+    Ok(signed.leaf)
+}
+
+/// Answers that must not be believed are an alarm, also when another CA served the request.
+fn raise<H: Handle>(shared: &Shared<H>, failed: &[UrlFailure]) {
+    for failure in failed {
+        if let Reason::Hostile(hostile) = &failure.reason {
+            let alarm =
+                Alarm::HostileCa { url: failure.url.clone(), name: hostile.name(), detail: hostile.to_string() };
+            shared.alarms.raise(alarm, shared.now());
+        }
+    }
+}
+
+fn tried(failure: &SignFailure) -> Tried {
+    if failure.recoverable {
+        Tried::Away { retry: failure.retry_after.unwrap_or(AWAY_RETRY), why: failure.to_string() }
+    } else {
+        Tried::Refused(failure.to_string())
+    }
+}
