@@ -8,11 +8,11 @@ mod ca;
 use std::sync::Arc;
 use std::time::Duration;
 
-use ca::{Asker, Ca, Reply, Root, client, dead};
+use ca::{Asker, Ca, Dead, Reply, Root, client};
 use divan::Bencher;
 use divan::counter::ItemsCount;
 use pki::Role;
-use swarmpki_cfssl::{Client, Settings, Target};
+use swarmpki_cfssl::{Client, Settings};
 use tokio::runtime::{Builder, Runtime};
 
 const HOST: &str = "127.0.32.5";
@@ -28,6 +28,7 @@ struct Fixture {
     runtime: Runtime,
     root: Arc<Root>,
     _cas: Vec<Ca>,
+    _dead: Vec<Dead>,
     client: Client,
 }
 
@@ -36,11 +37,12 @@ fn fixture(dead_urls: usize, good_urls: usize) -> Fixture {
     let runtime = Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap();
     let root = Arc::new(Root::new("external-root"));
     let mut targets = Vec::new();
-    let mut cas = Vec::new();
+    let (mut cas, mut dead) = (Vec::new(), Vec::new());
     let client = runtime.block_on(async {
         for _ in 0..dead_urls {
-            let url = format!("https://{}/sign", dead(HOST).await);
-            targets.push(Target { url, roots: vec![root.certificate.clone()] });
+            let address = Dead::new(HOST);
+            targets.push(address.target(&root));
+            dead.push(address);
         }
         for _ in 0..good_urls {
             let maker = root.clone();
@@ -54,7 +56,7 @@ fn fixture(dead_urls: usize, good_urls: usize) -> Fixture {
         let settings = Settings::new(ca::clock(), Arc::new(|| 0.0));
         client(settings, None, targets)
     });
-    Fixture { runtime, root, _cas: cas, client }
+    Fixture { runtime, root, _cas: cas, _dead: dead, client }
 }
 
 impl Fixture {

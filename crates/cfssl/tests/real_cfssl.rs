@@ -9,22 +9,23 @@ use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
-use ca::{Asker, DAY, HOUR, LIFE, Root, client, clock, dead, now, settings};
+use ca::{Asker, DAY, HOUR, LIFE, Root, client, clock, now, settings};
 use pki::Role;
 use pki::chain::{self, Usage};
 use pki::key::Signer as _;
 use rcgen::KeyPair;
 use serde_json::json;
 use swarmpki_cfssl::{CrossSignFailure, LifePolicy, Settings, Target, probe};
+use testkit::loopback::Loopback;
 use testkit::{peer, require_or_skip, wait};
 
-const HOST: &str = "127.0.32.4";
 const NODE: &str = "pffsvkyjmbor73mxcfb8s5edu";
 
 /// A running `cfssl serve`; it ends with the value.
 struct Cfssl {
     process: Child,
     folder: tempfile::TempDir,
+    _network: Loopback,
     url: String,
 }
 
@@ -37,7 +38,7 @@ impl Drop for Cfssl {
 
 impl Cfssl {
     /// Serves `root`'s key to clients with a certificate of `root`'s. `cross_signs`: the profile `CA` is there.
-    async fn start(root: &Root, cross_signs: bool) -> Cfssl {
+    fn start(root: &Root, cross_signs: bool) -> Cfssl {
         let folder = tempfile::tempdir().unwrap();
         let file = |name: &str, text: &str| {
             let path = folder.path().join(name);
@@ -51,8 +52,9 @@ impl Cfssl {
             signing["profiles"]["CA"] =
                 json!({"usages": ["cert sign", "crl sign"], "expiry": "87600h", "ca_constraint": constraint});
         }
-        let (certificate, key) = root.server_pem(HOST);
-        let address = dead(HOST).await;
+        let network = Loopback::claim();
+        let address = network.free_port(1);
+        let (certificate, key) = root.server_pem(&address.ip().to_string());
         let log = File::create(folder.path().join("log")).unwrap();
         let program = peer::find("cfssl").unwrap();
         let option = |name: &str, path: &Path| format!("-{name}={}", path.display());
@@ -72,7 +74,7 @@ impl Cfssl {
             .stderr(log)
             .spawn()
             .unwrap();
-        let cfssl = Cfssl { process, folder, url: format!("https://{address}/api/v1/cfssl/sign") };
+        let cfssl = Cfssl { process, folder, _network: network, url: format!("https://{address}/api/v1/cfssl/sign") };
         wait::until_true("cfssl listens", Duration::from_secs(60), || std::net::TcpStream::connect(address).is_ok());
         cfssl
     }
@@ -90,7 +92,7 @@ impl Cfssl {
 async fn real_cfssl_signs_for_both_roles() {
     require_or_skip!("cfssl");
     let root = Root::new("external-root");
-    let cfssl = Cfssl::start(&root, false).await;
+    let cfssl = Cfssl::start(&root, false);
     let (_publisher, live) = root.live("m1");
     probe(&cfssl.url, std::slice::from_ref(&root.certificate), Some(&live), clock(), Duration::from_secs(60))
         .await
@@ -122,7 +124,7 @@ async fn real_cfssl_signs_for_both_roles() {
 async fn real_cfssl_refuses_us_without_a_certificate_and_with_a_strangers() {
     require_or_skip!("cfssl");
     let (root, twin) = (Root::new("external-root"), Root::new("external-root"));
-    let cfssl = Cfssl::start(&root, false).await;
+    let cfssl = Cfssl::start(&root, false);
     let (_publisher, stranger) = twin.live("m1");
     for identity in [None, Some(stranger)] {
         let client = client(Settings { ..settings() }, identity, vec![cfssl.target(&root)]);
@@ -138,7 +140,7 @@ async fn c316_c317_real_cfssl_cross_signs_where_its_profile_allows() {
     require_or_skip!("cfssl");
     let old = Root::new("external-root");
     let (_publisher, live) = old.live("m1");
-    let cfssl = Cfssl::start(&old, true).await;
+    let cfssl = Cfssl::start(&old, true);
     let client_of = |cfssl: &Cfssl| client(settings(), Some(live.clone()), vec![cfssl.target(&old)]);
     let rsa = KeyPair::generate_rsa_for(&rcgen::PKCS_RSA_SHA256, rcgen::RsaKeySize::_2048).unwrap();
     for new in [Root::new("swarm-ca"), Root::with_key("swarm-ca", rsa)] {
@@ -154,7 +156,7 @@ async fn c316_c317_real_cfssl_cross_signs_where_its_profile_allows() {
         assert!(chain::reaches(&leaf, &[], &anchors, now(), Usage::Server).is_err());
     }
 
-    let without = Cfssl::start(&old, false).await;
+    let without = Cfssl::start(&old, false);
     let new = Root::new("swarm-ca");
     let failure = client_of(&without)
         .cross_sign(&new.certificate, &new.private_key(), &old.certificate, 365 * DAY, HOUR)

@@ -8,7 +8,7 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use ca::{Asker, Ca, HOUR, Reply, Root, client, clock, dead, now, settings};
+use ca::{Asker, Ca, Dead, HOUR, Reply, Root, client, clock, now, settings};
 use pki::Role;
 use serde_json::json;
 use swarmpki_cfssl::message::SignRequest;
@@ -24,16 +24,11 @@ async fn sign(client: &Client, root: &Root) -> Result<swarmpki_cfssl::Granted<Si
     client.sign(&asker.request, |pem| asker.check(&root.certificate, pem)).await
 }
 
-async fn dead_target(root: &Root) -> Target {
-    let address = dead(HOST).await;
-    Target { url: format!("https://{address}/api/v1/cfssl/sign"), roots: vec![root.certificate.clone()] }
-}
-
 #[tokio::test]
 async fn c322_two_urls_the_first_dead() {
     let root = Arc::new(Root::new("external-root"));
-    let good = Ca::good(HOST, root.clone()).await;
-    let client = client(settings(), None, vec![dead_target(&root).await, good.target(&root)]);
+    let (dead, good) = (Dead::new(HOST), Ca::good(HOST, root.clone()).await);
+    let client = client(settings(), None, vec![dead.target(&root), good.target(&root)]);
     let granted = sign(&client, &root).await.unwrap();
     assert_eq!((granted.url.as_str(), granted.failed[0].reason.name()), (good.url.as_str(), "unreachable"));
     let text = granted.failed[0].reason.to_string();
@@ -139,7 +134,8 @@ async fn c321_a_refusal_is_told_and_the_next_url_is_asked_too() {
     assert_eq!((alone.health()[0].refused, &alone.health()[0].state), (1, &UrlState::Up), "it works, it only says no");
 
     // Another URL that is down may have said yes.
-    let down = client(settings(), None, vec![refusing.target(&root), dead_target(&root).await]);
+    let dead = Dead::new(HOST);
+    let down = client(settings(), None, vec![refusing.target(&root), dead.target(&root)]);
     assert!(sign(&down, &root).await.unwrap_err().recoverable);
 }
 
@@ -180,7 +176,8 @@ async fn c323_no_url_is_no_request_and_says_so() {
 #[tokio::test]
 async fn all_urls_down_fails_at_once_and_says_for_how_long() {
     let root = Root::new("external-root");
-    let client = client(settings(), None, vec![dead_target(&root).await]);
+    let dead = Dead::new(HOST);
+    let client = client(settings(), None, vec![dead.target(&root)]);
     sign(&client, &root).await.unwrap_err();
     let failure = sign(&client, &root).await.unwrap_err();
     assert_eq!(failure.per_url[0].reason.name(), "left-alone");
@@ -379,7 +376,8 @@ async fn the_window_bounds_requests_in_flight() {
 async fn a_changed_list_keeps_what_stays() {
     let root = Arc::new(Root::new("external-root"));
     let (one, two) = (Ca::good(HOST, root.clone()).await, Ca::good(HOST, root.clone()).await);
-    let bad = dead_target(&root).await;
+    let dead = Dead::new(HOST);
+    let bad = dead.target(&root);
     let client = client(settings(), None, vec![bad.clone(), one.target(&root)]);
     sign(&client, &root).await.unwrap();
     client.configure(vec![bad.clone(), bad.clone(), two.target(&root)]);
@@ -406,7 +404,8 @@ async fn c256_c257_probes() {
     for url in ["invalidurl", "http://127.0.32.3/", "https://too:many:colons:1:2:3"] {
         assert!(matches!(ask(url.to_owned(), &root).await.unwrap_err(), ProbeFailure::InvalidUrl(_)), "{url}");
     }
-    let address = dead(HOST).await;
+    let dead = Dead::new(HOST);
+    let address = dead.address;
     let failure = ask(format!("https://{address}/x"), &root).await.unwrap_err();
     assert!(matches!(&failure, ProbeFailure::Connect { port, .. } if *port == address.port()), "{failure}");
     let silent = tokio::net::TcpListener::bind((HOST, 0)).await.unwrap();

@@ -29,7 +29,7 @@ use serde_json::{Value, json};
 use swarmpki_cfssl::message::SignRequest;
 use swarmpki_cfssl::{Backoff, Client, Expected, Hostile, LifePolicy, Settings, Signed, Target, answer};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::net::TcpListener;
+use tokio::net::{TcpListener, TcpSocket};
 use tokio_rustls::TlsAcceptor;
 use tokio_rustls::server::TlsStream;
 
@@ -463,7 +463,21 @@ pub fn client(settings: Settings, live: Option<Live>, targets: Vec<Target>) -> C
     client
 }
 
-/// An address that refuses connections.
-pub async fn dead(host: &str) -> SocketAddr {
-    TcpListener::bind((host, 0)).await.unwrap().local_addr().unwrap()
+/// An address that refuses connections, nobody else's while the value lives: bound, but not listened on.
+pub struct Dead {
+    pub address: SocketAddr,
+    _socket: TcpSocket,
+}
+
+impl Dead {
+    pub fn new(host: &str) -> Dead {
+        let socket = TcpSocket::new_v4().unwrap();
+        socket.bind(SocketAddr::new(host.parse().unwrap(), 0)).unwrap();
+        Dead { address: socket.local_addr().unwrap(), _socket: socket }
+    }
+
+    pub fn target(&self, root: &Root) -> Target {
+        let url = format!("https://{}/api/v1/cfssl/sign", self.address);
+        Target { url, roots: vec![root.certificate.clone()] }
+    }
 }
