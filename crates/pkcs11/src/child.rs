@@ -13,16 +13,17 @@ mod worker;
 
 use std::fs::File;
 use std::io;
-use std::os::fd::AsFd;
+use std::os::fd::{AsFd, OwnedFd};
 use std::process::ExitCode;
-use std::sync::{Arc, Mutex, mpsc};
+use std::sync::{Arc, mpsc};
 use std::time::Duration;
 
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::resource::{Resource, setrlimit};
 use nix::sys::signal::{SigSet, Signal};
 
-use crate::protocol::{self, Answer, Fault, Request};
+use crate::protocol::{Answer, Fault, Request};
+use crate::records::{Records, Room};
 use worker::Worker;
 
 /// Takes the process over: reads requests from stdin, answers on stdout, and returns when stdin ends. What a program's hidden verb
@@ -41,7 +42,7 @@ pub fn run() -> ExitCode {
 }
 
 /// Takes stdin and stdout away from the module, and everything that would show its memory.
-fn isolate() -> io::Result<(File, File)> {
+fn isolate() -> io::Result<(OwnedFd, OwnedFd)> {
     let mut ignored = SigSet::empty();
     for signal in [Signal::SIGINT, Signal::SIGTERM, Signal::SIGHUP, Signal::SIGQUIT] {
         ignored.add(signal);
@@ -49,8 +50,8 @@ fn isolate() -> io::Result<(File, File)> {
     ignored.thread_block()?;
     setrlimit(Resource::RLIMIT_CORE, 0, 0)?;
     nix::sys::prctl::set_dumpable(false)?;
-    let input = File::from(io::stdin().as_fd().try_clone_to_owned()?);
-    let output = File::from(io::stdout().as_fd().try_clone_to_owned()?);
+    let input = io::stdin().as_fd().try_clone_to_owned()?;
+    let output = io::stdout().as_fd().try_clone_to_owned()?;
     nix::unistd::dup2_stdin(File::open("/dev/null")?)?;
     nix::unistd::dup2_stdout(io::stderr())?;
     Ok((input, output))
@@ -58,29 +59,30 @@ fn isolate() -> io::Result<(File, File)> {
 
 /// Where requests come from and answers go to.
 pub(crate) struct Streams {
-    /// Locked by the one worker that waits for the next request.
-    pub(crate) input: Mutex<File>,
-    pub(crate) output: Mutex<File>,
+    pub(crate) input: Records,
+    pub(crate) output: Records,
 }
 
-fn serve(input: File, output: File) -> ExitCode {
-    let (number, opened) = match open(&input) {
+fn serve(input: OwnedFd, output: OwnedFd) -> ExitCode {
+    let Ok(watched) = input.try_clone() else {
+        return ExitCode::FAILURE;
+    };
+    let streams = Streams { input: Records::of(input), output: Records::of(output) };
+    let (number, opened) = match open(&streams.input) {
         Ok(opened) => opened,
         Err(None) => return ExitCode::FAILURE,
         Err(Some((number, fault))) => {
-            let _gone = protocol::send(&output, &Answer::Fault(fault).encode(number));
+            // If nobody listens, nobody needs to know.
+            let _ = streams.output.send(&Answer::Fault(fault).encode(number));
             return ExitCode::FAILURE;
         }
     };
     let (module, sessions) = opened;
     let module = Arc::new(module);
-    if protocol::send(&output, &Answer::Opened(module.info.clone()).encode(number)).is_err() {
+    if streams.output.send(&Answer::Opened(module.info.clone()).encode(number)).is_err() {
         return ExitCode::FAILURE;
     }
-    let Ok(watched) = input.try_clone() else {
-        return ExitCode::FAILURE;
-    };
-    let streams = Arc::new(Streams { input: Mutex::new(input), output: Mutex::new(output) });
+    let streams = Arc::new(streams);
     let (ended, end) = mpsc::channel();
     let mut workers = Vec::new();
     for session in sessions {
@@ -111,9 +113,9 @@ fn serve(input: File, output: File) -> ExitCode {
 type Opened = (module::Module, Vec<cryptoki::session::Session>);
 
 /// Reads the first request and does it. The PIN is wiped on return.
-fn open(input: &File) -> Result<(u64, Opened), Option<(u64, Fault)>> {
-    let body = protocol::receive(input).ok().flatten().ok_or(None)?;
-    let (number, request) = Request::decode(&body).map_err(|_| None)?;
+fn open(input: &Records) -> Result<(u64, Opened), Option<(u64, Fault)>> {
+    let received = input.receive(&mut Room::new(), Request::decode).ok().flatten();
+    let (number, request) = received.ok_or(None)?.map_err(|_| None)?;
     let Request::Open { module, token, pin } = request else {
         return Err(None);
     };
@@ -121,7 +123,7 @@ fn open(input: &File) -> Result<(u64, Opened), Option<(u64, Fault)>> {
 }
 
 /// Returns when nobody can write to `stream` any more, without reading from it.
-fn wait_for_hangup(stream: &File) {
+fn wait_for_hangup(stream: &OwnedFd) {
     loop {
         let mut watched = [PollFd::new(stream.as_fd(), PollFlags::empty())];
         match poll(&mut watched, PollTimeout::NONE) {

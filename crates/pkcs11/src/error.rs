@@ -55,12 +55,6 @@ pub enum TokenError {
     /// The key in the token is not the one that is wanted.
     #[error("the token holds another key under that name")]
     OtherKey,
-    /// The message is longer than a request may be.
-    #[error("a message of {bytes} bytes is too long to be signed in a token")]
-    TooLong {
-        /// Its length.
-        bytes: usize,
-    },
     /// The token refused this request, and goes on working.
     #[error("the token refused: {0}")]
     Refused(String),
@@ -87,7 +81,6 @@ impl TokenError {
             | TokenError::KeyExists
             | TokenError::KeyKind(_)
             | TokenError::OtherKey
-            | TokenError::TooLong { .. }
             | TokenError::Refused(_)
             | TokenError::Closed => true,
             TokenError::NoModule { .. }

@@ -37,7 +37,7 @@ impl TokenKey {
     /// Signs `message`, with the typed error. At most [`crate::SIGN_TIME_MAX`]; fails at once while the token is lost.
     ///
     /// # Errors
-    /// [`TokenError::Lost`] and the other states of the token, [`TokenError::OtherKey`], [`TokenError::TooLong`],
+    /// [`TokenError::Lost`] and the other states of the token, [`TokenError::OtherKey`],
     /// [`TokenError::Refused`].
     pub fn try_sign(&self, message: &[u8]) -> Result<Vec<u8>, TokenError> {
         self.token.sign(self, message)

@@ -6,7 +6,7 @@
 //! parent sees a [`TokenState`] other than ready, starts another child, and signs again.
 //!
 //! ```text
-//! daemon ── Token ──(length-prefixed messages over a socket pair)── child ── module.so ── token
+//! daemon ── Token ──(messages over a pair of sockets: digests there, signatures back)── child ── module.so ── token
 //! ```
 
 pub mod child;
@@ -15,6 +15,7 @@ mod key;
 mod link;
 mod pin;
 mod protocol;
+mod records;
 mod supervisor;
 mod token;
 pub mod uri;
@@ -22,6 +23,5 @@ pub mod uri;
 pub use error::TokenError;
 pub use key::{KeyRequest, KeySelector, TokenKey};
 pub use pin::{PIN_BYTES_MAX, Pin, PinError};
-pub use protocol::MESSAGE_BYTES_MAX;
 pub use token::{MAKE_TIME_MAX, MODULE_PATHS, Module, ModuleConfig, SIGN_TIME_MAX, Token, TokenInfo, TokenState};
 pub use uri::{Uri, UriError};

@@ -3,9 +3,6 @@
 use std::collections::HashMap;
 use std::ffi::OsString;
 use std::io;
-use std::net::Shutdown;
-use std::os::fd::OwnedFd;
-use std::os::unix::net::UnixStream;
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -13,7 +10,8 @@ use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, sync_channel};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use crate::protocol::{self, Answer, Body, Request};
+use crate::protocol::{Answer, Body, Request};
+use crate::records::{Records, Room};
 
 /// How to start a child.
 pub(crate) struct Launch<'a> {
@@ -24,10 +22,7 @@ pub(crate) struct Launch<'a> {
 
 /// A child process and the stream to it.
 pub(crate) struct Link {
-    /// Locked for one write, which is bounded by the stream's own timeout. Never while an answer is waited for.
-    stream: Mutex<UnixStream>,
-    /// The same stream without the lock, to be shut while somebody writes.
-    shutter: UnixStream,
+    stream: Records,
     waiting: Mutex<Waiting>,
     process: Mutex<Child>,
     process_id: u32,
@@ -44,18 +39,15 @@ enum Waiting {
 impl Link {
     /// Starts a child. `on_end` is called once, from the thread that reads, when the child is gone.
     pub(crate) fn start(launch: &Launch<'_>, on_end: impl FnOnce() + Send + 'static) -> io::Result<Arc<Self>> {
-        let (ours, theirs) = UnixStream::pair()?;
-        ours.set_write_timeout(Some(WRITE_TIME_MAX))?;
-        let (reading, shutter) = (ours.try_clone()?, ours.try_clone()?);
+        let (stream, theirs) = Records::pair(WRITE_TIME_MAX)?;
         let process = Command::new(launch.program)
             .args(launch.args)
             .envs(launch.env.iter().map(|(name, value)| (name, value)))
-            .stdin(Stdio::from(OwnedFd::from(theirs.try_clone()?)))
-            .stdout(Stdio::from(OwnedFd::from(theirs)))
+            .stdin(Stdio::from(theirs.try_clone()?))
+            .stdout(Stdio::from(theirs))
             .spawn()?;
         let link = Arc::new(Link {
-            stream: Mutex::new(ours),
-            shutter,
+            stream,
             waiting: Mutex::new(Waiting::Open(HashMap::new())),
             process_id: process.id(),
             process: Mutex::new(process),
@@ -63,7 +55,7 @@ impl Link {
         });
         let reader = Arc::clone(&link);
         std::thread::Builder::new().name("pkcs11-answers".into()).spawn(move || {
-            reader.read_answers(&reading);
+            reader.read_answers();
             on_end();
         })?;
         Ok(link)
@@ -93,15 +85,14 @@ impl Link {
         if let Waiting::Open(_) = *waiting {
             *waiting = Waiting::Ended(reason.to_owned());
             drop(waiting);
-            // Whatever else has the stream open: nobody waits for it any longer. It may be shut already.
-            let _ = self.shutter.shutdown(Shutdown::Both);
+            // Whatever else has the stream open: nobody waits for it any longer.
+            self.stream.shut();
         }
     }
 
     /// Tells the child that nothing more will come: it closes its sessions and ends.
     pub(crate) fn hang_up(&self) {
-        // A stream that cannot be shut has ended.
-        let _ = self.shutter.shutdown(Shutdown::Write);
+        self.stream.shut_writing();
     }
 
     /// Ends the child, and waits until it is gone: a module that hangs knows nothing of the end of a stream.
@@ -137,22 +128,21 @@ impl Link {
     }
 
     fn send(&self, body: &Body) -> Result<(), String> {
-        let sent = protocol::send(&*lock(&self.stream), body);
-        sent.map_err(|error| {
-            // After half a frame the stream is of no use to anybody.
+        self.stream.send(body).map_err(|error| {
             self.end(&format!("cannot reach the process of the module: {error}"));
             self.reason()
         })
     }
 
-    fn read_answers(&self, stream: &UnixStream) {
+    fn read_answers(&self) {
+        let mut room = Room::new();
         let reason = loop {
-            let body = match protocol::receive(stream) {
-                Ok(Some(body)) => body,
+            let decoded = match self.stream.receive(&mut room, Answer::decode) {
+                Ok(Some(decoded)) => decoded,
                 Ok(None) => break "the process of the module ended".to_owned(),
                 Err(error) => break format!("cannot hear the process of the module: {error}"),
             };
-            let Ok((number, answer)) = Answer::decode(&body) else {
+            let Ok((number, answer)) = decoded else {
                 break "the process of the module answered nonsense".to_owned();
             };
             let waiting = match &mut *lock(&self.waiting) {

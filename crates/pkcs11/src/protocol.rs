@@ -1,11 +1,10 @@
-//! What parent and child say to each other: frames of a 32-bit length and a body, a body of a request's number, its kind and its fields.
+//! What parent and child say to each other: one record a message, a message of a request's number, its kind and its fields.
 //!
 //! Both ends are the same program, so there is no version. Still each end treats the other's bytes as foreign: lengths are bounded
-//! before anything is allocated, and what does not parse ends the connection. Frames hold the PIN, or a key to be imported: they are
-//! wiped when dropped.
+//! before anything is allocated, and what does not parse ends the connection. A message may hold the PIN, or a key to be imported: they
+//! are wiped when dropped.
 
 use std::ffi::OsString;
-use std::io::{self, Read, Write};
 use std::os::unix::ffi::OsStringExt;
 use std::path::PathBuf;
 
@@ -19,12 +18,10 @@ use crate::pin::PinError;
 use crate::token::TokenInfo;
 use crate::uri::Uri;
 
-/// Bytes of the longest message that can be signed: far more than a certificate, enough for a long CRL.
-pub const MESSAGE_BYTES_MAX: usize = 1 << 20;
-/// Bytes of the longest body.
-pub(crate) const BODY_BYTES_MAX: usize = MESSAGE_BYTES_MAX + (1 << 16);
+/// Bytes of the longest message: an RSA key of 8192 bits to be imported, several times over.
+pub(crate) const BODY_BYTES_MAX: usize = 1 << 15;
 
-/// A body, wiped when dropped.
+/// A message, wiped when dropped.
 pub(crate) type Body = Zeroizing<Vec<u8>>;
 
 /// Where the child has the PIN from.
@@ -45,8 +42,8 @@ pub(crate) enum Request {
     Make { label: String, id: Option<Vec<u8>>, kind: KeyKind },
     /// Put in a private key (PKCS #8).
     Import { label: String, id: Option<Vec<u8>>, pkcs8: SecretBytes },
-    /// Sign a message, with the key whose public half has this hash.
-    Sign { selector: KeySelector, public: SpkiHash, algorithm: SignatureAlgorithm, message: Vec<u8> },
+    /// Sign a digest, with the key whose public half has this hash.
+    Sign { selector: KeySelector, public: SpkiHash, algorithm: SignatureAlgorithm, digest: Vec<u8> },
     /// Is the token still there, and logged in?
     Check,
 }
@@ -157,12 +154,12 @@ impl Request {
                 out.optional(id.as_deref());
                 out.bytes(pkcs8.expose());
             }
-            Request::Sign { selector, public, algorithm, message } => {
+            Request::Sign { selector, public, algorithm, digest } => {
                 out.byte(4);
                 out.selector(selector);
                 out.bytes(&public.0);
                 out.bytes(algorithm.identifier_der());
-                out.bytes(message);
+                out.bytes(digest);
             }
             Request::Check => out.byte(5),
         }
@@ -212,7 +209,7 @@ impl Request {
                 selector: reader.selector()?,
                 public: SpkiHash(reader.bytes()?.try_into().map_err(|_| Malformed)?),
                 algorithm: SignatureAlgorithm::from_identifier_der(reader.bytes()?).map_err(|_| Malformed)?,
-                message: reader.bytes()?.to_vec(),
+                digest: reader.bytes()?.to_vec(),
             },
             5 => Request::Check,
             _ => return Err(Malformed),
@@ -235,8 +232,7 @@ impl Request {
             Request::Import { label, id, pkcs8 } => {
                 label.len() + id.as_ref().map_or(0, Vec::len) + pkcs8.expose().len()
             }
-            Request::Sign { message, .. } => message.len(),
-            Request::Find { .. } | Request::Make { .. } | Request::Check => 0,
+            Request::Sign { .. } | Request::Find { .. } | Request::Make { .. } | Request::Check => 0,
         };
         variable + 256
     }
@@ -364,33 +360,6 @@ impl Fault {
     }
 }
 
-/// Writes one frame, in one call.
-pub(crate) fn send(mut to: impl Write, body: &Body) -> io::Result<()> {
-    let length = u32::try_from(body.len()).ok().filter(|_| body.len() <= BODY_BYTES_MAX);
-    let length = length.ok_or_else(|| io::Error::new(io::ErrorKind::InvalidInput, "message too long"))?;
-    let mut frame = Zeroizing::new(Vec::with_capacity(4 + body.len()));
-    frame.extend_from_slice(&length.to_be_bytes());
-    frame.extend_from_slice(body);
-    to.write_all(&frame)
-}
-
-/// Reads one frame; None at the end of the stream.
-pub(crate) fn receive(mut from: impl Read) -> io::Result<Option<Body>> {
-    let mut header = [0; 4];
-    match from.read_exact(&mut header) {
-        Ok(()) => {}
-        Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => return Ok(None),
-        Err(error) => return Err(error),
-    }
-    let length = u32::from_be_bytes(header) as usize;
-    if length > BODY_BYTES_MAX {
-        return Err(io::Error::new(io::ErrorKind::InvalidData, "message too long"));
-    }
-    let mut body = Zeroizing::new(vec![0; length]);
-    from.read_exact(&mut body)?;
-    Ok(Some(body))
-}
-
 struct Writer {
     body: Body,
 }
@@ -410,7 +379,7 @@ impl Writer {
         self.body.extend_from_slice(&number.to_be_bytes());
     }
 
-    /// Longer than 32 bits cannot be sent anyway: [`send`] refuses it.
+    /// Longer than 32 bits cannot be sent anyway: the stream refuses it.
     fn bytes(&mut self, bytes: &[u8]) {
         self.number(u32::try_from(bytes.len()).unwrap_or(u32::MAX));
         self.body.extend_from_slice(bytes);
@@ -507,7 +476,7 @@ mod tests {
                 selector,
                 public: SpkiHash([3; 32]),
                 algorithm: SignatureAlgorithm::RsaSha384,
-                message: b"message".to_vec(),
+                digest: vec![5; 48],
             },
             Request::Check,
         ]
@@ -563,21 +532,6 @@ mod tests {
             assert_eq!(Answer::decode(&body), Ok((number, answer)));
             assert!(Answer::decode(&body[..body.len() - 1]).is_err());
         }
-    }
-
-    #[test]
-    fn frames() {
-        let mut bytes = Vec::new();
-        let body = Request::Check.encode(7);
-        send(&mut bytes, &body).unwrap();
-        send(&mut bytes, &body).unwrap();
-        let mut stream = bytes.as_slice();
-        assert_eq!(receive(&mut stream).unwrap(), Some(body.clone()));
-        assert_eq!(receive(&mut stream).unwrap(), Some(body));
-        assert_eq!(receive(&mut stream).unwrap(), None);
-        assert!(receive(&bytes[..bytes.len() - 1][13..]).is_err(), "cut in its body");
-        assert!(receive([255, 255, 255, 255].as_slice()).is_err(), "too long");
-        assert!(send(Vec::new(), &Zeroizing::new(vec![0; BODY_BYTES_MAX + 1])).is_err());
     }
 
     proptest! {

@@ -6,15 +6,16 @@ use std::sync::mpsc::{Sender, channel, sync_channel};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, SystemTime};
 
+use aws_lc_rs::digest;
 use pki::PrivateKey;
-use pki::key::PublicKey;
+use pki::key::{PublicKey, SignatureAlgorithm};
 use tokio::sync::watch;
 
 use crate::error::TokenError;
 use crate::key::{KeyRequest, KeySelector, TokenKey};
 use crate::link::Link;
 use crate::pin::Pin;
-use crate::protocol::{Answer, Fault, MESSAGE_BYTES_MAX, Request};
+use crate::protocol::{Answer, Fault, Request};
 use crate::supervisor::{Event, Supervisor};
 use crate::uri::{ObjectKind, Uri};
 
@@ -357,14 +358,12 @@ impl Token {
 
     /// Signs with a key of this token.
     pub(crate) fn sign(&self, key: &TokenKey, message: &[u8]) -> Result<Vec<u8>, TokenError> {
-        if message.len() > MESSAGE_BYTES_MAX {
-            return Err(TokenError::TooLong { bytes: message.len() });
-        }
+        let algorithm = pki::Signer::algorithm(key);
         let request = Request::Sign {
             selector: key.selector.clone(),
             public: key.public.hash(),
-            algorithm: pki::Signer::algorithm(key),
-            message: message.to_vec(),
+            algorithm,
+            digest: digest::digest(hash(algorithm), message).as_ref().to_vec(),
         };
         match self.shared.ask(&request, SIGN_TIME_MAX)? {
             Answer::Signature(signature) => Ok(signature),
@@ -380,5 +379,14 @@ impl Token {
         let public = PublicKey::from_spki_der(&spki).map_err(|error| TokenError::KeyKind(error.to_string()))?;
         let id = Some(id).filter(|id| !id.is_empty());
         Ok(self.known_key(KeySelector { label, id }, public))
+    }
+}
+
+/// What a signature of this algorithm is made over. Hashed here: a digest is all that a token needs, and all that crosses to it.
+pub(crate) fn hash(algorithm: SignatureAlgorithm) -> &'static digest::Algorithm {
+    match algorithm {
+        SignatureAlgorithm::EcdsaSha256 | SignatureAlgorithm::RsaSha256 => &digest::SHA256,
+        SignatureAlgorithm::EcdsaSha384 | SignatureAlgorithm::RsaSha384 => &digest::SHA384,
+        SignatureAlgorithm::EcdsaSha512 | SignatureAlgorithm::RsaSha512 => &digest::SHA512,
     }
 }

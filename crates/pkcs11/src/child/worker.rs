@@ -1,10 +1,9 @@
 //! One thread, one session: takes the next request from the stream, does it, answers.
 //!
-//! Workers take turns at the input: the one that holds it waits for a request, gives the input to the next, and does what was asked. So
-//! a request wakes one thread, and a slow token keeps as many requests at work as it has sessions.
+//! All workers wait at the same stream, and a request wakes one of them: a slow token has as many requests at work as it has sessions.
 
 use std::collections::HashMap;
-use std::sync::{Arc, PoisonError};
+use std::sync::Arc;
 
 use cryptoki::session::{Session, SessionState};
 use pki::key::{PublicKey, SignatureAlgorithm, Signer};
@@ -15,7 +14,9 @@ use super::object::{self, Found};
 use super::signature::{self, Failure};
 use super::{Streams, import};
 use crate::key::KeySelector;
-use crate::protocol::{self, Answer, Fault, Request};
+use crate::protocol::{Answer, Fault, Request};
+use crate::records::Room;
+use crate::token;
 
 /// A thread's session and the keys it has found.
 pub(super) struct Worker {
@@ -32,17 +33,11 @@ impl Worker {
 
     /// Answers requests until the stream ends or breaks.
     pub(super) fn serve(&mut self, streams: &Streams) {
+        let mut room = Room::new();
         loop {
-            let received = {
-                let input = streams.input.lock().unwrap_or_else(PoisonError::into_inner);
-                protocol::receive(&*input)
-            };
-            let Ok(Some(body)) = received else { return };
-            let Ok((number, request)) = Request::decode(&body) else { return };
-            drop(body);
+            let Ok(Some(Ok((number, request)))) = streams.input.receive(&mut room, Request::decode) else { return };
             let answer = self.answer(request).unwrap_or_else(Answer::Fault).encode(number);
-            let output = streams.output.lock().unwrap_or_else(PoisonError::into_inner);
-            if protocol::send(&*output, &answer).is_err() {
+            if streams.output.send(&answer).is_err() {
                 return;
             }
         }
@@ -50,8 +45,8 @@ impl Worker {
 
     fn answer(&mut self, request: Request) -> Result<Answer, Fault> {
         match request {
-            Request::Sign { selector, public, algorithm, message } => {
-                self.sign(&selector, public, algorithm, &message).map(Answer::Signature)
+            Request::Sign { selector, public, algorithm, digest } => {
+                self.sign(&selector, public, algorithm, &digest).map(Answer::Signature)
             }
             Request::Find { selector } => self.find(&selector),
             Request::Make { label, id, kind } => {
@@ -73,14 +68,14 @@ impl Worker {
         selector: &KeySelector,
         wanted: SpkiHash,
         algorithm: SignatureAlgorithm,
-        message: &[u8],
+        digest: &[u8],
     ) -> Result<Vec<u8>, Fault> {
         let known = self.keys.contains_key(selector);
-        match self.sign_once(selector, wanted, algorithm, message) {
+        match self.sign_once(selector, wanted, algorithm, digest) {
             // The object may have been written anew since it was found: look once more, then believe it.
             Err(Failure::Module(error)) if known && is_stale(&error) => {
                 self.keys.remove(selector);
-                match self.sign_once(selector, wanted, algorithm, message) {
+                match self.sign_once(selector, wanted, algorithm, digest) {
                     Ok(signature) => Ok(signature),
                     Err(Failure::Fault(Fault::NoKey)) => Err(Fault::Gone("the key is no longer in the token".into())),
                     Err(Failure::Fault(fault)) => Err(fault),
@@ -98,7 +93,7 @@ impl Worker {
         selector: &KeySelector,
         wanted: SpkiHash,
         algorithm: SignatureAlgorithm,
-        message: &[u8],
+        digest: &[u8],
     ) -> Result<Vec<u8>, Failure> {
         if !self.keys.contains_key(selector) {
             let found = object::find(&self.session, selector).map_err(Failure::Fault)?;
@@ -114,7 +109,7 @@ impl Worker {
             self.keys.remove(selector);
             return Err(Failure::Fault(Fault::OtherKey));
         }
-        signature::sign(&self.module, &self.session, key.private, &key.public, algorithm, message)
+        signature::sign(&self.module, &self.session, key.private, &key.public, algorithm, digest)
     }
 
     fn find(&mut self, selector: &KeySelector) -> Result<Answer, Fault> {
@@ -127,7 +122,8 @@ impl Worker {
     /// Has the key sign once: the token only says which public half is its own.
     fn prove(&mut self, selector: &KeySelector, public: &PublicKey) -> Result<(), Fault> {
         let algorithm = SignatureAlgorithm::for_key(public.kind());
-        let signature = self.sign(selector, public.hash(), algorithm, PROOF)?;
+        let digest = aws_lc_rs::digest::digest(token::hash(algorithm), PROOF);
+        let signature = self.sign(selector, public.hash(), algorithm, digest.as_ref())?;
         public
             .verify(algorithm, PROOF, &signature)
             .map_err(|_| Fault::KeyKind("its signatures do not verify with the public key beside it".into()))
