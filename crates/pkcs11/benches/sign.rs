@@ -24,7 +24,7 @@ use std::path::Path;
 use swarmpki_pkcs11::{KeyRequest, KeySelector, Module, ModuleConfig, TokenKey};
 
 /// Signatures of one sample.
-const SIGNATURES: usize = 480;
+const SIGNATURES: usize = 1_600;
 const CALLERS: usize = 16;
 
 fn main() {
