@@ -40,6 +40,7 @@ impl State {
     pub fn apply(&mut self, index: u64, batch: &Batch) -> Applied {
         self.time = self.time.max(batch.time);
         self.index = index;
+        self.clock_set_back(batch.time);
         let mut applied = Applied { outcomes: Vec::with_capacity(batch.commands.len()), issued: Vec::new() };
         for command in &batch.commands {
             let mut entry = Entry { index, now: self.time, stamp: batch.time, issued: &mut applied.issued };

@@ -205,8 +205,7 @@ fn rotation_is_consistent(state: &State) -> Result<(), Broken> {
         return broken("a rotation does not contradict itself", why.to_owned());
     }
     // Dates are looked at when it is made; a ladder that ends is made anew.
-    let leads = rotation.leads(rotation.since);
-    if !leads {
+    if !rotation.leads() {
         return broken("the way leads to every root that members hold", format!("{:?}", rotation.phase));
     }
     match rotation.aside.iter().find(|id| !state.nodes.contains_key(*id)) {

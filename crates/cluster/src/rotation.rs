@@ -53,11 +53,13 @@ pub struct Rotation {
     pub way: Way,
     /// How far it is.
     pub phase: Phase,
-    /// Since when it is in this phase.
+    /// Since when it is in this phase, by the clock of whoever led then: not the cluster's time, which stands still while a
+    /// clock that was set back catches up. So it may lie before the beginning of the phase before; never after the clock of
+    /// the leader's last entry.
     pub since: Time,
-    /// When it began.
+    /// When it began, by the same clock.
     pub started: Time,
-    /// The phases before this one, each with its beginning.
+    /// The phases before this one, each with its beginning, by the same clock.
     pub history: Vec<(Phase, Time)>,
     /// What happens with nodes that do not come along.
     pub policy: Policy,

@@ -206,7 +206,7 @@ fn roots_change() -> impl Strategy<Value = RootsChange> {
         .prop_map(|(to, way, policy, logged)| RootsChange::Start(Box::new(Start { to, way, policy, logged })));
     let abort = (ladder(), policy(), vec(bytes(), 0..3))
         .prop_map(|(ladder, policy, logged)| RootsChange::Abort(Box::new(Abort { ladder, policy, logged })));
-    prop_oneof![start, abort]
+    prop_oneof![start, abort, policy().prop_map(RootsChange::Policy)]
 }
 
 fn rotation_step() -> impl Strategy<Value = Command> {

@@ -12,7 +12,7 @@ use cluster::authorize::{Quarantine, Standing};
 use cluster::command::{Command, ReplaceLadder};
 use cluster::outcome::{Outcome, Rejection};
 use cluster::roots::{Root, Roots};
-use cluster::rotation::{Advance, Need, Phase, Policy, Way};
+use cluster::rotation::{Advance, Need, Phase, Policy, RootsChange, Way};
 use pki::certificate::Certificate;
 use pki::identity::Role;
 use support::authorities::{authority, both, cross};
@@ -221,7 +221,7 @@ fn o9_aborted_after_some_trust_the_new_root_alone() {
     world.reach_trust();
     assert!(world.narrow(1));
     let bare = cluster::rotation::Abort { ladder: Vec::new(), policy: Policy::WaitForAll, logged: Vec::new() };
-    refused(world.update(cluster::rotation::RootsChange::Abort(Box::new(bare))), Rejection::Way);
+    refused(world.update(RootsChange::Abort(Box::new(bare))), Rejection::Way);
     assert!(done(&world.abort(Policy::WaitForAll)));
     assert_eq!(world.rotation().unwrap().ladder(), [cross(&authority(0), &authority(1))]);
     serve(&mut world);
@@ -345,6 +345,93 @@ fn what_cannot_begin() {
     refused(world.start_with(&authority(1), none(Vec::new()), Policy::WaitForAll), Rejection::Way);
     let other = Way::Bundle(both(&authority(0), &authority(2)));
     refused(world.start_with(&authority(1), other, Policy::WaitForAll), Rejection::Way);
+}
+
+/// A manager's clock runs 45 minutes ahead for one entry, and is then set right: the cluster's time stands still from there.
+fn ahead(world: &mut World) {
+    let right = world.cluster.now;
+    world.later(Duration::from_secs(45 * 60));
+    world.run(Command::Collect { nodes: Vec::new() });
+    world.cluster.now = right;
+}
+
+#[test]
+fn a_bound_counts_by_the_leaders_clock() {
+    let mut world = World::new(2);
+    ahead(&mut world);
+    assert!(done(&world.start(1, true, Policy::Emergency { bound: Duration::from_secs(30) })));
+    world.crash(2);
+    serve(&mut world);
+    refused(world.advance(), Rejection::NotConverted);
+    world.later(Duration::from_secs(30));
+    assert!(done(&world.advance()), "not 45 minutes later");
+    assert!(world.rotation().unwrap().aside.contains(&id(2)));
+}
+
+#[test]
+fn a_deadline_is_not_over_before_it_came() {
+    let mut world = World::new(2);
+    ahead(&mut world);
+    let end = world.cluster.now.saturating_add(Duration::from_secs(600));
+    assert!(done(&world.start(1, false, Policy::Deadline(end))));
+    world.crash(2);
+    serve(&mut world);
+    refused(world.advance(), Rejection::NotConverted);
+    world.cluster.now = end;
+    assert!(done(&world.advance()));
+}
+
+#[test]
+fn a_clock_set_back_during_a_phase_does_not_lengthen_it() {
+    let mut world = World::new(2);
+    let right = world.cluster.now;
+    world.later(Duration::from_secs(45 * 60));
+    assert!(done(&world.start(1, true, Policy::Emergency { bound: Duration::from_secs(30) })));
+    world.crash(2);
+    serve(&mut world);
+    world.cluster.now = right;
+    // Refused as well, but from here the time of the phase counts.
+    refused(world.advance(), Rejection::NotConverted);
+    assert_eq!(world.rotation().unwrap().since, right);
+    world.later(Duration::from_secs(30));
+    assert!(done(&world.advance()));
+    assert!(world.ends());
+}
+
+#[test]
+fn how_long_a_rotation_waits_can_be_changed_also_on_the_way_back() {
+    let mut world = begin(2);
+    let policy = |world: &mut World, policy| world.update(RootsChange::Policy(policy));
+    let soon = |world: &World| Policy::Deadline(world.cluster.now.saturating_add(Duration::from_secs(10)));
+    world.crash(2);
+    serve(&mut world);
+    refused(world.advance(), Rejection::NotConverted);
+    let at = soon(&world);
+    assert!(done(&policy(&mut world, at)));
+    world.later(Duration::from_secs(10));
+    assert!(done(&policy(&mut world, Policy::WaitForAll)));
+    refused(world.advance(), Rejection::NotConverted);
+    let bound = Policy::Emergency { bound: Duration::from_secs(1) };
+    refused(policy(&mut world, bound), Rejection::RotationBusy);
+    let id_before = world.rotation().unwrap().id;
+    let at = soon(&world);
+    assert!(done(&policy(&mut world, at)));
+    world.later(Duration::from_secs(10));
+    assert!(done(&world.advance()));
+    assert_eq!(world.rotation().map(|now| (now.id, now.phase)), Some((id_before, Phase::Trust)), "the same rotation");
+
+    assert!(done(&world.abort(Policy::WaitForAll)));
+    serve(&mut world);
+    refused(world.advance(), Rejection::NotConverted);
+    let at = soon(&world);
+    assert!(done(&policy(&mut world, at)));
+    world.later(Duration::from_secs(10));
+    assert!(done(&world.advance()) && world.rotation().unwrap().back);
+
+    let mut world = World::new(1);
+    refused(policy(&mut world, Policy::WaitForAll), Rejection::NoRotation);
+    assert!(done(&world.start(1, true, bound)));
+    refused(policy(&mut world, Policy::WaitForAll), Rejection::RotationBusy);
 }
 
 /// A letter whose ladder does not lead where members stand is signed again, like one of another key.

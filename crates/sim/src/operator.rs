@@ -139,6 +139,7 @@ fn again(state: &State, mut change: RootsChange) -> RootsChange {
             }
         }
         RootsChange::Abort(abort) => sign_again(state, &mut abort.ladder, &mut abort.logged),
+        RootsChange::Policy(_) => {}
     }
     change
 }

@@ -207,6 +207,8 @@ struct UpdateCluster {
     abort: Option<Abort>,
     #[prost(message, optional, tag = "7")]
     custody: Option<record::Entrust>,
+    #[prost(message, optional, tag = "8")]
+    policy: Option<record::Policy>,
 }
 
 #[derive(Clone, PartialEq, prost::Message)]
@@ -454,11 +456,15 @@ impl From<&domain::Command> for Command {
                 manager_secret: update.manager_secret.as_ref().map(|secret| secret.0.expose().to_vec()),
                 start: match &update.roots {
                     Some(RootsChange::Start(start)) => Some(start.as_ref().into()),
-                    Some(RootsChange::Abort(_)) | None => None,
+                    Some(RootsChange::Abort(_) | RootsChange::Policy(_)) | None => None,
                 },
                 abort: match &update.roots {
                     Some(RootsChange::Abort(abort)) => Some(abort.as_ref().into()),
-                    Some(RootsChange::Start(_)) | None => None,
+                    Some(RootsChange::Start(_) | RootsChange::Policy(_)) | None => None,
+                },
+                policy: match &update.roots {
+                    Some(RootsChange::Policy(policy)) => Some((*policy).into()),
+                    Some(RootsChange::Start(_) | RootsChange::Abort(_)) | None => None,
                 },
                 custody: update.custody.as_ref().map(Into::into),
             })),
@@ -560,11 +566,12 @@ impl TryFrom<Command> for domain::Command {
                 worker_secret: update.worker_secret.as_deref().map(secret).transpose()?,
                 manager_secret: update.manager_secret.as_deref().map(secret).transpose()?,
                 custody: update.custody.take().map(TryInto::try_into).transpose()?,
-                roots: match (update.start.take(), update.abort.take()) {
-                    (None, None) => None,
-                    (Some(start), None) => Some(RootsChange::Start(Box::new(start.try_into()?))),
-                    (None, Some(abort)) => Some(RootsChange::Abort(Box::new(abort.try_into()?))),
-                    (Some(_), Some(_)) => return Err(DecodeError::Field("roots")),
+                roots: match (update.start.take(), update.abort.take(), update.policy.take()) {
+                    (None, None, None) => None,
+                    (Some(start), None, None) => Some(RootsChange::Start(Box::new(start.try_into()?))),
+                    (None, Some(abort), None) => Some(RootsChange::Abort(Box::new(abort.try_into()?))),
+                    (None, None, Some(policy)) => Some(RootsChange::Policy(policy.into())),
+                    _ => return Err(DecodeError::Field("roots")),
                 },
             })),
             Kind::AdvanceRotation(advance) => Self::AdvanceRotation(Box::new(rotation::Advance {

@@ -31,6 +31,9 @@ pub enum RootsChange {
     Start(Box<Start>),
     /// The rotation under way goes back.
     Abort(Box<Abort>),
+    /// The rotation under way, or its way back, waits for nodes as this says from now on. An emergency stays one, and none
+    /// becomes one.
+    Policy(Policy),
 }
 
 /// A rotation to be begun. Everything that needs a key was done by whoever proposes it; the version of the cluster object
@@ -72,6 +75,16 @@ pub struct Advance {
 }
 
 impl State {
+    /// The leader's clock says `stamp`. A phase that began later than that began before the clock was set back: its time counts
+    /// from here, or it would stand still until the clock is where it was.
+    pub(crate) fn clock_set_back(&mut self, stamp: Time) {
+        if let Roots::Rotating(running) = &mut self.roots
+            && running.since > stamp
+        {
+            Arc::make_mut(running).since = stamp;
+        }
+    }
+
     /// `secrets`: whether fresh ones for both tokens come with it.
     pub(crate) fn change_roots(
         &mut self,
@@ -82,7 +95,17 @@ impl State {
         match change {
             RootsChange::Start(start) => self.start_rotation(entry, start, secrets),
             RootsChange::Abort(abort) => self.abort_rotation(entry, abort),
+            RootsChange::Policy(policy) => self.change_policy(*policy),
         }
+    }
+
+    fn change_policy(&mut self, policy: Policy) -> Result<(), Rejection> {
+        let Roots::Rotating(running) = &mut self.roots else { return Err(Rejection::NoRotation) };
+        if running.is_emergency() || matches!(policy, Policy::Emergency { .. }) {
+            return Err(Rejection::RotationBusy);
+        }
+        Arc::make_mut(running).policy = policy;
+        Ok(())
     }
 
     fn start_rotation(&mut self, entry: &mut Entry<'_>, start: &Start, secrets: bool) -> Result<(), Rejection> {
@@ -105,8 +128,8 @@ impl State {
             back: false,
             phase: if matches!(start.way, Way::Bundle(_)) { Phase::Widen } else { Phase::Renew },
             way: start.way.clone(),
-            since: entry.now,
-            started: entry.now,
+            since: entry.stamp,
+            started: entry.stamp,
             history: Vec::new(),
             policy: start.policy,
             aside: OrdSet::new(),
@@ -132,7 +155,7 @@ impl State {
             next.onward = trust::onward(next.ladder(), &next.old.certificates, &pool);
         }
         let missing = emergency && (!secrets || next.bundle().is_none());
-        if missing || !next.leads(entry.now) {
+        if missing || !next.leads_at(entry.stamp) {
             return Err(Rejection::Way);
         }
         self.log_authorities(entry, &start.logged);
@@ -155,7 +178,7 @@ impl State {
         turned.note_phase();
         turned.id = entry.index;
         turned.back = true;
-        turned.since = entry.now;
+        turned.since = entry.stamp;
         turned.policy = abort.policy;
         turned.bare = self.bare(&running);
         turned.aside = OrdSet::new();
@@ -180,7 +203,7 @@ impl State {
             }
             Way::Bundle(_) => {}
         }
-        if !turned.leads(entry.now) {
+        if !turned.leads_at(entry.stamp) {
             return Err(Rejection::Way);
         }
         self.log_authorities(entry, &abort.logged);
@@ -229,7 +252,7 @@ impl State {
         let mut next = running.as_ref().clone();
         let late: Vec<_> = self.finished().filter(|node| running.blocks(node)).map(|node| node.id.clone()).collect();
         if !late.is_empty() {
-            let over = running.phase_ends().is_some_and(|end| end <= entry.now);
+            let over = running.phase_ends().is_some_and(|end| end <= entry.stamp);
             // A manager cannot be put aside: everybody else needs it.
             if !over || late.iter().any(|id| self.members.rows.contains_key(id)) {
                 return Err(Rejection::NotConverted);
@@ -241,7 +264,7 @@ impl State {
             Some(phase) => {
                 next.note_phase();
                 next.phase = phase;
-                next.since = entry.now;
+                next.since = entry.stamp;
                 if phase == Phase::Trust {
                     let trust = next.to().trust;
                     next.given.insert(trust);
@@ -291,7 +314,7 @@ impl State {
         }
         let mut next = running.as_ref().clone();
         next.way = Way::Ladder(replace.ladder.clone());
-        if !next.leads(entry.now) {
+        if !next.leads_at(entry.stamp) {
             return Err(Rejection::Way);
         }
         self.log_authorities(entry, &replace.logged);
@@ -413,8 +436,14 @@ fn note_stragglers(anchors: &mut [StragglerAnchor], node: &Node, served: &BlobDi
 }
 
 impl Rotation {
-    /// Whether leaves of the root that is gone to verify for all members, by what they carry or by the bundle.
-    pub(crate) fn leads(&self, now: Time) -> bool {
+    /// The same, and every step is valid at `now`.
+    fn leads_at(&self, now: Time) -> bool {
+        self.leads() && self.ladder().iter().all(|step| step.valid_at(now))
+    }
+
+    /// Whether leaves of the root that is gone to verify for all members, by what they carry or by the bundle, whatever the
+    /// dates say.
+    pub(crate) fn leads(&self) -> bool {
         match &self.way {
             Way::Bundle(bundle) => {
                 let inside = Certificate::parse_pem_bundle(bundle).unwrap_or_default();
@@ -427,10 +456,7 @@ impl Rotation {
                 let to = self.to();
                 let steps: Vec<_> = to.steps.iter().chain(ladder).cloned().collect();
                 let reaches = |root: &Arc<Root>| trust::verifies(&to.issuer, &steps, &root.certificates);
-                ladder.len() <= LADDER_MAX
-                    && steps.len() <= LADDER_SENT_MAX
-                    && ladder.iter().all(|step| step.valid_at(now))
-                    && self.trusted().all(reaches)
+                ladder.len() <= LADDER_MAX && steps.len() <= LADDER_SENT_MAX && self.trusted().all(reaches)
             }
         }
     }

@@ -273,7 +273,7 @@ fn authorities_logged((command, outcome): (&Command, &Outcome)) -> usize {
         (Command::UpdateCluster(update), _) => match &update.roots {
             Some(RootsChange::Start(start)) => start.logged.len(),
             Some(RootsChange::Abort(abort)) => abort.logged.len(),
-            None => 0,
+            Some(RootsChange::Policy(_)) | None => 0,
         },
         (Command::ReplaceLadder(replace), _) => replace.logged.len(),
         _ => 0,
@@ -411,6 +411,7 @@ pub fn sample() -> (Batch, Cluster) {
         Command::Collect { nodes: vec![id(1), id(2)] },
         change(RootsChange::Start(Box::new(start))),
         change(RootsChange::Abort(Box::new(abort))),
+        change(RootsChange::Policy(policy)),
         Command::AdvanceRotation(Box::new(Advance { rotation: 7, phase: Phase::Trust, worker_secret, manager_secret })),
         entrust,
         Command::ReplaceLadder(Box::new(ReplaceLadder {
