@@ -74,6 +74,9 @@ pub(crate) enum Command {
     /// Manage nodes
     #[command(subcommand, arg_required_else_help = true, subcommand_value_name = "COMMAND")]
     Node(verb::node::NodeCommand),
+    /// The process that holds a PKCS#11 module: started by others of this program
+    #[command(name = crate::token_flags::MODULE_VERB, hide = true)]
+    Pkcs11Module,
     Up(verb::up::UpArgs),
     Update(verb::update::UpdateArgs),
     /// Show the versions of this command and of the daemon

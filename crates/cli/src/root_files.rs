@@ -33,6 +33,9 @@ pub(crate) struct RootFiles {
     /// File with the PEM certificate below --ca-cert that signs in its place: the root's key stays offline
     #[arg(long, value_name = "PEM-FILE", value_parser = spec::read_pem)]
     pub(crate) signer_cert: Option<String>,
+    /// PKCS#11 URI of the key that signs: it stays in its token, and is made there if it is not there yet
+    #[arg(long, value_name = "URI", conflicts_with = "ca_key")]
+    pub(crate) pkcs11: Option<String>,
     /// File with the password of an encrypted key, - for standard input; asked for on a terminal
     #[arg(long, value_name = "FILE")]
     pub(crate) ca_key_password_file: Option<PathBuf>,
@@ -55,6 +58,7 @@ impl RootFiles {
             ("--ca-cert", self.ca_cert.is_some()),
             ("--ca-key", self.ca_key.is_some()),
             ("--signer-cert", self.signer_cert.is_some()),
+            ("--pkcs11", self.pkcs11.is_some()),
             ("--ca-key-password-file", self.ca_key_password_file.is_some()),
         ]
         .into_iter()
@@ -74,30 +78,35 @@ impl RootFiles {
 
     /// The key, decrypted if it has to be; asks for the password on a terminal.
     pub(crate) fn key(&self) -> Result<Option<Zeroizing<String>>, Failure> {
-        let Some(KeyText(pem)) = &self.ca_key else { return Ok(None) };
-        match PrivateKey::from_pem(pem.as_bytes(), None) {
-            Err(KeyError::Encrypted) => {}
-            // What is wrong with it otherwise is the daemon's to say, in docker's words.
-            Ok(_) | Err(_) => return Ok(Some(pem.clone())),
-        }
-        let password = match &self.ca_key_password_file {
-            Some(path) if path == Path::new("-") => password(std::io::stdin(), "standard input")?,
-            Some(path) => {
-                let name = path.display().to_string();
-                password(File::open(path).map_err(|error| unreadable(&name, &error))?, &name)?
-            }
-            None => ask()?,
-        };
-        let key = PrivateKey::from_pem(pem.as_bytes(), Some(&password)).map_err(|error| match error {
-            KeyError::Password | KeyError::Padding => Failure::new("the password does not open the key of --ca-key"),
-            other => Failure::new(format!("the key of --ca-key cannot be decrypted: {other}")),
-        })?;
-        Ok(Some(Zeroizing::new(key.pkcs8_pem().expose().to_owned())))
+        self.ca_key.as_ref().map(|key| decrypted(key, self.ca_key_password_file.as_deref())).transpose()
     }
 }
 
+/// A key of --ca-key, decrypted if it has to be; asks for the password on a terminal.
+pub(crate) fn decrypted(key: &KeyText, password_file: Option<&Path>) -> Result<Zeroizing<String>, Failure> {
+    let KeyText(pem) = key;
+    match PrivateKey::from_pem(pem.as_bytes(), None) {
+        Err(KeyError::Encrypted) => {}
+        // What is wrong with it otherwise is for others to say: a daemon does it in docker's words.
+        Ok(_) | Err(_) => return Ok(pem.clone()),
+    }
+    let password = match password_file {
+        Some(path) if path == Path::new("-") => password(std::io::stdin(), "standard input")?,
+        Some(path) => {
+            let name = path.display().to_string();
+            password(File::open(path).map_err(|error| unreadable(&name, &error))?, &name)?
+        }
+        None => ask()?,
+    };
+    let key = PrivateKey::from_pem(pem.as_bytes(), Some(&password)).map_err(|error| match error {
+        KeyError::Password | KeyError::Padding => Failure::new("the password does not open the key of --ca-key"),
+        other => Failure::new(format!("the key of --ca-key cannot be decrypted: {other}")),
+    })?;
+    Ok(Zeroizing::new(key.pkcs8_pem().expose().to_owned()))
+}
+
 /// Reads a key file; worded as docker's command words it.
-fn read_key(path: &str) -> Result<KeyText, String> {
+pub(crate) fn read_key(path: &str) -> Result<KeyText, String> {
     let file = File::open(path).map_err(|error| spec::not_open(path, &error))?;
     let mut text = Zeroizing::new(String::with_capacity(KEY_BYTES_MAX as usize + 1));
     file.take(KEY_BYTES_MAX + 1).read_to_string(&mut text).map_err(|error| format!("read {path}: {error}"))?;

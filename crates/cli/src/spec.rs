@@ -4,6 +4,7 @@ use std::fs;
 use std::time::Duration;
 
 use clap::Args;
+use daemon::engine_api::rotation::ExternalCaRequest;
 use serde_json::{Map, Value, json};
 
 use crate::failure::Failure;
@@ -43,6 +44,11 @@ impl SpecFlags {
             && self.task_history_limit.is_none()
     }
 
+    /// Whether an external CA is named.
+    pub(crate) fn has_external_ca(&self) -> bool {
+        !self.external_ca.is_empty()
+    }
+
     /// Writes the flags that were given into a Spec; an external CA without a root gets `root`.
     pub(crate) fn put_into(&self, spec: &mut Value, root: &str) {
         if let Some(expiry) = self.cert_expiry {
@@ -77,6 +83,11 @@ pub(crate) struct ExternalCa {
 }
 
 impl ExternalCa {
+    /// As our own API takes it; without a root of its own it signs for `root`.
+    pub(crate) fn request(&self, root: &str) -> ExternalCaRequest {
+        ExternalCaRequest { url: self.url.clone(), ca_cert: self.root.clone().unwrap_or_else(|| root.to_owned()) }
+    }
+
     pub(crate) fn json(&self, root: &str) -> Value {
         let mut ca = json!({
             "Protocol": self.protocol,

@@ -25,6 +25,7 @@ mod tls;
 
 pub use backend::Backend;
 pub use config::{DaemonConfig, Host, TlsSettings};
+pub use manager::{Keys, Pin, TokenAccess};
 pub use run::{Daemon, RunError, run};
 
 /// The version this daemon gives itself in `docker version`, `docker info` and `docker node ls`.

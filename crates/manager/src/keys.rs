@@ -5,11 +5,16 @@ use std::collections::BTreeMap;
 use std::ffi::OsString;
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
 use cluster::roots::{Custody, Root};
 use pkcs11::{KeyRequest, KeySelector, Module, ModuleConfig, Pin, Token, TokenError, TokenKey, TokenState, Uri};
 use pki::key::{KeyKind, PrivateKey, PublicKey, Signer};
 use pki::secret::SecretString;
+use tokio::runtime::Handle;
+
+/// How long an operator waits for a token that is being reached.
+const READY_MAX: Duration = Duration::from_secs(30);
 
 /// How tokens are reached on this machine.
 pub struct TokenAccess {
@@ -110,7 +115,8 @@ impl Keys {
         Ok(self.token(uri)?.known_key(key, public.clone()))
     }
 
-    /// The public half of the key that a URI names; one that is not there is made. Blocks until the token answers.
+    /// The public half of the key that a URI names; one that is not there is made. Blocks until the token answers: call it on a
+    /// thread of a tokio runtime that may block. A token that refused the PIN is asked once more.
     ///
     /// # Errors
     /// [`KeyFault::Token`].
@@ -118,6 +124,14 @@ impl Keys {
         let fault = |error: &dyn std::fmt::Display| KeyFault::Token(error.to_string());
         let key = selector(uri)?;
         let token = self.token(uri)?;
+        if matches!(token.state(), TokenState::PinRefused { .. }) {
+            token.retry(None);
+        }
+        let runtime = Handle::try_current().map_err(|error| fault(&error))?;
+        let mut states = token.watch();
+        let settled = states.wait_for(|state| !matches!(state, TokenState::Starting { .. }));
+        // What came of it, or that nothing did, says the next call.
+        let _ = runtime.block_on(tokio::time::timeout(READY_MAX, settled));
         match token.find(&key) {
             Ok(found) => Ok(found.public().clone()),
             Err(TokenError::NoKey) => {

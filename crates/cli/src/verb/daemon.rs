@@ -9,6 +9,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::args::Global;
 use crate::failure::Failure;
+use crate::token_flags::TokenFlags;
 use crate::{notify, signals};
 
 /// Run the daemon of this machine
@@ -20,6 +21,8 @@ pub(crate) struct DaemonArgs {
     /// Name of this node in lists; the machine's unless set
     #[arg(long, value_name = "NAME")]
     hostname: Option<String>,
+    #[command(flatten)]
+    tokens: TokenFlags,
 }
 
 impl DaemonArgs {
@@ -30,6 +33,7 @@ impl DaemonArgs {
             tls: global.tls.server(),
             plain_tcp: global.tls.refused(),
             hostname: self.hostname.clone(),
+            keys: self.tokens.keys()?,
             ..DaemonConfig::default()
         };
         if let Some(dir) = &self.state_dir {

@@ -75,7 +75,7 @@ impl Default for InitArgs {
 /// Initializes and prints how others join.
 pub(crate) async fn run(args: &InitArgs, context: &mut Context) -> Result<(), Failure> {
     let availability = spec::check_availability(args.availability.as_deref())?;
-    check_root(&args.root)?;
+    check_root(&args.root, args.spec.has_external_ca())?;
     let mut client = context.client().await?;
     let node = request(args, availability, &mut client).await?;
     report(&node, &mut client, context).await
@@ -84,9 +84,16 @@ pub(crate) async fn run(args: &InitArgs, context: &mut Context) -> Result<(), Fa
 /// Asks the daemon to initialize; returns the new node's id.
 pub(crate) async fn request(args: &InitArgs, availability: String, client: &mut Client) -> Result<String, Failure> {
     let mut spec = spec::empty();
-    args.spec.put_into(&mut spec, "");
+    // An external CA signs for the root that is given.
+    args.spec.put_into(&mut spec, args.root.ca_cert.as_deref().unwrap_or_default());
     if args.autolock {
         spec::put(&mut spec, "EncryptionConfig", "AutoLockManagers", json!(true));
+    }
+    if let Some(uri) = &args.root.pkcs11 {
+        if client.own::<Value>("/status").await?.is_none() {
+            return Err(Failure::new("--pkcs11 needs a daemon of swarmpki: this one is a Docker Engine"));
+        }
+        spec::put(&mut spec, "CAConfig", "PKCS11", json!(uri));
     }
     if let Some(cert) = &args.root.ca_cert {
         // An engine would begin with a root of its own and rotate to this one, or not know the signer at all.
@@ -126,9 +133,11 @@ pub(crate) async fn request(args: &InitArgs, availability: String, client: &mut 
 }
 
 /// The refusals that need no daemon.
-fn check_root(root: &RootFiles) -> Result<(), Failure> {
+fn check_root(root: &RootFiles, external: bool) -> Result<(), Failure> {
     match (root.ca_cert.is_some(), root.ca_key.is_some()) {
-        (true, false) => Err(Failure::new("the --ca-cert flag requires the --ca-key flag")),
+        (true, false) if root.pkcs11.is_none() && !external => {
+            Err(Failure::new("the --ca-cert flag requires the --ca-key, --pkcs11 or --external-ca flag"))
+        }
         (false, true) => Err(Failure::new("the --ca-key flag requires the --ca-cert flag")),
         _ => root.check(),
     }

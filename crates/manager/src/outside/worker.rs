@@ -5,10 +5,10 @@ use std::collections::BTreeMap;
 use std::sync::{Arc, PoisonError};
 use std::time::{Duration, Instant};
 
-use cfssl::{Expected, Hostile, LifePolicy, Reason, SignFailure, UrlFailure};
+use cfssl::{Expected, Hostile, LifePolicy, Reason, SignFailure, UrlFailure, UrlHealth};
 use cluster::command::{Premises, Renew};
 use cluster::node::{Letter, Node, Pending};
-use cluster::roots::Root;
+use cluster::roots::{Custody, Root};
 use cluster::{Command, Outcome, Rejection, State};
 use pki::certificate::{Certificate, IssuerId};
 use pki::csr::{Csr, Linted};
@@ -144,7 +144,9 @@ impl Work {
             }
             Tried::Away { retry, why } => {
                 self.away_until = Some(now + retry);
-                tracing::warn!(%node, why, "a certificate waits for its signer");
+                if shared.outside.hindrance().is_none_or(|(_, before)| before != why) {
+                    tracing::warn!(%node, why, "certificates wait for their signer");
+                }
                 shared.outside.note(Some((shared.now(), why)));
                 shared.touch();
             }
@@ -277,7 +279,7 @@ impl Asked<'_> {
             Ok(granted) => granted,
             Err(failure) => {
                 raise(shared, &failure.per_url);
-                return Some(Err(tried(&failure)));
+                return Some(Err(tried(&failure, &client.health())));
             }
         };
         raise(shared, &granted.failed);
@@ -293,6 +295,9 @@ impl Asked<'_> {
     /// Signs with the root's key, in a token or, since the root changed, here.
     async fn by_key<H: Handle>(&self, shared: &Arc<Shared<H>>) -> Result<Renew, Tried> {
         let away = |why: String| Tried::Away { retry: AWAY_RETRY, why };
+        if let Some(trouble) = self.token_trouble(shared) {
+            return Err(away(trouble));
+        }
         let serial = shared.chance.serial().map_err(|error| away(error.to_string()))?;
         let draw = Draw { node: self.node.id.clone(), serial };
         let purpose = Purpose::Renewal { node: self.node.id.clone(), cut: self.node.cut };
@@ -310,7 +315,10 @@ impl Asked<'_> {
         match signed.await {
             Ok(Ok(Command::Renew(renew))) => Ok(*renew),
             Ok(Ok(_)) => Err(Tried::Stale),
-            Ok(Err(why)) => Err(away(self.token_trouble(shared).unwrap_or(why))),
+            Ok(Err(why)) => Err(away(match &self.root.custody {
+                Custody::Token(_) => self.token_trouble(shared).unwrap_or_else(|| "the token did not sign".to_owned()),
+                Custody::Sealed(_) | Custody::Outside => why,
+            })),
             Err(error) => Err(away(error.to_string())),
         }
     }
@@ -364,9 +372,13 @@ fn raise<H: Handle>(shared: &Shared<H>, failed: &[UrlFailure]) {
     }
 }
 
-fn tried(failure: &SignFailure) -> Tried {
+fn tried(failure: &SignFailure, health: &[UrlHealth]) -> Tried {
     if failure.recoverable {
-        Tried::Away { retry: failure.retry_after.unwrap_or(AWAY_RETRY), why: failure.to_string() }
+        // Not that it was not asked again, but why.
+        let known = |ca: &UrlHealth| ca.last_error.as_ref().map(|(_, why)| why.clone());
+        let why: Vec<_> = health.iter().filter_map(known).collect();
+        let why = if why.is_empty() { failure.to_string() } else { why.join("; ") };
+        Tried::Away { retry: failure.retry_after.unwrap_or(AWAY_RETRY), why }
     } else {
         Tried::Refused(failure.to_string())
     }

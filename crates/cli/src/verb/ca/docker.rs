@@ -10,7 +10,7 @@ use crate::api::{Node, Swarm};
 use crate::client::Client;
 use crate::failure::Failure;
 use crate::go_duration;
-use crate::spec::{self, ExternalCa};
+use crate::spec;
 use crate::verb::{Context, join_token};
 
 /// How often a rotation's progress is read. Source: engine-api.md 8.2.
@@ -19,7 +19,6 @@ const POLL_EVERY: Duration = Duration::from_millis(200);
 /// Begins and, unless detached, follows to the end.
 pub(super) async fn rotate(
     args: &RotateArgs,
-    external_ca: &[ExternalCa],
     key: Option<Zeroizing<String>>,
     client: &mut Client,
     context: &mut Context,
@@ -28,7 +27,7 @@ pub(super) async fn rotate(
         return Err(Failure::new(format!("{flag} needs a daemon of swarmpki: this one knows docker's rotation only")));
     }
     let swarm: Swarm = client.get("/swarm").await?;
-    let mut spec = wanted(args, external_ca, key, &swarm);
+    let mut spec = wanted(args, key, &swarm);
     let begun = join_token::update(client, &swarm, &spec, "").await;
     if let Some(Value::String(key)) = spec.pointer_mut("/CAConfig/SigningCAKey") {
         key.zeroize();
@@ -38,7 +37,7 @@ pub(super) async fn rotate(
 }
 
 /// The settings that make the daemon rotate.
-fn wanted(args: &RotateArgs, external_ca: &[ExternalCa], key: Option<Zeroizing<String>>, swarm: &Swarm) -> Value {
+fn wanted(args: &RotateArgs, key: Option<Zeroizing<String>>, swarm: &Swarm) -> Value {
     let mut spec = swarm.spec.clone();
     let mut set = |field: &str, value: Value| spec::put(&mut spec, "CAConfig", field, value);
     if args.root.ca_cert.is_none() && key.is_none() {
@@ -54,9 +53,9 @@ fn wanted(args: &RotateArgs, external_ca: &[ExternalCa], key: Option<Zeroizing<S
     if let Some(expiry) = args.cert_expiry {
         set("NodeCertExpiry", json!(go_duration::nanos(expiry)));
     }
-    if !external_ca.is_empty() {
+    if !args.external_ca.is_empty() {
         let root = args.root.ca_cert.as_deref().unwrap_or_default();
-        set("ExternalCAs", external_ca.iter().map(|ca| ca.json(root)).collect());
+        set("ExternalCAs", args.external_ca.iter().map(|ca| ca.json(root)).collect());
     }
     spec
 }

@@ -1,12 +1,14 @@
 //! `swarmpki ca`: shows the root, or replaces it ([`rotate`], [`abort`]), tells how that stands ([`status`]), and lists what
-//! it signed ([`log`]).
+//! it signed ([`log`]). [`serve`] is another thing: the external CA of somebody else's swarm.
 
 mod abort;
 mod docker;
+mod external;
 mod follow;
 pub(crate) mod log;
 mod outcome;
 mod rotate;
+pub(crate) mod serve;
 mod status;
 mod words;
 
@@ -17,9 +19,8 @@ use super::Context;
 use crate::api::Swarm;
 use crate::client::Client;
 use crate::failure::Failure;
-use crate::spec::{self, ExternalCa};
 
-/// Show or rotate the root CA, or list what it signed
+/// Show or rotate the root CA, list what it signed, or serve a CA to a Docker swarm
 #[derive(Args, Clone, Debug)]
 #[command(args_conflicts_with_subcommands = true, subcommand_value_name = "COMMAND")]
 pub(crate) struct CaArgs {
@@ -30,17 +31,26 @@ pub(crate) struct CaArgs {
     rotate: bool,
     #[command(flatten)]
     how: rotate::RotateArgs,
-    /// Certificate signing endpoint: protocol=cfssl,url=https://…; may be repeated
-    #[arg(long, value_name = "EXTERNAL-CA", value_parser = spec::parse_external_ca)]
-    external_ca: Vec<ExternalCa>,
+}
+
+impl CaArgs {
+    /// The verb that is no question to a daemon.
+    pub(crate) fn serve(&self) -> Option<&serve::ServeArgs> {
+        match &self.command {
+            Some(CaCommand::Serve(args)) => Some(args),
+            _ => None,
+        }
+    }
 }
 
 /// The verbs of `ca`. Docker has none.
 #[derive(Subcommand, Clone, Debug)]
 pub(crate) enum CaCommand {
     Abort(abort::AbortArgs),
+    External(external::ExternalArgs),
     Log(log::LogArgs),
     Rotate(Box<rotate::RotateArgs>),
+    Serve(Box<serve::ServeArgs>),
     Status(status::StatusArgs),
     Wait(status::WaitArgs),
 }
@@ -49,27 +59,30 @@ pub(crate) enum CaCommand {
 pub(crate) async fn run(args: &CaArgs, context: &mut Context) -> Result<(), Failure> {
     match &args.command {
         Some(CaCommand::Abort(args)) => return abort::run(args, context).await,
+        Some(CaCommand::External(args)) => return external::run(args, context).await,
         Some(CaCommand::Log(args)) => return log::run(args, context).await,
         Some(CaCommand::Rotate(args)) => {
-            args.check(&[])?;
+            args.check()?;
             let mut client = context.client().await?;
-            return rotate::run(args, &[], &mut client, context).await;
+            return rotate::run(args, &mut client, context).await;
         }
+        // Carried out before: it asks no daemon.
+        Some(CaCommand::Serve(_)) => return Ok(()),
         Some(CaCommand::Status(args)) => return status::run(args, context).await,
         Some(CaCommand::Wait(args)) => return status::wait(args, context).await,
         None => {}
     }
     if !args.rotate {
-        let external = (!args.external_ca.is_empty()).then_some("--external-ca");
+        let external = (!args.how.external_ca.is_empty()).then_some("--external-ca");
         if let Some(flag) = args.how.given().or(external) {
             return Err(Failure::new(format!("`{flag}` flag requires the `--rotate` flag to update the CA")));
         }
         let mut client = context.client().await?;
         return show(&mut client, context).await;
     }
-    args.how.check(&args.external_ca)?;
+    args.how.check()?;
     let mut client = context.client().await?;
-    rotate::run(&args.how, &args.external_ca, &mut client, context).await?;
+    rotate::run(&args.how, &mut client, context).await?;
     if args.how.detach || args.how.quiet || args.how.dry_run || context.out.json() {
         return Ok(());
     }

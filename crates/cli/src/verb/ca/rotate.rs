@@ -14,7 +14,7 @@ use crate::go_duration;
 use crate::output::complain;
 use crate::root_files::RootFiles;
 use crate::span;
-use crate::spec::ExternalCa;
+use crate::spec::{self, ExternalCa};
 use crate::verb::Context;
 
 /// Time for each phase of an emergency, unless told otherwise: an engine needs a second, a thousand nodes ten.
@@ -28,6 +28,9 @@ const BOUND: Duration = Duration::from_secs(60);
 pub(crate) struct RotateArgs {
     #[command(flatten)]
     pub(crate) root: RootFiles,
+    /// Certificate signing endpoint: protocol=cfssl,url=https://…; may be repeated
+    #[arg(long, value_name = "EXTERNAL-CA", value_parser = spec::parse_external_ca)]
+    pub(super) external_ca: Vec<ExternalCa>,
     /// Validity period for node certificates (ns|us|ms|s|m|h|d)
     #[arg(long, value_name = "DURATION", value_parser = go_duration::parse)]
     pub(crate) cert_expiry: Option<Duration>,
@@ -59,6 +62,7 @@ impl RotateArgs {
     pub(super) fn beyond_docker(&self) -> Option<&'static str> {
         [
             ("--signer-cert", self.root.signer_cert.is_some()),
+            ("--pkcs11", self.root.pkcs11.is_some()),
             ("--deadline", self.deadline.is_some()),
             ("--emergency", self.emergency),
             ("--dry-run", self.dry_run),
@@ -77,14 +81,19 @@ impl RotateArgs {
     }
 
     /// The refusals that need no daemon, in docker's order (engine-api.md 10).
-    pub(super) fn check(&self, external_ca: &[ExternalCa]) -> Result<(), Failure> {
+    pub(super) fn check(&self) -> Result<(), Failure> {
+        let external_ca = &self.external_ca;
         if self.root.ca_cert.is_none() && !external_ca.is_empty() {
             return Err(Failure::new(
                 "rotating to an external CA requires the `--ca-cert` flag to specify the external CA's cert - to add an \
                  external CA with the current root CA certificate, use the `update` command instead",
             ));
         }
-        if self.root.ca_cert.is_some() && self.root.ca_key.is_none() && external_ca.is_empty() {
+        if self.root.ca_cert.is_some()
+            && self.root.ca_key.is_none()
+            && self.root.pkcs11.is_none()
+            && external_ca.is_empty()
+        {
             return Err(Failure::new(
                 "the --ca-cert flag requires that a --ca-key flag and/or --external-ca flag be provided as well",
             ));
@@ -110,21 +119,20 @@ impl RotateArgs {
 }
 
 /// Rotates, or says how it would go.
-pub(super) async fn run(
-    args: &RotateArgs,
-    external_ca: &[ExternalCa],
-    client: &mut Client,
-    context: &mut Context,
-) -> Result<(), Failure> {
-    args.check(external_ca)?;
+pub(super) async fn run(args: &RotateArgs, client: &mut Client, context: &mut Context) -> Result<(), Failure> {
+    args.check()?;
     let key = args.root.key()?;
     let before: Option<StatusReport> = client.own("/ca/status").await?;
-    let Some(before) = before.filter(|_| external_ca.is_empty()) else {
-        return docker::rotate(args, external_ca, key, client, context).await;
+    let Some(before) = before else {
+        return docker::rotate(args, key, client, context).await;
     };
+    let root = args.root.ca_cert.clone().unwrap_or_default();
     let request = RotateRequest {
         policy: args.policy(),
-        certificate: args.root.ca_cert.clone().unwrap_or_default(),
+        external_cas: (!args.external_ca.is_empty())
+            .then(|| args.external_ca.iter().map(|ca| ca.request(&root)).collect()),
+        pkcs11: args.root.pkcs11.clone().unwrap_or_default(),
+        certificate: root,
         signer_certificate: args.root.signer_cert.clone().unwrap_or_default(),
         key: key.unwrap_or_default(),
         node_cert_expiry_ms: args.cert_expiry.map(millis),

@@ -3,7 +3,9 @@
 use std::collections::BTreeSet;
 use std::time::Duration;
 
-use daemon::engine_api::rotation::{NodeReport, RootReport, RotationReport, StatusReport, StragglerReport};
+use daemon::engine_api::rotation::{
+    NodeReport, RootReport, RotationReport, SignerState, StatusReport, StragglerReport,
+};
 use jiff::Timestamp;
 
 use crate::api::moment;
@@ -50,10 +52,37 @@ pub(super) fn status(status: &StatusReport) -> String {
             lines.extend(nodes("put aside", &rotation.aside, now, usize::MAX));
         }
     }
+    lines.extend(signer(&status.signer));
     if status.rotation.is_none() {
         lines.extend(stragglers(&status.stragglers, now));
     }
     lines.join("\n")
+}
+
+/// Who signs, unless that is the managers' own key.
+fn signer(signer: &SignerState) -> Vec<String> {
+    let who = match signer.kind.as_str() {
+        "token" => "a key in a token",
+        "external" => "external CAs",
+        _ if signer.urls.is_empty() => return Vec::new(),
+        _ => "external CAs, and the managers' own key while none answers",
+    };
+    let mut lines = vec![format!("  signed by  {who}")];
+    for ca in &signer.urls {
+        let why = ca.last_error.as_ref().filter(|_| ca.state != "up" && ca.state != "reachable");
+        let why = why.map(|why| format!(": {why}")).unwrap_or_default();
+        lines.push(format!("    {} {}{why}", ca.state, ca.url));
+    }
+    if let Some(trouble) = &signer.trouble {
+        lines.push(format!("  trouble    {trouble}"));
+    }
+    if signer.waiting > 0 {
+        lines.push(format!(
+            "  waiting    {} for a certificate; it comes when the signer answers",
+            counted(signer.waiting as usize)
+        ));
+    }
+    lines
 }
 
 /// Why every node is given both roots first.

@@ -1,0 +1,170 @@
+//! `swarmpki ca serve`: the external CA of a Docker swarm, in the foreground; [`log`] prints what it issued, [`permit`] lets
+//! it certify another CA once.
+
+mod log;
+mod permit;
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use authority::{Authority, Config, Listeners};
+use clap::{Args, Subcommand};
+use pki::certificate::Certificate;
+use pki::identity::ClusterId;
+use pki::issue::LEAF_EXPIRY_DEFAULT;
+use pki::key::{PrivateKey, Signer};
+use tokio::net::TcpListener;
+use tokio_util::sync::CancellationToken;
+
+use super::CaArgs;
+use crate::failure::Failure;
+use crate::go_duration;
+use crate::output::Output;
+use crate::root_files::{self, KeyText};
+use crate::{notify, signals, spec};
+
+/// Serve as the external CA of a Docker swarm: its managers ask for their nodes' certificates over CFSSL
+#[derive(Args, Clone, Debug)]
+#[command(args_conflicts_with_subcommands = true, subcommand_negates_reqs = true, subcommand_value_name = "COMMAND")]
+pub(crate) struct ServeArgs {
+    #[command(subcommand)]
+    command: Option<ServeCommand>,
+    /// Where to answer, HOST:PORT; the host is a name of the server's certificate
+    #[arg(long, value_name = "ADDR", required = true)]
+    listen: Option<String>,
+    /// File with the PEM certificate of the root that this CA signs as
+    #[arg(long, value_name = "FILE", required = true, value_parser = spec::read_pem)]
+    ca_cert: Option<String>,
+    /// File with its PEM key
+    #[arg(long, value_name = "FILE", required = true, value_parser = root_files::read_key)]
+    ca_key: Option<KeyText>,
+    /// File with the password of an encrypted key, - for standard input; asked for on a terminal
+    #[arg(long, value_name = "FILE")]
+    ca_key_password_file: Option<PathBuf>,
+    /// File with the root that the swarm has now: its managers are let in until a day after the first has a certificate of
+    /// this CA
+    #[arg(long, value_name = "FILE", value_parser = spec::read_pem)]
+    trust: Option<String>,
+    /// Id of the swarm to serve; that of the first manager that comes unless set
+    #[arg(long, value_name = "ID")]
+    cluster: Option<ClusterId>,
+    #[command(flatten)]
+    state: StateArgs,
+    /// Another name or address of this server, for its certificate; may be repeated
+    #[arg(long, value_name = "NAME")]
+    name: Vec<String>,
+    /// Validity period for node certificates (ns|us|ms|s|m|h|d), at least 1h; 90d unless set
+    #[arg(long, value_name = "DURATION", value_parser = go_duration::parse)]
+    cert_expiry: Option<Duration>,
+    /// Validity period of a cross-signed certificate, no less than that of nodes'; twice that unless set
+    #[arg(long, value_name = "DURATION", value_parser = go_duration::parse)]
+    cross_sign_expiry: Option<Duration>,
+    /// Requests a second that one manager may make for long, and ten times as many at once
+    #[arg(long, value_name = "NUMBER", default_value_t = authority::RATE_DEFAULT)]
+    rate: u32,
+    /// Loopback address to answer /metrics on, in Prometheus' format
+    #[arg(long, value_name = "ADDR")]
+    metrics: Option<SocketAddr>,
+}
+
+/// Where the state lies; the same for all verbs of `ca serve`.
+#[derive(Args, Clone, Debug)]
+struct StateArgs {
+    /// Where the issuance log lies: /var/lib/swarmpki-ca for root, ~/.local/state/swarmpki-ca for others unless set
+    #[arg(long, value_name = "DIR")]
+    state_dir: Option<PathBuf>,
+}
+
+impl StateArgs {
+    fn dir(&self) -> PathBuf {
+        let beside = || daemon::config::default_state_dir().with_file_name("swarmpki-ca");
+        self.state_dir.clone().unwrap_or_else(beside)
+    }
+}
+
+/// The verbs of `ca serve`.
+#[derive(Subcommand, Clone, Debug)]
+enum ServeCommand {
+    AllowCrossSign(permit::PermitArgs),
+    Log(log::LogArgs),
+}
+
+/// Serves until a signal ends it, or carries out one of its verbs.
+pub(crate) async fn run(args: &CaArgs, out: &mut Output) -> Result<(), Failure> {
+    let Some(args) = args.serve() else { return Ok(()) };
+    match &args.command {
+        Some(ServeCommand::AllowCrossSign(args)) => permit::run(args, out),
+        Some(ServeCommand::Log(args)) => log::run(args, out),
+        None => serve(args).await,
+    }
+}
+
+async fn serve(args: &ServeArgs) -> Result<(), Failure> {
+    if let Some(metrics) = args.metrics
+        && !metrics.ip().is_loopback()
+    {
+        return Err(Failure::flag("--metrics", &metrics.to_string(), "must be a loopback address: it is in clear"));
+    }
+    // clap has made sure of them; without a subcommand they are required.
+    let listen = args.listen.as_deref().unwrap_or_default();
+    let (host, _) = listen.rsplit_once(':').ok_or_else(|| Failure::flag("--listen", listen, "must be HOST:PORT"))?;
+    let config = config(args, host)?;
+    let bound = |address: &str, error: std::io::Error| Failure::new(format!("cannot listen on {address}: {error}"));
+    let managers = TcpListener::bind(listen).await.map_err(|error| bound(listen, error))?;
+    let metrics = match args.metrics {
+        Some(address) => Some(TcpListener::bind(address).await.map_err(|error| bound(&address.to_string(), error))?),
+        None => None,
+    };
+    let address = managers.local_addr().map_err(|error| bound(listen, error))?;
+    let authority = Arc::new(Authority::open(config).map_err(|error| Failure::new(error.to_string()))?);
+    let shutdown = CancellationToken::new();
+    signals::watch(shutdown.clone())?;
+    let stopping = shutdown.clone();
+    tokio::spawn(async move {
+        stopping.cancelled().await;
+        notify::stopping();
+    });
+    let ready = || {
+        tracing::info!(%address, "serving: https://{address}/api/v1/cfssl/sign");
+        notify::ready();
+    };
+    let ended = authority::serve(authority, Listeners { managers, metrics }, ready, shutdown).await;
+    ended.map_err(|error| Failure::new(error.to_string()))
+}
+
+fn config(args: &ServeArgs, host: &str) -> Result<Config, Failure> {
+    let certificate = certificates("--ca-cert", args.ca_cert.as_deref())?;
+    let [certificate] = certificate.as_slice() else {
+        return Err(Failure::new("--ca-cert must hold one certificate, the root's"));
+    };
+    let mut config = Config::new(certificate.clone(), signer(args)?, args.state.dir());
+    config.former = certificates("--trust", args.trust.as_deref())?;
+    config.cluster.clone_from(&args.cluster);
+    config.names = std::iter::once(host).chain(args.name.iter().map(String::as_str)).map(str::to_owned).collect();
+    config.names.retain(|name| !name.is_empty());
+    config.cert_expiry = args.cert_expiry.unwrap_or(LEAF_EXPIRY_DEFAULT);
+    config.cross_sign_expiry = args.cross_sign_expiry.unwrap_or(config.cert_expiry * 2);
+    config.rate = args.rate;
+    Ok(config)
+}
+
+fn signer(args: &ServeArgs) -> Result<Arc<dyn Signer>, Failure> {
+    let Some(key) = &args.ca_key else { return Err(Failure::new("the --ca-key flag is required")) };
+    let pem = root_files::decrypted(key, args.ca_key_password_file.as_deref())?;
+    let key = PrivateKey::from_pem(pem.as_bytes(), None)
+        .map_err(|error| Failure::new(format!("the key of --ca-key cannot be used: {error}")))?;
+    Ok(Arc::new(key))
+}
+
+fn certificates(flag: &str, pem: Option<&str>) -> Result<Vec<Certificate>, Failure> {
+    let Some(pem) = pem else { return Ok(Vec::new()) };
+    match Certificate::parse_pem_bundle(pem.as_bytes()) {
+        Ok(certificates) if certificates.is_empty() => {
+            Err(Failure::new(format!("the file of {flag} holds no certificate")))
+        }
+        Ok(certificates) => Ok(certificates),
+        Err(error) => Err(Failure::new(format!("the file of {flag} cannot be used: {error}"))),
+    }
+}
