@@ -2,12 +2,19 @@
 //! through the Engine API of any of its managers, ours or a real engine's.
 //!
 //! `COVERAGE.md` lists which items of the conformance list have a test, and which do not, and why.
-#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "tests only: they report by panicking")]
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::print_stderr,
+    reason = "tests only: they report by panicking"
+)]
 
 pub mod caller;
 pub mod cluster;
 pub mod csr;
 pub mod method;
+pub mod outside;
 pub mod puppet;
 pub mod rotation;
 pub mod storm;

@@ -53,6 +53,11 @@ impl Permit {
             _ => {}
         }
         let mut file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(&new)?;
+        // Written by root for a server that runs as somebody else, it is that user's, as the directory is.
+        let (owner, own) = (std::fs::metadata(dir)?, file.metadata()?);
+        if owner.uid() != own.uid() {
+            std::os::unix::fs::fchown(&file, Some(owner.uid()), Some(owner.gid()))?;
+        }
         file.write_all(&text)?;
         file.sync_all()?;
         std::fs::rename(&new, dir.join(FILE_NAME))?;
@@ -138,6 +143,16 @@ mod tests {
         std::fs::write(dir.join(FILE_NAME), "{}").unwrap();
         assert!(taken(dir, ONE, NOW).contains("cannot be used"));
         assert_eq!(std::fs::metadata(dir.join(FILE_NAME)).unwrap().mode() & 0o022, 0);
+    }
+
+    #[test]
+    fn root_writes_it_for_the_directorys_owner() {
+        let dir = tempfile::tempdir().unwrap();
+        // Only root can give a directory away.
+        let given = std::os::unix::fs::chown(dir.path(), Some(65_534), Some(65_534)).is_ok();
+        Permit { spki: None, until: NOW }.write(dir.path()).unwrap();
+        let owner = std::fs::metadata(dir.path().join(FILE_NAME)).unwrap().uid();
+        assert_eq!(owner, std::fs::metadata(dir.path()).unwrap().uid(), "given away: {given}");
     }
 
     #[test]
