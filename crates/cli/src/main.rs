@@ -18,6 +18,7 @@ mod spec;
 mod table;
 mod tls;
 mod token;
+mod token_flags;
 mod usage;
 mod verb;
 
@@ -42,6 +43,10 @@ fn main() -> ExitCode {
         Ok(cli) => cli,
         Err(error) => return refuse(&error),
     };
+    if matches!(cli.command, Command::Pkcs11Module) {
+        // A process of its own, before there are threads: it holds the module and the PIN.
+        return pkcs11::child::run();
+    }
     match dispatch(&cli) {
         Ok(()) => ExitCode::SUCCESS,
         Err(failure) => {
@@ -122,6 +127,7 @@ async fn ask(command: &Command, context: &mut Context) -> Result<(), Failure> {
         | Command::Completion(_)
         | Command::Daemon(_)
         | Command::Man(_)
+        | Command::Pkcs11Module
         | Command::Up(_) => Ok(()),
     }
 }

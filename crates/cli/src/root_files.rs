@@ -33,6 +33,9 @@ pub(crate) struct RootFiles {
     /// File with the PEM certificate below --ca-cert that signs in its place: the root's key stays offline
     #[arg(long, value_name = "PEM-FILE", value_parser = spec::read_pem)]
     pub(crate) signer_cert: Option<String>,
+    /// PKCS#11 URI of the key that signs: it stays in its token, and is made there if it is not there yet
+    #[arg(long, value_name = "URI", conflicts_with = "ca_key")]
+    pub(crate) pkcs11: Option<String>,
     /// File with the password of an encrypted key, - for standard input; asked for on a terminal
     #[arg(long, value_name = "FILE")]
     pub(crate) ca_key_password_file: Option<PathBuf>,
@@ -55,6 +58,7 @@ impl RootFiles {
             ("--ca-cert", self.ca_cert.is_some()),
             ("--ca-key", self.ca_key.is_some()),
             ("--signer-cert", self.signer_cert.is_some()),
+            ("--pkcs11", self.pkcs11.is_some()),
             ("--ca-key-password-file", self.ca_key_password_file.is_some()),
         ]
         .into_iter()

@@ -3,6 +3,7 @@
 
 mod abort;
 mod docker;
+mod external;
 mod follow;
 pub(crate) mod log;
 mod outcome;
@@ -18,7 +19,6 @@ use super::Context;
 use crate::api::Swarm;
 use crate::client::Client;
 use crate::failure::Failure;
-use crate::spec::{self, ExternalCa};
 
 /// Show or rotate the root CA, list what it signed, or serve a CA to a Docker swarm
 #[derive(Args, Clone, Debug)]
@@ -31,9 +31,6 @@ pub(crate) struct CaArgs {
     rotate: bool,
     #[command(flatten)]
     how: rotate::RotateArgs,
-    /// Certificate signing endpoint: protocol=cfssl,url=https://…; may be repeated
-    #[arg(long, value_name = "EXTERNAL-CA", value_parser = spec::parse_external_ca)]
-    external_ca: Vec<ExternalCa>,
 }
 
 impl CaArgs {
@@ -50,6 +47,7 @@ impl CaArgs {
 #[derive(Subcommand, Clone, Debug)]
 pub(crate) enum CaCommand {
     Abort(abort::AbortArgs),
+    External(external::ExternalArgs),
     Log(log::LogArgs),
     Rotate(Box<rotate::RotateArgs>),
     Serve(Box<serve::ServeArgs>),
@@ -61,11 +59,12 @@ pub(crate) enum CaCommand {
 pub(crate) async fn run(args: &CaArgs, context: &mut Context) -> Result<(), Failure> {
     match &args.command {
         Some(CaCommand::Abort(args)) => return abort::run(args, context).await,
+        Some(CaCommand::External(args)) => return external::run(args, context).await,
         Some(CaCommand::Log(args)) => return log::run(args, context).await,
         Some(CaCommand::Rotate(args)) => {
-            args.check(&[])?;
+            args.check()?;
             let mut client = context.client().await?;
-            return rotate::run(args, &[], &mut client, context).await;
+            return rotate::run(args, &mut client, context).await;
         }
         // Carried out before: it asks no daemon.
         Some(CaCommand::Serve(_)) => return Ok(()),
@@ -74,16 +73,16 @@ pub(crate) async fn run(args: &CaArgs, context: &mut Context) -> Result<(), Fail
         None => {}
     }
     if !args.rotate {
-        let external = (!args.external_ca.is_empty()).then_some("--external-ca");
+        let external = (!args.how.external_ca.is_empty()).then_some("--external-ca");
         if let Some(flag) = args.how.given().or(external) {
             return Err(Failure::new(format!("`{flag}` flag requires the `--rotate` flag to update the CA")));
         }
         let mut client = context.client().await?;
         return show(&mut client, context).await;
     }
-    args.how.check(&args.external_ca)?;
+    args.how.check()?;
     let mut client = context.client().await?;
-    rotate::run(&args.how, &args.external_ca, &mut client, context).await?;
+    rotate::run(&args.how, &mut client, context).await?;
     if args.how.detach || args.how.quiet || args.how.dry_run || context.out.json() {
         return Ok(());
     }
