@@ -327,7 +327,8 @@ impl Authority {
         self.record(caller, standing, Entry::Leaf(issued), now).await?;
         let counter = if subject.role == Role::Manager { &self.metrics.managers } else { &self.metrics.workers };
         counter.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
-        tracing::info!(
+        // The issuance log says so too, and more: a line for each would double it.
+        tracing::debug!(
             node = %subject.node, role = %subject.role, serial = %certificate.serial(),
             by = %caller.peer.subject.node, addr = %caller.address, "certificate issued"
         );

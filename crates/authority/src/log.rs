@@ -5,6 +5,8 @@
 //!
 //! - What was synced is never touched again. A frame that is not whole at the end of the file was never answered for: it is
 //!   put aside and cut when the log is opened.
+//! - The file is longer than what it holds, by zeros, while a server writes it and after one was killed: the log ends where they
+//!   begin.
 //! - A frame that is not good and has a good one behind it is damage: the log is not opened, and says where.
 
 mod writer;
@@ -79,12 +81,14 @@ pub fn read(dir: &Path, mut visit: impl FnMut(Entry)) -> Result<u64, LogError> {
         match read_frame(&mut file, at, &mut frame).map_err(io_error)? {
             Frame::Good => {}
             Frame::End => return Ok(at),
-            Frame::Bad => {
-                return match good_frame_behind(&path, at).map_err(io_error)? {
-                    true => Err(LogError::Damaged { path, at }),
-                    false => Ok(at),
-                };
-            }
+            Frame::Bad => match look_again(&path, at).map_err(io_error)? {
+                Look::WrittenNow => {
+                    file.seek(SeekFrom::Start(at)).map_err(io_error)?;
+                    continue;
+                }
+                Look::End => return Ok(at),
+                Look::Damaged => return Err(LogError::Damaged { path, at }),
+            },
         }
         for line in frame.split(|byte| *byte == b'\n').filter(|line| !line.is_empty()) {
             let entry = serde_json::from_slice(line).map_err(|error| LogError::Unknown {
@@ -116,7 +120,9 @@ pub(crate) fn open(dir: &Path, first: &Entry, mut visit: impl FnMut(Entry)) -> R
         visit(entry);
     })?;
     let length = file.metadata().map_err(io_error)?.len();
-    if length > end {
+    if length > end && rest(&path, end).map_err(io_error)?.iter().all(|byte| *byte == 0) {
+        file.set_len(end).and_then(|()| file.sync_all()).map_err(io_error)?;
+    } else if length > end {
         cut(dir, &mut file, end).map_err(io_error)?;
         tracing::warn!(
             path = %path.display(), at = end, bytes = length - end, kept_in = CUT_NAME,
@@ -165,12 +171,44 @@ fn read_frame(file: &mut impl Read, at: u64, entries: &mut Vec<u8>) -> io::Resul
     Ok(if entries.len() == length && head_of(at, entries).as_bytes() == head { Frame::Good } else { Frame::Bad })
 }
 
-/// Whether a good frame begins anywhere behind `at`.
-fn good_frame_behind(path: &Path, at: u64) -> io::Result<bool> {
+enum Look {
+    /// The frame is good now: a server was just writing it.
+    WrittenNow,
+    /// It is not, and nothing good is behind it.
+    End,
+    /// It is not, and something good is.
+    Damaged,
+}
+
+/// Judges a frame that was not good, and what is behind it.
+fn look_again(path: &Path, at: u64) -> io::Result<Look> {
+    // A server may write while this reads. Once a frame is seen behind, the one before was written whole: the second look
+    // tells.
+    let mut look = Look::End;
+    for _ in 0..2 {
+        let rest = rest(path, at)?;
+        if let Frame::Good = read_frame(&mut rest.as_slice(), at, &mut Vec::new())? {
+            return Ok(Look::WrittenNow);
+        }
+        if !is_good_frame_in(&rest, at)? {
+            return Ok(Look::End);
+        }
+        look = Look::Damaged;
+    }
+    Ok(look)
+}
+
+/// What the file holds from `at` on.
+fn rest(path: &Path, at: u64) -> io::Result<Vec<u8>> {
     let mut rest = Vec::new();
     let mut file = File::open(path)?;
     file.seek(SeekFrom::Start(at))?;
     file.read_to_end(&mut rest)?;
+    Ok(rest)
+}
+
+/// Whether a good frame begins anywhere in `rest`, which stands at `at`, but at its beginning.
+fn is_good_frame_in(rest: &[u8], at: u64) -> io::Result<bool> {
     let mut entries = Vec::new();
     for start in 1..rest.len() {
         if rest[start..].starts_with(b"= ") {
@@ -261,6 +299,20 @@ mod tests {
             torn[hole..].fill(0);
             std::fs::write(&path, &torn).unwrap();
             assert_eq!(times(dir.path()).unwrap(), [0, 1, 2], "a hole at {hole}");
+        }
+    }
+
+    #[test]
+    fn zeros_behind_the_end_are_the_end() {
+        let dir = tempfile::tempdir().unwrap();
+        let (whole, _) = three(dir.path());
+        let path = dir.path().join(FILE_NAME);
+        for zeros in [1, HEAD_BYTES, 5_000] {
+            std::fs::write(&path, [&whole[..], &vec![0; zeros]].concat()).unwrap();
+            assert_eq!(times(dir.path()).unwrap(), [0, 1, 2, 3]);
+            open(dir.path(), &begun(9), |_| {}).unwrap();
+            assert_eq!(std::fs::read(&path).unwrap(), whole);
+            assert!(!dir.path().join(CUT_NAME).exists(), "nothing was lost");
         }
     }
 

@@ -13,6 +13,9 @@ use tokio::sync::oneshot;
 use super::{FRAME_BYTES_MAX, frame, line};
 use crate::entry::Entry;
 
+/// Bytes by which the file is made longer at a time, filled with zeros. A sync of bytes written over others is one write; with a
+/// file that grows it is two, for its length changes too.
+const GROW_BYTES: usize = 1024 * 1024;
 /// Orders that wait to be written, at most.
 const ORDERS_MAX: usize = 4_096;
 
@@ -90,7 +93,7 @@ impl Writer {
         let counters = Arc::clone(&written);
         let thread = std::thread::Builder::new()
             .name("issuance-log".into())
-            .spawn(move || Disk { storage, end, dirty: false, written: counters }.run(&taken))?;
+            .spawn(move || Disk { storage, end, room: end, dirty: false, written: counters }.run(&taken))?;
         Ok(Self { orders: Some(orders), thread: Some(thread), written })
     }
 
@@ -124,6 +127,8 @@ struct Disk<S> {
     storage: S,
     /// Where the good part ends: everything before it is synced.
     end: u64,
+    /// Where the file ends: zeros up to there.
+    room: u64,
     /// Whether something unsynced may stand behind it.
     dirty: bool,
     written: Arc<Written>,
@@ -150,16 +155,21 @@ impl<S: Storage> Disk<S> {
                 let _ = done.send(outcome.clone());
             }
         }
+        // The zeros go with the process that wanted them; left behind, they are no harm.
+        let _ = self.storage.cut(self.end);
     }
 
     /// One frame, one sync. After a failure what was written is cut off again, so that the file ends with what was answered
     /// for; a sync that failed promises nothing about it.
     fn write(&mut self, entries: &[u8]) -> io::Result<()> {
         if self.dirty {
-            self.storage.cut(self.end)?;
+            self.cut()?;
         }
         self.dirty = true;
         let frame = frame(self.end, entries);
+        if self.end + frame.len() as u64 > self.room {
+            self.grow(frame.len());
+        }
         let outcome = self.storage.write_at(&frame, self.end).and_then(|()| self.storage.sync());
         match outcome {
             Ok(()) => {
@@ -171,10 +181,26 @@ impl<S: Storage> Disk<S> {
             }
             Err(error) => {
                 // If this fails too, it is tried again before the next frame.
-                self.dirty = self.storage.cut(self.end).is_err();
+                self.dirty = self.cut().is_err();
                 Err(error)
             }
         }
+    }
+
+    /// Makes room for this frame and many more. Without room the frame is written all the same, if it fits.
+    fn grow(&mut self, frame: usize) {
+        let zeros = vec![0; frame + GROW_BYTES];
+        match self.storage.write_at(&zeros, self.end).and_then(|()| self.storage.sync()) {
+            Ok(()) => self.room = self.end + zeros.len() as u64,
+            // What this leaves behind is cut off with the frame if that fails too; zeros behind a frame are no harm.
+            Err(_) => drop(self.cut()),
+        }
+    }
+
+    fn cut(&mut self) -> io::Result<()> {
+        self.storage.cut(self.end)?;
+        self.room = self.end;
+        Ok(())
     }
 }
 
@@ -206,9 +232,10 @@ mod tests {
         fn write_at(&self, bytes: &[u8], at: u64) -> io::Result<()> {
             let mut state = self.0.lock().unwrap();
             let at = usize::try_from(at).unwrap();
-            state.bytes.truncate(at);
             let fits = bytes.len().min(state.room.saturating_sub(at));
-            state.bytes.extend_from_slice(&bytes[..fits]);
+            let end = state.bytes.len().max(at + fits);
+            state.bytes.resize(end, 0);
+            state.bytes[at..at + fits].copy_from_slice(&bytes[..fits]);
             if fits < bytes.len() { Err(io::ErrorKind::StorageFull.into()) } else { Ok(()) }
         }
 
@@ -274,7 +301,7 @@ mod tests {
         let (open, gate) = std::sync::mpsc::channel();
         {
             let mut state = fake.0.lock().unwrap();
-            (state.room, state.gate) = (1 << 20, Some(gate));
+            (state.room, state.gate) = (1 << 22, Some(gate));
         }
         let writer = Writer::start(fake.clone(), 0).unwrap();
         // Polled once, an order is with the writer; it cannot end while the first sync is held.
@@ -290,6 +317,6 @@ mod tests {
         }
         assert_eq!(times(&fake), (0..100).collect::<Vec<_>>());
         let syncs = fake.0.lock().unwrap().syncs;
-        assert!(syncs <= 2, "{syncs} syncs for a hundred orders");
+        assert!(syncs <= 3, "one for room, and {syncs} syncs for a hundred orders");
     }
 }

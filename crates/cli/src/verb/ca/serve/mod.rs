@@ -11,6 +11,8 @@ use std::time::Duration;
 
 use authority::{Authority, Config, Listeners};
 use clap::{Args, Subcommand};
+use daemon::TokenAccess;
+use pkcs11::{Module, ModuleConfig};
 use pki::certificate::Certificate;
 use pki::identity::ClusterId;
 use pki::issue::LEAF_EXPIRY_DEFAULT;
@@ -23,6 +25,7 @@ use crate::failure::Failure;
 use crate::go_duration;
 use crate::output::Output;
 use crate::root_files::{self, KeyText};
+use crate::token_flags::TokenFlags;
 use crate::{notify, signals, spec};
 
 /// Serve as the external CA of a Docker swarm: its managers ask for their nodes' certificates over CFSSL
@@ -38,8 +41,13 @@ pub(crate) struct ServeArgs {
     #[arg(long, value_name = "FILE", required = true, value_parser = spec::read_pem)]
     ca_cert: Option<String>,
     /// File with its PEM key
-    #[arg(long, value_name = "FILE", required = true, value_parser = root_files::read_key)]
+    #[arg(long, value_name = "FILE", required_unless_present = "pkcs11", value_parser = root_files::read_key)]
     ca_key: Option<KeyText>,
+    /// PKCS#11 URI of its key, in a token
+    #[arg(long, value_name = "URI", conflicts_with = "ca_key")]
+    pkcs11: Option<String>,
+    #[command(flatten)]
+    token: TokenFlags,
     /// File with the password of an encrypted key, - for standard input; asked for on a terminal
     #[arg(long, value_name = "FILE")]
     ca_key_password_file: Option<PathBuf>,
@@ -139,7 +147,8 @@ fn config(args: &ServeArgs, host: &str) -> Result<Config, Failure> {
     let [certificate] = certificate.as_slice() else {
         return Err(Failure::new("--ca-cert must hold one certificate, the root's"));
     };
-    let mut config = Config::new(certificate.clone(), signer(args)?, args.state.dir());
+    let mut config = Config::new(certificate.clone(), signer(args, certificate)?, args.state.dir());
+    config.signer_waits = args.pkcs11.is_some();
     config.former = certificates("--trust", args.trust.as_deref())?;
     config.cluster.clone_from(&args.cluster);
     config.names = std::iter::once(host).chain(args.name.iter().map(String::as_str)).map(str::to_owned).collect();
@@ -150,12 +159,30 @@ fn config(args: &ServeArgs, host: &str) -> Result<Config, Failure> {
     Ok(config)
 }
 
-fn signer(args: &ServeArgs) -> Result<Arc<dyn Signer>, Failure> {
+fn signer(args: &ServeArgs, certificate: &Certificate) -> Result<Arc<dyn Signer>, Failure> {
+    if let Some(uri) = &args.pkcs11 {
+        return token_key(uri, &args.token, certificate);
+    }
     let Some(key) = &args.ca_key else { return Err(Failure::new("the --ca-key flag is required")) };
     let pem = root_files::decrypted(key, args.ca_key_password_file.as_deref())?;
     let key = PrivateKey::from_pem(pem.as_bytes(), None)
         .map_err(|error| Failure::new(format!("the key of --ca-key cannot be used: {error}")))?;
     Ok(Arc::new(key))
+}
+
+/// The key in a token. The token is waited for; once found it may go and come again.
+fn token_key(uri: &str, flags: &TokenFlags, certificate: &Certificate) -> Result<Arc<dyn Signer>, Failure> {
+    let failed = |error: &dyn std::fmt::Display| Failure::new(format!("the key of --pkcs11 cannot be used: {error}"));
+    let TokenAccess { program, args, module, pin } = flags.access()?;
+    let uri: pkcs11::Uri = uri.parse().map_err(|error| failed(&error))?;
+    let config = ModuleConfig { uri: uri.clone(), module_path: module, pin, env: Vec::new() };
+    let token = Module::spawn(&program, &args, config).map_err(|error| failed(&error))?;
+    let key = token.find_named(&uri).map_err(|error| failed(&error))?;
+    if certificate.public_key().is_ok_and(|public| public == key.public()) {
+        Ok(Arc::new(key))
+    } else {
+        Err(failed(&"it is not that of --ca-cert"))
+    }
 }
 
 fn certificates(flag: &str, pem: Option<&str>) -> Result<Vec<Certificate>, Failure> {
