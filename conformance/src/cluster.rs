@@ -46,6 +46,14 @@ impl Cluster {
         let answer = manager.api("POST", "/swarm/init", Some(&body));
         assert_eq!(answer.status, 200, "{answer:?}");
         assert_eq!(answer.json(), node_id(&manager));
+        Self::of(manager, net)
+    }
+
+    /// The swarm that this daemon is the first manager of, at host 1.
+    ///
+    /// # Panics
+    /// If it is in none.
+    pub fn of(manager: Daemon, net: Loopback) -> Self {
         let swarm = swarm(&manager);
         let text = |value: &Value| value.as_str().expect("a string").to_owned();
         Self { root: text(&swarm["TLSInfo"]["TrustRoot"]), id: text(&swarm["ID"]), manager, net }

@@ -11,12 +11,14 @@
 )]
 
 pub mod caller;
+pub mod cfssl;
 pub mod cluster;
 pub mod csr;
 pub mod method;
 pub mod outside;
 pub mod puppet;
 pub mod rotation;
+pub mod softhsm;
 pub mod storm;
 
 use std::net::Ipv4Addr;

@@ -180,7 +180,14 @@ impl Fleet {
     /// # Panics
     /// If that fails; ask `require_or_skip!("swarmpki", "dockerd", "docker", "openssl")` first.
     pub fn start(engines: usize, ours: usize) -> Self {
-        let cluster = Cluster::start();
+        Self::around(Cluster::start(), engines, ours)
+    }
+
+    /// The same in a cluster that is there already.
+    ///
+    /// # Panics
+    /// If a node does not join.
+    pub fn around(cluster: Cluster, engines: usize, ours: usize) -> Self {
         // By this thread: servers end with the thread that started them.
         let engines: Vec<_> = (1..=engines).map(|n| Engine::start(&format!("engine{n}"))).collect();
         let ours: Vec<_> = (1..=ours).map(|n| Daemon::start(&format!("ours{n}"))).collect();

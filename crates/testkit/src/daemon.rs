@@ -1,7 +1,8 @@
 //! Our own daemon, as a guard.
 
+use std::ffi::OsString;
 use std::ops::{Deref, DerefMut};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use crate::docker::{self, Output};
@@ -17,11 +18,28 @@ impl Daemon {
     /// # Panics
     /// If it does not answer; ask [`require_or_skip!`](crate::require_or_skip)`("swarmpki")` first.
     pub fn start(name: &str) -> Self {
+        Self::start_with(name, Vec::new(), Vec::new())
+    }
+
+    /// Starts it with more arguments, and with more in its environment.
+    ///
+    /// # Panics
+    /// As [`start`](Self::start).
+    pub fn start_with(name: &str, more: Vec<OsString>, env: Vec<(OsString, OsString)>) -> Self {
         let program = program().expect("swarmpki, after require_or_skip!(\"swarmpki\")");
-        Self(Server::start(name, program, |folder| {
+        let args = |folder: &Path| {
             let listen = format!("unix://{}", server::socket(folder).display());
-            ["daemon".into(), "--state-dir".into(), folder.join("state").into(), "-H".into(), listen.into()].to_vec()
-        }))
+            let mut args: Vec<OsString> =
+                ["daemon".into(), "--state-dir".into(), folder.join("state").into(), "-H".into(), listen.into()].into();
+            args.extend(more);
+            args
+        };
+        Self(Server::start_with(name, program, args, env))
+    }
+
+    /// Its state directory.
+    pub fn state(&self) -> PathBuf {
+        self.folder().join("state")
     }
 
     /// Runs our own command against it: `swarmpki -H … ARGS`.
@@ -36,7 +54,7 @@ impl Daemon {
 
     /// Where it keeps its node certificate, key and trust bundle.
     pub fn certificates(&self) -> Certificates {
-        Certificates::in_folder(&self.folder().join("state/certificates"))
+        Certificates::in_folder(&self.state().join("certificates"))
     }
 }
 

@@ -25,6 +25,7 @@ pub struct Server {
     name: String,
     program: PathBuf,
     args: Vec<OsString>,
+    env: Vec<(OsString, OsString)>,
     folder: Option<tempfile::TempDir>,
     child: Option<Child>,
 }
@@ -32,10 +33,20 @@ pub struct Server {
 impl Server {
     /// Starts `program` with the arguments that `args` makes of the server's folder and waits until its API answers.
     pub(crate) fn start(name: &str, program: PathBuf, args: impl FnOnce(&Path) -> Vec<OsString>) -> Self {
+        Self::start_with(name, program, args, Vec::new())
+    }
+
+    /// The same with more in its environment.
+    pub(crate) fn start_with(
+        name: &str,
+        program: PathBuf,
+        args: impl FnOnce(&Path) -> Vec<OsString>,
+        env: Vec<(OsString, OsString)>,
+    ) -> Self {
         // Short names: a path of a unix socket has at most 107 bytes.
         let folder = tempfile::Builder::new().prefix("swarmpki-").tempdir().expect("a folder");
         let args = args(folder.path());
-        let mut server = Self { name: name.to_owned(), program, args, folder: Some(folder), child: None };
+        let mut server = Self { name: name.to_owned(), program, args, env, folder: Some(folder), child: None };
         server.spawn();
         server
     }
@@ -170,6 +181,7 @@ impl Server {
         };
         let child = command
             .args(&self.args)
+            .envs(self.env.iter().map(|(name, value)| (name, value)))
             .current_dir(self.folder())
             .stdin(Stdio::null())
             .stdout(log.try_clone().expect("a second handle"))
