@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use std::ffi::OsString;
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use cluster::roots::{Custody, Root};
 use pkcs11::{KeyRequest, KeySelector, Module, ModuleConfig, Pin, Token, TokenError, TokenKey, TokenState, Uri};
@@ -15,6 +15,9 @@ use tokio::runtime::Handle;
 
 /// How long an operator waits for a token that is being reached.
 const READY_MAX: Duration = Duration::from_secs(30);
+
+/// How long a token that no root needs yet, or any more, is kept: a rotation into it begins after it was reached.
+const KEPT_UNUSED: Duration = Duration::from_secs(2 * 60);
 
 /// How tokens are reached on this machine.
 pub struct TokenAccess {
@@ -57,8 +60,8 @@ impl std::fmt::Debug for Keys {
 #[derive(Default)]
 struct Inner {
     access: Option<TokenAccess>,
-    /// Attached tokens, by URI.
-    tokens: Mutex<BTreeMap<Arc<str>, Token>>,
+    /// Attached tokens, by URI, each with the time of its last use.
+    tokens: Mutex<BTreeMap<Arc<str>, (Token, Instant)>>,
 }
 
 impl Keys {
@@ -92,7 +95,8 @@ impl Keys {
     /// [`KeyFault::Token`] if it can never be reached from here; one that is only away is a [`Token`] all the same.
     pub fn token(&self, uri: &Arc<str>) -> Result<Token, KeyFault> {
         let mut tokens = self.tokens();
-        if let Some(token) = tokens.get(uri) {
+        if let Some((token, used)) = tokens.get_mut(uri) {
+            *used = Instant::now();
             return Ok(token.clone());
         }
         let fault = |error: &dyn std::fmt::Display| KeyFault::Token(error.to_string());
@@ -105,7 +109,7 @@ impl Keys {
             env: Vec::new(),
         };
         let token = Module::attach(&access.program, &access.args, config).map_err(|error| fault(&error))?;
-        tokens.insert(Arc::clone(uri), token.clone());
+        tokens.insert(Arc::clone(uri), (token.clone(), Instant::now()));
         Ok(token)
     }
 
@@ -152,7 +156,7 @@ impl Keys {
         }
     }
 
-    /// Lets go of tokens that no root of these needs.
+    /// Lets go of tokens that no root of these needs, and nobody was about to use.
     pub(crate) fn keep_only<'a>(&self, roots: impl Iterator<Item = &'a Arc<Root>>) {
         let needed: Vec<&Arc<str>> = roots
             .filter_map(|root| match &root.custody {
@@ -160,8 +164,8 @@ impl Keys {
                 Custody::Sealed(_) | Custody::Outside => None,
             })
             .collect();
-        self.tokens().retain(|uri, token| {
-            let kept = needed.contains(&uri);
+        self.tokens().retain(|uri, (token, used)| {
+            let kept = needed.contains(&uri) || used.elapsed() < KEPT_UNUSED;
             if !kept {
                 token.close();
             }
@@ -169,7 +173,7 @@ impl Keys {
         });
     }
 
-    fn tokens(&self) -> MutexGuard<'_, BTreeMap<Arc<str>, Token>> {
+    fn tokens(&self) -> MutexGuard<'_, BTreeMap<Arc<str>, (Token, Instant)>> {
         self.inner.tokens.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

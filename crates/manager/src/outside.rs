@@ -85,6 +85,8 @@ pub(crate) struct Outside {
     clock: Clock,
     jitter: cfssl::Jitter,
     identity: mtls::Live,
+    /// The external CAs that the client asks.
+    asked: Mutex<Vec<Target>>,
     serials: Mutex<Serials>,
     waiting: Waiting,
     /// Why what waits was not signed when it was last tried.
@@ -101,6 +103,7 @@ impl Outside {
             clock,
             jitter,
             identity,
+            asked: Mutex::default(),
             serials: Mutex::default(),
             waiting: Waiting::default(),
             hindrance: Mutex::default(),
@@ -115,7 +118,12 @@ impl Outside {
     /// Asks the external CAs of the root that signs now, and lets go of tokens that are needed no more.
     fn follow(&self, state: &State) {
         let targets = state.roots.signing().map(|root| targets(state, root)).unwrap_or_default();
-        self.client.configure(targets);
+        let mut asked = self.asked.lock().unwrap_or_else(PoisonError::into_inner);
+        if *asked != targets {
+            self.client.configure(targets.clone());
+            *asked = targets;
+        }
+        drop(asked);
         self.keys.keep_only(state.roots.in_use());
     }
 
