@@ -144,6 +144,16 @@ impl Fixture {
         self.update(roots)
     }
 
+    /// An emergency begins: the tokens change with it.
+    pub(super) fn emergency(&mut self, bound: Duration) -> Outcome {
+        let roots = Some(self.change(Policy::Emergency { bound }));
+        let secret = |n| Some(SecretBox(Arc::new(JoinSecret::from_bytes([n; 16]))));
+        let version = self.state.cluster_version;
+        let (worker_secret, manager_secret) = (secret(1), secret(2));
+        let update = UpdateCluster { version, roots, worker_secret, manager_secret, ..UpdateCluster::default() };
+        self.apply(Command::UpdateCluster(Box::new(update)))
+    }
+
     pub(super) fn update(&mut self, roots: Option<RootsChange>) -> Outcome {
         let version = self.state.cluster_version;
         let update = UpdateCluster { version, roots, ..UpdateCluster::default() };

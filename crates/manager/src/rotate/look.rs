@@ -51,9 +51,8 @@ pub fn look(pacer: &mut Pacer, sessions: &mut Sessions, state: &State, now: Time
             wake.push(node);
         }
     }
-    // The end of a phase is counted in the cluster's time, which may be ahead of this clock.
-    let due = pacer.due(state, now.max(state.time()));
-    let ends = state.rotation().filter(|_| due.is_none()).and_then(|rotation| rotation.phase_ends());
+    let due = pacer.due(state, now);
+    let ends = state.rotation().filter(|_| due.is_none()).and_then(|rotation| pacer.ends(rotation));
     let next = [pacer.next_deadline(), ends].into_iter().flatten().min();
     let wait = next.map_or(IDLE, |next| next.since(now).min(IDLE)).max(Duration::from_millis(1));
     Look { wake, due, wait }

@@ -5,16 +5,22 @@
 //!   once;
 //! - managers come first, since everybody has to verify them;
 //! - what is lost is said again; who does not answer gives its place to others and is named;
-//! - a node that is not in session takes no place.
+//! - a node that is not in session takes no place, and who does not answer in the time that others need loses his;
+//! - nobody is told again before everybody was told once;
+//! - time alone ends no phase before this manager has led it for a while, and hardly before everybody here was told;
+//! - a clock that is set back stops nothing.
+
+mod elapsed;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use cluster::State;
-use cluster::rotation::{self, Need, Phase};
+use cluster::rotation::{self, Need, PHASE_TIME_MIN, Phase, Rotation};
 use pki::identity::{NodeId, Role};
 use pki::time::Time;
 
+use self::elapsed::Elapsed;
 use crate::sessions::Sessions;
 
 /// Nodes that may be busy at a time, at least.
@@ -27,6 +33,11 @@ pub const REPEAT_AFTER: Duration = Duration::from_secs(5);
 pub const TRIES_MAX: u32 = 5;
 /// How long one that refuses is left alone before it is told again.
 pub const REFUSER_PAUSE: Duration = Duration::from_secs(60);
+/// Who was told counts as busy for so many times what a node takes with it; then others get their turn.
+const BUSY_TIMES: u32 = 2;
+/// How long a phase whose time is over waits at most for those who are here and were not told yet; its own time, if that is
+/// less.
+const HOLD_MAX: Duration = Duration::from_secs(60);
 /// What a renewal costs a manager, in requests verified and signed: two handshakes, a certificate, a session, two entries.
 const SIGNATURES_A_RENEWAL: f64 = 18.0;
 /// What a root taken costs it: a handshake, a session, an entry.
@@ -72,7 +83,7 @@ struct Told {
 pub struct Tries {
     /// How often.
     pub count: u32,
-    /// When first.
+    /// When first, as the clock said then.
     pub since: Time,
 }
 
@@ -87,6 +98,8 @@ pub struct Pacer {
     managers: BTreeSet<NodeId>,
     /// Nodes in session whose turn is to come.
     queue: BTreeSet<NodeId>,
+    /// Nodes in session that let a turn pass, and get another after the others.
+    later: BTreeSet<NodeId>,
     /// Nodes whose turn it is.
     told: BTreeMap<NodeId, Told>,
     again: BTreeSet<(Time, NodeId)>,
@@ -98,6 +111,10 @@ pub struct Pacer {
     pace: Pace,
     /// When a turn can be given that had to wait for its place in time.
     spaced: Option<Time>,
+    /// When somebody who was told counts no more as busy, if others wait for that.
+    freed: Option<Time>,
+    /// All times here are moments of this.
+    elapsed: Elapsed,
 }
 
 /// What the window is computed from.
@@ -186,10 +203,11 @@ impl Pacer {
 
     /// Looks at what has changed: `news` names the nodes whose record or session did. Says whose turn has come.
     pub fn step(&mut self, now: Time, state: &State, sessions: &Sessions, news: &[NodeId]) -> Vec<Turn> {
+        let now = self.elapsed.pass(now);
         let stage = state.rotation().map(|rotation| (rotation.id, rotation.phase));
         if stage != self.stage {
             let pace = Pace { done: 0, since: stage.map(|_| now), ..self.pace };
-            *self = Self { stage, pace, ..Self::default() };
+            *self = Self { stage, pace, elapsed: self.elapsed, ..Self::default() };
             for node in state.finished() {
                 self.look(now, &node.id, state, sessions);
             }
@@ -205,12 +223,15 @@ impl Pacer {
 
     /// When [`step`](Self::step) has something to do even if nothing changes.
     pub fn next_deadline(&self) -> Option<Time> {
-        self.again.first().map(|(at, _)| *at).into_iter().chain(self.spaced).min()
+        let again = self.again.first().map(|(at, _)| *at);
+        let next = [again, self.spaced, self.freed].into_iter().flatten().min();
+        next.map(|at| self.elapsed.shown(at))
     }
 
     /// When there will be time for the next turn, if there is somebody whom only time keeps waiting.
     pub fn next_turn(&self) -> Option<Time> {
-        self.spaced
+        let next = [self.spaced, self.freed].into_iter().flatten().min();
+        next.map(|at| self.elapsed.shown(at))
     }
 
     /// Whether it is a node's turn to be given the root of this phase.
@@ -221,9 +242,23 @@ impl Pacer {
     /// The rotation and phase that may end now: nobody is waited for any more, or time is over.
     pub fn due(&self, state: &State, now: Time) -> Option<(u64, Phase)> {
         let rotation = state.rotation().filter(|rotation| Some((rotation.id, rotation.phase)) == self.stage)?;
-        let over = rotation.phase_ends().is_some_and(|end| end <= now);
-        let ends = self.blocking.is_empty() || (over && self.managers.is_empty());
+        let over = self.ends(rotation).is_some_and(|end| end <= now);
+        // The clock was set back: the next entry has the phase counted from now, whatever comes of it.
+        let set_back = rotation.since > now && rotation.phase_ends().is_some();
+        let ends = self.blocking.is_empty() || (over && self.managers.is_empty()) || set_back;
         ends.then_some((rotation.id, rotation.phase))
+    }
+
+    /// When the phase may end whoever is missing, as the clock will say then, if it may: not before its time, nor, if that is
+    /// over already, before this manager has led it for [`PHASE_TIME_MIN`]: nodes need that to come back. Those who are here
+    /// and were not told yet have as long again.
+    pub fn ends(&self, rotation: &Rotation) -> Option<Time> {
+        let end = rotation.phase_ends()?;
+        let since = self.pace.since.filter(|_| Some((rotation.id, rotation.phase)) == self.stage)?;
+        let whole = end.since(rotation.since);
+        let end = end.max(self.elapsed.shown(since.saturating_add(whole.min(PHASE_TIME_MIN))));
+        let hold = if self.queue.is_empty() { Duration::ZERO } else { whole.min(HOLD_MAX) };
+        Some(end.saturating_add(hold))
     }
 
     /// Nodes that the phase waits for.
@@ -243,7 +278,7 @@ impl Pacer {
 
     /// Nodes a second that did their part, since this phase began.
     pub fn rate(&self, now: Time) -> Option<f64> {
-        let since = now.since(self.pace.since?).as_secs_f64();
+        let since = self.elapsed.at(now).since(self.pace.since?).as_secs_f64();
         let done = u32::try_from(self.pace.done).map_or(f64::from(u32::MAX), f64::from);
         (since > 0.0 && done > 0.0).then(|| done / since)
     }
@@ -277,10 +312,11 @@ impl Pacer {
             self.tries.remove(id);
             self.refusing.remove(id);
         }
+        self.queue.remove(id);
+        self.later.remove(id);
         if need.is_some() && sessions.is_ready(id) && !self.told.contains_key(id) {
-            self.queue.insert(id.clone());
-        } else {
-            self.queue.remove(id);
+            let queue = if self.tries.contains_key(id) { &mut self.later } else { &mut self.queue };
+            queue.insert(id.clone());
         }
     }
 
@@ -316,26 +352,34 @@ impl Pacer {
     /// that is here has done it, since all have to verify them. Those who refuse take no place.
     fn turns(&mut self, now: Time, state: &State) -> Vec<Turn> {
         let mut turns = Vec::new();
+        self.freed = None;
         if let Some(due) = self.spaced.filter(|due| *due <= now) {
             self.pace.late(due, now);
             self.spaced = None;
         }
-        let managers: Vec<_> = self.managers.iter().filter(|id| self.queue.contains(*id)).cloned().collect();
+        let waits = |id: &&NodeId| self.queue.contains(*id) || self.later.contains(*id);
+        let managers: Vec<_> = self.managers.iter().filter(waits).cloned().collect();
         for id in managers {
             self.queue.remove(&id);
+            self.later.remove(&id);
             turns.extend(self.tell(now, id, state));
         }
         let renewing = self.stage.is_some_and(|(_, phase)| phase == Phase::Renew);
         if renewing && self.managers.iter().any(|id| self.told.contains_key(id)) {
             return turns;
         }
-        let mut busy = self.told.keys().filter(|id| !self.refusing.contains(*id)).count();
-        while let Some(id) = self.queue.first() {
+        let until = |pace: &Pace, need, at: Time| at.saturating_add(pace.each(need) * BUSY_TIMES);
+        let told = self.told.iter().filter(|(id, _)| !self.refusing.contains(*id));
+        let ends = told.map(|(_, told)| until(&self.pace, told.need, told.at)).filter(|end| *end > now);
+        let (mut busy, mut freed) =
+            ends.fold((0, None::<Time>), |(busy, freed), end| (busy + 1, freed.into_iter().chain([end]).min()));
+        while let Some(id) = self.queue.first().or(self.later.first()) {
             let Some(need) = state.node(id).and_then(|node| rotation::need(&state.roots, node)) else {
-                self.queue.pop_first();
+                self.pop();
                 continue;
             };
             if busy >= self.window(need) {
+                self.freed = freed;
                 break;
             }
             if self.spaced.is_some() {
@@ -346,16 +390,24 @@ impl Pacer {
                 self.spaced = Some(at);
                 break;
             }
-            let Some(id) = self.queue.pop_first() else { break };
-            busy += usize::from(!self.refusing.contains(&id));
+            let Some(id) = self.pop() else { break };
+            if !self.refusing.contains(&id) {
+                busy += 1;
+                freed = freed.into_iter().chain([until(&self.pace, need, now)]).min();
+            }
             turns.extend(self.tell(now, id, state));
         }
         turns
     }
 
+    /// Whose turn is next.
+    fn pop(&mut self) -> Option<NodeId> {
+        self.queue.pop_first().or_else(|| self.later.pop_first())
+    }
+
     fn tell(&mut self, now: Time, id: NodeId, state: &State) -> Option<Turn> {
         let need = rotation::need(&state.roots, state.node(&id)?)?;
-        let tries = self.tries.entry(id.clone()).or_insert(Tries { count: 0, since: now });
+        let tries = self.tries.entry(id.clone()).or_insert(Tries { count: 0, since: self.elapsed.shown(now) });
         tries.count = tries.count.saturating_add(1);
         let pause = if self.refusing.contains(&id) { REFUSER_PAUSE } else { REPEAT_AFTER };
         let again = now.saturating_add(pause);

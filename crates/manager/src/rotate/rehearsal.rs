@@ -109,7 +109,7 @@ impl<'a> Play<'a> {
     }
 
     fn apply(&mut self, command: Command) -> Outcome {
-        let batch = Batch { time: self.now.max(self.state.time), commands: vec![command] };
+        let batch = Batch { time: self.now, commands: vec![command] };
         let applied = self.state.apply(self.state.index.saturating_add(1), &batch);
         applied.outcomes.into_iter().next().unwrap_or(Outcome::Unchanged)
     }
@@ -129,7 +129,7 @@ impl<'a> Play<'a> {
                 continue;
             }
             let next = self.coming.first().map(|(at, _, _)| *at).into_iter().chain(self.pacer.next_turn()).min();
-            let end = self.state.rotation().and_then(|rotation| rotation.phase_ends());
+            let end = self.state.rotation().and_then(|rotation| self.pacer.ends(rotation));
             let Some(next) = next.into_iter().chain(end.filter(|end| *end > self.now)).min() else { return };
             if next.since(self.begun) > END {
                 return;
@@ -184,7 +184,7 @@ impl<'a> Play<'a> {
                 let Some(issuer) = self.state.roots.signing().map(|root| root.issuer) else { return };
                 let letter = self.letter(issuer, &node);
                 let serial = letter.leaf.serial;
-                let premises = Premises { issuer, epoch: self.state.epoch, signed: self.now.max(self.state.time) };
+                let premises = Premises { issuer, epoch: self.state.epoch, signed: self.now };
                 let renew = Renew { node: id.clone(), cut: node.cut, letter: Arc::new(letter), premises };
                 self.apply(Command::Renew(Box::new(renew)));
                 self.apply(Command::Confirm { node: id.clone(), serial });

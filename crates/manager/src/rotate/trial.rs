@@ -74,7 +74,7 @@ pub(super) fn begin(state: &State, change: &RootsChange, now: Time) -> Result<St
         ..UpdateCluster::default()
     };
     let commands = vec![Command::UpdateCluster(Box::new(update))];
-    let applied = begun.apply(state.index.saturating_add(1), &Batch { time: now.max(state.time()), commands });
+    let applied = begun.apply(state.index.saturating_add(1), &Batch { time: now, commands });
     match applied.outcomes.into_iter().next() {
         Some(Outcome::Rejected(Rejection::Way)) => Err(precondition(
             "certificates of the new root would not be verified by every node: what leads from it to the roots that nodes hold is too long, or has ended",
