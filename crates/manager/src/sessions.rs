@@ -37,8 +37,13 @@ pub const RESUMES_MAX: u32 = 64;
 pub const INSTALL_TIME: Duration = Duration::from_millis(500);
 /// Doublings of that time for one that was not ready yet: about a minute.
 const RELEASE_STEPS_MAX: u32 = 7;
+/// Who has come back with an old leaf for so long does not install what it gets.
+pub const RETURNS_MAX: Duration = Duration::from_secs(5 * 60);
 /// How far a period told to a node is from the set one, at most, in thousandths. Source: wire.md 6.5, 5 s ± 0.5 s.
 pub const JITTER_PER_MILLE: u64 = 100;
+
+/// A clock that goes back by less was adjusted, not set.
+const SET_BACK_MIN: Duration = Duration::from_secs(1);
 
 const _: () = assert!(GRACE < UNKNOWN_GRACE);
 
@@ -48,6 +53,8 @@ pub struct Sessions {
     rows: BTreeMap<NodeId, Row>,
     deadlines: BTreeSet<(Time, NodeId)>,
     releases: BTreeSet<(Time, NodeId)>,
+    /// What the clock said last.
+    said: Option<Time>,
 }
 
 /// What is known of a node's presence.
@@ -63,6 +70,8 @@ pub struct Row {
     release: Option<Time>,
     /// How often that was so, since it came back with an old leaf.
     releases: u32,
+    /// Since when it comes back with an old leaf.
+    returns: Option<Time>,
     /// When it is given up.
     deadline: Time,
     /// The period it was told last.
@@ -81,6 +90,13 @@ pub struct Row {
     pub last_contact: Option<Time>,
     /// Its clock, if it tells.
     pub clock: Option<NodeClock>,
+}
+
+impl Row {
+    /// Since when it comes back with an old leaf.
+    pub fn returns(&self) -> Option<Time> {
+        self.returns
+    }
 }
 
 /// What a node says of its clock.
@@ -109,6 +125,28 @@ pub struct Registered {
 }
 
 impl Sessions {
+    /// Looks at the clock. If it was set back, what is remembered goes with it: a node would have to wait for its next
+    /// registration, and one that is gone would be called present, until the clock is where it was.
+    fn pass(&mut self, now: Time) {
+        let back = self.said.replace(now).map_or(Duration::ZERO, |said| said.since(now));
+        if back < SET_BACK_MIN {
+            return;
+        }
+        let earlier = |at: Time| at.saturating_sub(back);
+        for row in self.rows.values_mut() {
+            row.deadline = earlier(row.deadline);
+            row.accepted = earlier(row.accepted);
+            row.reports.0 = earlier(row.reports.0);
+            row.resumes.0 = earlier(row.resumes.0);
+            row.release = row.release.map(earlier);
+            row.returns = row.returns.map(earlier);
+            row.last_contact = row.last_contact.map(|at| at.min(now));
+        }
+        for due in [&mut self.deadlines, &mut self.releases] {
+            *due = std::mem::take(due).into_iter().map(|(at, node)| (earlier(at), node)).collect();
+        }
+    }
+
     /// This manager begins to lead: nodes that were not down may register for a while before they are called so.
     fn lead(&mut self, now: Time, period: Duration, nodes: impl IntoIterator<Item = NodeId>) {
         for node in nodes {
@@ -119,6 +157,7 @@ impl Sessions {
                 issuer: None,
                 release: None,
                 releases: 0,
+                returns: None,
                 deadline,
                 period,
                 accepted: Time::from_unix_millis(i64::MIN),
@@ -147,6 +186,7 @@ impl Sessions {
         period: Duration,
         returning: bool,
     ) -> Result<Registered, Refusal> {
+        self.pass(now);
         let known = self.rows.get(node);
         if let Some(row) = known.filter(|row| row.session.as_deref() == Some(previous) && !previous.is_empty()) {
             let mut row = row.clone();
@@ -158,6 +198,7 @@ impl Sessions {
             row.returning = returning;
             row.release = row.release.filter(|_| returning);
             row.releases = if returning { row.releases } else { 0 };
+            row.returns = row.returns.or(Some(now)).filter(|_| returning);
             row.last_contact = Some(now);
             row.deadline = now.saturating_add(row.period * GRACE);
             self.put(node.clone(), row);
@@ -175,6 +216,7 @@ impl Sessions {
         let clock = known.and_then(|row| row.clock);
         let reports = known.map_or((now, 0), |row| row.reports);
         let releases = known.filter(|_| returning).map_or(0, |row| row.releases);
+        let returns = known.and_then(|row| row.returns).or(Some(now)).filter(|_| returning);
         let resumes = known.map_or((now, 0), |row| row.resumes);
         let (order, orders) = known.map_or((None, 0), |row| (row.order, row.orders));
         let row = Row {
@@ -183,6 +225,7 @@ impl Sessions {
             issuer: None,
             release: None,
             releases,
+            returns,
             deadline: now.saturating_add(period * GRACE),
             period,
             accepted: now,
@@ -211,6 +254,7 @@ impl Sessions {
         period: Duration,
         jitter: u32,
     ) -> Result<Duration, Refusal> {
+        self.pass(now);
         self.check(node, session)?;
         let told = jittered(period, jitter);
         let Some(row) = self.rows.get_mut(node) else { return Err(Refusal::NotRegistered) };
@@ -344,6 +388,12 @@ impl Sessions {
     /// What is known of a node's presence.
     pub fn row(&self, node: &NodeId) -> Option<&Row> {
         self.rows.get(node)
+    }
+
+    /// Whether a node comes back with an old leaf again and again, for longer than it needs to install another.
+    pub fn keeps_returning(&self, now: Time, node: &NodeId) -> bool {
+        let since = self.rows.get(node).filter(|row| row.returning).and_then(|row| row.returns);
+        since.is_some_and(|since| now.since(since) >= RETURNS_MAX)
     }
 
     /// Whether a node is in session as a full member.
@@ -484,6 +534,40 @@ mod tests {
         }
         assert_eq!(table.count_report(at(9), &node()), Err(Refusal::RateLimited { node: node() }));
         assert!(table.count_report(at(8_010), &node()).is_ok());
+    }
+
+    #[test]
+    fn a_clock_that_is_set_back_refuses_nobody_and_keeps_nobody() {
+        const BACK: i64 = -1_800_000;
+        let mut table = Sessions::default();
+        for n in 0..4 {
+            register(&mut table, n, "s").unwrap();
+        }
+        assert!(register(&mut table, 4, "s").is_err());
+        assert!(register(&mut table, BACK, "s").is_err(), "nothing is forgotten");
+        assert!(register(&mut table, BACK + 8_004, "s").is_ok(), "eight seconds are eight seconds");
+        assert!(table.step(at(BACK + 10_000), Input::Time).is_empty());
+        assert_eq!(table.next_deadline(), Some(at(BACK + 8_004 + 15_000)));
+        assert_eq!(table.expire(at(BACK + 8_004 + 15_000)).len(), 1);
+
+        // Also one that is not heard of again after the clock was set.
+        let mut table = Sessions::default();
+        register(&mut table, 0, "a").unwrap();
+        assert!(table.step(at(BACK), Input::Time).is_empty());
+        assert_eq!(table.next_deadline(), Some(at(BACK + 15_000)));
+    }
+
+    #[test]
+    fn who_comes_back_for_minutes_does_not_install_what_it_gets() {
+        let mut table = Sessions::default();
+        let back = |table: &mut Sessions, secs: i64, returning| {
+            table.register(at(1_000 * secs), &node(), "", "s".to_owned(), PERIOD, returning).unwrap();
+            table.keeps_returning(at(1_000 * secs), &node())
+        };
+        assert!((0..30).all(|n| !back(&mut table, 10 * n, true)));
+        assert!(back(&mut table, 300, true));
+        assert!(!back(&mut table, 310, false), "it is a full member");
+        assert!(!back(&mut table, 320, true), "and counted anew");
     }
 
     #[test]

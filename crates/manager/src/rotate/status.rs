@@ -65,7 +65,7 @@ pub struct RotationView {
     pub history: Vec<(Phase, Time)>,
     /// What happens with nodes that do not come along.
     pub policy: Policy,
-    /// When the phase ends whoever is missing.
+    /// When the phase ends whoever is missing: as this manager would end it, if it leads it.
     pub phase_ends: Option<Time>,
     /// Nodes that this phase waits for, done or not.
     pub required: usize,
@@ -128,6 +128,8 @@ pub enum Reason {
     },
     /// It is coming back with an old certificate.
     Returning,
+    /// It comes back with an old certificate again and again, and does not install what it gets.
+    Stale,
     /// Its session's connection ended, and it has not come back.
     Lost,
     /// It is down.
@@ -149,7 +151,7 @@ impl Reason {
         match self {
             Self::Queued => "queued",
             Self::Told { .. } => "told",
-            Self::Refusing { .. } => "refusing",
+            Self::Refusing { .. } | Self::Stale => "refusing",
             Self::Returning => "returning",
             Self::Lost => "lost",
             Self::Down => "down",
@@ -172,6 +174,7 @@ impl Reason {
             Self::Told { times } => format!("it was told {times} times and has not done it yet"),
             Self::Refusing { times } => format!("it was told {times} times and does not do it"),
             Self::Returning => "it came back with an old certificate and is renewing it".to_owned(),
+            Self::Stale => "it keeps coming back with an old certificate and does not install what it gets".to_owned(),
             Self::Lost => "its connection ended, and it has not come back".to_owned(),
             Self::Down => "it is down".to_owned(),
             Self::NeverRegistered => "it joined, but never opened a session".to_owned(),
@@ -185,7 +188,9 @@ impl Reason {
     pub fn remedy(&self, waits: bool) -> Option<&'static str> {
         match self {
             Self::Queued | Self::Told { .. } | Self::Returning => None,
-            Self::Refusing { .. } => Some("look into its log; restart it, or remove it: swarmpki node rm --force NODE"),
+            Self::Refusing { .. } | Self::Stale => {
+                Some("look into its log; restart it, or remove it: swarmpki node rm --force NODE")
+            }
             Self::Lost | Self::Down | Self::Unknown if waits => Some(
                 "bring it back, or remove it: swarmpki node rm --force NODE; a rotation with --deadline goes on without it",
             ),
@@ -237,6 +242,7 @@ fn rotation_view(state: &State, rotation: &Rotation, seen: &Seen<'_>, now: Time)
             Reason::Lost => (seen.stream_lost)(&node.id),
             Reason::Down | Reason::NeverRegistered | Reason::Unknown => node.last_seen,
             Reason::Queued | Reason::ClockOff { .. } => None,
+            Reason::Stale => seen.sessions.row(&node.id).and_then(|row| row.returns()),
             Reason::Told { .. } | Reason::Refusing { .. } | Reason::Returning => tried(),
         };
         let remedy = reason.remedy(rotation.policy == Policy::WaitForAll && !rotation.back);
@@ -267,7 +273,7 @@ fn rotation_view(state: &State, rotation: &Rotation, seen: &Seen<'_>, now: Time)
         since: rotation.since,
         history: rotation.history.clone(),
         policy: rotation.policy,
-        phase_ends: rotation.phase_ends(),
+        phase_ends: seen.pacer.ends(rotation).or_else(|| rotation.phase_ends()),
         required: progress.required,
         done: progress.done,
         rate,
@@ -293,6 +299,7 @@ fn reason(state: &State, dates: &Dates, node: &Node, seen: &Seen<'_>, now: Time)
             let off = row.clock.zip(need).filter(|(clock, need)| !dates.allow(state, node, *need, *clock, now));
             match off {
                 Some((clock, _)) => Reason::ClockOff { offset_ms: clock.offset_ms },
+                _ if seen.sessions.keeps_returning(now, &node.id) => Reason::Stale,
                 _ if row.returning => Reason::Returning,
                 _ if seen.pacer.is_refusing(&node.id) => Reason::Refusing { times: tries },
                 _ if tries > 0 => Reason::Told { times: tries },

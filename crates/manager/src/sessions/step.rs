@@ -42,6 +42,7 @@ pub enum Effect {
 impl Sessions {
     /// One step.
     pub fn step(&mut self, now: Time, input: Input<'_>) -> Vec<Effect> {
+        self.pass(now);
         match input {
             Input::Lead(state) => {
                 let present = state.finished().filter(|node| !node.down).map(|node| node.id.clone());
