@@ -164,7 +164,7 @@ impl<H: Handle> Control<H> {
             settings.external_cas = external_cas;
         }
         let wish = Wish { force_rotate: settings.force_rotate, ..wish };
-        let change = self.roots_change(&state, wish, &settings.external_cas, policy).await?;
+        let change = self.rotation_change(&state, wish, &settings.external_cas, policy).await?;
         // Whoever stole the key may know the tokens too.
         let emergency = matches!(policy, Policy::Emergency { .. });
         let update = UpdateCluster {
@@ -219,13 +219,28 @@ impl<H: Handle> Control<H> {
         let state = self.0.handle.state();
         let wish = Wish { force_rotate: state.settings.force_rotate.wrapping_add(1), ..wish };
         let external_cas = external_cas.unwrap_or_else(|| state.settings.external_cas.clone());
-        let Some(change) = self.roots_change(&state, wish, &external_cas, policy).await?.roots else {
+        let Some(change) = self.rotation_change(&state, wish, &external_cas, policy).await?.roots else {
             return Err(ControlError {
                 code: tonic::Code::FailedPrecondition,
-                message: "that is the root of now: there is nothing to rotate to".to_owned(),
+                message: rotate::NOTHING_TO_ROTATE_TO.to_owned(),
             });
         };
         self.seen(|seen| rotate::rehearse(&state, seen, change, cores(), self.0.now()))
+    }
+
+    /// What an order to rotate means: it says how long to wait too, also of a rotation that is under way to that very root.
+    async fn rotation_change(
+        &self,
+        state: &Arc<State>,
+        wish: Wish,
+        external_cas: &[ExternalCa],
+        policy: Policy,
+    ) -> Result<RootsUpdate, ControlError> {
+        let change = self.roots_change(state, wish, external_cas, policy).await?;
+        if change.roots.is_some() {
+            return Ok(change);
+        }
+        Ok(RootsUpdate { roots: rotate::keep(state, policy)?, ..change })
     }
 
     /// What an update asks of the roots, with everything signed that it needs.

@@ -153,9 +153,7 @@ pub fn prepare(
     let (held, ladder) = match &state.roots {
         Roots::None => return Err(Refusal::CaUpdate(CaUpdateRefusal::RootNotLoaded).into()),
         _ if emergency && state.rotation().is_some() => {
-            return Err(precondition(
-                "a root rotation is under way: end it first with `swarmpki ca abort`, or wait for it, then rotate with --emergency",
-            ));
+            return Err(precondition(NOT_REPLACED));
         }
         Roots::Stable { root, .. } if emergency => (vec![root], None),
         Roots::Stable { root, .. } => (vec![root], cross(&to, root, &[], state, signers, now)?),
@@ -263,18 +261,48 @@ fn to_all(to: &Root, ladder: &[Certificate], held: &[&Arc<Root>]) -> bool {
         })
 }
 
-/// What turns the rotation under way back: the old root, certified by the one that nodes may have come to trust.
+const NOT_REPLACED: &str =
+    "a root rotation is under way: end it first with `swarmpki ca abort`, or wait for it, then rotate with --emergency";
+const EMERGENCY_GOES_ON: &str = "an emergency rotation goes on to its end: the old key is taken for stolen";
+
+/// What an operator means who asks for the root that the cluster has, or that it goes to: how long the rotation under way
+/// waits. None: nothing is to be changed.
+///
+/// # Errors
+/// FAILED_PRECONDITION in an emergency: whoever asks for one has to know that none began.
+pub fn keep(state: &State, policy: Policy) -> Result<Option<RootsChange>, ControlError> {
+    let emergency = matches!(policy, Policy::Emergency { .. });
+    match state.rotation() {
+        None if emergency => Err(precondition(NOTHING_TO_ROTATE_TO)),
+        None => Ok(None),
+        Some(running) if emergency => {
+            Err(precondition(if running.is_emergency() { EMERGENCY_GOES_ON } else { NOT_REPLACED }))
+        }
+        Some(running) if running.policy == policy => Ok(None),
+        Some(running) if running.is_emergency() => Err(precondition(EMERGENCY_GOES_ON)),
+        Some(_) => Ok(Some(RootsChange::Policy(policy))),
+    }
+}
+
+/// Said of an order to rotate to the root of now.
+pub(crate) const NOTHING_TO_ROTATE_TO: &str = "that is the root of now: there is nothing to rotate to";
+
+/// What turns the rotation under way back: the old root, certified by the one that nodes may have come to trust. Of one that
+/// goes back already, how long it waits.
 ///
 /// # Errors
 /// If there is no rotation, or none that can be turned.
 pub fn turn_back(state: &State, policy: Policy, signers: &Signers, now: Time) -> Result<RootsChange, ControlError> {
     let running =
         state.rotation().ok_or_else(|| precondition("no root rotation is under way: there is nothing to abort"))?;
+    if running.back && running.policy != policy && !matches!(policy, Policy::Emergency { .. }) {
+        return Ok(RootsChange::Policy(policy));
+    }
     if running.back {
         return Err(precondition("the root rotation is being aborted already: see `swarmpki ca status`"));
     }
     if running.is_emergency() {
-        return Err(precondition("an emergency rotation goes on to its end: the old key is taken for stolen"));
+        return Err(precondition(EMERGENCY_GOES_ON));
     }
     let mut logged = Vec::new();
     let mut ladder = Vec::new();

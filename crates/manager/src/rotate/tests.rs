@@ -195,3 +195,46 @@ fn too_long_a_chain_is_refused_at_once() {
     assert!(refused.message.contains("too long"), "{}", refused.message);
     assert!(matches!(fixture.rotate(Policy::WaitForAll), Outcome::Done { .. }));
 }
+
+#[test]
+fn the_same_root_again_says_how_long_to_wait() {
+    let mut fixture = Fixture::new();
+    let (manager, _away) = (fixture.manager.clone(), fixture.node(1, false));
+    let bound = Policy::Emergency { bound: TEN_SECONDS };
+    let root = made(&fixture);
+    let asked = || Wish { signer: None, force_rotate: 99, ..wish(&root, &root, &[]) };
+    let decided = |fixture: &Fixture| decide(&fixture.state, &asked(), &Reach::default(), fixture.now).unwrap();
+    let kept = |fixture: &Fixture, policy| {
+        assert!(matches!(decided(fixture), Decision::Keep));
+        keep(&fixture.state, policy)
+    };
+    assert!(keep(&fixture.state, Policy::WaitForAll).unwrap().is_none());
+    let refused = keep(&fixture.state, bound).map(|_| ()).unwrap_err();
+    assert_eq!(refused.code, tonic::Code::FailedPrecondition);
+    assert!(refused.message.contains("nothing to rotate to"), "{}", refused.message);
+
+    let Decision::Given(to) = decided(&fixture) else { panic!("it is there already") };
+    let change = prepare(&fixture.state, to, false, Policy::WaitForAll, &Signers::default(), fixture.now).unwrap();
+    fixture.update(Some(change));
+    fixture.renew(&manager);
+    assert_eq!(fixture.advance(), Outcome::Rejected(cluster::Rejection::NotConverted));
+    assert!(kept(&fixture, Policy::WaitForAll).unwrap().is_none());
+    assert!(kept(&fixture, bound).map(|_| ()).unwrap_err().message.contains("under way"));
+    let deadline = Policy::Deadline(fixture.now);
+    let change = kept(&fixture, deadline).unwrap();
+    assert!(matches!(fixture.update(change), Outcome::Done { .. }));
+    assert!(matches!(fixture.advance(), Outcome::Done { .. }));
+
+    // The way back is taken with a deadline, too, when nobody can do without.
+    let back = turn_back(&fixture.state, Policy::WaitForAll, &Signers::default(), fixture.now).unwrap();
+    assert!(matches!(fixture.update(Some(back)), Outcome::Done { .. }));
+    let again = |policy| turn_back(&fixture.state, policy, &Signers::default(), fixture.now);
+    assert!(again(Policy::WaitForAll).map(|_| ()).unwrap_err().message.contains("aborted already"));
+    assert!(again(bound).is_err());
+    let change = again(Policy::Deadline(fixture.now)).unwrap();
+    assert!(matches!(change, RootsChange::Policy(_)));
+    fixture.renew(&manager);
+    assert!(matches!(fixture.update(Some(change)), Outcome::Done { .. }));
+    fixture.later(TEN_SECONDS);
+    assert!(matches!(fixture.advance(), Outcome::Done { .. }));
+}
