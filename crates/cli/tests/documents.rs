@@ -82,7 +82,8 @@ fn commands(page: &str) -> Vec<String> {
 fn check(command: &str) -> Result<(), String> {
     let words: Vec<&str> = command.split_whitespace().collect();
     let nested = words[0] == "node" || words.get(1).is_some_and(|word| words[0] == "ca" && !word.starts_with('-'));
-    let verbs = if nested { 2 } else { 1 };
+    let serves = words.starts_with(&["ca", "serve"]) && words.get(2).is_some_and(|word| !word.starts_with('-'));
+    let verbs = if serves { 3 } else { 1 + usize::from(nested) };
     let out = Command::new(env!("CARGO_BIN_EXE_swarmpki")).args(&words[..verbs]).arg("--help").output().unwrap();
     if !out.status.success() {
         return Err(String::from_utf8_lossy(&out.stderr).into_owned());

@@ -22,8 +22,13 @@ const COLUMNS: [(&str, usize); 5] = [("TIME", 26), ("KIND", 14), ("SERIAL", 42),
 
 /// Prints the log, also while the server writes it.
 pub(super) fn run(args: &LogArgs, out: &mut Output) -> Result<(), Failure> {
-    let mut told = if out.json() { Ok(()) } else { out.line(headings()) };
+    let mut told = Ok(());
+    let mut headed = out.json();
     let read = log::read(&args.state.dir(), |entry| {
+        if !std::mem::replace(&mut headed, true) {
+            // Once it is known that there is a log to show.
+            told = out.line(headings());
+        }
         if told.is_err() {
             return;
         }
