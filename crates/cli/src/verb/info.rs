@@ -4,6 +4,7 @@ use std::fmt::Write as _;
 use std::time::Duration;
 
 use daemon::engine_api::extra::StatusReport;
+use daemon::engine_api::rotation::{StatusReport as CaReport, UrlReport};
 use jiff::Timestamp;
 use serde_json::Value;
 
@@ -30,12 +31,16 @@ pub(crate) async fn run(context: &mut Context) -> Result<(), Failure> {
     }
     let info: Info = client.get("/info").await?;
     let own: Option<StatusReport> = client.own("/status").await?;
-    context.out.text(page(&info, own.as_ref(), Timestamp::now()))?;
+    // Only managers know how external CAs are; while one starts, nobody does.
+    let ca: Option<CaReport> =
+        if info.swarm.control_available { client.own("/ca/status").await.unwrap_or(None) } else { None };
+    let urls = ca.map(|ca| ca.signer.urls).unwrap_or_default();
+    context.out.text(page(&info, own.as_ref(), &urls, Timestamp::now()))?;
     info.warnings.iter().for_each(complain);
     Ok(())
 }
 
-fn page(info: &Info, own: Option<&StatusReport>, now: Timestamp) -> String {
+fn page(info: &Info, own: Option<&StatusReport>, urls: &[UrlReport], now: Timestamp) -> String {
     let mut page = String::new();
     let swarm = &info.swarm;
     // Writing to a String cannot fail.
@@ -57,7 +62,7 @@ fn page(info: &Info, own: Option<&StatusReport>, now: Timestamp) -> String {
         line(1, format!("ClusterID: {}", cluster.id));
         line(1, format!("Managers: {}", swarm.managers));
         line(1, format!("Nodes: {}", swarm.nodes));
-        settings(cluster, &mut line);
+        settings(cluster, urls, &mut line);
     }
     line(1, format!("Node Address: {}", swarm.node_addr));
     let mut managers: Vec<&str> = swarm.remote_managers.iter().map(|manager| manager.addr.as_str()).collect();
@@ -72,7 +77,7 @@ fn page(info: &Info, own: Option<&StatusReport>, now: Timestamp) -> String {
     page
 }
 
-fn settings(cluster: &Swarm, line: &mut impl FnMut(usize, String)) {
+fn settings(cluster: &Swarm, urls: &[UrlReport], line: &mut impl FnMut(usize, String)) {
     let number = |group: &str, field: &str| cluster.spec[group][field].as_i64().unwrap_or(0);
     let words =
         |group: &str, field: &str| span::words(Duration::from_nanos(cluster.spec[group][field].as_u64().unwrap_or(0)));
@@ -100,7 +105,12 @@ fn settings(cluster: &Swarm, line: &mut impl FnMut(usize, String)) {
         line(2, "External CAs:".to_owned());
         for external in externals {
             let text = |field: &str| external[field].as_str().unwrap_or_default().to_owned();
-            line(3, format!("{}: {}", text("Protocol"), text("URL")));
+            let known = urls.iter().find(|known| known.url == text("URL"));
+            let state = known.map(|known| match (&known.last_error, known.state.as_str()) {
+                (Some(why), state @ ("down" | "invalid" | "trying")) => format!(" ({state}: {why})"),
+                (_, state) => format!(" ({state})"),
+            });
+            line(3, format!("{}: {}{}", text("Protocol"), text("URL"), state.unwrap_or_default()));
         }
     }
     let locked = cluster.spec["EncryptionConfig"]["AutoLockManagers"].as_bool().unwrap_or(false);
@@ -165,12 +175,12 @@ mod tests {
             hint: Some("leave the cluster".into()),
             ..StatusReport::default()
         };
-        let shown = page(&info, Some(&removed), Timestamp::UNIX_EPOCH);
+        let shown = page(&info, Some(&removed), &[], Timestamp::UNIX_EPOCH);
         assert_eq!(shown.matches("removed").count() + shown.matches("leave the").count(), 1, "{shown}");
 
         let failed =
             StatusReport { phase: Some("failed".into()), error: Some(info.swarm.error.clone()), ..removed.clone() };
-        let shown = page(&info, Some(&failed), Timestamp::UNIX_EPOCH);
+        let shown = page(&info, Some(&failed), &[], Timestamp::UNIX_EPOCH);
         assert_eq!(shown.matches("this node was removed").count(), 1, "{shown}");
         assert!(shown.contains("Session: failed") && shown.contains("  leave the cluster"), "{shown}");
     }
