@@ -49,6 +49,11 @@ impl Place {
 
     /// Starts it by way of a shell that first does `before`, and waits until it answers.
     fn start(&self, before: &str) -> Child {
+        self.start_with(before, &["--ca-key", self.file("ca.key").to_str().unwrap()])
+    }
+
+    /// The same with its key elsewhere.
+    fn start_with(&self, before: &str, key: &[&str]) -> Child {
         let notify = self.file("notify");
         let _absent = std::fs::remove_file(&notify);
         let told = UnixDatagram::bind(&notify).unwrap();
@@ -58,8 +63,7 @@ impl Place {
             .args(["ca", "serve", "--log-level", "warn", "--rate", "1000000", "--listen", &self.addr.to_string()])
             .arg("--ca-cert")
             .arg(self.file("ca.crt"))
-            .arg("--ca-key")
-            .arg(self.file("ca.key"))
+            .args(key)
             .arg("--trust")
             .arg(self.file("trust.crt"))
             .arg("--state-dir")
@@ -172,6 +176,33 @@ async fn a_full_disk_issues_nothing_and_loses_nothing() {
     let more = place.client().await.sign(&request(CLUSTER, Role::Worker, &node_id(2))).await.certificate();
     answered.insert(more.serial().to_string());
     assert_eq!(place.logged(), answered);
+    kill(pid(&child), Signal::SIGTERM).unwrap();
+    assert!(child.wait().unwrap().success(), "{}", place.log());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_key_may_be_in_a_token() {
+    testkit::require_or_skip!("softhsm2-util");
+    let place = Place::new();
+    let path = |name: &str| place.file(name).to_str().unwrap().to_owned();
+    std::fs::create_dir(place.file("tokens")).unwrap();
+    std::fs::write(place.file("hsm.conf"), format!("directories.tokendir = {}\n", path("tokens"))).unwrap();
+    std::fs::write(place.file("pin"), "1234\n").unwrap();
+    std::fs::set_permissions(place.file("pin"), std::os::unix::fs::PermissionsExt::from_mode(0o600)).unwrap();
+    let util = |args: &[&str]| {
+        let output = Command::new("softhsm2-util").args(args).env("SOFTHSM2_CONF", path("hsm.conf")).output().unwrap();
+        assert!(output.status.success(), "{output:?}");
+    };
+    util(&["--init-token", "--free", "--label", "ca", "--so-pin", "5678", "--pin", "1234"]);
+    util(&["--import", &path("ca.key"), "--token", "ca", "--label", "root", "--id", "01", "--pin", "1234"]);
+    std::fs::remove_file(place.file("ca.key")).unwrap();
+    let before = format!("SOFTHSM2_CONF={}; export SOFTHSM2_CONF;", path("hsm.conf"));
+    let key = ["--pkcs11", "pkcs11:token=ca;object=root", "--pkcs11-pin-file", &path("pin")];
+    let mut child = place.start_with(&before, &key);
+    let leaf = place.client().await.sign(&request(CLUSTER, Role::Worker, &node_id(2))).await.certificate();
+    let anchors = std::slice::from_ref(&place.ca.certificate);
+    pki::chain::reaches(&leaf, &[], anchors, support::now(), pki::chain::Usage::Server).unwrap();
+    assert_eq!(place.logged(), BTreeSet::from([leaf.serial().to_string()]));
     kill(pid(&child), Signal::SIGTERM).unwrap();
     assert!(child.wait().unwrap().success(), "{}", place.log());
 }
