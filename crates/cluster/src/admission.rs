@@ -29,11 +29,8 @@ impl State {
         }
         self.check_premises(entry, &admit.premises, &admit.letter)?;
         self.check_ladder(None, &admit.letter, entry.now)?;
+        self.room_to_join(&admit.token, &admit.letter.leaf.spki)?;
         let row = self.tokens.rows.get(admit.token.row as usize).ok_or(Rejection::Token)?;
-        let by_key = self.joins.get(&admit.letter.leaf.spki).map_or(0, Vec::len);
-        if row.unfinished >= UNFINISHED_PER_TOKEN_MAX || by_key >= UNFINISHED_PER_KEY_MAX {
-            return Err(Rejection::TokenBusy);
-        }
         if row.role != admit.spec.role || admit.letter.leaf.role != row.role {
             return Err(Rejection::Role);
         }
@@ -66,6 +63,17 @@ impl State {
         Arc::make_mut(&mut self.tokens).count_unfinished(admit.token.row, 1);
         self.note(entry, &admit.node, &admit.letter);
         Ok(Outcome::Issued { node: admit.node.clone(), letter: Arc::clone(&admit.letter), fresh: true })
+    }
+
+    /// Whether one more join by this token and this key may be under way.
+    ///
+    /// # Errors
+    /// [`Rejection::TokenBusy`], or [`Rejection::Token`] if there is no such token.
+    pub fn room_to_join(&self, token: &TokenUse, key: &SpkiHash) -> Result<(), Rejection> {
+        let row = self.tokens.rows.get(token.row as usize).ok_or(Rejection::Token)?;
+        let by_key = self.joins.get(key).map_or(0, Vec::len);
+        let busy = row.unfinished >= UNFINISHED_PER_TOKEN_MAX || by_key >= UNFINISHED_PER_KEY_MAX;
+        if busy { Err(Rejection::TokenBusy) } else { Ok(()) }
     }
 
     /// The same request by the same token again is the same node again, with its first certificate: so a joiner whose

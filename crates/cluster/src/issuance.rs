@@ -72,11 +72,7 @@ impl State {
         if node.leaves().any(|leaf| leaf.serial == renew.letter.leaf.serial) {
             return Err(Rejection::SerialUsed);
         }
-        let (since, count) = node.issuances;
-        let issuances = if entry.now.since(since) >= HOUR { (entry.now, 1) } else { (since, count.saturating_add(1)) };
-        if issuances.1 > ISSUANCES_PER_HOUR_MAX {
-            return Err(Rejection::NodeBusy);
-        }
+        let issuances = one_more(node, entry.now)?;
         let now = entry.now;
         let unfinished = node.unfinished.is_some();
         let dropped = self.change(&renew.node, |node| {
@@ -170,6 +166,21 @@ fn push_bounded<T>(list: &mut Vec<T>, item: T, max: usize) -> Option<T> {
     let dropped = (list.len() >= max).then(|| list.remove(0));
     list.push(item);
     dropped
+}
+
+/// The count of a node's certificates within the hour, with one more.
+fn one_more(node: &Node, now: Time) -> Result<(Time, u32), Rejection> {
+    let (since, count) = node.issuances;
+    let issuances = if now.since(since) >= HOUR { (now, 1) } else { (since, count.saturating_add(1)) };
+    if issuances.1 > ISSUANCES_PER_HOUR_MAX { Err(Rejection::NodeBusy) } else { Ok(issuances) }
+}
+
+/// Whether `node` may have one more certificate at `now`, in the cluster's time.
+///
+/// # Errors
+/// [`Rejection::NodeBusy`].
+pub fn room_to_renew(node: &Node, now: Time) -> Result<(), Rejection> {
+    one_more(node, now).map(drop)
 }
 
 /// Whether `node` has had more certificates within the hour than is usual.

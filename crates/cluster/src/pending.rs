@@ -9,13 +9,11 @@ use pki::identity::NodeId;
 use pki::key::SpkiHash;
 use pki::time::Time;
 
-use crate::admission::UNFINISHED_PER_KEY_MAX;
 use crate::apply::Entry;
 use crate::command::{Ask, Right};
 use crate::node::{Node, Pending, Spec, TokenUse};
 use crate::outcome::{Outcome, Rejection};
 use crate::state::State;
-use crate::tokens::UNFINISHED_PER_TOKEN_MAX;
 
 impl State {
     pub(crate) fn ask(&mut self, entry: &Entry<'_>, ask: &Ask) -> Result<Outcome, Rejection> {
@@ -45,11 +43,8 @@ impl State {
         if self.rotation().is_some_and(|rotation| rotation.holds_joins()) {
             return Err(Rejection::RotationBusy);
         }
+        self.room_to_join(token, &ask.spki)?;
         let row = self.tokens.rows.get(token.row as usize).ok_or(Rejection::Token)?;
-        let by_key = self.joins.get(&ask.spki).map_or(0, Vec::len);
-        if row.unfinished >= UNFINISHED_PER_TOKEN_MAX || by_key >= UNFINISHED_PER_KEY_MAX {
-            return Err(Rejection::TokenBusy);
-        }
         if row.role != spec.role {
             return Err(Rejection::Role);
         }

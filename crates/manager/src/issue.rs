@@ -15,22 +15,22 @@ pub use pipeline::refused;
 use std::sync::Arc;
 use std::time::Duration;
 
-use cluster::authorize::{Caller, Grant, Method};
+use cluster::authorize::{Caller, Grant, Method, Standing};
 use cluster::command::{Admit, Ask, Premises, Renew, Right};
 use cluster::node::{Availability, IssuerHash, Letter, Spec};
 use cluster::roots::Root;
 use cluster::tokens::Admission;
-use cluster::{Command, Outcome, Rejection, State};
+use cluster::{Command, Outcome, Rejection, State, issuance};
 use pki::bundle::Issuer;
 use pki::certificate::Certificate;
 use pki::csr::{Csr, Linted};
 use pki::digest::Digest;
 use pki::identity::{NodeId, Role, Subject};
 use pki::issue::LEAF_EXPIRY_MIN;
-use pki::key::Signer;
+use pki::key::{Signer, SpkiHash};
 use pki::serial::Serial;
 use pki::time::Time;
-use wire::status::Refusal;
+use wire::status::{Refusal, Unauthorized};
 
 use crate::keys::Keys;
 
@@ -91,7 +91,7 @@ pub fn shape(request: &Request) -> Result<Csr, Refusal> {
 /// token it sends; everybody else needs a token, also those whose certificate is of another cluster or was removed.
 ///
 /// # Errors
-/// [`Refusal::TokenRefused`]; [`Refusal::EngineAsManager`] or [`Refusal::OneManager`] for the manager's token.
+/// [`Refusal::TokenRefused`]; of one that is on record, what is wrong with its certificate; [`Refusal::EngineAsManager`] or [`Refusal::OneManager`] for the manager's token.
 pub fn admit(state: &State, caller: Caller<'_>, request: &Request, now: Time) -> Result<Purpose, Refusal> {
     let grant = state.authorize(caller, Method::IssueNodeCertificate, now);
     if let Ok(Grant::Node(_) | Grant::Returning(_)) = grant
@@ -108,7 +108,8 @@ pub fn admit(state: &State, caller: Caller<'_>, request: &Request, now: Time) ->
     }
     let root = state.roots.served().ok_or(Refusal::SignerStarting)?;
     let fips = state.cluster.as_ref().is_some_and(|facts| facts.fips);
-    let admission = state.tokens.admit(&Digest::of(&root.bundle), fips, &request.token).ok_or(Refusal::TokenRefused)?;
+    let admission = state.tokens.admit(&Digest::of(&root.bundle), fips, &request.token);
+    let admission = admission.ok_or_else(|| on_record(state, caller).unwrap_or(Refusal::TokenRefused))?;
     if admission.role == Role::Manager {
         return Err(if request.ours { Refusal::OneManager } else { Refusal::EngineAsManager });
     }
@@ -116,6 +117,36 @@ pub fn admit(state: &State, caller: Caller<'_>, request: &Request, now: Time) ->
         return Err(Refusal::Busy { retry_after: JOIN_HELD });
     }
     Ok(Purpose::Join(admission))
+}
+
+/// Of a caller whose node is on record, why its certificate is no good. To a node "no valid token" says that it was removed, and
+/// it was not.
+fn on_record(state: &State, caller: Caller<'_>) -> Option<Refusal> {
+    let Caller::Identified(leaf, standing) = caller else { return None };
+    let node = state.node(&leaf.node).filter(|_| *standing != Standing::Foreign)?.id.clone();
+    Some(Refusal::Peer(match standing.cut() {
+        Some(_) => Unauthorized::MustRenew { node },
+        None => Unauthorized::Unregistered { node },
+    }))
+}
+
+/// Whether there is room for what is asked for: whoever has no room costs no public-key work either.
+fn room(state: &State, purpose: &Purpose, request: &Request, key: &SpkiHash, now: Time) -> Result<(), Refusal> {
+    match purpose {
+        Purpose::Join(admission) => {
+            if state.pending_join(&admission.token, key, &request.csr).is_some() {
+                return Ok(());
+            }
+            state.room_to_join(&admission.token, key).map_err(|rejection| refusal(&rejection, None))
+        }
+        Purpose::Renewal { node, .. } => {
+            let Some(record) = state.node(node) else { return Ok(()) };
+            if state.letter_for(record, &request.csr, now).is_some() {
+                return Ok(());
+            }
+            issuance::room_to_renew(record, now.max(state.time())).map_err(|rejection| refusal(&rejection, Some(node)))
+        }
+    }
 }
 
 /// The renewal that an authorized node asks for. A forwarded call has no connection of its own that could have been cut.
@@ -272,6 +303,10 @@ fn refusal(rejection: &Rejection, node: Option<&NodeId>) -> Refusal {
         (Rejection::RotationBusy, _) => Refusal::Busy { retry_after: JOIN_HELD },
         // Its connection was cut meanwhile; the node was not removed.
         (Rejection::Cut, _) => Refusal::Busy { retry_after: CUT_RETRY },
+        // It is on record: whatever is wrong, it was not removed.
+        (rejection, Some(_)) if !matches!(rejection, Rejection::UnknownNode | Rejection::Removed) => {
+            Refusal::IssuanceStale
+        }
         _ => Refusal::TokenRefused,
     }
 }

@@ -18,7 +18,7 @@ use pki::key::SpkiHash;
 use pki::time::Time;
 use wire::status::Refusal;
 
-use super::{Draw, Purpose, Request, Signing, Verdict, admit, shape, sign, verdict};
+use super::{Draw, Purpose, Request, Signing, Verdict, admit, room, shape, sign, verdict};
 use crate::server::Peer;
 
 /// Signatures made for one request, at most.
@@ -71,7 +71,7 @@ pub enum Judged {
 }
 
 impl Issuing {
-    /// Looks at shape and size, admits, and only then verifies the request's own signature.
+    /// Looks at shape and size, admits, looks whether there is room, and only then verifies the request's own signature.
     ///
     /// # Errors
     /// The refusal.
@@ -84,6 +84,7 @@ impl Issuing {
         {
             return Ok(Begun::Answered(Issued { node: node.id.clone(), letter: Arc::clone(letter) }));
         }
+        room(state, &purpose, &request, &csr.public_key().hash(), now)?;
         let csr = csr.verify().map_err(|error| Refusal::CsrRefused { reason: error.to_string() })?;
         Ok(Begun::Admitted(Box::new(Self { request, purpose, csr, signed: 0 })))
     }

@@ -1,6 +1,7 @@
 //! What an operator gives, and what becomes of it with time: every leaf here is signed and verified.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
+use cluster::authorize::{Caller, Presented};
 use cluster::command::{Command, UpdateCluster};
 use cluster::outcome::Outcome;
 use cluster::settings::Settings;
@@ -12,6 +13,7 @@ use super::*;
 use crate::issue::{self, Draw, Purpose, Request, Signing};
 use pki::key::PrivateKey;
 use pki::secret::SecretString;
+use wire::status::Unauthorized;
 
 const DAY: Duration = Duration::from_secs(24 * 60 * 60);
 const TEN_SECONDS: Duration = Duration::from_secs(10);
@@ -237,4 +239,88 @@ fn the_same_root_again_says_how_long_to_wait() {
     assert!(matches!(fixture.update(Some(change)), Outcome::Done { .. }));
     fixture.later(TEN_SECONDS);
     assert!(matches!(fixture.advance(), Outcome::Done { .. }));
+}
+
+/// A node's certificate as it presents it.
+fn presented(fixture: &Fixture, id: &NodeId) -> Presented {
+    let node = fixture.state.node(id).unwrap();
+    let leaf = node.current.clone().unwrap();
+    Presented {
+        cluster: fixture.state.cluster_id().unwrap().clone(),
+        role: node.role,
+        node: id.clone(),
+        serial: leaf.serial,
+        spki: leaf.spki,
+        issuer: leaf.issuer,
+        not_after: leaf.not_after,
+    }
+}
+
+/// A request whose own signature does not hold.
+fn unsigned(fixture: &Fixture, token: &str) -> Request {
+    let mut csr = pki::csr::request(&fixture.chance.p256_key().unwrap()).unwrap();
+    let place = csr.find("\n-----END").unwrap() - 8;
+    let other = if &csr[place..=place] == "A" { "B" } else { "A" };
+    csr.replace_range(place..=place, other);
+    let availability = cluster::node::Availability::Active;
+    Request { csr: csr.into_bytes(), token: Arc::from(token), availability, ours: true }
+}
+
+#[test]
+fn a_node_on_record_is_never_told_that_it_has_no_token() {
+    let mut fixture = Fixture::new();
+    let id = fixture.node(1, true);
+    let request = unsigned(&fixture, "");
+    let own = presented(&fixture, &id);
+    let told = |leaf: &Presented, now| {
+        let standing = fixture.state.standing(leaf, now);
+        issue::admit(&fixture.state, Caller::Identified(leaf, &standing), &request, now).unwrap_err()
+    };
+    let other = Presented { serial: fixture.chance.serial().unwrap(), ..own.clone() };
+    assert_eq!(told(&other, fixture.now), Refusal::Peer(Unauthorized::Unregistered { node: id.clone() }));
+    let stranger = Presented { node: "nonesuchnonesuchnonesuch1".parse().unwrap(), ..own.clone() };
+    assert_eq!(told(&stranger, fixture.now), Refusal::TokenRefused);
+    let foreign = Presented { cluster: "othercluster".parse().unwrap(), ..own.clone() };
+    assert_eq!(told(&foreign, fixture.now), Refusal::TokenRefused);
+    // Its certificate ended while the connection stood.
+    let standing = fixture.state.standing(&own, fixture.now);
+    let late = own.not_after.saturating_add(TEN_SECONDS);
+    let ended = issue::admit(&fixture.state, Caller::Identified(&own, &standing), &request, late);
+    assert_eq!(ended, Err(Refusal::Peer(Unauthorized::MustRenew { node: id.clone() })));
+
+    let refused = |rejection| match issue::verdict(Some(&Outcome::Rejected(rejection)), Some(&id)) {
+        issue::Verdict::Refused(refusal) => refusal,
+        _ => panic!("refused"),
+    };
+    assert_eq!(refused(cluster::Rejection::Way), Refusal::IssuanceStale);
+    assert_eq!(refused(cluster::Rejection::Removed), Refusal::TokenRefused);
+}
+
+#[test]
+fn who_has_no_room_costs_no_public_key_work() {
+    let mut fixture = Fixture::new();
+    let id = fixture.node(1, true);
+    let own = presented(&fixture, &id);
+    let digest = pki::digest::Digest::of(&fixture.served());
+    let token = fixture.state.tokens.text(cluster::tokens::WORKER_ROW, &digest, false).unwrap().text().to_owned();
+    let (renewal, join) = (unsigned(&fixture, ""), unsigned(&fixture, &token));
+    let told = |fixture: &Fixture| {
+        let standing = fixture.state.standing(&own, fixture.now);
+        let begin = |caller, request: &Request| {
+            issue::Issuing::begin(&fixture.state, caller, request.clone(), fixture.now).map(|_| ()).unwrap_err()
+        };
+        (begin(Caller::Identified(&own, &standing), &renewal), begin(Caller::Anonymous, &join))
+    };
+    let (renewed, joined) = told(&fixture);
+    let signature = |refusal: &Refusal| matches!(refusal, Refusal::CsrRefused { .. });
+    assert!(signature(&renewed) && signature(&joined), "{renewed:?} {joined:?}");
+
+    Arc::make_mut(fixture.state.nodes.get_mut(&id).unwrap()).issuances =
+        (fixture.now, cluster::issuance::ISSUANCES_PER_HOUR_MAX);
+    Arc::make_mut(&mut fixture.state.tokens).rows[0].unfinished = cluster::tokens::UNFINISHED_PER_TOKEN_MAX;
+    let (renewed, joined) = told(&fixture);
+    assert!(matches!(renewed, Refusal::IssuanceRateExceeded { .. }), "{renewed:?}");
+    assert_eq!(joined, Refusal::TooManyUnfinishedJoins);
+    fixture.later(Duration::from_secs(3_600));
+    assert!(signature(&told(&fixture).0), "an hour later");
 }

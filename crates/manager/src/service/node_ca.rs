@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use cluster::authorize::Method;
+use cluster::authorize::{Caller, Method};
 use cluster::node::Availability;
 use replica::Handle;
 use tonic::{Request, Response, Status};
@@ -15,6 +15,13 @@ use wire::proto::{
 
 use super::{Service, call};
 use crate::issue::{self, Fetched};
+use crate::server::Call;
+
+/// Whether the caller is the node that its certificate names: whoever only has a certificate with that name changes nothing of what
+/// is known of the node.
+fn is_itself(call: &Call) -> bool {
+    matches!(call.caller(), Caller::Identified(_, standing) if standing.cut().is_some())
+}
 
 #[tonic::async_trait]
 impl<H: Handle> wire::server::NodeCa for Service<H> {
@@ -32,7 +39,7 @@ impl<H: Handle> wire::server::NodeCa for Service<H> {
         };
         let wanted = issue::Request { csr: message.csr, token: Arc::from(message.token), availability, ours };
         let issued = self.0.issue(&call, wanted).await;
-        if let Some(node) = call.node() {
+        if let Some(node) = call.node().filter(|_| is_itself(&call)) {
             self.0.note_refusal(&node, issued.as_ref().err().map(ToString::to_string));
         }
         let issued = issued?;
@@ -55,7 +62,7 @@ impl<H: Handle> wire::server::NodeCa for Service<H> {
             Fetched::Issued(issued) => issued,
             Fetched::Pending(node) => return Ok(Response::new(self.0.pending(&node))),
         };
-        if call.peer.node() == Some(&issued.node) {
+        if call.peer.node() == Some(&issued.node) && is_itself(&call) {
             self.0.note_fetched(&issued.node).await;
         }
         let issue::Issued { node, letter } = issued;
