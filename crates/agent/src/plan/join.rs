@@ -103,10 +103,9 @@ impl Plan {
                 }
             }
             Err(failure) => {
-                joining.tries += 1;
-                let tries = joining.tries;
                 let round = self.addrs.len().max(1);
-                if tries >= round * ATTEMPTS_MAX as usize {
+                let tries = joining.tries + 1;
+                if self.is_last_try() {
                     let error = self.unreachable(&failure);
                     return self.join_failed(now, error, out);
                 }
@@ -118,6 +117,15 @@ impl Plan {
                 }
             }
         }
+    }
+
+    /// Counts a try that came to nothing; whether it was the last.
+    pub(crate) fn is_last_try(&mut self) -> bool {
+        let most = self.addrs.len().max(1) * ATTEMPTS_MAX as usize;
+        self.joining.as_mut().is_some_and(|joining| {
+            joining.tries += 1;
+            joining.tries >= most
+        })
     }
 
     /// The pause between two rounds is over.

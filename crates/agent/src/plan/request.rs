@@ -228,8 +228,11 @@ impl Plan {
         }
         if failure.kind == FailureKind::Tls && self.held.is_none() && self.joining.is_some() {
             // The root may have been replaced since it was fetched: fetched again, it is compared with the token again.
-            let hint = self.unreachable(&failure).hint();
-            self.trouble(now, failure.text, hint, Retry::Later);
+            let error = self.unreachable(&failure);
+            if self.is_last_try() {
+                return self.join_failed(now, error, out);
+            }
+            self.trouble(now, failure.text, error.hint(), Retry::Later);
             self.request = None;
             out.push(Effect::Start(Timer::Attempt, JOIN_PAUSE));
             return;

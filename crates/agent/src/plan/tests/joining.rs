@@ -217,6 +217,28 @@ fn c78_another_manager_goes_on_with_the_same_node() {
 }
 
 #[test]
+fn a_manager_that_does_not_verify_while_it_is_asked_is_not_tried_for_ever() {
+    let mut bench = asking(&["m1:1"]);
+    for request in 1..=5 {
+        bench.accept(request);
+        let effects = bench.feed(Input::Answered {
+            request,
+            result: Err(Failure::new(FailureKind::Tls, "certificate signed by unknown authority")),
+        });
+        if request == 5 {
+            let words = words(&effects);
+            assert!(words.last().unwrap().starts_with("failed: no manager could be reached"), "{words:?}");
+            return;
+        }
+        assert_eq!(delay(&effects, Timer::Attempt), Some(Duration::from_secs(2)), "{request}");
+        bench.timer(Timer::Attempt);
+        let root = bench.ca.pem().into_bytes();
+        bench.feed(Input::Root(Ok(root)));
+        bench.feed(Input::TrustSaved(Ok(())));
+    }
+}
+
+#[test]
 fn what_was_issued_wrongly_is_not_installed() {
     let check = |change: &dyn Fn(&Bench, &mut Answer), expected: &str| {
         let mut bench = asking(&["m1:1"]);
