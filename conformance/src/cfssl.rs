@@ -24,6 +24,8 @@ const CONFIG: &str = r#"{"signing": {
 pub struct Cfssl {
     folder: tempfile::TempDir,
     addr: SocketAddr,
+    /// Whether managers have to present a certificate.
+    mutual: bool,
     child: Option<Child>,
 }
 
@@ -34,8 +36,30 @@ impl Cfssl {
     /// # Panics
     /// If it does not listen; ask `require_or_skip!("cfssl", "openssl")` first.
     pub fn start(addr: SocketAddr, root: &GivenRoot, trusted: &str) -> Self {
+        Self::serve(addr, root, trusted, true)
+    }
+
+    /// The same for whoever comes: a swarm's first manager has no certificate yet.
+    ///
+    /// # Panics
+    /// As [`start`](Self::start).
+    pub fn open(addr: SocketAddr, root: &GivenRoot) -> Self {
+        Self::serve(addr, root, "", false)
+    }
+
+    /// Starts it anew; from now on managers have to present a certificate.
+    ///
+    /// # Panics
+    /// If it does not run, or does not listen again.
+    pub fn close(&mut self) {
+        self.stop();
+        self.mutual = true;
+        self.go_on();
+    }
+
+    fn serve(addr: SocketAddr, root: &GivenRoot, trusted: &str, mutual: bool) -> Self {
         let folder = tempfile::Builder::new().prefix("swarmpki-").tempdir().expect("a folder");
-        let mut cfssl = Self { folder, addr, child: None };
+        let mut cfssl = Self { folder, addr, mutual, child: None };
         cfssl.write("root.pem", &root.certificate());
         cfssl.write("root.key", &root.key());
         cfssl.write("config.json", CONFIG);
@@ -72,8 +96,8 @@ impl Cfssl {
             file("-config", "config.json"),
             file("-tls-cert", "tls.pem"),
             file("-tls-key", "tls.key"),
-            file("-mutual-tls-ca", "managers.pem"),
         ];
+        let mutual = if self.mutual { file("-mutual-tls-ca", "managers.pem").to_vec() } else { Vec::new() };
         let program = peer::find("cfssl").expect("cfssl, after require_or_skip!(\"cfssl\")");
         // With this thread, should a limit end the test.
         let mut command = match peer::find("setpriv") {
@@ -87,6 +111,7 @@ impl Cfssl {
         let child = command
             .args(["serve", "-address", &ip, "-port", &port])
             .args(files.concat())
+            .args(mutual)
             .current_dir(self.folder.path())
             .stdin(Stdio::null())
             .stdout(Stdio::null())

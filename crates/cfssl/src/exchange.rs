@@ -24,6 +24,9 @@ const STATUS_BYTES_MAX: usize = 2_048;
 /// that is just being closed.
 const IDLE: Duration = Duration::from_secs(4);
 
+/// A first manager asks for its first certificate without one.
+const UNPROVEN: &str = "it wants a client certificate, and there is none yet";
+
 /// Asks one URL.
 pub(crate) struct Exchange {
     address: Address,
@@ -126,6 +129,9 @@ impl Exchange {
     }
 
     fn unreachable(&self, text: &str) -> Reason {
+        // Some servers have one alert for a certificate that they refuse and for one that is missing.
+        let refused = [PeerAlert::CertificateRefused, PeerAlert::CertificateRequired].map(|alert| alert.to_string());
+        let text = if self.live.is_none() && refused.iter().any(|alert| alert == text) { UNPROVEN } else { text };
         Reason::Unreachable { url: self.address.as_str().to_owned(), text: shown(text.as_bytes()) }
     }
 }
