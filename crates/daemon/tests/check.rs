@@ -122,7 +122,8 @@ async fn a_managers_state_is_checked_whole_and_damaged() {
     let listed = || {
         let mut names: Vec<_> = fs::read_dir(&state).unwrap().map(|entry| entry.unwrap().file_name()).collect();
         names.sort();
-        (names, fs::read(state.join("raft/log-1.redb")).unwrap())
+        let read = |name| fs::read(state.join(name)).unwrap();
+        (names, read("raft/store-1.redb"), read("raft/store-1.log-1"))
     };
     let before = listed();
     let whole = check(&state, now()).await.unwrap();
@@ -145,7 +146,7 @@ async fn a_managers_state_is_checked_whole_and_damaged() {
     };
     let remove = |name: &'static str| move |state: &Path| fs::remove_file(state.join(name)).unwrap();
     type Damage = Box<dyn Fn(&Path)>;
-    let rows: [(Damage, &str); 10] = [
+    let rows: [(Damage, &str); 12] = [
         (Box::new(|state: &Path| fs::remove_dir_all(state.join("raft")).unwrap()), "its store raft/ is not there"),
         (Box::new(remove("certificates/swarm-node.key")), "the node has no certificate and key"),
         (
@@ -157,7 +158,9 @@ async fn a_managers_state_is_checked_whole_and_damaged() {
         (Box::new(put("certificates/swarm-node.key")), "swarm-node.crt"),
         (Box::new(put("certificates/swarm-node.key")), "the data key does not open it"),
         (Box::new(put("raft/header")), "the store cannot be opened: "),
-        (Box::new(|state: &Path| cut(&state.join("raft/log-1.redb"))), "the store cannot be opened: "),
+        (Box::new(|state: &Path| cut(&state.join("raft/store-1.redb"))), "the store cannot be opened: "),
+        (Box::new(remove("raft/store-1.log-1")), "the log is gone"),
+        (Box::new(|state: &Path| flip(&state.join("raft/store-1.log-1"), 600)), "frame 2 of the log cannot be read"),
         (Box::new(|state: &Path| fs::write(state.join("daemon.json"), "{").unwrap()), "daemon.json is damaged"),
     ];
     for (number, (damage, expected)) in rows.iter().enumerate() {
@@ -220,6 +223,13 @@ async fn a_manager_without_its_store_does_not_pass_for_a_worker() {
         shutdown.cancel();
         task.await.unwrap().unwrap();
     }
+}
+
+/// Changes a bit.
+fn flip(file: &Path, at: usize) {
+    let mut bytes = fs::read(file).unwrap();
+    bytes[at] ^= 1;
+    fs::write(file, bytes).unwrap();
 }
 
 fn cut(file: &Path) {

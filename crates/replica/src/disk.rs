@@ -1,6 +1,6 @@
 //! Files of ours: 0600 in directories of 0700, replaced whole or not at all, synced before they count.
 //!
-//! Also the seam below the database: [`Medium`] opens what redb writes to, so that tests put a disk there that drops
+//! Also the seam below the store: [`Medium`] opens what the log and redb write to, so that tests put a disk there that drops
 //! and tears what was not synced, or fails; a wrapper counts the syncs of any of them.
 
 use redb::{BackendError, StorageBackend};
@@ -54,13 +54,22 @@ pub fn remove(path: &Path) -> io::Result<()> {
     }
 }
 
-/// What the database lies on.
-pub trait Medium: Send + Sync + 'static {
-    /// What redb reads and writes.
+/// What the files of a store lie on.
+pub trait Medium: Clone + Send + Sync + 'static {
+    /// A file that is read and written in place: redb's, or a segment of the log.
     type Backend: StorageBackend;
 
-    /// Opens the database's file, making it when `create` is set and it is not there.
+    /// Opens a file, making it when `create` is set and it is not there.
     fn open(&self, path: &Path, create: bool) -> io::Result<Self::Backend>;
+
+    /// The names in a directory.
+    fn names(&self, dir: &Path) -> io::Result<Vec<String>>;
+
+    /// Removes a file if it is there.
+    fn remove(&self, path: &Path) -> io::Result<()>;
+
+    /// Makes the names in a directory durable.
+    fn sync_dir(&self, dir: &Path) -> io::Result<()>;
 }
 
 /// The real thing: a file on a local filesystem.
@@ -73,6 +82,20 @@ impl Medium for Local {
     fn open(&self, path: &Path, create: bool) -> io::Result<Self::Backend> {
         let file = OpenOptions::new().read(true).write(true).create(create).truncate(false).mode(0o600).open(path)?;
         redb::backends::FileBackend::new(file).map_err(|error| io::Error::other(error.to_string()))
+    }
+
+    fn names(&self, dir: &Path) -> io::Result<Vec<String>> {
+        // A name that is no text is none of ours.
+        let names = fs::read_dir(dir)?.map(|entry| Ok(entry?.file_name().into_string().ok()));
+        names.filter_map(Result::transpose).collect()
+    }
+
+    fn remove(&self, path: &Path) -> io::Result<()> {
+        remove(path)
+    }
+
+    fn sync_dir(&self, dir: &Path) -> io::Result<()> {
+        sync_dir(dir)
     }
 }
 
@@ -136,9 +159,18 @@ pub(crate) mod faulty {
     #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
     use super::*;
+    use std::collections::BTreeMap;
     use std::sync::Mutex;
+    use std::sync::atomic::AtomicBool;
 
     const SECTOR: usize = 512;
+
+    #[derive(Debug, Default)]
+    struct Disk {
+        files: BTreeMap<PathBuf, Arc<Mutex<Image>>>,
+        /// Files that were removed, and whose directory was not synced since.
+        removed: BTreeMap<PathBuf, Arc<Mutex<Image>>>,
+    }
 
     #[derive(Debug, Default)]
     struct Image {
@@ -146,23 +178,27 @@ pub(crate) mod faulty {
         durable: Vec<u8>,
         pending: Vec<(u64, Vec<u8>)>,
         lengths: Vec<u64>,
-        fail_syncs: bool,
+        /// Its directory was synced since it was made.
+        named: bool,
     }
 
     /// Clones are the same disk.
     #[derive(Clone, Debug, Default)]
     pub(crate) struct FaultyDisk {
-        image: Arc<Mutex<Image>>,
+        disk: Arc<Mutex<Disk>>,
+        fail_syncs: Arc<AtomicBool>,
     }
 
-    /// One open of that disk; closed by a crash, so that a process that is dead cannot write.
+    /// One open file of that disk; cut off by a crash, so that a process that is dead cannot write.
     #[derive(Debug)]
     pub(crate) struct Session {
         image: Arc<Mutex<Image>>,
+        fail_syncs: Arc<AtomicBool>,
     }
 
     impl FaultyDisk {
-        /// The power goes: each sector that was written since the last sync reached the platter or not, as the seed says.
+        /// The power goes: each sector that was written since its file's last sync reached the platter or not, as the seed
+        /// says; so did each name that was made or removed since its directory's.
         /// Whoever still holds the old disk writes to nothing.
         pub(crate) fn crash(&mut self, seed: u64) {
             let mut random = seed;
@@ -173,15 +209,53 @@ pub(crate) mod faulty {
                 z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
                 z ^ (z >> 31)
             };
-            let old = self.image.lock().unwrap();
-            let mut image = old.durable.clone();
             let lost_at_most = draw() % 5;
-            for len in &old.lengths {
-                if draw() % 2 == 0 {
+            let mut next = Disk::default();
+            let old = self.disk.lock().unwrap();
+            for (path, image) in old.files.iter().chain(&old.removed) {
+                let image = image.lock().unwrap();
+                let certain = image.named && !old.removed.contains_key(path);
+                if !certain && draw() % 2 == 0 {
+                    continue;
+                }
+                let left = image.torn(lost_at_most, &mut draw);
+                let left = Image { now: left.clone(), durable: left, named: true, ..Image::default() };
+                next.files.insert(path.clone(), Arc::new(Mutex::new(left)));
+            }
+            drop(old);
+            self.disk = Arc::new(Mutex::new(next));
+            self.fail_syncs = Arc::default();
+        }
+
+        pub(crate) fn fail_syncs(&self) {
+            self.fail_syncs.store(true, Ordering::SeqCst);
+        }
+
+        /// All that lies on it.
+        pub(crate) fn bytes(&self) -> Vec<u8> {
+            let disk = self.disk.lock().unwrap();
+            disk.files.values().flat_map(|image| image.lock().unwrap().now.clone()).collect()
+        }
+
+        /// Changes what lies in a file, as a bad disk or an attacker does.
+        pub(crate) fn change(&self, path: &Path, change: impl FnOnce(&mut Vec<u8>)) {
+            let image = self.disk.lock().unwrap().files[path].clone();
+            let mut image = image.lock().unwrap();
+            change(&mut image.now);
+            image.durable = image.now.clone();
+        }
+    }
+
+    impl Image {
+        /// What a power cut leaves of it.
+        fn torn(&self, lost_at_most: u64, mut draw: impl FnMut() -> u64) -> Vec<u8> {
+            let mut image = self.durable.clone();
+            for len in &self.lengths {
+                if draw().is_multiple_of(2) {
                     image.resize(*len as usize, 0);
                 }
             }
-            for (offset, data) in &old.pending {
+            for (offset, data) in &self.pending {
                 for (i, sector) in data.chunks(SECTOR).enumerate() {
                     if draw() % 5 < lost_at_most {
                         continue;
@@ -192,25 +266,44 @@ pub(crate) mod faulty {
                     }
                 }
             }
-            drop(old);
-            let next = Image { now: image.clone(), durable: image, ..Image::default() };
-            self.image = Arc::new(Mutex::new(next));
-        }
-
-        pub(crate) fn fail_syncs(&self) {
-            self.image.lock().unwrap().fail_syncs = true;
-        }
-
-        pub(crate) fn bytes(&self) -> Vec<u8> {
-            self.image.lock().unwrap().now.clone()
+            image
         }
     }
 
     impl Medium for FaultyDisk {
         type Backend = Session;
 
-        fn open(&self, _: &Path, _: bool) -> io::Result<Session> {
-            Ok(Session { image: self.image.clone() })
+        fn open(&self, path: &Path, create: bool) -> io::Result<Session> {
+            let mut disk = self.disk.lock().unwrap();
+            if create && !disk.files.contains_key(path) {
+                disk.removed.remove(path);
+                disk.files.insert(path.to_path_buf(), Arc::default());
+            }
+            let image = disk.files.get(path).ok_or(io::ErrorKind::NotFound)?.clone();
+            Ok(Session { image, fail_syncs: self.fail_syncs.clone() })
+        }
+
+        fn names(&self, dir: &Path) -> io::Result<Vec<String>> {
+            let disk = self.disk.lock().unwrap();
+            let here = disk.files.keys().filter(|path| path.parent() == Some(dir));
+            Ok(here.map(|path| path.file_name().unwrap().to_str().unwrap().to_owned()).collect())
+        }
+
+        fn remove(&self, path: &Path) -> io::Result<()> {
+            let mut disk = self.disk.lock().unwrap();
+            if let Some(image) = disk.files.remove(path) {
+                disk.removed.insert(path.to_path_buf(), image);
+            }
+            Ok(())
+        }
+
+        fn sync_dir(&self, dir: &Path) -> io::Result<()> {
+            let mut disk = self.disk.lock().unwrap();
+            disk.removed.retain(|path, _| path.parent() != Some(dir));
+            for (_, image) in disk.files.iter().filter(|(path, _)| path.parent() == Some(dir)) {
+                image.lock().unwrap().named = true;
+            }
+            Ok(())
         }
     }
 
@@ -232,13 +325,19 @@ pub(crate) mod faulty {
             Ok(())
         }
         fn sync_data(&self) -> io::Result<()> {
-            let mut image = self.image.lock().unwrap();
-            if image.fail_syncs {
+            if self.fail_syncs.load(Ordering::SeqCst) {
                 return Err(io::Error::other("the disk failed to sync"));
             }
-            image.durable = image.now.clone();
-            image.pending.clear();
-            image.lengths.clear();
+            let image = &mut *self.image.lock().unwrap();
+            let pending = std::mem::take(&mut image.pending);
+            if std::mem::take(&mut image.lengths).is_empty() {
+                for (offset, data) in pending {
+                    let here = offset as usize..offset as usize + data.len();
+                    image.durable[here.clone()].copy_from_slice(&image.now[here]);
+                }
+            } else {
+                image.durable = image.now.clone();
+            }
             Ok(())
         }
         fn write(&self, offset: u64, data: &[u8]) -> io::Result<()> {

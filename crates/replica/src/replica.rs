@@ -55,9 +55,9 @@ impl Default for Limits {
 /// What was counted since the replica was opened.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Metrics {
-    /// Transactions of the store.
+    /// Frames of the log.
     pub commits: u64,
-    /// Syncs of the store's file.
+    /// Syncs of the store's files.
     pub syncs: u64,
     /// Raft entries proposed here.
     pub entries: u64,

@@ -30,9 +30,9 @@ const CONTEXT: &[u8] = b"swarmpki record 1";
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 #[repr(u8)]
 pub enum Kind {
-    /// A raft log entry; the index is the log index.
-    Entry = 1,
-    /// Vote, purge mark, description of the snapshot; the index is the key in that table.
+    /// A frame of the log; the index is its number.
+    Frame = 1,
+    /// A row of the meta table; the index is its key.
     Meta = 2,
     /// A piece of the snapshot; the index is its position.
     Snapshot = 3,
@@ -141,18 +141,25 @@ impl Sealer {
 
     /// Seals a record for its place.
     pub fn seal(&mut self, kind: Kind, index: u64, plain: &[u8]) -> Result<Vec<u8>, SealError> {
+        let mut out = Vec::with_capacity(plain.len() + OVERHEAD_BYTES);
+        self.seal_onto(&mut out, kind, index, plain)?;
+        Ok(out)
+    }
+
+    /// Seals a record for its place, behind what is in `out`.
+    pub fn seal_onto(&mut self, out: &mut Vec<u8>, kind: Kind, index: u64, plain: &[u8]) -> Result<(), SealError> {
         let counter = self.counter;
         self.counter = counter.checked_add(1).ok_or(SealError::Exhausted)?;
-        let mut out = Vec::with_capacity(plain.len() + OVERHEAD_BYTES);
+        let begin = out.len();
         out.push(FORMAT);
         out.extend_from_slice(&self.salt_id.to_be_bytes());
         out.extend_from_slice(&counter.to_be_bytes());
         out.extend_from_slice(plain);
         let aad = Aad::from(self.scope.place(kind, index));
-        let body = out.get_mut(HEADER_BYTES..).unwrap_or_default();
+        let body = out.get_mut(begin + HEADER_BYTES..).unwrap_or_default();
         let tag = self.key.seal_in_place_separate_tag(nonce(counter), aad, body).map_err(|_| SealError::Library)?;
         out.extend_from_slice(tag.as_ref());
-        Ok(out)
+        Ok(())
     }
 }
 
@@ -227,15 +234,15 @@ mod tests {
     #[test]
     fn a_record_opens_in_its_place_only() {
         let (mut sealer, opener) = pair(1, scope("c", 0));
-        let sealed = sealer.seal(Kind::Entry, 9, b"plain words").unwrap();
-        assert_eq!(opener.open(Kind::Entry, 9, &sealed).unwrap(), b"plain words");
+        let sealed = sealer.seal(Kind::Frame, 9, b"plain words").unwrap();
+        assert_eq!(opener.open(Kind::Frame, 9, &sealed).unwrap(), b"plain words");
         assert!(!sealed.windows(5).any(|w| w == b"plain"));
         let moved =
             |kind, index| assert_eq!(opener.open(kind, index, &sealed), Err(SealError::NotAuthentic { kind, index }));
-        moved(Kind::Entry, 8);
+        moved(Kind::Frame, 8);
         moved(Kind::Issued, 9);
         for other in [pair(1, scope("d", 0)).1, pair(1, scope("c", 1)).1, pair(2, scope("c", 0)).1] {
-            assert!(matches!(other.open(Kind::Entry, 9, &sealed), Err(SealError::NotAuthentic { .. })));
+            assert!(matches!(other.open(Kind::Frame, 9, &sealed), Err(SealError::NotAuthentic { .. })));
         }
     }
 
@@ -254,8 +261,8 @@ mod tests {
     #[test]
     fn equal_records_never_look_equal() {
         let (mut sealer, _) = pair(1, scope("c", 0));
-        let first = sealer.seal(Kind::Entry, 1, b"same").unwrap();
-        let second = sealer.seal(Kind::Entry, 1, b"same").unwrap();
+        let first = sealer.seal(Kind::Frame, 1, b"same").unwrap();
+        let second = sealer.seal(Kind::Frame, 1, b"same").unwrap();
         assert_ne!(first, second);
         assert_ne!(first[5..13], second[5..13], "the counter moved");
     }
@@ -263,10 +270,10 @@ mod tests {
     #[test]
     fn an_unknown_salt_is_named() {
         let (mut sealer, _) = pair(1, scope("c", 0));
-        let sealed = sealer.seal(Kind::Entry, 1, b"x").unwrap();
+        let sealed = sealer.seal(Kind::Frame, 1, b"x").unwrap();
         let key = DataKey::from_slice(&[1; 32]).unwrap();
         let opener = Opener::new(&key, scope("c", 0), []).unwrap();
-        assert_eq!(opener.open(Kind::Entry, 1, &sealed), Err(SealError::Salt(3)));
+        assert_eq!(opener.open(Kind::Frame, 1, &sealed), Err(SealError::Salt(3)));
         assert!(DataKey::from_slice(&[0; 31]).is_none());
     }
 }

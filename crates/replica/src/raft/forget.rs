@@ -3,7 +3,7 @@
 //! Rules:
 //! - an entry after which the state lacks a root key that it had, or that the entry brought, makes a snapshot due at once;
 //! - what that snapshot covers is purged, for followers that are behind too: they get the snapshot;
-//! - the purge is synced at once, and what it freed is overwritten;
+//! - the purge is synced at once, and who waits is told when what it freed in the log is overwritten;
 //! - a crash in between changes nothing: the entry is applied again at the next start, or the snapshot that covers it is
 //!   there and the purge is made then.
 

@@ -6,7 +6,7 @@
 //! - raft is told that an entry is flushed only after the sync.
 
 use super::{Entry, LogId, Progress, Types, Vote, record};
-use crate::store::{META_KEYS, Store, StoreError};
+use crate::store::{Done, Store, StoreError};
 use openraft::alias::LogIdOf;
 use openraft::storage::{IOFlushed, LogState, RaftLogStorage};
 use openraft::{EntryPayload, OptionalSend, RaftLogReader};
@@ -53,18 +53,14 @@ impl Log {
     /// Reads where the log begins and ends, and who votes.
     pub(super) fn open(store: Store, progress: Arc<Progress>) -> Result<Self, StoreError> {
         let broken = |error: io::Error| StoreError::damaged(store.path(), error.to_string());
-        let vote = store.meta(META_KEYS.vote)?.map(|bytes| record::decode_vote(&bytes)).transpose().map_err(broken)?;
-        let purged =
-            store.meta(META_KEYS.purged)?.map(|bytes| record::decode_log_id(&bytes)).transpose().map_err(broken)?;
-        let described = store
-            .meta(META_KEYS.snapshot)?
-            .map(|bytes| record::decode_description(&bytes))
-            .transpose()
-            .map_err(broken)?;
+        let vote = store.vote().map(|bytes| record::decode_vote(&bytes)).transpose().map_err(broken)?;
+        let purged = store.purged().map(|bytes| record::decode_log_id(&bytes)).transpose().map_err(broken)?;
+        let described =
+            store.description()?.map(|bytes| record::decode_description(&bytes)).transpose().map_err(broken)?;
         let mut last = purged;
         let mut sole_voter = described.and_then(|d| sole_voter(d.meta.last_membership.membership()));
         let mut next = purged.map_or(0, |id| id.index.saturating_add(1));
-        if let Some(end) = store.last_entry()? {
+        if let Some(end) = store.last_entry() {
             while next <= end {
                 let upto = end.min(next.saturating_add(63));
                 for (index, bytes) in store.entries(next..=upto)? {
@@ -192,7 +188,7 @@ impl RaftLogStorage<Types> for Log {
         let (sender, receiver) = oneshot::channel();
         // The receiver is gone only when raft is: nobody is left to be told.
         let done = Box::new(move |result| drop(sender.send(result)));
-        self.store.put_meta(META_KEYS.vote, record::encode_vote(vote), done);
+        self.store.put_vote(record::encode_vote(vote), done);
         receiver.await.map_err(|_| io::Error::other("the store's writer failed"))??;
         self.lock().vote = Some(*vote);
         Ok(())
@@ -273,16 +269,17 @@ impl RaftLogStorage<Types> for Log {
             tail.purged = tail.purged.max(Some(upto));
             tail.last = tail.last.max(Some(upto));
         }
-        self.store.purge_through(upto.index, META_KEYS.purged, record::encode_log_id(&upto));
-        if self.progress.forget.wants(upto.index) {
+        let forgotten = self.progress.forget.wants(upto.index).then(|| {
             let progress = self.progress.clone();
-            self.store.overwrite(Box::new(move |result| {
+            let done: Done = Box::new(move |result: io::Result<()>| {
                 if result.is_ok() {
                     progress.forget.gone(upto.index);
-                    tracing::info!(index = upto.index, "root keys that were given up are gone from the store");
+                    tracing::info!(index = upto.index, "root keys that were given up are gone from the log");
                 }
-            }));
-        }
+            });
+            done
+        });
+        self.store.purge_through(upto.index, record::encode_log_id(&upto), forgotten);
         Ok(())
     }
 }

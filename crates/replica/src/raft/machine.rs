@@ -8,7 +8,7 @@ use super::forget::{self, Forget};
 use super::record::{self, Description};
 use super::{Entry, LogId, SnapshotMeta, StoredMembership, Types};
 use crate::fatal::{Fatal, FatalFlag};
-use crate::store::{META_KEYS, Store, StoreError};
+use crate::store::{Store, StoreError};
 use cluster::State;
 use futures::{Stream, TryStreamExt};
 use openraft::storage::{EntryResponder, RaftStateMachine, Snapshot};
@@ -115,11 +115,8 @@ impl Machine {
         progress: Arc<Progress>,
     ) -> Result<Self, StoreError> {
         let broken = |error: io::Error| StoreError::damaged(store.path(), error.to_string());
-        let description = store
-            .meta(META_KEYS.snapshot)?
-            .map(|bytes| record::decode_description(&bytes))
-            .transpose()
-            .map_err(broken)?;
+        let description =
+            store.description()?.map(|bytes| record::decode_description(&bytes)).transpose().map_err(broken)?;
         if let Some(description) = &description {
             progress.covered((0, 0), description);
         }
@@ -292,6 +289,6 @@ pub(super) async fn save(store: &Store, description: &Description, bytes: Arc<Ze
     let (sender, receiver) = oneshot::channel();
     // The receiver is gone only when raft is: nobody is left to be told.
     let done = Box::new(move |result| drop(sender.send(result)));
-    store.put_snapshot(META_KEYS.snapshot, record::encode_description(description), bytes, done);
+    store.put_snapshot(record::encode_description(description), bytes, done);
     receiver.await.map_err(|_| io::Error::other("the store's writer failed"))?
 }

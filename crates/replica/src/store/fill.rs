@@ -1,4 +1,4 @@
-//! Overwrites pages that the database has freed: a table takes them, full of zeros, and is dropped.
+//! Overwrites pages that the database has freed, where an old snapshot lay: a table takes them, full of zeros, and is dropped.
 
 use super::table::FILL;
 use redb::Database;
@@ -10,7 +10,7 @@ const FIRST_PIECES: u64 = 2;
 const PIECE_ROWS: u64 = 256;
 /// Two of these do not fit into one page.
 const ROW: [u8; 3900] = [0; 3900];
-/// Pieces at most: as much as a log has when a snapshot is due, and as much again.
+/// Pieces at most: what is freed at once is a snapshot, or a few small ones.
 const PIECES_MAX: u64 = FIRST_PIECES + 8;
 
 /// How far it is.

@@ -1,4 +1,4 @@
-//! The header file: whose store it is, which file holds it, and a proof that a data key is the right one.
+//! The header file: whose store it is, which database holds it, and a proof that a data key is the right one.
 //!
 //! It is replaced whole, so it is also the switch by which a store is exchanged for another (a new data key, a new epoch).
 //! Stored since format 1: change only with a sample in testdata/.
@@ -10,7 +10,7 @@ use prost::Message;
 use std::path::{Path, PathBuf};
 
 /// The database of a store that was never exchanged.
-pub(crate) const FIRST_FILE: &str = "log-1.redb";
+pub(crate) const FIRST_FILE: &str = "store-1.redb";
 
 const FILE: &str = "header";
 const FORMAT: u32 = 1;

@@ -1,35 +1,42 @@
-//! The store: one redb file with sealed rows, one thread that writes it, and a small header beside it.
+//! The store: a log of sealed frames, a redb file with sealed rows, one thread that writes both, and a small header beside them.
+//!
+//! What is answered waits for one write and one sync of the log: entries, votes, truncations, purges. What is large or can be made
+//! again lies in the database: the snapshot, the issuance projection; and the salts.
 //!
 //! Rules:
 //! - rows are opaque here; what they mean is raft's business;
-//! - everything queued while a sync runs goes into the next transaction: one sync for all of it;
+//! - everything queued while a sync runs goes into the next frame: one sync for all of it;
 //! - work without a waiting caller (`lazy`: the issuance projection, purges, truncations) never causes a sync of its
-//!   own; it rides with a later one, in order; the projection is written in large pieces, and always before the entries
-//!   that it comes from are removed;
+//!   own; it rides with a later one, in order; the projection is written in large pieces, and synced before the snapshot behind
+//!   which raft purges the entries that it comes from;
 //! - the header is written last at creation, and checked first at opening: without it there is no store, and a wrong
 //!   data key is found out before the database is touched.
 
 mod error;
 mod fill;
+mod frame;
 mod header;
+mod log;
+mod segment;
 mod table;
 mod writer;
 
 pub use error::StoreError;
 pub use header::{Header, header};
-pub(crate) use table::META_KEYS;
 pub(crate) use writer::Done;
 
 use crate::disk::{self, Medium, Metered};
 use crate::fatal::{Fatal, FatalFlag};
 use crate::seal::{DataKey, Kind, Opener, Scope, Sealer};
+use log::{Index, Log, SEGMENT_BYTES};
 use redb::{Database, ReadableDatabase, ReadableTable};
+use segment::Place;
 use std::ops::RangeInclusive;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
-use table::{ENTRIES, ISSUED, META, SNAPSHOT};
+use table::{ISSUED, META, META_KEYS, SNAPSHOT};
 use writer::{Job, Writer};
 use zeroize::Zeroizing;
 
@@ -39,7 +46,7 @@ const PAGE_CACHE_BYTES: usize = 2 * 1024 * 1024;
 /// One row of a table with 64-bit keys, not sealed (yet, or any more).
 pub(crate) type Row = (u64, Vec<u8>);
 
-/// A handle to the store; clones share it. The file is closed when the last one is dropped.
+/// A handle to the store; clones share it. The files are closed when the last one is dropped.
 #[derive(Clone)]
 pub(crate) struct Store {
     inner: Arc<Inner>,
@@ -49,6 +56,7 @@ struct Inner {
     path: PathBuf,
     writer: Writer,
     database: Arc<Database>,
+    index: Index,
     opener: Arc<Opener>,
     syncs: Arc<AtomicU64>,
     commits: Arc<AtomicU64>,
@@ -95,9 +103,9 @@ impl Store {
         }
         let header = header::encode(&scope, data_key)?;
         let path = dir.join(header::FIRST_FILE);
-        disk::remove(&path).map_err(|source| StoreError::io(&path, "replace an unfinished store", source))?;
+        medium.remove(&path).map_err(|source| StoreError::io(&path, "replace an unfinished store", source))?;
         let store = Self::start(medium, path, true, scope, data_key)?;
-        disk::sync_dir(dir).map_err(|source| StoreError::io(dir, "sync the directory", source))?;
+        medium.sync_dir(dir).map_err(|source| StoreError::io(dir, "sync the directory", source))?;
         Ok(Unfinished { store, dir: dir.to_path_buf(), header })
     }
 
@@ -124,14 +132,24 @@ impl Store {
         let database = builder.create_with_backend(backend).map_err(|error| StoreError::open(&path, error))?;
         let (salts, salt_id, salt) =
             table::prepare(&database).map_err(|error| StoreError::database(&path, "prepare", error))?;
-        let opener = Opener::new(data_key, scope.clone(), salts).map_err(|source| StoreError::seal(&path, source))?;
-        let sealer = Sealer::new(data_key, scope, salt_id, &salt).map_err(|source| StoreError::seal(&path, source))?;
+        let sealed = |source| StoreError::seal(&path, source);
+        let opener = Arc::new(Opener::new(data_key, scope.clone(), salts).map_err(sealed)?);
+        let mut sealer = Sealer::new(data_key, scope, salt_id, &salt).map_err(sealed)?;
+        let segments = Place::beside(medium.clone(), &path, syncs.clone());
+        let log = if create {
+            Log::create(segments, SEGMENT_BYTES, opener.clone(), &mut sealer)?
+        } else {
+            let row = row(&database, META_KEYS.frame).map_err(|error| StoreError::database(&path, "read", error))?;
+            let seen = row.map(|row| opener.open(Kind::Meta, META_KEYS.frame, &row)).transpose().map_err(sealed)?;
+            let seen = seen.and_then(|seen| seen.try_into().ok()).map_or(0, u64::from_be_bytes);
+            Log::open(segments, SEGMENT_BYTES, opener.clone(), seen)?
+        };
+        let index = log.index();
         let fatal = FatalFlag::new();
         let commits = Arc::new(AtomicU64::new(0));
         let database = Arc::new(database);
-        let writer = Writer::start(path.clone(), database.clone(), sealer, fatal.clone(), commits.clone())?;
-        let opener = Arc::new(opener);
-        Ok(Self { inner: Arc::new(Inner { path, writer, database, opener, syncs, commits, fatal }) })
+        let writer = Writer::start(path.clone(), database.clone(), log, sealer, fatal.clone(), commits.clone())?;
+        Ok(Self { inner: Arc::new(Inner { path, writer, database, index, opener, syncs, commits, fatal }) })
     }
 
     /// The database's file.
@@ -157,9 +175,9 @@ impl Store {
         self.inner.writer.send(Job::Append { rows, done });
     }
 
-    /// Queues a row of the meta table; `done` is called after the sync.
-    pub(crate) fn put_meta(&self, key: u64, value: Vec<u8>, done: Done) {
-        self.inner.writer.send(Job::Meta { key, value, done });
+    /// Queues whom this member votes for; `done` is called after the sync.
+    pub(crate) fn put_vote(&self, value: Vec<u8>, done: Done) {
+        self.inner.writer.send(Job::Vote { value, done });
     }
 
     /// Removes entries from this index on, with the next sync.
@@ -168,16 +186,19 @@ impl Store {
     }
 
     /// Removes entries up to this index, and keeps the mark that says so, with the next sync.
-    pub(crate) fn purge_through(&self, index: u64, key: u64, mark: Vec<u8>) {
-        self.inner.writer.send(Job::PurgeThrough { index, key, mark });
+    ///
+    /// With `forgotten` it is synced at once; it is called when nothing of them is left on the disk. Then pages that the
+    /// database has freed are overwritten too, as far as it can be made to.
+    pub(crate) fn purge_through(&self, index: u64, mark: Vec<u8>, forgotten: Option<Done>) {
+        self.inner.writer.send(Job::PurgeThrough { index, mark, forgotten });
     }
 
     /// Replaces the snapshot; `done` is called after the sync.
-    pub(crate) fn put_snapshot(&self, key: u64, description: Vec<u8>, image: Arc<Zeroizing<Vec<u8>>>, done: Done) {
-        self.inner.writer.send(Job::Snapshot { key, description, image, done });
+    pub(crate) fn put_snapshot(&self, description: Vec<u8>, image: Arc<Zeroizing<Vec<u8>>>, done: Done) {
+        self.inner.writer.send(Job::Snapshot { description, image, done });
     }
 
-    /// Adds to the issuance projection, with some later sync: at the latest before a snapshot or a purge.
+    /// Adds to the issuance projection, with some later sync: at the latest before a snapshot.
     pub(crate) fn add_issued(&self, rows: Vec<Row>) {
         if !rows.is_empty() {
             self.inner.writer.add_issued(rows);
@@ -187,13 +208,6 @@ impl Store {
     /// Everything queued so far is on disk when `done` is called.
     pub(crate) fn flush(&self, done: Done) {
         self.inner.writer.send(Job::Flush { done });
-    }
-
-    /// As [`flush`](Self::flush); afterwards pages that the database has freed are overwritten, as far as it can be made to,
-    /// a piece between two transactions.
-    pub(crate) fn overwrite(&self, done: Done) {
-        self.inner.writer.send(Job::Flush { done });
-        self.inner.writer.send(Job::Overwrite);
     }
 
     /// Everything queued so far can be read when `done` is called; no sync.
@@ -213,51 +227,36 @@ impl Store {
         }
     }
 
-    /// A row of the meta table.
-    pub(crate) fn meta(&self, key: u64) -> Result<Option<Vec<u8>>, StoreError> {
-        let read = || -> Result<_, redb::Error> {
-            let table = self.inner.database.begin_read()?.open_table(META)?;
-            Ok(table.get(key)?.map(|value| value.value().to_vec()))
-        };
-        read()
-            .map_err(|error| self.failed("read", error))?
-            .map(|sealed| self.unseal(Kind::Meta, key, &sealed))
-            .transpose()
+    /// Whom this member votes for.
+    pub(crate) fn vote(&self) -> Option<Vec<u8>> {
+        self.inner.index.vote()
+    }
+
+    /// The mark of the last purge.
+    pub(crate) fn purged(&self) -> Option<Vec<u8>> {
+        self.inner.index.purged()
+    }
+
+    /// What the snapshot covers, if there is one.
+    pub(crate) fn description(&self) -> Result<Option<Vec<u8>>, StoreError> {
+        let row = row(&self.inner.database, META_KEYS.snapshot).map_err(|error| self.failed("read", error))?;
+        row.map(|sealed| self.unseal(Kind::Meta, META_KEYS.snapshot, &sealed)).transpose()
     }
 
     /// The log entries in this range that are on disk, in order.
     pub(crate) fn entries(&self, range: RangeInclusive<u64>) -> Result<Vec<Row>, StoreError> {
-        let read = || -> Result<Vec<Row>, redb::Error> {
-            let table = self.inner.database.begin_read()?.open_table(ENTRIES)?;
-            let mut out = Vec::new();
-            for row in table.range(range)? {
-                let (key, value) = row?;
-                out.push((key.value(), value.value().to_vec()));
-            }
-            Ok(out)
-        };
-        self.unseal_rows(Kind::Entry, read().map_err(|error| self.failed("read the log of", error))?)
+        self.inner.index.entries(range).inspect_err(|error| self.inner.fatal.raise(Fatal::new(error.to_string())))
     }
 
-    /// The sealed log entries, as they lie on the disk.
+    /// How each frame on disk that holds an entry begins where it is sealed.
     #[cfg(test)]
-    pub(crate) fn sealed_entries(&self) -> Vec<Row> {
-        use redb::ReadableDatabase as _;
-        let table = self.inner.database.begin_read().unwrap().open_table(ENTRIES).unwrap();
-        table
-            .iter()
-            .unwrap()
-            .map(|row| row.map(|(key, value)| (key.value(), value.value().to_vec())).unwrap())
-            .collect()
+    pub(crate) fn begins(&self) -> Vec<[u8; 13]> {
+        self.inner.index.begins()
     }
 
     /// The index of the last log entry on disk.
-    pub(crate) fn last_entry(&self) -> Result<Option<u64>, StoreError> {
-        let read = || -> Result<Option<u64>, redb::Error> {
-            let table = self.inner.database.begin_read()?.open_table(ENTRIES)?;
-            Ok(table.last()?.map(|(key, _)| key.value()))
-        };
-        read().map_err(|error| self.failed("read the log of", error))
+    pub(crate) fn last_entry(&self) -> Option<u64> {
+        self.inner.index.last_entry()
     }
 
     /// The snapshot's pieces, put together.
@@ -315,6 +314,12 @@ impl Store {
         self.inner.fatal.raise(Fatal::new(error.to_string()));
         error
     }
+}
+
+/// A sealed row of the meta table.
+fn row(database: &Database, key: u64) -> Result<Option<Vec<u8>>, redb::Error> {
+    let table = database.begin_read()?.open_table(META)?;
+    Ok(table.get(key)?.map(|value| value.value().to_vec()))
 }
 
 #[cfg(test)]

@@ -4,8 +4,6 @@ use crate::seal::{SALT_BYTES, random_salt};
 use redb::{Database, ReadableTable, TableDefinition};
 use std::io;
 
-/// Log index → sealed entry.
-pub(crate) const ENTRIES: TableDefinition<'_, u64, &[u8]> = TableDefinition::new("entries");
 /// [`META_KEYS`] → sealed message.
 pub(crate) const META: TableDefinition<'_, u64, &[u8]> = TableDefinition::new("meta");
 /// Position → sealed piece of the snapshot.
@@ -20,13 +18,14 @@ pub(crate) const FILL: TableDefinition<'_, u64, &[u8]> = TableDefinition::new("f
 
 /// The rows of the meta table.
 pub(crate) struct MetaKeys {
-    pub(crate) vote: u64,
-    pub(crate) purged: u64,
+    /// What the snapshot covers.
     pub(crate) snapshot: u64,
+    /// A frame that was in the log when this was written.
+    pub(crate) frame: u64,
 }
 
 /// The rows of the meta table.
-pub(crate) const META_KEYS: MetaKeys = MetaKeys { vote: 1, purged: 2, snapshot: 3 };
+pub(crate) const META_KEYS: MetaKeys = MetaKeys { snapshot: 1, frame: 2 };
 
 /// A salt's number and the salt.
 pub(crate) type Salt = (u32, [u8; SALT_BYTES]);
@@ -39,7 +38,6 @@ pub(crate) fn prepare(database: &Database) -> Result<(Vec<Salt>, u32, [u8; SALT_
     let mut salts = Vec::new();
     let number;
     {
-        transaction.open_table(ENTRIES)?;
         transaction.open_table(META)?;
         transaction.open_table(SNAPSHOT)?;
         transaction.open_table(ISSUED)?;

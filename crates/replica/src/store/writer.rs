@@ -1,8 +1,12 @@
-//! The thread that writes: takes all that is queued, writes it in one transaction, syncs once, answers all.
+//! The thread that writes: takes all that is queued, writes what is the log's in one frame with one sync, answers who waited
+//! for that, then the rest in one transaction of the database.
 
 use super::fill::Fill;
-use super::table::{ENTRIES, ISSUED, META, SNAPSHOT};
+use super::frame::{Plain, Record};
+use super::log::Log;
+use super::table::{ISSUED, META, META_KEYS, SNAPSHOT};
 use super::{Row, StoreError};
+use crate::disk::Medium;
 use crate::fatal::{Fatal, FatalFlag};
 use crate::seal::{Kind, Sealer};
 use redb::{Database, Durability};
@@ -16,8 +20,8 @@ use zeroize::{Zeroize, Zeroizing};
 /// Called once, on the writer's thread, after the sync or the failure. It must not block.
 pub(crate) type Done = Box<dyn FnOnce(io::Result<()>) + Send>;
 
-/// Bytes of queued work that go into one transaction, about; the rest takes the next one.
-const TRANSACTION_BYTES: usize = 8 * 1024 * 1024;
+/// Bytes of queued work that go into one frame or transaction, about; the rest takes the next one.
+const BATCH_BYTES: usize = 8 * 1024 * 1024;
 /// Lazy work that piles up with nobody waiting for a sync is written without one from here on.
 const LAZY_BYTES_MAX: usize = 1024 * 1024;
 /// Rows of the issuance projection are kept back until there are so many bytes of them: they can be made again from the log,
@@ -31,8 +35,7 @@ pub(crate) enum Job {
         rows: Vec<Row>,
         done: Done,
     },
-    Meta {
-        key: u64,
+    Vote {
         value: Vec<u8>,
         done: Done,
     },
@@ -41,11 +44,11 @@ pub(crate) enum Job {
     },
     PurgeThrough {
         index: u64,
-        key: u64,
         mark: Vec<u8>,
+        /// Who waits until nothing is left of what is purged.
+        forgotten: Option<Done>,
     },
     Snapshot {
-        key: u64,
         description: Vec<u8>,
         image: Arc<Zeroizing<Vec<u8>>>,
         done: Done,
@@ -57,8 +60,6 @@ pub(crate) enum Job {
     Flush {
         done: Done,
     },
-    /// Free pages are overwritten.
-    Overwrite,
     /// All before it can be read.
     Settle {
         done: Done,
@@ -72,36 +73,38 @@ impl Job {
         match self {
             Self::Append { rows: r, .. } | Self::Issued { rows: r } => rows(r),
             Self::Snapshot { image, .. } => image.len(),
-            Self::Meta { .. } | Self::TruncateFrom { .. } | Self::PurgeThrough { .. } => 64,
-            Self::Flush { .. } | Self::Settle { .. } | Self::Overwrite | Self::Stop => 0,
+            Self::Vote { .. } | Self::TruncateFrom { .. } | Self::PurgeThrough { .. } => 64,
+            Self::Flush { .. } | Self::Settle { .. } | Self::Stop => 0,
         }
     }
 
-    /// Whether the issuance projection goes first: what lets it be read, and what removes the entries that it comes from.
-    fn needs_issued(&self) -> bool {
+    /// Whether it goes into the log; the rest is the database's.
+    fn is_logged(&self) -> bool {
         match self {
-            Self::PurgeThrough { .. }
-            | Self::Snapshot { .. }
-            | Self::Flush { .. }
-            | Self::Settle { .. }
-            | Self::Stop => true,
-            Self::Append { .. }
-            | Self::Meta { .. }
-            | Self::TruncateFrom { .. }
-            | Self::Overwrite
-            | Self::Issued { .. } => false,
+            Self::Append { .. } | Self::Vote { .. } | Self::TruncateFrom { .. } | Self::PurgeThrough { .. } => true,
+            Self::Snapshot { .. } | Self::Issued { .. } | Self::Flush { .. } | Self::Settle { .. } | Self::Stop => {
+                false
+            }
         }
+    }
+
+    /// Whether the issuance projection goes first: what lets it be read, and the snapshot, behind which the entries that it
+    /// comes from are removed.
+    fn needs_issued(&self) -> bool {
+        !self.is_logged() && !matches!(self, Self::Issued { .. })
     }
 
     fn urgency(&self) -> Urgency {
         match self {
-            Self::TruncateFrom { .. } | Self::PurgeThrough { .. } | Self::Issued { .. } => Urgency::Lazy,
+            Self::TruncateFrom { .. } | Self::PurgeThrough { forgotten: None, .. } | Self::Issued { .. } => {
+                Urgency::Lazy
+            }
             Self::Settle { .. } => Urgency::Written,
             Self::Append { .. }
-            | Self::Meta { .. }
+            | Self::Vote { .. }
+            | Self::PurgeThrough { forgotten: Some(_), .. }
             | Self::Snapshot { .. }
             | Self::Flush { .. }
-            | Self::Overwrite
             | Self::Stop => Urgency::Synced,
         }
     }
@@ -110,29 +113,25 @@ impl Job {
     fn wipe(&mut self) {
         match self {
             Self::Append { rows, .. } | Self::Issued { rows } => rows.iter_mut().for_each(|(_, plain)| plain.zeroize()),
-            Self::Meta { .. }
+            Self::Vote { .. }
             | Self::TruncateFrom { .. }
             | Self::PurgeThrough { .. }
             | Self::Snapshot { .. }
             | Self::Flush { .. }
             | Self::Settle { .. }
-            | Self::Overwrite
             | Self::Stop => {}
         }
     }
 
     fn into_done(self) -> Option<Done> {
         match self {
+            Self::PurgeThrough { forgotten, .. } => forgotten,
             Self::Append { done, .. }
-            | Self::Meta { done, .. }
+            | Self::Vote { done, .. }
             | Self::Snapshot { done, .. }
             | Self::Flush { done }
             | Self::Settle { done } => Some(done),
-            Self::TruncateFrom { .. }
-            | Self::PurgeThrough { .. }
-            | Self::Issued { .. }
-            | Self::Overwrite
-            | Self::Stop => None,
+            Self::TruncateFrom { .. } | Self::Issued { .. } | Self::Stop => None,
         }
     }
 }
@@ -142,9 +141,9 @@ impl Job {
 enum Urgency {
     /// Nothing: it rides along.
     Lazy,
-    /// A transaction.
+    /// To be written.
     Written,
-    /// A transaction and its sync.
+    /// To be written and synced.
     Synced,
 }
 
@@ -175,16 +174,17 @@ pub(crate) struct Writer {
 }
 
 impl Writer {
-    pub(crate) fn start(
+    pub(crate) fn start<M: Medium>(
         path: PathBuf,
         database: Arc<Database>,
+        log: Log<M>,
         sealer: Sealer,
         fatal: FatalFlag,
         commits: Arc<AtomicU64>,
     ) -> Result<Self, StoreError> {
         let (jobs, queue) = mpsc::channel();
         let thread_path = path.clone();
-        let work = Work { path: thread_path, database, sealer, fatal, commits, fill: None };
+        let work = Work { path: thread_path, database, log, sealer, fatal, commits, fill: None };
         let thread = std::thread::Builder::new()
             .name("replica-writer".into())
             .spawn(move || work.run(&queue))
@@ -238,13 +238,14 @@ impl Drop for Writer {
     }
 }
 
-struct Work {
+struct Work<M> {
     path: PathBuf,
     database: Arc<Database>,
+    log: Log<M>,
     sealer: Sealer,
     fatal: FatalFlag,
     commits: Arc<AtomicU64>,
-    /// Free pages are being overwritten.
+    /// Free pages of the database are being overwritten.
     fill: Option<Fill>,
 }
 
@@ -259,7 +260,7 @@ impl Drop for Unwinding<'_> {
     }
 }
 
-impl Work {
+impl<M: Medium> Work<M> {
     fn run(mut self, queue: &mpsc::Receiver<Job>) {
         let fatal = self.fatal.clone();
         let _unwinding = Unwinding(&fatal);
@@ -268,22 +269,18 @@ impl Work {
         let mut open = true;
         while open {
             let mut urgency = Urgency::Lazy;
-            let mut next = None;
-            if let Some(fill) = self.fill.take() {
-                match fill.go_on(&self.database, &self.path) {
-                    Ok(more) => self.fill = more,
-                    Err(error) => {
-                        let error = StoreError::database(&self.path, "overwrite", error);
-                        self.answer(&mut batch, &Err(error));
-                        break;
-                    }
+            let more = match self.tidy() {
+                Ok(more) => more,
+                Err(error) => {
+                    self.answer(batch, &Err(error));
+                    break;
                 }
-                next = queue.try_recv().ok();
-                if next.is_none() && self.fill.is_some() {
+            };
+            let mut next = queue.try_recv().ok();
+            if next.is_none() {
+                if more {
                     continue;
                 }
-            }
-            if next.is_none() {
                 next = queue.recv().ok();
                 open = next.is_some();
             }
@@ -291,19 +288,18 @@ impl Work {
                 urgency = urgency.max(job.urgency());
                 if matches!(job, Job::Stop) {
                     open = false;
+                    batch.push(job);
                     break;
                 }
                 bytes += job.bytes();
                 batch.push(job);
-                if bytes < TRANSACTION_BYTES {
+                if bytes < BATCH_BYTES {
                     next = queue.try_recv().ok();
                 }
             }
             if urgency > Urgency::Lazy || bytes >= LAZY_BYTES_MAX {
                 bytes = 0;
-                let result = self.write(&batch, urgency == Urgency::Synced);
-                self.answer(&mut batch, &result);
-                if result.is_err() {
+                if !self.write(std::mem::take(&mut batch)) {
                     break;
                 }
             }
@@ -317,11 +313,24 @@ impl Work {
         }
     }
 
-    fn answer(&self, batch: &mut Vec<Job>, result: &Result<(), StoreError>) {
+    /// A piece of the work that nobody waits for; false: there is none.
+    fn tidy(&mut self) -> Result<bool, StoreError> {
+        if self.log.tidy()? {
+            return Ok(true);
+        }
+        if let Some(fill) = self.fill.take() {
+            let filled = fill.go_on(&self.database, &self.path);
+            self.fill = filled.map_err(|error| StoreError::database(&self.path, "overwrite", error))?;
+            return Ok(self.fill.is_some());
+        }
+        Ok(false)
+    }
+
+    fn answer(&self, batch: Vec<Job>, result: &Result<(), StoreError>) {
         if let Err(error) = result {
             self.fatal.raise(Fatal::new(error.to_string()));
         }
-        for mut job in batch.drain(..) {
+        for mut job in batch {
             job.wipe();
             let Some(done) = job.into_done() else { continue };
             done(match result {
@@ -331,52 +340,76 @@ impl Work {
         }
     }
 
-    fn write(&mut self, batch: &[Job], durable: bool) -> Result<(), StoreError> {
-        if batch.iter().all(|job| matches!(job, Job::Settle { .. })) {
-            return Ok(());
-        }
-        match self.transact(batch, durable) {
-            Ok(()) => {
-                self.commits.fetch_add(1, Ordering::Relaxed);
-                Ok(())
+    /// False: the disk failed.
+    fn write(&mut self, batch: Vec<Job>) -> bool {
+        let (mut logged, rest): (Vec<Job>, Vec<Job>) = batch.into_iter().partition(Job::is_logged);
+        if !logged.is_empty() {
+            let result = self.log(&mut logged);
+            self.answer(logged, &result);
+            if result.is_err() {
+                self.answer(rest, &result);
+                return false;
             }
-            Err(error) => Err(StoreError::database(&self.path, "write", error)),
         }
+        let mut result = Ok(());
+        if rest.iter().any(|job| !matches!(job, Job::Settle { .. })) {
+            result = self.transact(&rest).map_err(|error| StoreError::database(&self.path, "write", error));
+        }
+        self.answer(rest, &result);
+        result.is_ok()
     }
 
-    fn transact(&mut self, batch: &[Job], durable: bool) -> Result<(), redb::Error> {
+    /// One frame for all of it.
+    fn log(&mut self, jobs: &mut [Job]) -> Result<(), StoreError> {
+        let bytes = jobs.iter().map(Job::bytes).sum::<usize>();
+        let records = jobs.iter().map(|job| if let Job::Append { rows, .. } = job { rows.len() } else { 1 }).sum();
+        let mut plain = Plain::with_room(records, bytes);
+        let mut forget = None;
+        for job in jobs {
+            match job {
+                Job::Append { rows, .. } => rows.iter().for_each(|(index, row)| plain.push(Record::Entry(*index, row))),
+                Job::Vote { value, .. } => plain.push(Record::Vote(value)),
+                Job::TruncateFrom { index } => plain.push(Record::TruncateFrom(*index)),
+                Job::PurgeThrough { index, mark, forgotten } => {
+                    plain.push(Record::PurgeThrough(*index, mark));
+                    forget = forgotten.take().map(|done| (*index, done)).or(forget);
+                }
+                Job::Snapshot { .. } | Job::Issued { .. } | Job::Flush { .. } | Job::Settle { .. } | Job::Stop => {}
+            }
+        }
+        match forget {
+            Some((upto, done)) => {
+                self.log.forget(&mut self.sealer, &plain, upto, done)?;
+                self.fill = Some(Fill::default());
+            }
+            None => self.log.write(&mut self.sealer, &plain)?,
+        }
+        self.commits.fetch_add(1, Ordering::Relaxed);
+        Ok(())
+    }
+
+    /// One transaction for all of it; it also keeps how far the log was written by then.
+    fn transact(&mut self, batch: &[Job]) -> Result<(), redb::Error> {
         let mut transaction = self.database.begin_write()?;
-        if !durable {
+        if batch.iter().all(|job| job.urgency() < Urgency::Synced) {
             transaction.set_durability(Durability::None)?;
+        }
+        {
+            let mut meta = transaction.open_table(META)?;
+            let number = self.log.number().to_be_bytes();
+            meta.insert(META_KEYS.frame, seal(&mut self.sealer, Kind::Meta, META_KEYS.frame, &number)?.as_slice())?;
         }
         for job in batch {
             match job {
-                Job::Append { rows, .. } => {
-                    let mut table = transaction.open_table(ENTRIES)?;
-                    for (index, plain) in rows {
-                        table.insert(index, seal(&mut self.sealer, Kind::Entry, *index, plain)?.as_slice())?;
-                    }
-                }
-                Job::Meta { key, value, .. } => {
-                    let mut table = transaction.open_table(META)?;
-                    table.insert(key, seal(&mut self.sealer, Kind::Meta, *key, value)?.as_slice())?;
-                }
-                Job::TruncateFrom { index } => {
-                    transaction.open_table(ENTRIES)?.retain_in::<u64, _>(*index.., |_, _| false)?;
-                }
-                Job::PurgeThrough { index, key, mark } => {
-                    transaction.open_table(ENTRIES)?.retain_in::<u64, _>(..=*index, |_, _| false)?;
-                    let mut table = transaction.open_table(META)?;
-                    table.insert(key, seal(&mut self.sealer, Kind::Meta, *key, mark)?.as_slice())?;
-                }
-                Job::Snapshot { key, description, image, .. } => {
+                Job::Snapshot { description, image, .. } => {
                     let mut table = transaction.open_table(SNAPSHOT)?;
                     table.retain(|_, _| false)?;
                     for (piece, plain) in (0u64..).zip(image.chunks(SNAPSHOT_PIECE_BYTES)) {
                         table.insert(piece, seal(&mut self.sealer, Kind::Snapshot, piece, plain)?.as_slice())?;
                     }
                     let mut table = transaction.open_table(META)?;
-                    table.insert(key, seal(&mut self.sealer, Kind::Meta, *key, description)?.as_slice())?;
+                    let key = META_KEYS.snapshot;
+                    table.insert(key, seal(&mut self.sealer, Kind::Meta, key, description)?.as_slice())?;
                 }
                 Job::Issued { rows } => {
                     let mut table = transaction.open_table(ISSUED)?;
@@ -384,8 +417,13 @@ impl Work {
                         table.insert(seq, seal(&mut self.sealer, Kind::Issued, *seq, plain)?.as_slice())?;
                     }
                 }
-                Job::Overwrite => self.fill = Some(Fill::default()),
-                Job::Flush { .. } | Job::Settle { .. } | Job::Stop => {}
+                Job::Append { .. }
+                | Job::Vote { .. }
+                | Job::TruncateFrom { .. }
+                | Job::PurgeThrough { .. }
+                | Job::Flush { .. }
+                | Job::Settle { .. }
+                | Job::Stop => {}
             }
         }
         transaction.commit()?;
