@@ -101,7 +101,7 @@ impl Roots {
     /// to the root that `node` holds. Managers, and members while a root is being replaced, carry what leads to every root
     /// that somebody may hold; a new node has just fetched the root served.
     ///
-    /// Steps that end within [`trust::STEP_LEFT_MIN`] of `now` are left out: nodes take no chain in which any certificate has
+    /// Steps that end within [`trust::STEP_LEFT_MIN`] of `now` are left out, and what lies beyond them: nodes take no chain in which any certificate has
     /// ended, and a manager that refuses its own next leaf takes the cluster with it.
     pub fn ladder_for(&self, node: Option<&Node>, role: Role, now: Time) -> Vec<Certificate> {
         let own = self.signing().map(|root| root.steps.as_slice()).unwrap_or_default();
@@ -140,7 +140,8 @@ impl Roots {
                 }
             }
         };
-        let lasting = further.into_iter().filter(|step| trust::lasts(step, now));
+        // Chains are checked link by link: beyond one that is left out nothing helps.
+        let lasting = further.into_iter().take_while(|step| trust::lasts(step, now));
         own.iter().cloned().chain(lasting).take(trust::LADDER_SENT_MAX).collect()
     }
 

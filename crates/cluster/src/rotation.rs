@@ -65,7 +65,8 @@ pub struct Rotation {
     pub policy: Policy,
     /// Nodes that are not waited for.
     pub aside: OrdSet<NodeId>,
-    /// Roots that were gone to and given up on the way; nodes may still hold their leaves.
+    /// Roots that were gone to and given up on the way; nodes may still hold their leaves. With their keys if nodes may trust
+    /// them alone: what leads there is made anew with them.
     pub passed: Vec<Arc<Root>>,
     /// Trust bundles beside the old root's that nodes were told to hold alone, by digest: some may hold them still.
     pub given: OrdSet<BlobDigest>,

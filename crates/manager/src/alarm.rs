@@ -101,6 +101,12 @@ pub(crate) enum Alarm {
         /// Its serial.
         serial: String,
     },
+    /// What leads from the new root to the one that nodes hold ends soon, and cannot be made anew: the key that made it is not
+    /// here.
+    LadderEnds {
+        /// When.
+        end: Time,
+    },
     /// A node gets more certificates than is usual.
     ManyIssuances {
         /// Which.
@@ -138,6 +144,12 @@ impl Alarm {
                 serial,
                 "a certificate is presented that this cluster issued and no longer holds valid: \
                  the node has to leave and join again"
+            ),
+            Self::LadderEnds { end } => tracing::error!(
+                alarm = "ladder-ends",
+                end = end.rfc3339(),
+                "the certificate that leads nodes to the new root ends, and cannot be made anew: \
+                 have the root rotation end before, with a deadline if need be: swarmpki ca status"
             ),
             Self::ManyIssuances { node } => {
                 tracing::warn!(alarm = "many-issuances", %node, "a node asks for certificates again and again");

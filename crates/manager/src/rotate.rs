@@ -50,6 +50,9 @@ pub const GIVEN_STEPS_MAX: usize = 3;
 /// What a cross-certificate lasts beyond the last leaf that may need it.
 const LADDER_SPARE: Duration = Duration::from_secs(24 * 60 * 60);
 
+/// A ladder that cannot be made anew is an alarm so long before it ends.
+const LADDER_END_ALARM: Duration = Duration::from_secs(7 * 24 * 60 * 60);
+
 /// How much earlier than an engine's a root begins that is made for a rotation: when a leaf begins.
 const ROOT_BEGINS_EARLIER: Duration = LEAF_BACKDATE.saturating_sub(ROOT_BACKDATE);
 
@@ -323,30 +326,58 @@ pub fn turn_back(state: &State, policy: Policy, signers: &Signers, now: Time) ->
     Ok(change)
 }
 
-/// A ladder made anew, if the present one ends within a leaf life, or before the leaves of those who may need it afterwards:
-/// its first step, whose maker's key is still here. So it lasts when the rotation ends, and the key with which it could be made
-/// is gone.
+/// A ladder made anew, if a step of the present one ends within a leaf life, or before the leaves of those who may need it
+/// afterwards: every such step whose maker's key is still here. So it lasts when the rotation ends, and the key with which it
+/// could be made is gone.
 ///
 /// # Errors
 /// If it cannot be signed.
 pub fn prolong(state: &State, signers: &Signers, now: Time) -> Result<Option<ReplaceLadder>, ControlError> {
     let Some(running) = state.rotation() else { return Ok(None) };
-    let Some((first, rest)) = running.ladder().split_first() else { return Ok(None) };
+    let mut ladder = running.ladder().to_vec();
+    let mut logged = Vec::new();
+    for step in &mut ladder {
+        if let Some(made) = made_anew(state, running, step, signers, now)? {
+            logged.push(made.der().to_vec());
+            *step = made;
+        }
+    }
+    Ok((!logged.is_empty()).then_some(ReplaceLadder { rotation: running.id, ladder, logged }))
+}
+
+/// A step that lasts longer, if this one is too short and can be made anew.
+fn made_anew(
+    state: &State,
+    running: &Rotation,
+    step: &Certificate,
+    signers: &Signers,
+    now: Time,
+) -> Result<Option<Certificate>, ControlError> {
     let needed = now.saturating_add(state.settings.leaf_life()).max(leaves_end(state));
-    let most = running.to().certificates.iter().map(Certificate::not_after).fold(ladder_end(state, now), Time::min);
-    // Not for an hour more: what certifies a root ends with it.
-    let short = first.not_after() <= needed.saturating_add(cluster::trust::STEP_LEFT_MIN);
-    if !short || most <= first.not_after().saturating_add(Duration::from_secs(3_600)) {
+    if step.not_after() > needed.saturating_add(cluster::trust::STEP_LEFT_MIN) {
         return Ok(None);
     }
-    let maker =
-        running.roots().find(|root| !root.custody.is_outside() && pki::chain::signed_by(first, &root.signer).is_ok());
-    let Some(maker) = maker else { return Ok(None) };
-    let steps = rest.get(maker.steps.len()..).unwrap_or_default();
-    let ladder = cross(running.to(), maker, steps, state, signers, now)?.unwrap_or_default();
-    let fresh = ladder.first().is_some_and(|again| again.not_after() > first.not_after());
-    let logged = ladder.first().map(|cross| vec![cross.der().to_vec()]).unwrap_or_default();
-    Ok(fresh.then_some(ReplaceLadder { rotation: running.id, ladder, logged }))
+    let certified = |root: &&Arc<Root>| {
+        let same = |own: &Certificate| own.subject_der() == step.subject_der() && own.spki_der() == step.spki_der();
+        root.certificates.first().is_some_and(same)
+    };
+    let made = |root: &&Arc<Root>| !root.custody.is_outside() && pki::chain::signed_by(step, &root.signer).is_ok();
+    let (Some(of), Some(by)) = (running.roots().find(certified), running.roots().find(made)) else { return Ok(None) };
+    // Not for an hour more: what certifies a root ends with it.
+    let most = of.certificates.iter().map(Certificate::not_after).fold(ladder_end(state, now), Time::min);
+    if most <= step.not_after().saturating_add(Duration::from_secs(3_600)) {
+        return Ok(None);
+    }
+    let again = cross(of, by, &[], state, signers, now)?.and_then(|ladder| ladder.into_iter().next());
+    Ok(again.filter(|again| again.not_after() > step.not_after()))
+}
+
+/// When the ladder of the rotation under way ends, if that is soon and [`prolong`] has nothing to give: nodes that need it are
+/// then no more led to the new root.
+pub(crate) fn ladder_ends(state: &State, now: Time) -> Option<Time> {
+    let end = state.rotation()?.ladder().iter().map(Certificate::not_after).min()?;
+    let soon = state.settings.leaf_life().min(LADDER_END_ALARM);
+    (end <= now.saturating_add(soon)).then_some(end)
 }
 
 /// When the first certificate of a root ends: its own, its signer's, or one between them.

@@ -150,15 +150,14 @@ fn sign_again(state: &State, ladder: &mut [Certificate], logged: &mut [Vec<u8>])
         Roots::Stable { root, .. } => vec![root],
         Roots::Rotating(rotation) => rotation.roots().collect(),
     };
-    let Some(first) = ladder.first_mut() else { return };
-    let before = first.der().to_vec();
-    let maker = roots.into_iter().find(|root| pki::chain::signed_by(first, &root.signer).is_ok());
-    let key = maker.and_then(|root| Key::from_pkcs8(root.key()?.expose()));
-    let Some(fresh) = key.and_then(|key| key.sign_again(first)) else { return };
-    for entry in logged.iter_mut().filter(|entry| **entry == before) {
+    for step in ladder {
+        let Some(entry) = logged.iter_mut().find(|entry| entry.as_slice() == step.der()) else { continue };
+        let maker = roots.iter().find(|root| pki::chain::signed_by(step, &root.signer).is_ok());
+        let key = maker.and_then(|root| Key::from_pkcs8(root.key()?.expose()));
+        let Some(fresh) = key.and_then(|key| key.sign_again(step)) else { continue };
         *entry = fresh.der().to_vec();
+        *step = fresh;
     }
-    *first = fresh;
 }
 
 fn wish(root: Arc<Root>) -> Result<Wish, String> {

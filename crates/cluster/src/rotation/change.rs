@@ -227,12 +227,14 @@ impl State {
         running.aside.iter().filter(behind).cloned().collect()
     }
 
-    /// The roots given up on the way to `to`, without keys: those that nodes may hold, or hold leaves of.
+    /// The roots given up on the way to `to`: those that nodes may hold, or hold leaves of. What certifies later roots to holders
+    /// of the first sort may have to be made anew, so those keep their keys until the rotation ends.
     fn still_held(&self, running: &Rotation, to: &Root) -> Vec<Arc<Root>> {
         let leaves: BTreeSet<_> = self.nodes.values().flat_map(|node| node.leaves().map(|leaf| leaf.issuer)).collect();
-        let passed = running.passed.iter().cloned().chain([without_key(&running.new)]);
-        let held = |root: &Arc<Root>| leaves.contains(&root.issuer) || running.given.contains(&root.trust);
-        passed.filter(|root| root.trust != to.trust && held(root)).collect()
+        let given = |root: &Arc<Root>| running.given.contains(&root.trust);
+        let passed = running.passed.iter().chain([&running.new]).filter(|root| root.trust != to.trust);
+        let held = passed.filter(|root| leaves.contains(&root.issuer) || given(root));
+        held.map(|root| if given(root) { Arc::clone(root) } else { without_key(root) }).collect()
     }
 
     /// A node put aside has come along, or is gone.

@@ -14,6 +14,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::Signers;
 use super::look::{AGAIN, Look, advance, advanced, changed, look};
+use crate::alarm::Alarm;
 use crate::shared::Shared;
 use crate::view::ControlError;
 
@@ -59,7 +60,11 @@ async fn step<H: Handle>(shared: &Arc<Shared<H>>, state: &Arc<State>, news: &[No
         Ok(Some(replace)) => {
             propose(shared, Command::ReplaceLadder(Box::new(replace))).await;
         }
-        Ok(None) => {}
+        Ok(None) => {
+            if let Some(end) = super::ladder_ends(state, now) {
+                shared.alarms.raise(Alarm::LadderEnds { end }, now);
+            }
+        }
         Err(error) => tracing::error!(error = error.message, "the cross-certificate could not be made anew"),
     }
     let Some(due) = due else { return wait };

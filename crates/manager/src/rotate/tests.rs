@@ -146,6 +146,46 @@ fn a_cross_certificate_that_became_too_short_is_made_anew_before_the_end() {
 }
 
 #[test]
+fn what_leads_to_a_root_that_was_given_up_is_made_anew_as_long_as_nodes_may_hold_it() {
+    let mut fixture = Fixture::new();
+    let (manager, holder) = (fixture.manager.clone(), fixture.node(1, true));
+    expire(&mut fixture, 30 * DAY);
+    let begun = fixture.now;
+    fixture.rotate(Policy::WaitForAll);
+    fixture.renew(&manager);
+    fixture.renew(&holder);
+    assert!(matches!(fixture.advance(), Outcome::Done { .. }));
+    fixture.take_root(&holder);
+    let first = fixture.state.rotation().unwrap().clone();
+    // Replaced by another, which waits for a node for half a year.
+    fixture.rotate(Policy::WaitForAll);
+    let running = fixture.state.rotation().unwrap();
+    assert_eq!(running.ladder().len(), 2);
+    assert!(running.passed.iter().any(|root| root.trust == first.new.trust && root.key().is_some()));
+    let held: [&[Certificate]; 2] = [&first.old.certificates, &first.new.certificates];
+    let mut made = 0;
+    for day in 1..=180 {
+        fixture.now = begun.saturating_add(DAY * day);
+        collect(&mut fixture);
+        if let Some(replace) = prolong(&fixture.state, &Signers::default(), fixture.now).unwrap() {
+            made += 1;
+            assert!(matches!(fixture.apply(Command::ReplaceLadder(Box::new(replace))), Outcome::Done { .. }));
+        }
+        assert_eq!(ladder_ends(&fixture.state, fixture.now), None, "day {day}");
+        let end = renewed(&mut fixture, &manager, &held);
+        assert!(end >= fixture.now.saturating_add(29 * DAY), "day {day}");
+    }
+    assert!((1..=20).contains(&made), "{made}");
+
+    // Without the key nothing can be made: that is said a week before.
+    let end = fixture.state.rotation().unwrap().ladder().iter().map(Certificate::not_after).min().unwrap();
+    fixture.now = end.saturating_sub(8 * DAY);
+    assert_eq!(ladder_ends(&fixture.state, fixture.now), None);
+    fixture.later(DAY);
+    assert_eq!(ladder_ends(&fixture.state, fixture.now), Some(end));
+}
+
+#[test]
 fn every_certificate_of_a_given_signer_lasts() {
     let fixture = Fixture::new();
     let (root, signer) = (made(&fixture), made(&fixture));
