@@ -27,6 +27,9 @@ pub const TARGETS: &[Target] = &[
     Target { name: "batch", run: batch, seeds: empty_seeds },
     Target { name: "snapshot", run: snapshot, seeds: snapshot_seeds },
     Target { name: "session", run: session, seeds: session_seeds },
+    Target { name: "external_answer", run: external_answer, seeds: certificate_seeds },
+    Target { name: "external_request", run: external_request, seeds: external_request_seeds },
+    Target { name: "token_uri", run: token_uri, seeds: token_uri_seeds },
 ];
 
 /// Some moment within the life of the certificates below.
@@ -214,4 +217,66 @@ fn session_seeds() -> Vec<Vec<u8>> {
 
 fn empty_seeds() -> Vec<Vec<u8>> {
     vec![Vec::new()]
+}
+
+/// What an external CA answered: a certificate that nobody should believe.
+pub fn external_answer(input: &[u8]) {
+    static ROOT: std::sync::OnceLock<Option<pki::Certificate>> = std::sync::OnceLock::new();
+    let serial = pki::Serial::from_random([2; 20]);
+    let Some(root) = ROOT.get_or_init(|| pki::issue::root(&key(2)?, serial, NOW).ok()) else {
+        panic!("the root is a root")
+    };
+    let Ok(key) = root.public_key() else { panic!("the root has a key") };
+    let subject = pki::Subject {
+        cluster: pki::ClusterId::generate([3; 17]),
+        role: pki::Role::Worker,
+        node: pki::NodeId::generate([4; 17]),
+    };
+    let hour = std::time::Duration::from_secs(3_600);
+    let life = cfssl::LifePolicy { min: hour, max: 1_000 * hour, skew: hour };
+    let expected = cfssl::Expected { key, subject: &subject, root, intermediates: &[], life };
+    assert!(cfssl::answer::check(input, &expected, NOW, |_| false).is_err(), "nobody signs for this node");
+    let expected = cfssl::ExpectedRoot { new_root: root, old_root: root, life_min: hour, skew: hour };
+    let _ = cfssl::answer::check_cross_signed(input, &expected, NOW);
+    let _ = serde_json::from_slice::<cfssl::message::Answer<cfssl::message::SignResult>>(input);
+}
+
+/// What a manager asks of an external CA.
+pub fn external_request(input: &[u8]) {
+    if let Ok(request) = serde_json::from_slice::<cfssl::message::SignRequest>(input) {
+        let Ok(written) = serde_json::to_vec(&request) else { panic!("what was read can be written") };
+        let again = serde_json::from_slice::<cfssl::message::SignRequest>(&written);
+        assert!(again.is_ok_and(|again| serde_json::to_vec(&again).is_ok_and(|again| again == written)));
+    }
+    if let Ok(text) = std::str::from_utf8(input) {
+        let _ = cfssl::Address::parse(text);
+    }
+}
+
+fn external_request_seeds() -> Vec<Vec<u8>> {
+    let subject = pki::Subject {
+        cluster: pki::ClusterId::generate([3; 17]),
+        role: pki::Role::Manager,
+        node: pki::NodeId::generate([4; 17]),
+    };
+    let request = cfssl::message::SignRequest::for_node(&subject, "-----BEGIN CERTIFICATE REQUEST-----");
+    [serde_json::to_vec(&request).unwrap_or_default(), b"https://[::1]:8888/api/v1/cfssl/sign".to_vec()].into()
+}
+
+/// A PKCS#11 URI.
+pub fn token_uri(input: &[u8]) {
+    let Ok(text) = std::str::from_utf8(input) else { return };
+    if let Ok(uri) = text.parse::<pkcs11::Uri>() {
+        let again = uri.to_string().parse::<pkcs11::Uri>();
+        assert!(again.is_ok_and(|again| again == uri), "a URI that was written means the same");
+        let _ = uri.key();
+    }
+}
+
+fn token_uri_seeds() -> Vec<Vec<u8>> {
+    [
+        b"pkcs11:token=swarm;object=root".to_vec(),
+        b"pkcs11:slot-id=7;id=%01%ff;type=private?module-path=/usr/lib/x.so&pin-source=file:/run/pin".to_vec(),
+    ]
+    .into()
 }
