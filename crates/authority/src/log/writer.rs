@@ -8,7 +8,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::mpsc::{Receiver, SyncSender, TrySendError, sync_channel};
 use std::thread::JoinHandle;
 
-use tokio::sync::oneshot;
+use tokio::sync::{mpsc, oneshot};
 
 use super::{FRAME_BYTES_MAX, frame, line};
 use crate::entry::Entry;
@@ -59,8 +59,13 @@ impl Storage for File {
 
 struct Order {
     entries: Vec<u8>,
-    done: oneshot::Sender<Result<(), LogFault>>,
+    done: Done,
 }
+
+/// Who waits for an order's outcome.
+type Done = oneshot::Sender<Result<(), LogFault>>;
+/// How a frame ended, and who waits for that.
+type Ended = (Vec<Done>, Result<(), LogFault>);
 
 /// How much was written.
 #[derive(Default)]
@@ -85,15 +90,26 @@ impl Writer {
     /// Starts the thread that writes behind `end`.
     ///
     /// # Errors
-    /// If the system gives no thread.
+    /// If the system gives no thread, or this is not called in a tokio runtime.
     pub(crate) fn start(storage: impl Storage, end: u64) -> io::Result<Self> {
         let (orders, taken) = sync_channel(ORDERS_MAX);
+        let (ended, mut frames) = mpsc::unbounded_channel::<Ended>();
+        // The runtime is woken once for a frame, not once for each who waits: that would cost more than writing it.
+        let telling = async move {
+            while let Some((waiting, outcome)) = frames.recv().await {
+                for done in waiting {
+                    // Who does not wait any more gets no certificate either.
+                    let _ = done.send(outcome.clone());
+                }
+            }
+        };
+        tokio::runtime::Handle::try_current().map_err(io::Error::other)?.spawn(telling);
         let written = Arc::new(Written::default());
         written.bytes.store(end, Ordering::Relaxed);
         let counters = Arc::clone(&written);
         let thread = std::thread::Builder::new()
             .name("issuance-log".into())
-            .spawn(move || Disk { storage, end, room: end, dirty: false, written: counters }.run(&taken))?;
+            .spawn(move || Disk { storage, end, room: end, dirty: false, written: counters }.run(&taken, &ended))?;
         Ok(Self { orders: Some(orders), thread: Some(thread), written })
     }
 
@@ -135,7 +151,7 @@ struct Disk<S> {
 }
 
 impl<S: Storage> Disk<S> {
-    fn run(mut self, orders: &Receiver<Order>) {
+    fn run(mut self, orders: &Receiver<Order>, ended: &mpsc::UnboundedSender<Ended>) {
         while let Ok(first) = orders.recv() {
             let mut entries = first.entries;
             let mut waiting = vec![first.done];
@@ -150,10 +166,8 @@ impl<S: Storage> Disk<S> {
                 tracing::error!(%error, entries = waiting.len(), "the issuance log cannot be written: nothing is issued");
                 LogFault::Io(error.to_string())
             });
-            for done in waiting {
-                // Who does not wait any more gets no certificate either.
-                let _ = done.send(outcome.clone());
-            }
+            // Without a runtime nobody waits.
+            let _ = ended.send((waiting, outcome));
         }
         // The zeros go with the process that wanted them; left behind, they are no harm.
         let _ = self.storage.cut(self.end);
