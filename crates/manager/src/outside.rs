@@ -11,6 +11,7 @@
 //! - a certificate that was signed and could not be committed reaches nobody, and is said to be an orphan.
 
 mod serials;
+mod troubles;
 pub mod urls;
 mod waiting;
 mod worker;
@@ -35,6 +36,7 @@ use wire::proto::NodeCertificateStatusResponse;
 use wire::status::Refusal;
 
 use self::serials::Serials;
+use self::troubles::Troubles;
 use self::waiting::Waiting;
 use crate::chance::Chance;
 use crate::issue::{self, Fetched};
@@ -88,6 +90,7 @@ pub(crate) struct Outside {
     /// The external CAs that the client asks.
     asked: Mutex<Vec<Target>>,
     serials: Mutex<Serials>,
+    troubles: Troubles,
     waiting: Waiting,
     /// Why what waits was not signed when it was last tried.
     hindrance: Mutex<Option<(Time, String)>>,
@@ -105,6 +108,7 @@ impl Outside {
             identity,
             asked: Mutex::default(),
             serials: Mutex::default(),
+            troubles: Troubles::default(),
             waiting: Waiting::default(),
             hindrance: Mutex::default(),
         }

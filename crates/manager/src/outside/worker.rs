@@ -283,6 +283,9 @@ impl Asked<'_> {
             }
         };
         raise(shared, &granted.failed);
+        if shared.outside.troubles.is_over(&granted.url) {
+            tracing::info!(url = granted.url, "the external CA gives certificates again");
+        }
         let leaf = granted.value;
         shared.outside.serials.lock().unwrap_or_else(PoisonError::into_inner).add(leaf.serial());
         let now = shared.now();
@@ -361,13 +364,21 @@ pub(super) fn check(
     Ok(signed.leaf)
 }
 
-/// Answers that must not be believed are an alarm, also when another CA served the request.
+/// Says what is wrong with external CAs, also when another one served the request. Answers that no honest CA gives are an alarm.
 fn raise<H: Handle>(shared: &Shared<H>, failed: &[UrlFailure]) {
-    for failure in failed {
-        if let Reason::Hostile(hostile) = &failure.reason {
-            let alarm =
-                Alarm::HostileCa { url: failure.url.clone(), name: hostile.name(), detail: hostile.to_string() };
-            shared.alarms.raise(alarm, shared.now());
+    for UrlFailure { url, reason } in failed {
+        let name = reason.name();
+        match reason {
+            Reason::Hostile(_) | Reason::Redirect { .. } | Reason::Encoded(_) | Reason::TooLong(_) => {
+                let alarm = Alarm::HostileCa { url: url.clone(), name, detail: reason.to_string() };
+                shared.alarms.raise(alarm, shared.now());
+            }
+            // Not asked.
+            Reason::Open { .. } => {}
+            _ if shared.outside.troubles.is_news(url, name) => {
+                tracing::warn!(url, kind = name, why = %reason, "an external CA gave no certificate");
+            }
+            _ => {}
         }
     }
 }
