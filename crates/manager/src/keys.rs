@@ -180,6 +180,11 @@ impl Keys {
 
 fn selector(uri: &str) -> Result<KeySelector, KeyFault> {
     let parsed = uri.parse::<Uri>().map_err(|error| KeyFault::Token(error.to_string()))?;
+    // A client of the API would choose what code this machine loads, and every manager would have to have it in the same place.
+    if parsed.module_path.is_some() || parsed.pin_source.is_some() {
+        let why = "module-path and pin-source are for the machine to say: --pkcs11-module and --pkcs11-pin-file of its daemon";
+        return Err(KeyFault::Token(why.to_owned()));
+    }
     parsed.key().ok_or_else(|| KeyFault::Token("its URI names no key: object=… or id=… is missing".to_owned()))
 }
 
@@ -188,5 +193,26 @@ fn again(pin: &Pin) -> Pin {
     match pin {
         Pin::File(path) => Pin::File(path.clone()),
         Pin::Secret(secret) => Pin::Secret(SecretString::new(secret.expose().to_owned())),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
+    use super::*;
+
+    #[test]
+    fn a_uri_names_a_key_and_says_nothing_of_the_machine() {
+        assert_eq!(selector("pkcs11:token=t;object=root").unwrap().label.as_deref(), Some("root"));
+        let rows = [
+            ("pkcs11:token=t", "names no key"),
+            ("pkcs11:object=root?module-path=/tmp/x.so", "--pkcs11-module"),
+            ("pkcs11:object=root?pin-source=file:/tmp/pin", "--pkcs11-pin-file"),
+            ("nonsense", ""),
+        ];
+        for (uri, text) in rows {
+            let Err(refused) = selector(uri) else { panic!("accepted: {uri}") };
+            assert!(refused.to_string().contains(text), "{refused}");
+        }
     }
 }
