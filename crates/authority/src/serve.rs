@@ -64,7 +64,7 @@ pub struct Listeners {
     pub metrics: Option<TcpListener>,
 }
 
-/// Serves until `shutdown`; calls `ready` when it answers. What is under way then has [`FAREWELL`] to end.
+/// Serves until `shutdown`; calls `ready` when it answers. What is under way then has five seconds to end.
 ///
 /// # Errors
 /// If it cannot begin: the server's own certificate could not be made.
