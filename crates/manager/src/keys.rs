@@ -120,7 +120,7 @@ impl Keys {
     }
 
     /// The public half of the key that a URI names; one that is not there is made. Blocks until the token answers: call it on a
-    /// thread of a tokio runtime that may block. A token that refused the PIN is asked once more.
+    /// thread of a tokio runtime that may block. A token that is away or refused the PIN is asked once more, now.
     ///
     /// # Errors
     /// [`KeyFault::Token`].
@@ -128,14 +128,21 @@ impl Keys {
         let fault = |error: &dyn std::fmt::Display| KeyFault::Token(error.to_string());
         let key = selector(uri)?;
         let token = self.token(uri)?;
-        if matches!(token.state(), TokenState::PinRefused { .. }) {
-            token.retry(None);
-        }
         let runtime = Handle::try_current().map_err(|error| fault(&error))?;
         let mut states = token.watch();
-        let settled = states.wait_for(|state| !matches!(state, TokenState::Starting { .. }));
+        let is_away = matches!(&*states.borrow_and_update(), TokenState::Lost { .. } | TokenState::PinRefused { .. });
+        if is_away {
+            token.retry(None);
+        }
+        let settled = async {
+            // The state of now is what it was before somebody asked.
+            if is_away && states.changed().await.is_err() {
+                return;
+            }
+            let _ = states.wait_for(|state| !matches!(state, TokenState::Starting { .. })).await;
+        };
         // What came of it, or that nothing did, says the next call.
-        let _ = runtime.block_on(tokio::time::timeout(READY_MAX, settled));
+        let _ = runtime.block_on(async { tokio::time::timeout(READY_MAX, settled).await });
         match token.find(&key) {
             Ok(found) => Ok(found.public().clone()),
             Err(TokenError::NoKey) => {
