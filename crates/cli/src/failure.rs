@@ -46,7 +46,7 @@ const NEXT_STEPS: [(&str, &str); 14] = [
     ),
     (
         "unable to generate a cross-signed certificate",
-        "look whether --ca-cert is a CA certificate (CA:TRUE): openssl x509 -noout -text -in FILE",
+        "the old root's CA has to certify the new one: an external one needs the profile CA (swarmpki ca serve: allow-cross-sign), a token has to be reachable, and --ca-cert has to be a CA's (CA:TRUE). Without the old CA's help: 'swarmpki ca rotate --emergency'",
     ),
     ("an emergency rotation goes on to its end", "'swarmpki ca status --watch' shows how far it is"),
     ("Timeout was reached before node joined", "'swarmpki info' shows how it goes on; 'swarmpki leave' gives it up"),

@@ -118,6 +118,8 @@ impl<H: Handle> Control<H> {
         if spec.autolock || rotate.unlock_key {
             return Err(later("autolock"));
         }
+        let mut wanted = wanted;
+        wanted.external_cas = rotate::with_present(&state, &wish, wanted.external_cas);
         let change = self.roots_change(&state, wish, &wanted.external_cas, Policy::WaitForAll).await?;
         let update = UpdateCluster {
             version,
@@ -161,7 +163,7 @@ impl<H: Handle> Control<H> {
         }
         settings.force_rotate = settings.force_rotate.wrapping_add(1);
         if let Some(external_cas) = external_cas {
-            settings.external_cas = external_cas;
+            settings.external_cas = rotate::with_present(&state, &wish, external_cas);
         }
         let wish = Wish { force_rotate: settings.force_rotate, ..wish };
         let change = self.rotation_change(&state, wish, &settings.external_cas, policy).await?;
@@ -219,6 +221,7 @@ impl<H: Handle> Control<H> {
         let state = self.0.handle.state();
         let wish = Wish { force_rotate: state.settings.force_rotate.wrapping_add(1), ..wish };
         let external_cas = external_cas.unwrap_or_else(|| state.settings.external_cas.clone());
+        let external_cas = rotate::with_present(&state, &wish, external_cas);
         let Some(change) = self.rotation_change(&state, wish, &external_cas, policy).await?.roots else {
             return Err(ControlError {
                 code: tonic::Code::FailedPrecondition,
@@ -257,6 +260,7 @@ impl<H: Handle> Control<H> {
             Decision::Keep => None,
             Decision::Abort => Some(self.turn_back(state, policy).await?),
             Decision::Entrust { trust, custody, abort } => {
+                tracing::info!(custody = custody.word(), "the key of the root changes hands");
                 let roots = if abort { Some(self.turn_back(state, policy).await?) } else { None };
                 return Ok(RootsUpdate { roots, custody: Some((trust, custody)) });
             }
@@ -325,12 +329,10 @@ impl<H: Handle> Control<H> {
             let refusal = ControlError::from(Refusal::CaUpdate(CaUpdateRefusal::CrossSigningFailed));
             ControlError { code: refusal.code, message: format!("{}: {why}", refusal.message) }
         };
-        let (Some(new), Some(old)) = (root.certificates.first(), by.certificates.first()) else {
-            return Err(failed(&"a root has no certificate"));
-        };
+        let Some(new) = root.certificates.first() else { return Err(failed(&"the root has no certificate")) };
         let key = keys.signer(&root).map_err(|fault| failed(&fault))?;
         let life = rotate::certify_life(state, self.0.now());
-        let granted = client.cross_sign(new, key.as_ref(), old, life, SIGNING_SKEW_MAX).await;
+        let granted = client.cross_sign(new, key.as_ref(), &by.signer, life, SIGNING_SKEW_MAX).await;
         let certified = granted.map_err(|failure| failed(&failure))?.value;
         Ok(Signers { keys, certified: vec![certified] })
     }

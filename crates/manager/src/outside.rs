@@ -120,15 +120,23 @@ impl Outside {
     }
 
     /// Asks the external CAs of the root that signs now, and lets go of tokens that are needed no more.
-    fn follow(&self, state: &State) {
+    ///
+    /// Whether there are others to ask than before.
+    fn follow(&self, state: &State) -> bool {
         let targets = state.roots.signing().map(|root| targets(state, root)).unwrap_or_default();
+        self.keys.keep_only(state.roots.in_use());
+        if let Some(Custody::Token(uri)) = state.roots.signing().map(|root| &root.custody)
+            && let Err(fault) = self.keys.token(uri)
+        {
+            self.note(Some(((self.clock)(), fault.to_string())));
+        }
         let mut asked = self.asked.lock().unwrap_or_else(PoisonError::into_inner);
-        if *asked != targets {
+        let changed = *asked != targets;
+        if changed {
             self.client.configure(targets.clone());
             *asked = targets;
         }
-        drop(asked);
-        self.keys.keep_only(state.roots.in_use());
+        changed
     }
 
     /// A client for the external CAs of one root, for a single purpose.
@@ -229,9 +237,9 @@ pub(crate) fn trouble(state: &TokenState) -> Option<String> {
         TokenState::Ready { .. } => None,
         TokenState::Starting { .. } => Some("the token is being reached".to_owned()),
         TokenState::Lost { reason, .. } => Some(format!("the token is away: {reason}")),
-        TokenState::PinRefused { reason, .. } => {
-            Some(format!("the token refuses the PIN, and is not asked again before a restart: {reason}"))
-        }
+        TokenState::PinRefused { reason, .. } => Some(format!(
+            "the token refuses the PIN, and is not asked again by itself: put the right one in its file, then restart the daemon: {reason}"
+        )),
         TokenState::Closed => Some("the token was closed".to_owned()),
     }
 }

@@ -35,7 +35,7 @@ use wire::status::{CaUpdateRefusal, Refusal};
 pub use self::pacer::Pacer;
 pub use self::rehearsal::{Rehearsal, rehearse};
 pub use self::status::{CaStatus, status};
-pub use self::wish::{Decision, MustReach, Reach, TokenWish, Wish, decide, given, must_reach};
+pub use self::wish::{Decision, MustReach, Reach, TokenWish, Wish, decide, given, must_reach, with_present};
 use crate::chance::Chance;
 use crate::keys::Keys;
 use crate::view::ControlError;

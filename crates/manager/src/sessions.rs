@@ -290,6 +290,15 @@ impl Sessions {
         self.rows.get_mut(node).is_some_and(|row| row.order.take().is_some())
     }
 
+    /// What a node does next it was told to, or made to: it is not counted against it. Two rotations within a few seconds make an
+    /// engine register more often than it would by itself.
+    pub(crate) fn excuse(&mut self, node: &NodeId) {
+        if let Some(row) = self.rows.get_mut(node) {
+            row.attempts = 0;
+            row.resumes.1 = 0;
+        }
+    }
+
     /// Counts a changed report of a node.
     ///
     /// # Errors
@@ -462,6 +471,18 @@ mod tests {
             assert!(register(&mut table, n, "s").is_ok(), "a known node: {n}");
         }
         assert_eq!(register(&mut table, 4, "s"), limited);
+    }
+
+    #[test]
+    fn registrations_that_it_was_made_to_do_are_not_held_against_a_node() {
+        let mut table = Sessions::default();
+        for n in 0..12 {
+            if n % 3 == 0 {
+                table.excuse(&node());
+            }
+            assert!(register(&mut table, n, "s").is_ok(), "{n}");
+        }
+        assert_eq!(register(&mut table, 12, "s"), Err(Refusal::RateLimited { node: node() }));
     }
 
     #[test]

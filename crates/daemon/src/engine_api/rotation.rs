@@ -473,7 +473,7 @@ fn root(view: &RootView, state: &State) -> RootReport {
         Roots::Rotating(rotation) => &[rotation.from(), rotation.to()],
     };
     match held.iter().find(|root| Digest::of(&root.bundle).to_string() == view.digest) {
-        Some(root) => RootReport { not_after: text(view.not_after), ..given_root(root) },
+        Some(root) => given_root(root),
         None => RootReport {
             digest: view.digest.clone(),
             name: view.name.clone(),

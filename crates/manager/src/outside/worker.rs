@@ -51,8 +51,9 @@ pub(crate) async fn run<H: Handle>(shared: Arc<Shared<H>>, shutdown: Cancellatio
     let mut work = Work::default();
     loop {
         let state = Arc::clone(&states.borrow_and_update());
-        shared.outside.follow(&state);
-        health.mark_unchanged();
+        if shared.outside.follow(&state) {
+            work.try_all();
+        }
         shared.outside.waiting.tell(&state.pending);
         let wake = work.begin(&shared, &state);
         tokio::select! {

@@ -48,6 +48,7 @@ pub fn look(pacer: &mut Pacer, sessions: &mut Sessions, state: &State, now: Time
     let mut wake = Vec::with_capacity(turns.len());
     for Turn { node, need } in turns {
         if need == Need::Trust || sessions.order_renewal(&node).is_ok() {
+            sessions.excuse(&node);
             wake.push(node);
         }
     }

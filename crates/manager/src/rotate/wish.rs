@@ -123,6 +123,27 @@ pub fn must_reach(state: &State, wish: &Wish, cas: &[ExternalCa]) -> Vec<MustRea
     all
 }
 
+/// The external CAs that an update would set. A rotation away from an external root still needs that root's, also when the list
+/// that comes with it names only those of the new one.
+pub fn with_present(state: &State, wish: &Wish, mut cas: Vec<ExternalCa>) -> Vec<ExternalCa> {
+    let present = match &state.roots {
+        Roots::None => return cas,
+        Roots::Stable { root, .. } => root,
+        Roots::Rotating(rotation) => &rotation.old,
+    };
+    let rotates = !wish.certificate.is_empty() && normalize(&wish.certificate) != normalize(&present.bundle);
+    if !rotates || !present.custody.is_outside() || urls::among(&cas, state, present).next().is_some() {
+        return cas;
+    }
+    let bundle = String::from_utf8_lossy(&present.bundle);
+    for ca in &state.settings.external_cas {
+        if urls::among(std::slice::from_ref(ca), state, present).next().is_some() {
+            cas.push(ExternalCa { ca_cert: bundle.to_string(), ..ca.clone() });
+        }
+    }
+    cas
+}
+
 impl Wish {
     /// The key given, if there is one.
     fn key(&self) -> Option<&SecretString> {
@@ -336,3 +357,6 @@ fn invalid(error: &BundleError) -> ControlError {
     };
     ControlError { code: tonic::Code::InvalidArgument, message }
 }
+
+#[cfg(test)]
+mod tests;

@@ -71,6 +71,7 @@ impl Sessions {
             self.forget(node);
         }
         for (node, reason) in &change.cut {
+            self.excuse(node);
             effects.push(Effect::End(node.clone(), reason.clone()));
             effects.push(Effect::Cut(node.clone()));
         }

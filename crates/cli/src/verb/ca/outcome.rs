@@ -57,9 +57,7 @@ pub(super) fn report(ended: &Ended, context: &mut Context) -> Result<(), Failure
         ))?;
         context.out.line(words::root("root", &status.served, now).join("\n"))?;
     } else {
-        context
-            .out
-            .line(format!("The root was replaced in {took}; the old key is removed from the manager's store."))?;
+        context.out.line(format!("The root was replaced in {took}{}.", old_key(&last.from)))?;
         context.out.line(words::root("root", &status.served, now).join("\n"))?;
         context.out.line("  tokens     both join tokens are new: swarmpki join-token worker")?;
     }
@@ -118,4 +116,13 @@ fn trusted(ended: &Ended) -> Vec<String> {
          that they had issued themselves (swarmpki ca log)"
             .to_owned(),
     ]
+}
+
+/// What became of the key of the root that was left.
+fn old_key(from: &RootReport) -> &'static str {
+    match from.custody.as_str() {
+        "token" => "; the old key is still in its token",
+        "outside" => "",
+        _ => "; the old key is removed from the manager's store",
+    }
 }

@@ -160,6 +160,14 @@ pub(super) async fn run(args: &RotateArgs, client: &mut Client, context: &mut Co
         _ if silent => Ok(()),
         Some(ended) => outcome::report(&ended, context),
         None if context.out.json() => context.out.document(&begun),
+        None if begun.served.digest == before.served.digest && begun.served.custody != before.served.custody => {
+            let place = match begun.served.custody.as_str() {
+                "token" => "in its token",
+                "outside" => "with its external CA",
+                _ => "with the managers",
+            };
+            context.out.line(format!("The root stays; its key is {place} from now on."))
+        }
         None if begun.served.digest == before.served.digest => {
             context.out.line("Nothing to do: that is the root already.")
         }
