@@ -10,7 +10,7 @@ use swarmpki_conformance::cfssl::Cfssl;
 use swarmpki_conformance::cluster::Cluster;
 use swarmpki_conformance::puppet::Puppet;
 use swarmpki_conformance::rotation::{
-    Fleet, GivenRoot, Marks, Witness, all_follow, ca_status, count, in_progress, judge,
+    Fleet, GivenRoot, Marks, Witness, all_follow, ca_status, count, in_progress, judge, rotated,
 };
 use swarmpki_conformance::{all_ready, digest_of, info, join, node_id, swarm, token, try_join};
 use testkit::daemon::Daemon;
@@ -121,8 +121,9 @@ async fn c281_c297_c298_c299_c317_c325_a_cluster_with_engines_goes_onto_a_real_c
     all_follow(fleet.manager(), &fleet.ids);
 }
 
+/// Item 263: docker refuses it.
 #[test]
-fn p263_from_one_external_ca_to_another_engines_go_along() {
+fn from_one_external_ca_to_another_engines_go_along() {
     require_or_skip!("swarmpki", "dockerd", "docker", "openssl", "cfssl");
     let mut fleet = Fleet::start(1, 1);
     let before = Marks::of(fleet.manager());
@@ -304,4 +305,100 @@ fn c273_beside_our_own_key_an_external_ca_is_asked_first_and_missed_by_nobody() 
     assert_eq!(manager.swarmpki(&["ca", "external", "ls"]).ok(), "No external CA is configured.");
     let signs = signer(manager);
     assert_eq!((&signs["kind"], &signs["urls"]), (&json!("key"), &json!([])), "{signs}");
+}
+
+/// Asks for another CA configuration, as a client of the Engine API may; the refusal's message if it is one.
+fn ask(cluster: &Cluster, change: impl FnOnce(&mut Value)) -> Result<(), String> {
+    let mut swarm = swarm(&cluster.manager);
+    change(&mut swarm["Spec"]["CAConfig"]);
+    let path = format!("/swarm/update?version={}", swarm["Version"]["Index"]);
+    let answer = cluster.manager.api("POST", &path, Some(&swarm["Spec"].to_string()));
+    if answer.status == 200 { Ok(()) } else { Err(format!("{} {}", answer.status, answer.json()["message"])) }
+}
+
+fn listed(url: &str, root: &str) -> Value {
+    json!([{"Protocol": "cfssl", "URL": url, "CACert": root}])
+}
+
+/// Where the key is of the root that signs now, or of the one that a rotation leads to.
+fn custody(cluster: &Cluster, of: &str) -> Value {
+    ca_status(&cluster.manager).pointer_mut(of).expect("a root")["custody"].take()
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn c256_c257_c259_c261_c262_c268_c271_c272_c276_c277_a_roots_key_changes_hands() {
+    require_or_skip!("swarmpki", "docker", "openssl", "cfssl");
+    let net = Loopback::claim();
+    let (root, next, other) = (GivenRoot::p256("one-root"), GivenRoot::p256("next-root"), GivenRoot::p256("one-root"));
+    let mut cfssl = Cfssl::open(net.free_port(200), &root);
+    let manager = begun_with(&root, &cfssl.url(), &net);
+    cfssl.close();
+    let (ours, theirs) = (root.certificate(), next.certificate());
+    let second = Cfssl::start(net.free_port(201), &next, &ours);
+    let stranger = Cfssl::open(net.free_port(202), &other);
+    let dead = dead(&net);
+    let cluster = Cluster::of(manager, net);
+    let refused = |which: &str, change: &dyn Fn(&mut Value)| {
+        let before = swarm(&cluster.manager);
+        let said = ask(&cluster, |ca| change(ca)).unwrap_err();
+        let wanted = format!("400 \"rpc error: code = InvalidArgument desc = {UNREACHABLE} {which} CA certificate");
+        assert!(said.starts_with(&wanted), "{said}");
+        assert_eq!(swarm(&cluster.manager), before, "nothing changed");
+    };
+
+    // The root of now needs a CA that answers for it.
+    let plain = cfssl.url().replace("https", "http");
+    for url in [&dead, &stranger.url(), "invalidurl", "https://too:many:colons:1:2:3", &plain] {
+        refused("current", &|ca| ca["ExternalCAs"] = listed(url, &ours));
+    }
+    refused("current", &|ca| ca["ExternalCAs"] = json!([]));
+    refused("current", &|ca| ca["ExternalCAs"] = listed(&cfssl.url(), &other.certificate()));
+    let said = ask(&cluster, |ca| ca["ExternalCAs"][0]["Protocol"] = json!("acme")).unwrap_err();
+    assert!(said.contains("acme"), "{said}");
+
+    // Its key is taken over, and given back: no rotation, no other tokens.
+    let before = Marks::of(&cluster.manager);
+    let give = |certificate: &str, key: &str, cas: Value| {
+        ask(&cluster, |ca| {
+            ca["SigningCACert"] = certificate.into();
+            ca["SigningCAKey"] = key.into();
+            ca["ExternalCAs"] = cas;
+        })
+    };
+    assert_eq!(custody(&cluster, "/signing"), "outside");
+    give(&ours, &root.key(), json!([])).unwrap();
+    assert_eq!(custody(&cluster, "/signing"), "sealed");
+    cfssl.stop();
+    let signed = cfssl.signed();
+    let mut worker = Puppet::join(&cluster).await;
+    assert_eq!((cfssl.signed(), second.signed()), (signed, 0), "by our own hand");
+    refused("desired", &|ca| {
+        ca["SigningCACert"] = ours.clone().into();
+        ca["ExternalCAs"] = listed(&second.url(), &theirs);
+    });
+    cfssl.go_on();
+    give(&ours, "", listed(&cfssl.url(), &ours)).unwrap();
+    assert_eq!(custody(&cluster, "/signing"), "outside");
+    give(&ours, &root.key(), json!([])).unwrap();
+    assert_eq!((Marks::of(&cluster.manager), in_progress(&cluster.manager)), (before.clone(), false));
+
+    // The same with the root that a rotation leads to: it goes on, whoever holds that key.
+    refused("desired", &|ca| {
+        ca["SigningCACert"] = theirs.clone().into();
+        ca["ExternalCAs"] = listed(&stranger.url(), &theirs);
+    });
+    give(&theirs, "", listed(&second.url(), &theirs)).unwrap();
+    let id = ca_status(&cluster.manager)["rotation"]["id"].take();
+    assert_eq!(custody(&cluster, "/rotation/to"), "outside");
+    refused("next", &|ca| ca["ExternalCAs"] = listed(&dead, &theirs));
+    give(&theirs, &next.key(), json!([])).unwrap();
+    assert_eq!(custody(&cluster, "/rotation/to"), "sealed");
+    give(&theirs, "", listed(&second.url(), &theirs)).unwrap();
+    assert_eq!(custody(&cluster, "/rotation/to"), "outside");
+    assert_eq!(ca_status(&cluster.manager)["rotation"]["id"], id, "the same rotation all the time");
+    assert_eq!(Marks::of(&cluster.manager), before);
+    worker.follow(|worker, _| worker.trust == theirs).await.unwrap();
+    let after = rotated(&cluster.manager, &before);
+    assert_eq!(after.root, theirs);
+    judge(&cluster.manager.certificates(), &theirs);
 }

@@ -284,7 +284,7 @@ async fn a_recovery_is_seen_without_a_request() {
 }
 
 #[tokio::test]
-async fn c325_the_managers_certificate_is_presented_and_c300_a_renewed_one_is_used_at_once() {
+async fn c300_c325_the_managers_certificate_is_presented_and_a_renewed_one_is_used_at_once() {
     let root = Arc::new(Root::new("external-root"));
     let good = Ca::good(HOST, root.clone()).await;
     let (publisher, live) = root.live("m1");
