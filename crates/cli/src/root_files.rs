@@ -33,8 +33,8 @@ pub(crate) struct RootFiles {
     /// File with the PEM certificate below --ca-cert that signs in its place: the root's key stays offline
     #[arg(long, value_name = "PEM-FILE", value_parser = spec::read_pem)]
     pub(crate) signer_cert: Option<String>,
-    /// PKCS#11 URI of the key that signs: it stays in its token, and is made there if it is not there yet
-    #[arg(long, value_name = "URI", conflicts_with = "ca_key")]
+    /// PKCS#11 URI of the key that signs: it is used in its token, made there if it is not there yet, or put there from --ca-key
+    #[arg(long, value_name = "URI")]
     pub(crate) pkcs11: Option<String>,
     /// File with the password of an encrypted key, - for standard input; asked for on a terminal
     #[arg(long, value_name = "FILE")]

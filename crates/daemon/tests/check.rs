@@ -160,7 +160,10 @@ async fn a_managers_state_is_checked_whole_and_damaged() {
         (Box::new(put("raft/header")), "the store cannot be opened: "),
         (Box::new(|state: &Path| cut(&state.join("raft/store-1.redb"))), "the store cannot be opened: "),
         (Box::new(remove("raft/store-1.log-1")), "the log is gone"),
-        (Box::new(|state: &Path| flip(&state.join("raft/store-1.log-1"), 512 + 40)), "frame 2 of the log cannot be read"),
+        (
+            Box::new(|state: &Path| flip(&state.join("raft/store-1.log-1"), 512 + 40)),
+            "frame 2 of the log cannot be read",
+        ),
         (Box::new(|state: &Path| fs::write(state.join("daemon.json"), "{").unwrap()), "daemon.json is damaged"),
     ];
     for (number, (damage, expected)) in rows.iter().enumerate() {

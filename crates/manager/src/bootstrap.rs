@@ -19,7 +19,7 @@ use pki::time::Time;
 use wire::status::{CaUpdateRefusal, Refusal, WhichCa};
 
 use crate::chance::{Chance, NoChance};
-use crate::keys::Keys;
+use crate::keys::{Keys, Missing};
 use crate::outside::{self, urls};
 use crate::rotate::{self, Reach, TokenWish, Wish};
 use crate::shared::Clock;
@@ -181,9 +181,15 @@ pub fn first_root(mut wish: Wish, cas: &[ExternalCa], now: Time) -> Result<Optio
 pub fn root_in_token(wish: Wish, uri: &str, keys: &Keys, now: Time) -> Result<Arc<Root>, ControlError> {
     let refused = |message: String| ControlError { code: tonic::Code::FailedPrecondition, message };
     let uri = Arc::<str>::from(uri);
-    let public = keys.find_or_make(&uri).map_err(|fault| refused(fault.to_string()))?;
+    let given = rotate::key_to_import(wish.key.as_ref())?;
+    if given.is_some() && wish.certificate.is_empty() {
+        return Err(Refusal::CaUpdate(CaUpdateRefusal::KeyWithoutCertificate).into());
+    }
+    let missing = given.as_ref().map_or(Missing::Make, Missing::Put);
+    let public = keys.find(&uri, missing).map_err(|fault| refused(fault.to_string()))?;
+    let public = public.ok_or_else(|| refused("the key is not in the token".to_owned()))?;
     if !wish.certificate.is_empty() {
-        let wish = Wish { token: Some(TokenWish { uri, public }), ..wish };
+        let wish = Wish { token: Some(TokenWish { uri, public }), key: None, ..wish };
         return rotate::given(&wish, &Reach::default(), now);
     }
     let key = keys.key_in(&uri, &public).map_err(|fault| refused(fault.to_string()))?;

@@ -20,6 +20,7 @@ use tokio::sync::watch;
 use wire::status::{CaUpdateRefusal, Refusal, WhichCa};
 
 use crate::issue::pipeline::refused;
+use crate::keys::Missing;
 use crate::outside::SignerView;
 use crate::report;
 use crate::rotate::status::Seen;
@@ -357,17 +358,29 @@ impl<H: Handle> Control<H> {
         tokio::task::spawn_blocking(move || work(&state)).await.unwrap_or_else(|error| Err(signer_failed(&error)))
     }
 
-    /// The key that an operator names by a PKCS#11 URI: found in its token, or made there.
+    /// The key that an operator names by a PKCS#11 URI: found in its token, made there, or put there if it is given (PEM). `dry`:
+    /// nothing is done in the token; none: the key is not there.
     ///
     /// # Errors
     /// INVALID_ARGUMENT or FAILED_PRECONDITION with what is wrong with URI, token or key.
-    pub async fn token_key(&self, uri: &str) -> Result<TokenWish, ControlError> {
+    pub async fn token_key(
+        &self,
+        uri: &str,
+        given: Option<SecretString>,
+        dry: bool,
+    ) -> Result<Option<TokenWish>, ControlError> {
         let (keys, uri) = (self.0.outside.keys.clone(), Arc::<str>::from(uri));
+        let given = rotate::key_to_import(given.as_ref())?;
         let found = tokio::task::spawn_blocking(move || {
+            let missing = match &given {
+                _ if dry => Missing::Leave,
+                Some(key) => Missing::Put(key),
+                None => Missing::Make,
+            };
             let public = keys
-                .find_or_make(&uri)
+                .find(&uri, missing)
                 .map_err(|fault| ControlError { code: tonic::Code::FailedPrecondition, message: fault.to_string() })?;
-            Ok(TokenWish { uri, public })
+            Ok(public.map(|public| TokenWish { uri, public }))
         });
         found.await.unwrap_or_else(|error| Err(signer_failed(&error)))
     }

@@ -31,6 +31,17 @@ pub struct TokenAccess {
     pub pin: Option<Pin>,
 }
 
+/// What happens if a key is not in its token.
+#[derive(Clone, Copy)]
+pub enum Missing<'a> {
+    /// Nothing.
+    Leave,
+    /// It is made.
+    Make,
+    /// This one is put there.
+    Put(&'a PrivateKey),
+}
+
 /// Why a root cannot sign here.
 #[derive(Debug, thiserror::Error)]
 pub enum KeyFault {
@@ -41,7 +52,7 @@ pub enum KeyFault {
     #[error("the key cannot be read: {0}")]
     Unreadable(String),
     /// Its token cannot be reached from this machine.
-    #[error("the token cannot be reached: {0}")]
+    #[error("the key in the token cannot be used: {0}")]
     Token(String),
 }
 
@@ -119,12 +130,13 @@ impl Keys {
         Ok(self.token(uri)?.known_key(key, public.clone()))
     }
 
-    /// The public half of the key that a URI names; one that is not there is made. Blocks until the token answers: call it on a
-    /// thread of a tokio runtime that may block. A token that is away or refused the PIN is asked once more, now.
+    /// The public half of the key that a URI names; none: it is not there, and nothing is to be done about it. Blocks until the
+    /// token answers: call it on a thread of a tokio runtime that may block. A token that is away or refused the PIN is asked once
+    /// more, now.
     ///
     /// # Errors
-    /// [`KeyFault::Token`].
-    pub fn find_or_make(&self, uri: &Arc<str>) -> Result<PublicKey, KeyFault> {
+    /// [`KeyFault::Token`], also if the URI names another key than the one to be put there.
+    pub fn find(&self, uri: &Arc<str>, missing: Missing<'_>) -> Result<Option<PublicKey>, KeyFault> {
         let fault = |error: &dyn std::fmt::Display| KeyFault::Token(error.to_string());
         let key = selector(uri)?;
         let token = self.token(uri)?;
@@ -144,12 +156,23 @@ impl Keys {
         // What came of it, or that nothing did, says the next call.
         let _ = runtime.block_on(async { tokio::time::timeout(READY_MAX, settled).await });
         match token.find(&key) {
-            Ok(found) => Ok(found.public().clone()),
+            Ok(found) => match missing {
+                Missing::Put(given) if given.public() != found.public() => {
+                    Err(fault(&"its URI names another key than the one given, and that is there already"))
+                }
+                Missing::Put(_) | Missing::Make | Missing::Leave => Ok(Some(found.public().clone())),
+            },
             Err(TokenError::NoKey) => {
                 let label =
-                    key.label.clone().ok_or_else(|| fault(&"to make a key its URI has to name it: object=…"))?;
-                let made = token.make(&KeyRequest { label, id: key.id, kind: KeyKind::EcP256 });
-                Ok(made.map_err(|error| fault(&error))?.public().clone())
+                    || key.label.clone().ok_or_else(|| fault(&"to make a key its URI has to name it: object=…"));
+                let made = match missing {
+                    Missing::Leave => return Ok(None),
+                    Missing::Make => {
+                        token.make(&KeyRequest { label: label()?, id: key.id.clone(), kind: KeyKind::EcP256 })
+                    }
+                    Missing::Put(given) => token.import(&label()?, key.id.clone(), given),
+                };
+                Ok(Some(made.map_err(|error| fault(&error))?.public().clone()))
             }
             Err(error) => Err(fault(&error)),
         }

@@ -35,7 +35,9 @@ use wire::status::{CaUpdateRefusal, Refusal};
 pub use self::pacer::Pacer;
 pub use self::rehearsal::{Rehearsal, rehearse};
 pub use self::status::{CaStatus, status};
-pub use self::wish::{Decision, MustReach, Reach, TokenWish, Wish, decide, given, must_reach, with_present};
+pub use self::wish::{
+    Decision, MustReach, Reach, TokenWish, Wish, decide, given, key_to_import, must_reach, with_present,
+};
 use crate::chance::Chance;
 use crate::keys::Keys;
 use crate::view::ControlError;

@@ -270,8 +270,8 @@ pub struct RotateRequest {
     pub key: Zeroizing<String>,
     /// Life of node certificates from now on, in milliseconds; absent: as it is.
     pub node_cert_expiry_ms: Option<u64>,
-    /// Where the key of whichever signs is, instead: a PKCS#11 URI; empty: in no token. Without a certificate the new root's key is
-    /// the one found there, or one made there.
+    /// Where the key of whichever signs is: a PKCS#11 URI; empty: in no token. A `key` is put there. Without a certificate the new
+    /// root's key is the one found there, or one made there.
     pub pkcs11: String,
     /// The external CAs from now on; absent: as they are.
     pub external_cas: Option<Vec<ExternalCaRequest>>,
@@ -362,17 +362,24 @@ pub(super) async fn rotate(backend: &Backend, body: Option<Document>) -> Answer 
     let policy = policy(request.policy, now)?;
     let control = backend.control()?;
     let expiry = request.node_cert_expiry_ms.map(|ms| span("node_cert_expiry_ms", ms)).transpose()?;
-    let wish = Wish {
+    let mut wish = Wish {
         force_rotate: 0,
         certificate: std::mem::take(&mut request.certificate).into_bytes(),
         signer: (!request.signer_certificate.is_empty())
             .then(|| std::mem::take(&mut request.signer_certificate).into_bytes()),
         key: Some(SecretString::from(std::mem::take(&mut request.key))),
-        token: match request.pkcs11.as_str() {
-            "" => None,
-            uri => Some(control.token_key(uri).await.map_err(refusal)?),
-        },
+        token: None,
     };
+    if !request.pkcs11.is_empty() {
+        let key = wish.key.take();
+        if wish.certificate.is_empty() && key.as_ref().is_some_and(|key| !key.expose().is_empty()) {
+            return Err(ApiError::bad_request("a key for the token needs its certificate: certificate is empty"));
+        }
+        // A rehearsal puts nothing into the token: it goes as with the key given.
+        let copy = key.as_ref().filter(|_| request.dry_run).map(SecretString::duplicate);
+        wish.token = control.token_key(&request.pkcs11, key, request.dry_run).await.map_err(refusal)?;
+        wish.key = copy.filter(|_| wish.token.is_none());
+    }
     let external = |ca: ExternalCaRequest| ExternalCa { url: ca.url, ca_cert: ca.ca_cert, ..ExternalCa::default() };
     let external_cas = request.external_cas.take().map(|all| all.into_iter().map(external).collect::<Vec<_>>());
     if wish.signer.is_some() && wish.certificate.is_empty() {

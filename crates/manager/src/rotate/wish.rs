@@ -279,6 +279,17 @@ pub fn given(wish: &Wish, reach: &Reach, now: Time) -> Result<Arc<Root>, Control
     Ok(Arc::new(Root { custody, ..to }))
 }
 
+/// The key that is to be put into a token; empty: none.
+///
+/// # Errors
+/// If it cannot be read.
+pub fn key_to_import(key: Option<&SecretString>) -> Result<Option<PrivateKey>, ControlError> {
+    key.filter(|key| !key.expose().is_empty())
+        .map(|key| PrivateKey::from_pem(key.expose().as_bytes(), None))
+        .transpose()
+        .map_err(|error| invalid(&BundleError::MalformedKey(error)))
+}
+
 /// A root whose key is not given, with the chain of whoever signs below it.
 fn outside(wish: &Wish) -> Result<Root, ControlError> {
     let bundle = normalize(&wish.certificate);
