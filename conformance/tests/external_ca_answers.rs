@@ -349,7 +349,7 @@ fn hostile(root: &Arc<Root>, elsewhere: &str, stolen: &str) -> Vec<(&'static str
 }
 
 fn hex(text: &str) -> Vec<u8> {
-    let even = if text.len() % 2 == 0 { text.to_owned() } else { format!("0{text}") };
+    let even = if text.len().is_multiple_of(2) { text.to_owned() } else { format!("0{text}") };
     (0..even.len()).step_by(2).map(|at| u8::from_str_radix(&even[at..at + 2], 16).unwrap()).collect()
 }
 

@@ -99,7 +99,7 @@ impl Case {
                 reach.failed(must.which, must.urls.join(" "));
             }
         }
-        let found = match decide(state, wish, &reach, self.fixture.now) {
+        match decide(state, wish, &reach, self.fixture.now) {
             Ok(Decision::Keep) => Found::Keep,
             Ok(Decision::Abort) => Found::Abort,
             Ok(Decision::Entrust { trust, custody: to, abort }) => Found::Entrust(trust, custody(&to), abort),
@@ -109,8 +109,7 @@ impl Case {
                 assert_eq!(error.code, tonic::Code::InvalidArgument, "{}", error.message);
                 Found::Refused(error.message)
             }
-        };
-        found
+        }
     }
 
     /// The force value of now: nothing is forced.
