@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeSet, HashMap};
 use std::net::SocketAddr;
+use std::sync::atomic::{AtomicI64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -96,8 +97,10 @@ pub struct Authority {
     pub(crate) log: Writer,
     pub(crate) metrics: Metrics,
     ca: IssuerId,
-    /// Names the former root in the log.
-    former: String,
+    /// Of each former root: who it is, and its name in the log.
+    former: Vec<(IssuerId, String)>,
+    /// Milliseconds; no time in the log is after this. A clock that was set back does not bring back what is over.
+    floor_ms: AtomicI64,
     settled: Mutex<Settled>,
     rate: Rate,
     // After the log: nobody else may take the directory before that is written.
@@ -109,23 +112,22 @@ pub struct Authority {
 struct Settled {
     cluster: Option<ClusterId>,
     cluster_stored: bool,
-    ours_since: Option<Time>,
-    ours_stored: bool,
+    /// When the time of a former root, by its name, began to run; and whether that is stored.
+    windows: HashMap<String, (Time, bool)>,
     /// Managers' leaves that have not ended: key, and end.
     managers: HashMap<Serial, (SpkiHash, Time)>,
 }
 
 impl Settled {
     /// Takes in what an entry tells.
-    fn read(&mut self, entry: &Entry, former: &str, now: Time) {
+    fn read(&mut self, entry: &Entry, now: Time) {
         match entry {
             Entry::Cluster { cluster, .. } => {
                 self.cluster = cluster.parse().ok();
                 self.cluster_stored = self.cluster.is_some();
             }
-            Entry::Ours { former: which, .. } if which == former && !self.ours_stored => {
-                self.ours_since = Some(entry.time());
-                self.ours_stored = true;
+            Entry::Ours { former, .. } => {
+                self.windows.entry(former.clone()).or_insert((entry.time(), true));
             }
             Entry::Leaf(issued) if issued.manager => self.learn(issued, now),
             _ => {}
@@ -180,19 +182,35 @@ impl Authority {
         let issuer = Issuer::build(pem.as_bytes(), Some(pem.as_bytes()), Some(signer), b"", now)?;
         let all: Vec<Certificate> = std::iter::once(own).chain(&config.former).cloned().collect();
         let anchors = CallerAnchors::from_certificates(&all).map_err(|error| StartError::Anchors(error.to_string()))?;
-        let former = former_name(&config.former);
+        let former: Vec<(IssuerId, String)> =
+            config.former.iter().map(|one| (one.issuer_id(), hex(&one.fingerprint()))).collect();
 
         let dir = StateDir::take(&config.state_dir)?;
         let spki = hex(&own.spki_hash().0);
         let mut settled = Settled::default();
         let mut logged = None;
+        let mut floor = i64::MIN;
         let begun = Entry::Begun { time_ms: now.unix_millis(), ca: spki.clone() };
         let (file, end) = log::open(&config.state_dir, &begun, |entry| {
             if let Entry::Begun { ca, .. } = &entry {
                 logged.get_or_insert_with(|| ca.clone());
             }
-            settled.read(&entry, &former, now);
+            floor = floor.max(entry.time().unix_millis());
+            settled.read(&entry, now);
         })?;
+        // As early versions named all of them together.
+        if let Some(window) = settled.windows.get(&set_name(&config.former)).copied() {
+            for (_, name) in &former {
+                settled.windows.entry(name.clone()).or_insert(window);
+            }
+        }
+        if floor > now.unix_millis() {
+            tracing::warn!(
+                clock = now.rfc3339(),
+                last_entry = Time::from_unix_millis(floor).rfc3339(),
+                "the clock stands before the last entry of the issuance log: what ended before that entry stays ended"
+            );
+        }
         let shown = config.state_dir.display().to_string();
         if let Some(logged) = logged.filter(|logged| *logged != spki) {
             return Err(StartError::OtherCa { dir: shown, logged, own: spki });
@@ -231,15 +249,21 @@ impl Authority {
             metrics: Metrics::default(),
             ca,
             former,
+            floor_ms: AtomicI64::new(floor),
             settled: Mutex::new(settled),
             rate,
             _dir: dir,
         })
     }
 
-    /// The present.
-    pub(crate) fn now(&self) -> Time {
+    /// What the clock shows: the date of what is made.
+    pub(crate) fn clock(&self) -> Time {
         (self.config.clock)()
+    }
+
+    /// The present, by which it is judged what is over: never before the last entry of the log.
+    pub(crate) fn now(&self) -> Time {
+        self.clock().max(Time::from_unix_millis(self.floor_ms.load(Ordering::Relaxed)))
     }
 
     /// Answers `sign`: the certificate, PEM, after it was written down.
@@ -288,7 +312,10 @@ impl Authority {
                 cluster: settled.cluster.as_ref(),
                 is_logged: logged.is_some_and(|(spki, _)| *spki == peer.spki),
                 former_is_ours: self.config.former.contains(&self.config.certificate),
-                ours_since: settled.ours_since,
+                ours_since: self
+                    .window_of(&peer.anchor)
+                    .and_then(|name| settled.windows.get(name))
+                    .map(|(since, _)| *since),
             };
             caller::admit(peer, &known, now)
         };
@@ -299,7 +326,7 @@ impl Authority {
             );
         }
         // After the verdict: a stranger is nobody whose credit could be counted.
-        if verdict.is_ok() && !self.rate.take(&peer.subject.node, now) {
+        if verdict.is_ok() && !self.rate.take(&peer.subject.node, self.clock()) {
             return Err(Refusal::TooFast);
         }
         verdict
@@ -314,19 +341,20 @@ impl Authority {
         now: Time,
     ) -> Result<String, Refusal> {
         let named = subject.clone();
+        let made_at = self.clock();
         let make = move |this: &Self| {
             let linted = csr.verify()?;
             let serial = Serial::from_random(random().map_err(|NoRandom| signer_fault(&NoRandom))?);
-            let leaf = issue::Leaf { subject: &named, serial, now, expiry: this.config.cert_expiry };
+            let leaf = issue::Leaf { subject: &named, serial, now: made_at, expiry: this.config.cert_expiry };
             issue::leaf(&linted, &leaf, &this.issuer).map_err(|error| issue_fault(&error))
         };
         let certificate = if self.config.signer_waits { self.aside(make).await? } else { make(self)? };
         let name = format!("O={},OU={},CN={}", subject.cluster, subject.role.ou(), subject.node);
-        let mut issued = Issued::of(&certificate, name, now, Some(asker(caller, standing)));
+        let mut issued = Issued::of(&certificate, name, made_at, Some(asker(caller, standing)));
         issued.manager = subject.role == Role::Manager;
         self.record(caller, standing, Entry::Leaf(issued), now).await?;
         let counter = if subject.role == Role::Manager { &self.metrics.managers } else { &self.metrics.workers };
-        counter.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
+        counter.fetch_add(1, Ordering::Relaxed);
         // The issuance log says so too, and more: a line for each would double it.
         tracing::debug!(
             node = %subject.node, role = %subject.role, serial = %certificate.serial(),
@@ -343,6 +371,7 @@ impl Authority {
         common_name: String,
         now: Time,
     ) -> Result<String, Refusal> {
+        let made_at = self.clock();
         let make = move |this: &Self| {
             let refuse = |text: &str| Err(Refusal::CrossSign(text.to_owned()));
             let linted = csr.verify()?;
@@ -364,15 +393,15 @@ impl Authority {
             Permit::take(&this.config.state_dir, spki, now).map_err(|why| Refusal::CrossSignOff { spki, why })?;
             let dates = issue::CrossSign {
                 serial: Serial::from_random(random().map_err(|NoRandom| signer_fault(&NoRandom))?),
-                not_before: now.round_to_minute().saturating_sub(issue::LEAF_BACKDATE),
-                not_after: now.round_to_minute().saturating_add(this.config.cross_sign_expiry),
+                not_before: made_at.round_to_minute().saturating_sub(issue::LEAF_BACKDATE),
+                not_after: made_at.round_to_minute().saturating_add(this.config.cross_sign_expiry),
             };
             let made = issue::cross_sign_request(&linted, &dates, own, this.config.signer.as_ref());
             made.map_err(|error| issue_fault(&error))
         };
         let certificate = self.aside(make).await?;
         let name = format!("CN={}", certificate.common_name());
-        let issued = Issued::of(&certificate, name, now, Some(asker(caller, standing)));
+        let issued = Issued::of(&certificate, name, made_at, Some(asker(caller, standing)));
         self.record(caller, standing, Entry::CrossSigned(issued), now).await?;
         tracing::warn!(
             alarm = "cross-signed", name = certificate.common_name(), spki = hex(&certificate.spki_hash().0),
@@ -407,10 +436,15 @@ impl Authority {
             if !settled.cluster_stored {
                 entries.push(Entry::cluster(&served, now));
             }
-            if standing == Standing::Ours && !settled.ours_stored {
-                let since = *settled.ours_since.get_or_insert(now);
-                let (former, node) = (self.former.clone(), peer.node.as_str().to_owned());
-                entries.push(Entry::Ours { time_ms: since.unix_millis(), former, node });
+            let is_managers = matches!(&entry, Entry::Leaf(issued) if issued.manager);
+            if standing == Standing::Ours || is_managers {
+                for (_, former) in &self.former {
+                    let (since, stored) = *settled.windows.entry(former.clone()).or_insert((now, false));
+                    if !stored {
+                        let (former, node) = (former.clone(), peer.node.as_str().to_owned());
+                        entries.push(Entry::Ours { time_ms: since.unix_millis(), former, node });
+                    }
+                }
             }
         }
         entries.push(entry);
@@ -421,17 +455,20 @@ impl Authority {
         })?;
         let mut settled = self.settled();
         for entry in &entries {
+            self.floor_ms.fetch_max(entry.time().unix_millis(), Ordering::Relaxed);
             match entry {
                 Entry::Cluster { .. } if !settled.cluster_stored => {
                     settled.cluster_stored = true;
                     tracing::info!(cluster = %peer.cluster, "this CA serves this cluster from now on, and no other");
                 }
-                Entry::Ours { .. } if !settled.ours_stored => {
-                    settled.ours_stored = true;
-                    tracing::info!(
-                        node = %peer.node,
-                        "the first manager with a certificate of this CA came: the former root's are accepted for 24 hours more"
-                    );
+                Entry::Ours { former, .. } => {
+                    let window = settled.windows.get_mut(former);
+                    if window.is_some_and(|(_, stored)| !std::mem::replace(stored, true)) {
+                        tracing::info!(
+                            former, by = %peer.node,
+                            "a manager has a certificate of this CA: those of the former root are accepted for 24 hours more"
+                        );
+                    }
                 }
                 Entry::Leaf(issued) if issued.manager => settled.learn(issued, now),
                 _ => {}
@@ -440,13 +477,18 @@ impl Authority {
         Ok(())
     }
 
+    /// The name of a former root in the log.
+    fn window_of(&self, anchor: &IssuerId) -> Option<&String> {
+        self.former.iter().find(|(id, _)| id == anchor).map(|(_, name)| name)
+    }
+
     fn settled(&self) -> MutexGuard<'_, Settled> {
         self.settled.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-/// Names a former root in the log, whatever the order of its certificates.
-fn former_name(former: &[Certificate]) -> String {
+/// How early versions of the log named all former certificates together.
+fn set_name(former: &[Certificate]) -> String {
     let all: BTreeSet<[u8; 32]> = former.iter().map(Certificate::fingerprint).collect();
     let joined: Vec<u8> = all.into_iter().flatten().collect();
     hex(aws_lc_rs::digest::digest(&aws_lc_rs::digest::SHA256, &joined).as_ref())

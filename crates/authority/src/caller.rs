@@ -9,7 +9,7 @@ use pki::time::Time;
 
 use crate::refusal::Refusal;
 
-/// How long leaves of the former root are accepted after the first manager with a leaf of ours came. Source: issue 4.
+/// How long leaves of a former root are accepted after we issued the first leaf to a manager. Source: issue 4.
 pub const FORMER_ROOT_FOR: Duration = Duration::from_secs(24 * 3_600);
 
 /// How a caller is known.
@@ -17,7 +17,7 @@ pub const FORMER_ROOT_FOR: Duration = Duration::from_secs(24 * 3_600);
 pub enum Standing {
     /// By a leaf that stands in our log.
     Ours,
-    /// By a leaf of the swarm's former root.
+    /// By a leaf under a former root of the swarm's.
     Former,
 }
 
@@ -30,13 +30,16 @@ pub struct Known<'a> {
     pub cluster: Option<&'a ClusterId>,
     /// Whether exactly this leaf (serial and key) stands in our log as a manager's.
     pub is_logged: bool,
-    /// Whether the former root is our own: a CA whose earlier log is elsewhere.
+    /// Whether our own certificate is among the former roots: a CA whose earlier log is elsewhere.
     pub former_is_ours: bool,
-    /// When the first manager of ours came, if one did.
+    /// When the time of the former root began to run at which the caller's chain ended, if it did.
     pub ours_since: Option<Time>,
 }
 
-/// Decides who a caller is, whose chain was verified up to our root or the former one.
+/// Decides who a caller is, whose chain was verified up to our root or a former one.
+///
+/// What counts is where the chain ended: at our root it must be a leaf that we issued and wrote down. Below another CA that
+/// our root certified nobody is let in, for that CA's log is not ours.
 ///
 /// # Errors
 /// Why it may not call.
@@ -53,11 +56,16 @@ pub fn admit(peer: &VerifiedPeer, known: &Known<'_>, now: Time) -> Result<Standi
     if peer.subject.role != Role::Manager {
         return Err(Refusal::NotAManager);
     }
-    if peer.issuer == *known.ca {
+    // Our key may also have been certified by a former root, under another name.
+    let is_own_leaf = peer.issuer == *known.ca || peer.issuer.spki == known.ca.spki;
+    if peer.anchor == *known.ca || is_own_leaf {
+        if !is_own_leaf {
+            return Err(Refusal::OtherIssuer);
+        }
         if known.is_logged {
             return Ok(Standing::Ours);
         }
-        if !known.former_is_ours {
+        if peer.anchor != *known.ca || !known.former_is_ours {
             return Err(Refusal::NotInLog);
         }
     }
@@ -84,6 +92,7 @@ mod tests {
             serial: Serial::from_random([1; 20]),
             spki: SpkiHash([1; 32]),
             issuer: issuer.clone(),
+            anchor: issuer.clone(),
             not_before: NOW.saturating_sub(HOUR),
             not_after: NOW.saturating_add(HOUR * 1000),
             expired: false,
@@ -102,6 +111,12 @@ mod tests {
         let begun = Known { ours_since: Some(NOW), ..known.clone() };
         let takeover = Known { former_is_ours: true, ..known.clone() };
         let late = Known { ours_since: Some(NOW), ..takeover.clone() };
+        let under = |anchor: &IssuerId, issuer: &IssuerId| VerifiedPeer {
+            anchor: anchor.clone(),
+            ..peer("c", Role::Manager, issuer)
+        };
+        let below = IssuerId { subject: vec![3], spki: vec![3] };
+        let renamed = IssuerId { subject: vec![3], spki: vec![1] };
         let (manager, worker) = (Role::Manager, Role::Worker);
         let day = FORMER_ROOT_FOR;
         let second = Duration::from_secs(1);
@@ -119,6 +134,13 @@ mod tests {
             (peer("d", worker, &other), &unsettled, HOUR, "not-a-manager"),
             (peer("c", manager, &other), &begun, day - second, "Former"),
             (peer("c", manager, &other), &begun, day, "former-root-over"),
+            (under(&ca, &below), &known, HOUR, "other-issuer"),
+            (under(&ca, &below), &logged, HOUR, "other-issuer"),
+            (under(&ca, &below), &takeover, HOUR, "other-issuer"),
+            (under(&other, &below), &known, HOUR, "Former"),
+            (under(&other, &ca), &logged, HOUR, "Ours"),
+            (under(&other, &renamed), &known, HOUR, "not-in-log"),
+            (under(&other, &renamed), &takeover, HOUR, "not-in-log"),
             (peer("c", manager, &ca), &takeover, HOUR, "Former"),
             (peer("c", manager, &ca), &late, day, "former-root-over"),
         ];

@@ -25,13 +25,13 @@ pub enum Entry {
         /// Its id.
         cluster: String,
     },
-    /// The first manager came that has a leaf of ours, while this former root was trusted.
+    /// A manager had a leaf of ours for the first time while this former root was trusted: its time began to run.
     Ours {
         /// When.
         time_ms: i64,
-        /// Which former root: SHA-256 over its certificates' fingerprints, hex.
+        /// Which former root: SHA-256 of its certificate, hex. Early versions: over all former certificates' fingerprints.
         former: String,
-        /// The manager.
+        /// The manager that asked.
         node: String,
     },
     /// A node's certificate was signed.

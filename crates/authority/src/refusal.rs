@@ -33,9 +33,14 @@ pub enum Refusal {
     /// The caller's leaf was signed by our key, and not by this CA.
     #[error("the caller's certificate is signed by this CA's key but does not stand in its log")]
     NotInLog,
+    /// The caller's leaf is below another CA that our root certified.
+    #[error(
+        "the caller's certificate is of another CA that this one certified: only those that this CA issued are accepted"
+    )]
+    OtherIssuer,
     /// The caller's leaf is of the former root, whose time is over.
     #[error(
-        "certificates of the swarm's former root are accepted until 24 hours after the first manager with one of this CA came; that time is over"
+        "certificates of the swarm's former root are accepted until 24 hours after the first manager had one of this CA; that time is over"
     )]
     FormerRootOver,
     /// No such path.
@@ -106,6 +111,7 @@ impl Refusal {
             | Refusal::NotAManager
             | Refusal::OtherCluster { .. }
             | Refusal::NotInLog
+            | Refusal::OtherIssuer
             | Refusal::FormerRootOver
             | Refusal::CrossSignOff { .. } => StatusCode::FORBIDDEN,
             Refusal::Path => StatusCode::NOT_FOUND,
@@ -130,6 +136,7 @@ impl Refusal {
             | Refusal::NotAManager
             | Refusal::OtherCluster { .. }
             | Refusal::NotInLog
+            | Refusal::OtherIssuer
             | Refusal::FormerRootOver => 7100,
             Refusal::Path | Refusal::Method | Refusal::TooLarge(_) | Refusal::TooSlow(_) | Refusal::Malformed(_) => {
                 7200
@@ -151,6 +158,7 @@ impl Refusal {
             Refusal::NotAManager => "not-a-manager",
             Refusal::OtherCluster { .. } => "other-cluster",
             Refusal::NotInLog => "not-in-log",
+            Refusal::OtherIssuer => "other-issuer",
             Refusal::FormerRootOver => "former-root-over",
             Refusal::Path => "path",
             Refusal::Method => "method",

@@ -74,7 +74,7 @@ pub async fn serve(
     ready: impl FnOnce(),
     shutdown: CancellationToken,
 ) -> Result<(), StartError> {
-    let (key, end) = authority.server_key(authority.now()).await?;
+    let (key, end) = authority.server_key(authority.clock()).await?;
     authority.metrics.server_not_after_ms.store(end.unix_millis(), Ordering::Relaxed);
     let (renewed, current) = watch::channel(key);
     let tasks = TaskTracker::new();
@@ -114,7 +114,7 @@ pub async fn serve(
 /// Makes a new certificate of this server when half of the present one's life is over.
 async fn renew(authority: Arc<Authority>, renewed: watch::Sender<ServerKey>, mut end: Time) {
     loop {
-        let now = authority.now();
+        let now = authority.clock();
         let due = end.saturating_sub(crate::server_leaf::LIFE / 2);
         if now < due {
             tokio::time::sleep(due.since(now).min(RENEW_LOOK)).await;

@@ -147,7 +147,7 @@ async fn a_manager_of_the_former_root_gets_an_engines_leaf_and_it_is_in_the_log(
         assert_eq!(by.serial, manager.chain[0].serial().to_string());
     }
     let kinds: Vec<_> = entries(server.dir.path()).iter().map(|entry| json!(entry)["kind"].clone()).collect();
-    assert_eq!(kinds, ["begun", "server", "cluster", "leaf", "leaf"]);
+    assert_eq!(kinds, ["begun", "server", "cluster", "leaf", "ours", "leaf"]);
     let info = client.send("POST", INFO, r#"{"label":""}"#).await.unwrap();
     assert_eq!(info.body["result"]["certificate"], json!(server.ca.certificate.pem()));
     assert_eq!(info.body["result"]["expiry"], json!("2160h0m0s"));
@@ -217,15 +217,13 @@ async fn hostile_managers_are_refused_with_the_reason() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn the_former_root_is_over_a_day_after_the_first_manager_of_ours() {
+async fn the_former_root_is_over_a_day_after_the_first_manager_had_a_leaf_of_ours() {
     let server = Server::start().await;
     let first = server.former.manager(1);
     let mut held = server.client(&first).await;
     server.after(50 * 24 * HOUR);
+    assert_eq!(server.asked_by(&first, CLUSTER).await, "issued", "until a manager has one of ours, there is no end");
     let ours = server.renewed(&first, 1).await;
-    server.after(30 * HOUR);
-    assert_eq!(server.asked_by(&first, CLUSTER).await, "issued", "until one of ours came, there is no end");
-    assert_eq!(server.asked_by(&ours, CLUSTER).await, "issued");
     server.after(23 * HOUR);
     assert_eq!(server.asked_by(&first, CLUSTER).await, "issued");
     let mut server = server;
@@ -468,4 +466,61 @@ async fn plain(to: SocketAddr, path: &str) -> String {
     let mut text = String::new();
     stream.read_to_string(&mut text).await.unwrap();
     text
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn below_another_ca_of_our_root_nobody_is_let_in() {
+    let server = Server::start().await;
+    let ours = server.renewed(&server.former.manager(1), 1).await;
+    let next = Root::new();
+    Permit { spki: None, until: now().saturating_add(HOUR) }.write(&server.dir.path().join("state")).unwrap();
+    let cross = server.client(&ours).await.sign(&cross_request(&next)).await.certificate();
+    let mut below = next.manager(2);
+    below.chain.push(cross);
+    let mut server = server;
+    for trusting in [true, false] {
+        let said = server.asked_by(&below, CLUSTER).await;
+        assert!(said.starts_with("403 the caller's certificate is of another CA"), "trust: {trusting}: {said}");
+        assert_eq!(server.asked_by(&ours, CLUSTER).await, "issued");
+        if trusting {
+            let (ca, former, dir) = (server.ca.clone(), server.former.clone(), server.dir.clone());
+            server.end().await;
+            server = Server::with(ca, former, dir, |config| config.former.clear()).await.unwrap();
+        }
+    }
+    server.end().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_former_roots_day_is_its_own_and_neither_other_roots_nor_the_clock_bring_it_back() {
+    let mut server = Server::start().await;
+    let first = server.former.manager(1);
+    let ours = server.renewed(&first, 1).await;
+    let second = Root::new();
+    for (ahead, also, wanted) in [
+        (23 * HOUR, true, "issued"),
+        (24 * HOUR, false, "403"),
+        (24 * HOUR, true, "403"),
+        // Set back: the log tells how late it was.
+        (HOUR, true, "403"),
+    ] {
+        let (ca, former, dir) = (server.ca.clone(), server.former.clone(), server.dir.clone());
+        server.end().await;
+        let more = second.certificate.clone();
+        server = Server::with(ca, former, dir, |config| {
+            if also {
+                config.former.insert(0, more);
+            }
+        })
+        .await
+        .unwrap();
+        server.after(ahead);
+        let said = server.asked_by(&first, CLUSTER).await;
+        assert!(said.starts_with(wanted), "{ahead:?} {also}: {said}");
+        assert_eq!(server.asked_by(&ours, CLUSTER).await, "issued");
+        if also {
+            assert_eq!(server.asked_by(&second.manager(3), CLUSTER).await, "issued", "a day of its own");
+        }
+    }
+    server.end().await;
 }

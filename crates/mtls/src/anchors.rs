@@ -43,25 +43,26 @@ impl Anchors {
         Ok(())
     }
 
-    /// Looks for a path from `leaf` to an anchor in which everything is valid at `at`; yields who issued the leaf.
+    /// Looks for a path from `leaf` to an anchor in which everything is valid at `at`; yields who issued the leaf, and the anchor.
     pub(crate) fn walk(
         &self,
         leaf: &CertificateDer<'_>,
         intermediates: &[CertificateDer<'_>],
         at: Time,
         usage: KeyUsage,
-    ) -> Result<IssuerId, ChainFault> {
+    ) -> Result<(IssuerId, IssuerId), ChainFault> {
         let entity = EndEntityCert::try_from(leaf).map_err(fault)?;
         let path = entity
             .verify_for_usage(algorithms().all, &self.list, intermediates, unix_time(at), usage, None, None)
             .map_err(fault)?;
+        let found = self.list.iter().zip(&self.ids).find(|(anchor, _)| *anchor == path.anchor());
+        let anchor = found.map(|(_, id)| id.clone()).ok_or(ChainFault::UnknownAuthority)?;
         if let Some(intermediate) = path.intermediate_certificates().next() {
             let issuer = Certificate::from_der(intermediate.der().as_ref())
                 .map_err(|error| ChainFault::Malformed(error.to_string()))?;
-            return Ok(issuer.issuer_id());
+            return Ok((issuer.issuer_id(), anchor));
         }
-        let found = self.list.iter().zip(&self.ids).find(|(anchor, _)| *anchor == path.anchor());
-        found.map(|(_, id)| id.clone()).ok_or(ChainFault::UnknownAuthority)
+        Ok((anchor.clone(), anchor))
     }
 }
 

@@ -24,6 +24,8 @@ pub struct VerifiedPeer {
     pub spki: SpkiHash,
     /// Who issued the leaf: the first intermediate of the verified path, or the anchor.
     pub issuer: IssuerId,
+    /// The anchor at which the verified path ended.
+    pub anchor: IssuerId,
     /// The start of the leaf's validity.
     pub not_before: Time,
     /// The end of the leaf's validity.
@@ -53,13 +55,13 @@ impl VerifiedPeer {
     ) -> Result<(VerifiedPeer, Certificate), ChainFault> {
         let outcome = anchors.walk(leaf, intermediates, at, usage);
         let certificate = parse(leaf)?;
-        let (issuer, past) = match outcome {
-            Ok(issuer) => (issuer, false),
+        let ((issuer, anchor), past) = match outcome {
+            Ok(found) => (found, false),
             Err(fault @ ChainFault::Expired { .. }) if certificate.not_after() < at => {
                 // Dates are judged before signatures: only now it is known whether the rest is good.
-                let issuer = anchors.walk(leaf, intermediates, certificate.not_after(), usage)?;
+                let found = anchors.walk(leaf, intermediates, certificate.not_after(), usage)?;
                 match expired {
-                    Expired::Marked => (issuer, true),
+                    Expired::Marked => (found, true),
                     Expired::Refused => return Err(fault),
                 }
             }
@@ -70,6 +72,7 @@ impl VerifiedPeer {
             serial: certificate.serial(),
             spki: certificate.spki_hash(),
             issuer,
+            anchor,
             not_before: certificate.not_before(),
             not_after: certificate.not_after(),
             expired: past,
