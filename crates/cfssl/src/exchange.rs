@@ -78,6 +78,13 @@ impl Exchange {
         if status != StatusCode::OK {
             // What comes with it explains; that it breaks off or goes on explains nothing.
             let (body, _) = read(response, STATUS_BYTES_MAX).await;
+            // A CA that works and does not like this very request: CFSSL's own server says so with this status.
+            if status == StatusCode::BAD_REQUEST
+                && let Err(refused @ (Reason::Refused(_) | Reason::RefusedWithoutReason)) =
+                    crate::reply::certificate(&body)
+            {
+                return Err(refused);
+            }
             return Err(Reason::Status { status: status.as_u16(), body: shown(&body) });
         }
         if let Some(encoding) = header(response.headers(), &CONTENT_ENCODING)

@@ -133,6 +133,17 @@ async fn c321_a_refusal_is_told_and_the_next_url_is_asked_too() {
     assert_eq!((failure.recoverable, failure.to_string().as_str()), (false, "response errors: [{5200 policy}]"));
     assert_eq!((alone.health()[0].refused, &alone.health()[0].state), (1, &UrlState::Up), "it works, it only says no");
 
+    // CFSSL's own server says so with another status; anything else that comes with one is no answer to the request.
+    let answer = no.clone();
+    let policy = Ca::start(HOST, &root, move |_| Reply::json(400, &answer)).await;
+    let alone = client(settings(), None, vec![policy.target(&root)]);
+    assert!(!sign(&alone, &root).await.unwrap_err().recoverable);
+    assert_eq!(alone.health()[0].state, UrlState::Up);
+    let answer = no.clone();
+    let busy = Ca::start(HOST, &root, move |_| Reply::json(429, &answer)).await;
+    let alone = client(settings(), None, vec![busy.target(&root)]);
+    assert!(sign(&alone, &root).await.unwrap_err().recoverable);
+
     // Another URL that is down may have said yes.
     let dead = Dead::new(HOST);
     let down = client(settings(), None, vec![refusing.target(&root), dead.target(&root)]);

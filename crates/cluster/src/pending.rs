@@ -110,6 +110,15 @@ impl State {
         nodes.filter(|node| node.unfinished == Some(*token)).find(|node| asked(node))
     }
 
+    /// Whoever asked by a token that was replaced, and was given nothing yet, gets nothing: the token was replaced for a reason.
+    pub(crate) fn forget_pending_joins(&mut self, row: u32) {
+        let by_token = |node: &Node| node.unfinished.is_some_and(|token| token.row == row);
+        let nodes = self.pending.iter().filter_map(|id| self.nodes.get(id));
+        let gone: Vec<_> =
+            nodes.filter(|node| by_token(node) && node.offered.is_empty()).map(|node| node.id.clone()).collect();
+        gone.iter().for_each(|id| self.forget_join(id));
+    }
+
     /// A node was given what it asked for with this request, or something newer than it.
     pub(crate) fn answer_pending(&mut self, id: &NodeId, csr: &[u8]) {
         let answered = |pending: &mut Arc<Pending>| pending.csr == csr;

@@ -80,6 +80,7 @@ impl State {
         for (row, secret) in secrets {
             if let Some(secret) = secret {
                 Arc::make_mut(&mut self.tokens).replace_secret(row, Arc::clone(&secret.0), entry.now);
+                self.forget_pending_joins(row);
             }
         }
         self.cluster_version = entry.index;

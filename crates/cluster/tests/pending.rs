@@ -108,6 +108,29 @@ fn a_request_is_judged_as_others_are() {
 }
 
 #[test]
+fn who_waits_by_a_token_that_is_replaced_waits_in_vain() {
+    let mut cluster = Cluster::new();
+    cluster.join(1);
+    let renewal = ask_again(&cluster, 1, 30);
+    cluster.run(renewal);
+    let ask = cluster.ask_to_join(2, 20);
+    cluster.run(ask);
+    let admission = cluster.admission(3);
+    cluster.run(Command::Admit(Box::new(admission)));
+    let update = UpdateCluster {
+        version: cluster.state.cluster_version,
+        worker_secret: Some(secret(9)),
+        ..UpdateCluster::default()
+    };
+    cluster.run(Command::UpdateCluster(Box::new(update)));
+    assert!(cluster.state.node(&id(2)).is_none(), "it was given nothing yet");
+    assert!(cluster.state.node(&id(3)).is_some(), "it was given a certificate before");
+    assert!(cluster.state.pending.iter().eq([&id(1)]), "a member goes on waiting");
+    assert_eq!(cluster.state.tokens.rows[0].unfinished, 1);
+    invariant::check(&cluster.state).unwrap();
+}
+
+#[test]
 fn c046_waiting_joins_count_against_their_token() {
     let mut cluster = Cluster::new();
     let ask = cluster.ask_to_join(1, 10);

@@ -139,6 +139,11 @@ impl Outside {
         changed
     }
 
+    /// Whether it is this root's external CAs that are asked now.
+    fn asks(&self, state: &State, root: &Root) -> bool {
+        *self.asked.lock().unwrap_or_else(PoisonError::into_inner) == targets(state, root)
+    }
+
     /// A client for the external CAs of one root, for a single purpose.
     pub(crate) fn client_for(&self, cas: &[ExternalCa], state: &State, root: &Root) -> Client {
         let settings = Settings::new(Arc::clone(&self.clock), Arc::clone(&self.jitter));
@@ -195,6 +200,9 @@ impl Outside {
     }
 }
 
+/// What a node is told whose certificate is not signed yet; why that is, is the operator's to know.
+const WAITS: &str = "the certificate waits for the CA's signer";
+
 /// How long a caller waits for a certificate in one call; it asks again then. Engines wait for five seconds.
 const WAIT: Duration = Duration::from_secs(60);
 
@@ -226,8 +234,7 @@ impl<H: Handle> Shared<H> {
     pub(crate) fn pending(&self, node: &NodeId) -> NodeCertificateStatusResponse {
         let state = self.handle.state();
         let first = state.node(node).is_none_or(|record| record.unfinished.is_some());
-        let why = self.outside.hindrance().map(|(_, why)| why).unwrap_or_default();
-        convert::certificate::waiting(first, &why)
+        convert::certificate::waiting(first, WAITS)
     }
 }
 

@@ -50,6 +50,7 @@ pub struct Csr {
     info: std::ops::Range<usize>,
     signature: std::ops::Range<usize>,
     subject: std::ops::Range<usize>,
+    bare: bool,
     algorithm: SignatureAlgorithm,
     public_key: PublicKey,
 }
@@ -58,6 +59,7 @@ pub struct Csr {
 pub struct Linted {
     public_key: PublicKey,
     subject: Box<[u8]>,
+    bare: bool,
 }
 
 impl Csr {
@@ -88,7 +90,8 @@ impl Csr {
         let info = span(&der, parts.info);
         let signature = span(&der, parts.signature);
         let subject = span(&der, parts.subject);
-        Ok(Csr { info, signature, subject, algorithm, public_key, der })
+        let bare = parts.bare;
+        Ok(Csr { info, signature, subject, bare, algorithm, public_key, der })
     }
 
     /// The key that asks for a certificate.
@@ -101,7 +104,7 @@ impl Csr {
         self.public_key
             .verify(self.algorithm, &self.der[self.info.clone()], &self.der[self.signature.clone()])
             .map_err(|_| CsrError::Signature)?;
-        Ok(Linted { public_key: self.public_key, subject: self.der[self.subject].into() })
+        Ok(Linted { public_key: self.public_key, subject: self.der[self.subject].into(), bare: self.bare })
     }
 }
 
@@ -114,6 +117,12 @@ impl Linted {
     /// The name that the request carries, DER. No leaf takes it; a root that is to be cross-signed keeps its name.
     pub fn subject_der(&self) -> &[u8] {
         &self.subject
+    }
+
+    /// Whether it holds a key and nothing else: no name, no attributes, as nodes send it (pki.md 7). Whoever signs what is asked for
+    /// in a request must not be given more.
+    pub fn is_bare(&self) -> bool {
+        self.bare
     }
 
     /// The first CN of that name; empty if there is none.
@@ -141,6 +150,7 @@ pub fn named_request(subject_der: &[u8], signer: &dyn Signer) -> Result<String, 
 struct Parts<'a> {
     info: &'a [u8],
     subject: &'a [u8],
+    bare: bool,
     spki: &'a [u8],
     algorithm: &'a [u8],
     signature: &'a [u8],
@@ -159,9 +169,11 @@ impl<'a> Parts<'a> {
         let subject = fields.next()?.expect(asn1::SEQUENCE)?.raw;
         let spki = fields.next()?.expect(asn1::SEQUENCE)?.raw;
         // Attributes are ignored, and some writers leave them out although RFC 2986 wants them.
-        fields.optional(asn1::explicit(0))?;
+        let attributes = fields.optional(asn1::explicit(0))?;
         fields.end()?;
-        Ok(Parts { info: info.raw, subject, spki, algorithm, signature })
+        let empty = |element: Element<'_>| element.inside().is_ok_and(|inside| inside.is_empty());
+        let bare = Element::only(subject).is_ok_and(empty) && attributes.is_none_or(empty);
+        Ok(Parts { info: info.raw, subject, bare, spki, algorithm, signature })
     }
 }
 

@@ -55,6 +55,21 @@ fn requests_of_every_accepted_kind_verify() {
 }
 
 #[test]
+fn a_bare_request_holds_a_key_and_nothing_else() {
+    let bare = |pem: &[u8]| Csr::parse(pem).unwrap().verify().unwrap().is_bare();
+    assert!(bare(csr::request(&key(1)).unwrap().as_bytes()));
+    let subject = pki::Subject {
+        cluster: pki::ClusterId::generate([3; 17]),
+        role: pki::Role::Worker,
+        node: pki::NodeId::generate([4; 17]),
+    };
+    let named = csr::named_request(&subject.to_name_der(), &key(1)).unwrap();
+    assert!(!bare(named.as_bytes()));
+    // Made by OpenSSL with a name and extensions.
+    assert!(!bare(&data("p256-sha384.csr")));
+}
+
+#[test]
 fn own_request_round_trips_and_another_signature_does_not() {
     let pem = csr::request(&key(1)).unwrap();
     assert!(pem.starts_with("-----BEGIN CERTIFICATE REQUEST-----\n"));

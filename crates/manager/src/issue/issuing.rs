@@ -104,6 +104,11 @@ impl Issuing {
         super::ask(&self.purpose, &self.request, &self.csr, drawn)
     }
 
+    /// Whether the request holds a key and nothing else.
+    pub fn is_bare(&self) -> bool {
+        self.csr.is_bare()
+    }
+
     /// The request's public key.
     pub fn key(&self) -> SpkiHash {
         self.csr.public_key().hash()

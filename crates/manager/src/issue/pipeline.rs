@@ -24,6 +24,10 @@ use crate::shared::Shared;
 /// Requests in work at a time; more are told to come back.
 const IN_WORK_MAX: usize = 4096;
 
+/// Why a request is refused that others are to sign.
+const NOT_BARE: &str =
+    "CSR refused: where a CA elsewhere signs, a request holds a key, and neither a name nor attributes";
+
 /// When to come back if it is too busy.
 const BUSY_RETRY: Duration = Duration::from_millis(500);
 
@@ -75,6 +79,8 @@ impl<H: Handle> Shared<H> {
             let draw = self.draw().map_err(|_| Refusal::SignerStopped)?;
             let command = match self.at_hand(&state)? {
                 Some(signing) => issuing.sign(&state, &signing, draw, self.now())?,
+                // An external CA may do what it is asked for in the request, or refuse all of it.
+                None if !issuing.is_bare() => return Err(Refusal::CsrRefused { reason: NOT_BARE.to_owned() }),
                 None => issuing.ask(draw.node),
             };
             if let Some(began) = began.take().filter(|_| state.rotation().is_some()) {

@@ -14,13 +14,10 @@ pub(super) struct Serials {
 }
 
 impl Serials {
-    pub(super) fn contains(&self, serial: &Serial) -> bool {
-        self.known.contains(serial)
-    }
-
-    pub(super) fn add(&mut self, serial: Serial) {
+    /// Remembers a serial; whether it is one that was not known.
+    pub(super) fn add(&mut self, serial: Serial) -> bool {
         if !self.known.insert(serial) {
-            return;
+            return false;
         }
         self.order.push_back(serial);
         if self.order.len() > REMEMBERED_MAX
@@ -28,6 +25,7 @@ impl Serials {
         {
             self.known.remove(&oldest);
         }
+        true
     }
 }
 
@@ -44,10 +42,10 @@ mod tests {
         };
         let mut serials = Serials::default();
         for n in 0..=u32::try_from(REMEMBERED_MAX).unwrap_or(u32::MAX) {
-            serials.add(serial(n));
-            serials.add(serial(n));
+            assert!(serials.add(serial(n)));
+            assert!(!serials.add(serial(n)), "known");
         }
-        assert!(!serials.contains(&serial(0)) && serials.contains(&serial(1)));
+        assert!(!serials.known.contains(&serial(0)) && serials.known.contains(&serial(1)));
         assert_eq!(serials.known.len(), REMEMBERED_MAX);
     }
 }

@@ -107,30 +107,39 @@ impl Work {
             }
             self.away_until = None;
         }
-        let mut wake = far;
-        for node in &state.pending {
-            if self.flying.len() >= WINDOW {
-                break;
+        let waits = |node: &NodeId| self.later.get(node).map(|(at, _)| *at).filter(|at| *at > now);
+        let wake = self.later.values().map(|(at, _)| *at).filter(|at| *at > now).min().map_or(far, |at| at.min(far));
+        let room = WINDOW.saturating_sub(self.flying.len());
+        // Members before strangers, and who failed behind everybody else: requests that nobody can sign stop no others.
+        let rank = |node: &NodeId| {
+            let joins = state.node(node).is_none_or(|record| record.unfinished.is_some());
+            usize::from(self.later.contains_key(node)) * 2 + usize::from(joins)
+        };
+        let mut ranked: [Vec<NodeId>; 4] = Default::default();
+        let due = state.pending.iter().filter(|_| room > 0).filter(|node| !self.flying.contains_key(*node));
+        for node in due.filter(|node| waits(node).is_none()) {
+            if let Some(row) = ranked.get_mut(rank(node)).filter(|row| row.len() < room) {
+                row.push(node.clone());
             }
-            if self.flying.contains_key(node) {
-                continue;
-            }
-            if let Some((at, _)) = self.later.get(node).filter(|(at, _)| *at > now) {
-                wake = wake.min(*at);
-                continue;
-            }
+        }
+        for node in ranked.into_iter().flatten().take(room) {
             let (shared, id) = (Arc::clone(shared), node.clone());
             let task = self.tasks.spawn(async move {
                 let tried = try_one(&shared, &id).await;
                 (id, tried)
             });
-            self.flying.insert(node.clone(), task);
+            self.flying.insert(node, task);
         }
         wake
     }
 
+    /// The signer may have come back.
     fn try_all(&mut self) {
         self.away_until = None;
+        let now = Instant::now();
+        for (at, wait) in self.later.values_mut().filter(|(_, wait)| *wait < REFUSED_RETRY.0) {
+            (*at, *wait) = (now, *wait);
+        }
     }
 
     fn end<H: Handle>(&mut self, shared: &Shared<H>, node: &NodeId, tried: Tried) {
@@ -145,6 +154,7 @@ impl Work {
             }
             Tried::Away { retry, why } => {
                 self.away_until = Some(now + retry);
+                self.later.insert(node.clone(), (now + retry, retry));
                 if shared.outside.hindrance().is_none_or(|(_, before)| before != why) {
                     tracing::warn!(%node, why, "certificates wait for their signer");
                 }
@@ -259,6 +269,10 @@ impl Asked<'_> {
         if !client.is_configured() || super::urls::of(self.state, self.root).next().is_none() {
             return None;
         }
+        if !shared.outside.asks(self.state, self.root) {
+            // The root has changed: what its CAs are asked with follows in a moment.
+            return Some(Err(Tried::Stale));
+        }
         let anchor = self.root.certificates.first()?;
         let pem = String::from_utf8_lossy(&self.pending.csr);
         let request = cfssl::message::SignRequest::for_node(self.subject, &pem);
@@ -272,8 +286,8 @@ impl Asked<'_> {
         };
         let check = |pem: &[u8]| {
             check(pem, &expected, &self.root.issuer_id(), shared.now(), |serial| {
-                let given = shared.outside.serials.lock().unwrap_or_else(PoisonError::into_inner).contains(serial);
-                given || self.node.leaves().any(|leaf| leaf.serial == *serial)
+                let fresh = shared.outside.serials.lock().unwrap_or_else(PoisonError::into_inner).add(*serial);
+                !fresh || self.node.leaves().any(|leaf| leaf.serial == *serial)
             })
         };
         let granted = match client.sign(&request, check).await {
@@ -288,7 +302,6 @@ impl Asked<'_> {
             tracing::info!(url = granted.url, "the external CA gives certificates again");
         }
         let leaf = granted.value;
-        shared.outside.serials.lock().unwrap_or_else(PoisonError::into_inner).add(leaf.serial());
         let now = shared.now();
         let ladder = self.state.roots.ladder_for(Some(self.node), self.node.role, now);
         let csr = self.pending.csr.clone();
@@ -385,7 +398,8 @@ fn raise<H: Handle>(shared: &Shared<H>, failed: &[UrlFailure]) {
 }
 
 fn tried(failure: &SignFailure, health: &[UrlHealth]) -> Tried {
-    if failure.recoverable {
+    // A CA that answers and refuses this request holds up nobody else, whatever became of the other CAs.
+    if failure.per_url.iter().all(|failed| failed.reason.is_recoverable()) {
         // Not that it was not asked again, but why.
         let known = |ca: &UrlHealth| ca.last_error.as_ref().map(|(_, why)| why.clone());
         let why: Vec<_> = health.iter().filter_map(known).collect();
