@@ -190,11 +190,16 @@ async fn try_one<H: Handle>(shared: &Arc<Shared<H>>, id: &NodeId) -> Tried {
     let signed = match asked.by_external_ca(shared).await {
         None => asked.by_key(shared).await,
         Some(Ok(signed)) => Ok(signed),
-        // While its key is ours too, nobody waits for a CA that is away.
-        Some(Err(away)) if !root.custody.is_outside() => {
+        // While its key is ours too, nobody waits for a CA that is away. One that says no has said it.
+        Some(Err(away @ Tried::Away { .. })) if !root.custody.is_outside() => {
             let signed = asked.by_key(shared).await;
             if signed.is_ok() {
-                tracing::warn!(node = %id, why = away.why(), "no external CA answered: signed with the cluster's own key");
+                tracing::warn!(
+                    alarm = "external-ca-away",
+                    node = %id,
+                    why = away.why(),
+                    "no external CA answered: signed with the cluster's own key"
+                );
             }
             signed
         }
