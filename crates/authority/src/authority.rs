@@ -11,7 +11,7 @@ use mtls::{CallerAnchors, VerifiedPeer};
 use pki::bundle::{BundleError, Issuer};
 use pki::certificate::{Certificate, IssuerId};
 use pki::csr::Csr;
-use pki::identity::{ClusterId, Role, Subject};
+use pki::identity::{ClusterId, NodeId, Role, Subject};
 use pki::issue::{self, GIVEN_ROOT_LIFE_MIN, IssueError, LEAF_EXPIRY_MIN};
 use pki::key::{SignError, SpkiHash};
 use pki::serial::Serial;
@@ -23,10 +23,11 @@ use crate::entry::{Asker, Entry, Issued, hex, unhex};
 use crate::log::{self, LogError, LogFault, Writer};
 use crate::metrics::Metrics;
 use crate::permit::Permit;
-use crate::rate::Rate;
+use crate::rate::{Hourly, Rate, RateAll, Told};
 use crate::refusal::Refusal;
 use crate::request::{self, Wanted};
 use crate::server_leaf::{self, NoRandom, random};
+use crate::shut_out;
 use crate::state_dir::{StateDir, StateDirError};
 
 /// Leaves of managers that are remembered at once before those that have ended are forgotten.
@@ -103,6 +104,9 @@ pub struct Authority {
     floor_ms: AtomicI64,
     settled: Mutex<Settled>,
     rate: Rate,
+    rate_all: RateAll,
+    hourly: Hourly,
+    told: Told,
     // After the log: nobody else may take the directory before that is written.
     _dir: StateDir,
 }
@@ -239,7 +243,7 @@ impl Authority {
             "the issuance log was read"
         );
         let ca = own.issuer_id();
-        let rate = Rate::new(config.rate);
+        let (rate, rate_all) = (Rate::new(config.rate), RateAll::new(config.rate_all));
         let log = Writer::start(file, end)?;
         Ok(Self {
             config,
@@ -252,6 +256,9 @@ impl Authority {
             floor_ms: AtomicI64::new(floor),
             settled: Mutex::new(settled),
             rate,
+            rate_all,
+            hourly: Hourly::default(),
+            told: Told::default(),
             _dir: dir,
         })
     }
@@ -269,7 +276,8 @@ impl Authority {
     /// Answers `sign`: the certificate, PEM, after it was written down.
     pub(crate) async fn sign(self: &Arc<Self>, caller: &Caller, body: &[u8]) -> Result<String, Refusal> {
         let now = self.now();
-        let standing = self.admit(caller, now)?;
+        // Again: its body may have taken its time.
+        let standing = self.judge(caller, now)?;
         let request: SignRequest =
             serde_json::from_slice(body).map_err(|error| Refusal::Malformed(error.to_string()))?;
         match request::check(&request, &caller.peer.subject.cluster)? {
@@ -280,7 +288,7 @@ impl Authority {
 
     /// Answers `info`.
     pub(crate) fn info(&self, caller: &Caller, body: &[u8]) -> Result<InfoResult, Refusal> {
-        self.admit(caller, self.now())?;
+        self.judge(caller, self.now())?;
         let request: InfoRequest =
             serde_json::from_slice(body).map_err(|error| Refusal::Malformed(error.to_string()))?;
         if !request.label.is_empty() {
@@ -302,7 +310,15 @@ impl Authority {
         self.metrics.text(&self.log.written, self.issuer.certificate().not_after())
     }
 
-    fn admit(&self, caller: &Caller, now: Time) -> Result<Standing, Refusal> {
+    /// Whether a caller may call, and has credit left for one request more.
+    pub(crate) fn admit(&self, caller: &Caller) -> Result<(), Refusal> {
+        self.judge(caller, self.now())?;
+        // After the verdict: a stranger is nobody whose credit could be counted.
+        if self.rate.take(&caller.peer.subject.node, self.clock()) { Ok(()) } else { Err(Refusal::TooFast) }
+    }
+
+    /// Whether a caller may call, and by what; says once a minute that it may not.
+    pub(crate) fn judge(&self, caller: &Caller, now: Time) -> Result<Standing, Refusal> {
         let peer = &caller.peer;
         let verdict = {
             let settled = self.settled();
@@ -319,17 +335,49 @@ impl Authority {
             };
             caller::admit(peer, &known, now)
         };
-        if verdict == Err(Refusal::NotInLog) {
+        let verdict = verdict.and_then(|standing| {
+            self.not_shut_out(&peer.subject.node, Some(&peer.serial))?;
+            Ok(standing)
+        });
+        let Err(refusal) = &verdict else { return verdict };
+        if !self.told.is_news(peer.serial, self.clock()) {
+            return verdict;
+        }
+        tracing::warn!(
+            node = %peer.subject.node, cluster = %peer.subject.cluster, serial = %peer.serial, addr = %caller.address,
+            reason = refusal.word(), %refusal, "refused"
+        );
+        if *refusal == Refusal::NotInLog {
             tracing::error!(
                 alarm = "forged-or-foreign-leaf", node = %peer.subject.node, serial = %peer.serial, addr = %caller.address,
                 "a certificate that this CA's key signed and its log does not hold: the key may be stolen, or was used elsewhere"
             );
         }
-        // After the verdict: a stranger is nobody whose credit could be counted.
-        if verdict.is_ok() && !self.rate.take(&peer.subject.node, self.clock()) {
-            return Err(Refusal::TooFast);
-        }
         verdict
+    }
+
+    fn not_shut_out(&self, node: &NodeId, serial: Option<&Serial>) -> Result<(), Refusal> {
+        match shut_out::is_shut_out(&self.config.state_dir, node, serial) {
+            Ok(false) => Ok(()),
+            Ok(true) => Err(Refusal::ShutOut(node.as_str().to_owned())),
+            Err(error) => Err(Refusal::State(error.to_string())),
+        }
+    }
+
+    /// Takes one certificate from what is issued to all together; raises the alarm if it is one too many in this hour.
+    fn count_one(&self) -> Result<(), Refusal> {
+        let now = self.clock();
+        if !self.rate_all.take(now) {
+            return Err(Refusal::Busy);
+        }
+        if self.hourly.is_too_many(self.config.many, now) {
+            tracing::error!(
+                alarm = "many-issuances",
+                more_than = self.config.many,
+                "more certificates were asked for in this hour than a swarm needs: a manager may be stolen"
+            );
+        }
+        Ok(())
     }
 
     async fn leaf(
@@ -340,6 +388,8 @@ impl Authority {
         csr: Csr,
         now: Time,
     ) -> Result<String, Refusal> {
+        self.not_shut_out(&subject.node, None)?;
+        self.count_one()?;
         let named = subject.clone();
         let made_at = self.clock();
         let make = move |this: &Self| {
@@ -372,6 +422,7 @@ impl Authority {
         now: Time,
     ) -> Result<String, Refusal> {
         let made_at = self.clock();
+        self.count_one()?;
         let make = move |this: &Self| {
             let refuse = |text: &str| Err(Refusal::CrossSign(text.to_owned()));
             let linted = csr.verify()?;

@@ -17,6 +17,12 @@ pub type Clock = Arc<dyn Fn() -> Time + Send + Sync>;
 /// Source: pki.md 12.5.
 pub const RATE_DEFAULT: u32 = 200;
 
+/// Certificates a second that are issued to all callers together for long.
+pub const RATE_ALL_DEFAULT: u32 = 2_000;
+
+/// Certificates in an hour above which an alarm is raised.
+pub const MANY_DEFAULT: u32 = 10_000;
+
 /// What an authority is started with.
 pub struct Config {
     /// The certificate of the CA: the swarm's root.
@@ -40,6 +46,10 @@ pub struct Config {
     pub cross_sign_expiry: Duration,
     /// Requests a second that one caller may make for long; ten seconds' worth at once.
     pub rate: u32,
+    /// Certificates a second that are issued to all callers together for long; ten seconds' worth at once.
+    pub rate_all: u32,
+    /// Certificates in an hour above which the alarm `many-issuances` is raised.
+    pub many: u32,
     /// Where the time comes from.
     pub clock: Clock,
 }
@@ -59,6 +69,8 @@ impl Config {
             cert_expiry: LEAF_EXPIRY_DEFAULT,
             cross_sign_expiry: LEAF_EXPIRY_DEFAULT * 2,
             rate: RATE_DEFAULT,
+            rate_all: RATE_ALL_DEFAULT,
+            many: MANY_DEFAULT,
             clock: Arc::new(system_time),
         }
     }

@@ -1,9 +1,8 @@
 //! Permits to certify another CA: a file in the state directory, written by the operator's command and used up by the first
 //! request that it fits.
 
-use std::fs::{File, OpenOptions};
-use std::io::{self, Write};
-use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
+use std::fs::File;
+use std::io;
 use std::path::Path;
 
 use pki::key::SpkiHash;
@@ -11,6 +10,7 @@ use pki::time::Time;
 use serde::{Deserialize, Serialize};
 
 use crate::entry::{hex, unhex};
+use crate::state_dir;
 
 /// The permit's name in the state directory.
 const FILE_NAME: &str = "cross-sign.permit";
@@ -47,21 +47,7 @@ impl Permit {
     pub fn write(&self, dir: &Path) -> io::Result<()> {
         let stored = Stored { spki: self.spki.map(|spki| hex(&spki.0)), until_ms: self.until.unix_millis() };
         let text = serde_json::to_vec(&stored).map_err(io::Error::other)?;
-        let new = dir.join(format!("{FILE_NAME}.new"));
-        match std::fs::remove_file(&new) {
-            Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
-            _ => {}
-        }
-        let mut file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(&new)?;
-        // Written by root for a server that runs as somebody else, it is that user's, as the directory is.
-        let (owner, own) = (std::fs::metadata(dir)?, file.metadata()?);
-        if owner.uid() != own.uid() {
-            std::os::unix::fs::fchown(&file, Some(owner.uid()), Some(owner.gid()))?;
-        }
-        file.write_all(&text)?;
-        file.sync_all()?;
-        std::fs::rename(&new, dir.join(FILE_NAME))?;
-        File::open(dir)?.sync_all()
+        state_dir::put(dir, FILE_NAME, &text)
     }
 
     /// Uses the permit up for this key: it is gone, durably, when this returns.
@@ -70,7 +56,7 @@ impl Permit {
     /// Why there is none for it: in words, empty if there is none at all.
     pub(crate) fn take(dir: &Path, spki: SpkiHash, now: Time) -> Result<Permit, String> {
         let path = dir.join(FILE_NAME);
-        let permit = match Self::read(&path) {
+        let permit = match Self::read(dir) {
             Ok(Some(permit)) => permit,
             Ok(None) => return Err(String::new()),
             Err(error) => return Err(format!(" (the permit that lies there cannot be used: {error})")),
@@ -90,18 +76,9 @@ impl Permit {
         Ok(permit)
     }
 
-    fn read(path: &Path) -> io::Result<Option<Permit>> {
-        use std::io::Read as _;
-        let file = match File::open(path) {
-            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
-            file => file?,
-        };
-        if file.metadata()?.mode() & 0o022 != 0 {
-            return Err(io::Error::other("others may write it"));
-        }
-        let mut text = Vec::new();
-        file.take(BYTES_MAX).read_to_end(&mut text)?;
-        let stored: Stored = serde_json::from_slice(&text).map_err(io::Error::other)?;
+    fn read(dir: &Path) -> io::Result<Option<Permit>> {
+        let Some(text) = state_dir::get(dir, FILE_NAME, BYTES_MAX)? else { return Ok(None) };
+        let stored: Stored = serde_json::from_str(&text).map_err(io::Error::other)?;
         let spki = match stored.spki {
             Some(text) => Some(parse_spki(&text).ok_or_else(|| io::Error::other("it names no key"))?),
             None => None,
@@ -114,6 +91,7 @@ impl Permit {
 mod tests {
     #![allow(clippy::unwrap_used)]
     use super::*;
+    use std::os::unix::fs::MetadataExt as _;
 
     const NOW: Time = Time::from_unix_secs(1_800_000_000);
     const ONE: SpkiHash = SpkiHash([1; 32]);

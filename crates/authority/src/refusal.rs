@@ -43,6 +43,12 @@ pub enum Refusal {
         "certificates of the swarm's former root are accepted until 24 hours after the first manager had one of this CA; that time is over"
     )]
     FormerRootOver,
+    /// The operator shut the caller, or the node that the certificate is for, out.
+    #[error("{0} is shut out (swarmpki ca serve refuse)")]
+    ShutOut(String),
+    /// What lies in the state directory cannot be read.
+    #[error("the list of those that are shut out cannot be read ({0}): nobody is let in until it can")]
+    State(String),
     /// No such path.
     #[error("there is nothing here: POST to /api/v1/cfssl/sign or /api/v1/cfssl/info")]
     Path,
@@ -113,6 +119,7 @@ impl Refusal {
             | Refusal::NotInLog
             | Refusal::OtherIssuer
             | Refusal::FormerRootOver
+            | Refusal::ShutOut(_)
             | Refusal::CrossSignOff { .. } => StatusCode::FORBIDDEN,
             Refusal::Path => StatusCode::NOT_FOUND,
             Refusal::Method => StatusCode::METHOD_NOT_ALLOWED,
@@ -124,7 +131,7 @@ impl Refusal {
             | Refusal::Hosts { .. }
             | Refusal::CrossSign(_) => StatusCode::BAD_REQUEST,
             Refusal::TooFast => StatusCode::TOO_MANY_REQUESTS,
-            Refusal::Busy | Refusal::Log(_) | Refusal::Signer(_) => StatusCode::SERVICE_UNAVAILABLE,
+            Refusal::Busy | Refusal::Log(_) | Refusal::State(_) | Refusal::Signer(_) => StatusCode::SERVICE_UNAVAILABLE,
         }
     }
 
@@ -137,7 +144,8 @@ impl Refusal {
             | Refusal::OtherCluster { .. }
             | Refusal::NotInLog
             | Refusal::OtherIssuer
-            | Refusal::FormerRootOver => 7100,
+            | Refusal::FormerRootOver
+            | Refusal::ShutOut(_) => 7100,
             Refusal::Path | Refusal::Method | Refusal::TooLarge(_) | Refusal::TooSlow(_) | Refusal::Malformed(_) => {
                 7200
             }
@@ -145,9 +153,15 @@ impl Refusal {
             Refusal::CrossSignOff { .. } | Refusal::CrossSign(_) => 5400,
             Refusal::Csr(_) => 9002,
             Refusal::TooFast | Refusal::Busy => 7500,
-            Refusal::Log(_) => 11000,
+            Refusal::Log(_) | Refusal::State(_) => 11000,
             Refusal::Signer(_) => 2000,
         }
+    }
+
+    /// Whether it is the caller that is refused, whatever it asks.
+    #[must_use]
+    pub fn is_of_caller(&self) -> bool {
+        self.code() == 7100
     }
 
     /// One word, for counters and log lines.
@@ -160,6 +174,8 @@ impl Refusal {
             Refusal::NotInLog => "not-in-log",
             Refusal::OtherIssuer => "other-issuer",
             Refusal::FormerRootOver => "former-root-over",
+            Refusal::ShutOut(_) => "shut-out",
+            Refusal::State(_) => "state",
             Refusal::Path => "path",
             Refusal::Method => "method",
             Refusal::TooLarge(_) => "too-large",

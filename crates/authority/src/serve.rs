@@ -164,28 +164,43 @@ impl Gate {
                 return;
             }
         };
-        drop(handshaking);
         // Without a certificate there is no handshake: the verifier asks for one.
         let Some(peer) = accepted.peer else { return };
-        let Some(_place) = self.connections.take(peer.subject.node.clone()) else {
-            tracing::warn!(node = %peer.subject.node, %address, "too many connections");
-            return;
+        let caller = Arc::new(Caller { peer, address });
+        let refused = authority.judge(&caller, authority.now()).err();
+        let is_refused = refused.is_some();
+        // Who may not call is told why in the place and the time of a handshake, and takes no other.
+        let (_place, _handshaking) = if is_refused {
+            (None, Some(handshaking))
+        } else {
+            drop(handshaking);
+            let node = &caller.peer.subject.node;
+            let Some(place) = self.connections.take(node.clone()) else {
+                tracing::warn!(%node, %address, "too many connections");
+                return;
+            };
+            (Some(place), None)
         };
         authority.metrics.connections.fetch_add(1, Ordering::Relaxed);
-        let caller = Arc::new(Caller { peer, address });
         let is_h2 = accepted.stream.get_ref().1.alpn_protocol() == Some(ALPN[0]);
         let io = TokioIo::new(accepted.stream);
         let service = {
             let authority = Arc::clone(authority);
             service_fn(move |request: http::Request<Incoming>| {
-                let (authority, caller) = (Arc::clone(&authority), Arc::clone(&caller));
-                async move { Ok::<_, Infallible>(answer::answer(&authority, &caller, request).await) }
+                let (authority, caller, refused) = (Arc::clone(&authority), Arc::clone(&caller), refused.clone());
+                async move {
+                    Ok::<_, Infallible>(match refused {
+                        Some(refusal) => answer::refused(&authority, &refusal),
+                        None => answer::answer(&authority, &caller, request).await,
+                    })
+                }
             })
         };
         macro_rules! to_its_end {
             ($serving:expr) => {{
                 let mut serving = std::pin::pin!($serving);
                 let ended = tokio::select! {
+                    () = tokio::time::sleep(HANDSHAKE_WITHIN), if is_refused => return self.closed(),
                     ended = serving.as_mut() => Some(ended),
                     () = self.shutdown.cancelled() => None,
                 };
@@ -209,6 +224,7 @@ impl Gate {
         } else {
             let mut http = hyper::server::conn::http1::Builder::new();
             http.timer(TokioTimer::new())
+                .keep_alive(!is_refused)
                 .header_read_timeout(IDLE)
                 .max_buf_size(HEAD_BYTES_MAX)
                 .max_headers(HEADERS_MAX);
@@ -217,7 +233,11 @@ impl Gate {
         if let Err(error) = ended {
             tracing::debug!(%address, %error, "a connection broke");
         }
-        authority.metrics.connections.fetch_sub(1, Ordering::Relaxed);
+        self.closed();
+    }
+
+    fn closed(&self) {
+        self.authority.metrics.connections.fetch_sub(1, Ordering::Relaxed);
     }
 }
 

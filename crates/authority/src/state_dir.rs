@@ -1,7 +1,7 @@
 //! The state directory: ours alone, and one instance's.
 
 use std::fs::{File, OpenOptions, TryLockError};
-use std::io;
+use std::io::{self, Read as _, Write as _};
 use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 
@@ -49,6 +49,42 @@ impl StateDir {
             Err(TryLockError::Error(source)) => Err(failed(source)),
         }
     }
+}
+
+/// Puts a small file into a state directory, in place of one that is there already: whole, and durably.
+pub(crate) fn put(dir: &Path, name: &str, text: &[u8]) -> io::Result<()> {
+    let new = dir.join(format!("{name}.new"));
+    match std::fs::remove_file(&new) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+        _ => {}
+    }
+    let mut file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(&new)?;
+    // Written by root for a server that runs as somebody else, it is that user's, as the directory is.
+    let (owner, own) = (std::fs::metadata(dir)?, file.metadata()?);
+    if owner.uid() != own.uid() {
+        std::os::unix::fs::fchown(&file, Some(owner.uid()), Some(owner.gid()))?;
+    }
+    file.write_all(text)?;
+    file.sync_all()?;
+    std::fs::rename(&new, dir.join(name))?;
+    File::open(dir)?.sync_all()
+}
+
+/// Reads a small file of a state directory, if it is there.
+pub(crate) fn get(dir: &Path, name: &str, bytes_max: u64) -> io::Result<Option<String>> {
+    let file = match File::open(dir.join(name)) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+        file => file?,
+    };
+    if file.metadata()?.mode() & 0o022 != 0 {
+        return Err(io::Error::other("others may write it"));
+    }
+    let mut text = String::new();
+    file.take(bytes_max + 1).read_to_string(&mut text)?;
+    if text.len() as u64 > bytes_max {
+        return Err(io::Error::other("it is too large"));
+    }
+    Ok(Some(text))
 }
 
 #[cfg(test)]

@@ -13,6 +13,7 @@ use std::time::Duration;
 
 use authority::entry::Entry;
 use authority::permit::Permit;
+use authority::shut_out::ShutOut;
 use authority::{Authority, Config, Listeners, StartError, log};
 use pki::Time;
 use pki::chain::{self, Usage};
@@ -522,5 +523,66 @@ async fn a_former_roots_day_is_its_own_and_neither_other_roots_nor_the_clock_bri
             assert_eq!(server.asked_by(&second.manager(3), CLUSTER).await, "issued", "a day of its own");
         }
     }
+    server.end().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn who_is_shut_out_is_refused_at_its_next_request_also_after_a_restart() {
+    let server = Server::start().await;
+    let state = server.dir.path().join("state");
+    let first = server.former.manager(1);
+    let (ours, other) = (server.renewed(&first, 1).await, server.renewed(&first, 2).await);
+    let mut held = server.client(&ours).await;
+    held.sign(&request(CLUSTER, Role::Worker, &node_id(9))).await.certificate();
+    ShutOut::Serial(ours.chain[0].serial()).add(&state).unwrap();
+    let said = held.sign(&request(CLUSTER, Role::Worker, &node_id(9))).await.refusal();
+    assert!(said.starts_with("403") && said.contains("shut out"), "on the connection it has: {said}");
+    assert_eq!(server.asked_by(&first, CLUSTER).await, "issued", "another certificate of that node");
+    ShutOut::Node(node_id(1).parse().unwrap()).add(&state).unwrap();
+    let mut client = server.client(&other).await;
+    let said = client.sign(&request(CLUSTER, Role::Manager, &node_id(1))).await.refusal();
+    assert!(said.contains("shut out"), "nor is one issued to it: {said}");
+    let (ca, former, dir) = (server.ca.clone(), server.former.clone(), server.dir.clone());
+    server.end().await;
+    let server = Server::with(ca, former, dir, |_| {}).await.unwrap();
+    for (node, wanted) in [(&ours, "403"), (&first, "403"), (&other, "issued")] {
+        let said = server.asked_by(node, CLUSTER).await;
+        assert!(said.starts_with(wanted), "{said}");
+    }
+    server.end().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn who_may_not_call_is_told_before_anything_is_read_and_takes_no_managers_place() {
+    let server = Server::start().await;
+    let worker = server.former.leaf(CLUSTER, Role::Worker, &node_id(1), now());
+    // More than a node has places, and of the node's name that a manager has.
+    let mut held = Vec::new();
+    for _ in 0..31 {
+        held.push(server.client(&worker).await);
+    }
+    for (method, path) in [("GET", "/nowhere"), ("POST", INFO), ("POST", SIGN)] {
+        let mut client = server.client(&worker).await;
+        let said = client.send(method, path, " ".repeat(10)).await.unwrap().refusal();
+        assert!(said.starts_with("403 only managers"), "{method} {path}: {said}");
+        assert!(client.send(method, path, String::new()).await.is_err(), "and the connection is closed");
+    }
+    drop(held);
+    server.end().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn managers_under_many_names_share_one_bound() {
+    let (ca, former) = (Arc::new(Root::new()), Arc::new(Root::new()));
+    let dir = Arc::new(tempfile::tempdir().unwrap());
+    let server = Server::with(ca, former, dir, |config| config.rate_all = 1).await.unwrap();
+    let mut refused = String::new();
+    for n in 0..100 {
+        refused = server.asked_by(&server.former.manager(n), CLUSTER).await;
+        if refused != "issued" {
+            break;
+        }
+    }
+    assert!(refused.starts_with("503 too many requests at a time"), "{refused}");
     server.end().await;
 }

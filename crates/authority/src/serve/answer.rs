@@ -25,16 +25,19 @@ pub(super) async fn answer(
     caller: &Caller,
     request: Request<Incoming>,
 ) -> Response<Full<Bytes>> {
-    match carry_out(authority, caller, request).await {
+    let (outcome, is_said) = match authority.admit(caller) {
+        Ok(()) => (carry_out(authority, caller, request).await, false),
+        Err(refusal) => (Err(refusal), true),
+    };
+    match outcome {
         Ok((word, body)) => {
             authority.metrics.count(word);
             response(StatusCode::OK, body)
         }
         Err(refusal) => {
-            authority.metrics.count(refusal.word());
             let peer = &caller.peer;
             let addr = caller.address;
-            if refusal == Refusal::TooFast {
+            if refusal == Refusal::TooFast || is_said || refusal.is_of_caller() {
                 tracing::debug!(node = %peer.subject.node, %addr, reason = refusal.word(), "refused");
             } else {
                 tracing::warn!(
@@ -42,18 +45,22 @@ pub(super) async fn answer(
                     reason = refusal.word(), %refusal, "refused"
                 );
             }
-            let body = json(&Answer::<SignResult>::failure(refusal.code(), refusal.to_string()));
-            let mut response = response(refusal.status(), body);
-            match refusal {
-                Refusal::Method => response.headers_mut().insert(ALLOW, HeaderValue::from_static("POST")),
-                Refusal::TooFast | Refusal::Busy => {
-                    response.headers_mut().insert(RETRY_AFTER, HeaderValue::from_static("1"))
-                }
-                _ => None,
-            };
-            response
+            refused(authority, &refusal)
         }
     }
+}
+
+/// Tells a caller why it is refused.
+pub(super) fn refused(authority: &Authority, refusal: &Refusal) -> Response<Full<Bytes>> {
+    authority.metrics.count(refusal.word());
+    let body = json(&Answer::<SignResult>::failure(refusal.code(), refusal.to_string()));
+    let mut response = response(refusal.status(), body);
+    match refusal {
+        Refusal::Method => response.headers_mut().insert(ALLOW, HeaderValue::from_static("POST")),
+        Refusal::TooFast | Refusal::Busy => response.headers_mut().insert(RETRY_AFTER, HeaderValue::from_static("1")),
+        _ => None,
+    };
+    response
 }
 
 /// The outcome's word, and the body.
