@@ -2,6 +2,7 @@
 
 use std::fs::File;
 use std::net::SocketAddr;
+use std::os::unix::fs::PermissionsExt as _;
 use std::os::unix::net::UnixDatagram;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
@@ -35,6 +36,8 @@ impl Outside {
         let folder = tempfile::Builder::new().prefix("swarmpki-").tempdir().expect("a folder");
         let path = |name: &str| folder.path().join(name).to_str().expect("UTF-8").to_owned();
         std::fs::write(path("trust.pem"), trust).expect("a file");
+        // The command takes no key that others can read.
+        std::fs::set_permissions(root.key_path(), std::fs::Permissions::from_mode(0o600)).expect("a key of our own");
         let args = [
             ["--listen", &addr.to_string()],
             ["--ca-cert", &root.path()],

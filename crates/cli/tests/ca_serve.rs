@@ -6,6 +6,7 @@ mod support;
 
 use std::collections::BTreeSet;
 use std::net::{Ipv4Addr, SocketAddr, TcpListener};
+use std::os::unix::fs::PermissionsExt as _;
 use std::os::unix::net::UnixDatagram;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
@@ -37,6 +38,7 @@ impl Place {
         ];
         for (name, text) in files {
             std::fs::write(dir.path().join(name), text).unwrap();
+            std::fs::set_permissions(dir.path().join(name), std::fs::Permissions::from_mode(0o600)).unwrap();
         }
         // Free now, and on an address that nobody else uses.
         let addr = TcpListener::bind((Ipv4Addr::new(127, 0, 33, 2), 0)).unwrap().local_addr().unwrap();
@@ -60,7 +62,18 @@ impl Place {
         told.set_read_timeout(Some(Duration::from_secs(60))).unwrap();
         let child = Command::new("sh")
             .args(["-c", &format!("{before} exec \"$@\""), "sh", env!("CARGO_BIN_EXE_swarmpki")])
-            .args(["ca", "serve", "--log-level", "warn", "--rate", "1000000", "--listen", &self.addr.to_string()])
+            .args([
+                "ca",
+                "serve",
+                "--log-level",
+                "warn",
+                "--rate",
+                "1000000",
+                "--rate-all",
+                "1000000",
+                "--listen",
+                &self.addr.to_string(),
+            ])
             .arg("--ca-cert")
             .arg(self.file("ca.crt"))
             .args(key)
@@ -205,4 +218,39 @@ async fn the_key_may_be_in_a_token() {
     assert_eq!(place.logged(), BTreeSet::from([leaf.serial().to_string()]));
     kill(pid(&child), Signal::SIGTERM).unwrap();
     assert!(child.wait().unwrap().success(), "{}", place.log());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_running_server_shuts_out_at_once_and_its_key_stays_with_it() {
+    let place = Place::new();
+    let mut child = place.start("");
+    let limits = std::fs::read_to_string(format!("/proc/{}/limits", child.id())).unwrap();
+    let core = limits.lines().find(|line| line.starts_with("Max core file size")).unwrap();
+    assert_eq!(core.split_whitespace().skip(4).take(2).collect::<Vec<_>>(), ["0", "0"], "{core}");
+    let mut client = place.client().await;
+    let asked = request(CLUSTER, Role::Worker, &node_id(2));
+    client.sign(&asked).await.certificate();
+    let said = run(&["ca", "serve", "refuse", "--node", &node_id(1), "--state-dir"], &place.file("state"));
+    assert_eq!(said, format!("The server refuses node {} from now on.\n", node_id(1)));
+    let said = client.sign(&asked).await.refusal();
+    assert!(said.contains("shut out"), "{said}");
+    kill(pid(&child), Signal::SIGTERM).unwrap();
+    assert!(child.wait().unwrap().success());
+
+    let permit = ["ca", "serve", "allow-cross-sign", "--once", "--state-dir"];
+    let output = Command::new(env!("CARGO_BIN_EXE_swarmpki")).args(permit).arg(place.file("state")).output().unwrap();
+    let warned = String::from_utf8(output.stderr).unwrap();
+    assert!(output.status.success() && warned.contains("whoever has a manager's certificate"), "{warned}");
+
+    std::fs::set_permissions(place.file("ca.key"), std::fs::Permissions::from_mode(0o644)).unwrap();
+    let serve = ["ca", "serve", "--listen", "127.0.33.2:0", "--ca-cert"];
+    let output = Command::new(env!("CARGO_BIN_EXE_swarmpki"))
+        .args(serve)
+        .arg(place.file("ca.crt"))
+        .arg("--ca-key")
+        .arg(place.file("ca.key"))
+        .output()
+        .unwrap();
+    let said = String::from_utf8(output.stderr).unwrap();
+    assert!(!output.status.success() && said.contains("has mode 0644: other users can read"), "{said}");
 }

@@ -1,10 +1,12 @@
 //! `swarmpki ca serve`: the external CA of a Docker swarm, in the foreground; [`log`] prints what it issued, [`permit`] lets
-//! it certify another CA once.
+//! it certify another CA once, [`refuse`] shuts a manager out.
 
 mod log;
 mod permit;
+mod refuse;
 
 use std::net::SocketAddr;
+use std::os::unix::fs::MetadataExt;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
@@ -12,6 +14,7 @@ use std::time::Duration;
 use authority::{Authority, Config, Listeners};
 use clap::{Args, Subcommand};
 use daemon::TokenAccess;
+use nix::sys::resource::{Resource, setrlimit};
 use pkcs11::{Module, ModuleConfig};
 use pki::certificate::Certificate;
 use pki::identity::ClusterId;
@@ -28,6 +31,9 @@ use crate::root_files::{self, KeyText};
 use crate::token_flags::TokenFlags;
 use crate::{notify, signals, spec};
 
+/// Permission bits that a file with a key must not have, as for a PIN's: a service manager may hand it to the group.
+const EXPOSED: u32 = 0o027;
+
 /// Serve as the external CA of a Docker swarm: its managers ask for their nodes' certificates over CFSSL
 #[derive(Args, Clone, Debug)]
 #[command(args_conflicts_with_subcommands = true, subcommand_negates_reqs = true, subcommand_value_name = "COMMAND")]
@@ -40,8 +46,8 @@ pub(crate) struct ServeArgs {
     /// File with the PEM certificate of the root that this CA signs as
     #[arg(long, value_name = "FILE", required = true, value_parser = spec::read_pem)]
     ca_cert: Option<String>,
-    /// File with its PEM key
-    #[arg(long, value_name = "FILE", required_unless_present = "pkcs11", value_parser = root_files::read_key)]
+    /// File with its PEM key; other users must not be able to read it
+    #[arg(long, value_name = "FILE", required_unless_present = "pkcs11", value_parser = private_key)]
     ca_key: Option<KeyText>,
     /// PKCS#11 URI of its key, in a token
     #[arg(long, value_name = "URI", conflicts_with = "ca_key")]
@@ -72,6 +78,12 @@ pub(crate) struct ServeArgs {
     /// Requests a second that one manager may make for long, and ten times as many at once
     #[arg(long, value_name = "NUMBER", default_value_t = authority::RATE_DEFAULT)]
     rate: u32,
+    /// Certificates a second for all managers together for long, and ten times as many at once
+    #[arg(long, value_name = "NUMBER", default_value_t = authority::RATE_ALL_DEFAULT)]
+    rate_all: u32,
+    /// Certificates in an hour above which the messages hold the alarm many-issuances
+    #[arg(long, value_name = "NUMBER", default_value_t = authority::MANY_DEFAULT)]
+    alarm_above: u32,
     /// Loopback address to answer /metrics on, in Prometheus' format
     #[arg(long, value_name = "ADDR")]
     metrics: Option<SocketAddr>,
@@ -90,6 +102,16 @@ impl StateArgs {
         let beside = || daemon::config::default_state_dir().with_file_name("swarmpki-ca");
         self.state_dir.clone().unwrap_or_else(beside)
     }
+
+    /// The same, for verbs that speak to a server by what they put there.
+    fn of_a_server(&self) -> Result<PathBuf, Failure> {
+        let dir = self.dir();
+        if dir.join(authority::log::FILE_NAME).is_file() {
+            return Ok(dir);
+        }
+        Err(Failure::new(format!("{} is not the state directory of a swarmpki ca serve", dir.display()))
+            .hint("Name the one it was started with: --state-dir DIR"))
+    }
 }
 
 /// The verbs of `ca serve`.
@@ -97,6 +119,7 @@ impl StateArgs {
 enum ServeCommand {
     AllowCrossSign(permit::PermitArgs),
     Log(log::LogArgs),
+    Refuse(refuse::RefuseArgs),
 }
 
 /// Serves until a signal ends it, or carries out one of its verbs.
@@ -105,11 +128,31 @@ pub(crate) async fn run(args: &CaArgs, out: &mut Output) -> Result<(), Failure> 
     match &args.command {
         Some(ServeCommand::AllowCrossSign(args)) => permit::run(args, out),
         Some(ServeCommand::Log(args)) => log::run(args, out),
+        Some(ServeCommand::Refuse(args)) => refuse::run(args, out),
         None => serve(args).await,
     }
 }
 
+/// Reads the CA's key, if it is its owner's alone.
+fn private_key(path: &str) -> Result<KeyText, String> {
+    let mode = std::fs::metadata(path).ok().filter(std::fs::Metadata::is_file).map(|found| found.mode() & 0o7777);
+    if let Some(mode) = mode.filter(|mode| mode & EXPOSED != 0) {
+        return Err(format!("the file has mode {mode:04o}: other users can read or change the CA's key, set 0400"));
+    }
+    root_files::read_key(path)
+}
+
+/// Keeps this process, which holds a CA's key, from leaving it in a core dump or showing it to a debugger.
+fn keep_memory_private() -> Result<(), Failure> {
+    let failed = |error| Failure::new(format!("cannot rule out core dumps, which would hold the CA's key: {error}"));
+    setrlimit(Resource::RLIMIT_CORE, 0, 0).map_err(failed)?;
+    nix::sys::prctl::set_dumpable(false).map_err(failed)
+}
+
 async fn serve(args: &ServeArgs) -> Result<(), Failure> {
+    if args.ca_key.is_some() {
+        keep_memory_private()?;
+    }
     if let Some(metrics) = args.metrics
         && !metrics.ip().is_loopback()
     {
@@ -156,6 +199,8 @@ fn config(args: &ServeArgs, host: &str) -> Result<Config, Failure> {
     config.cert_expiry = args.cert_expiry.unwrap_or(LEAF_EXPIRY_DEFAULT);
     config.cross_sign_expiry = args.cross_sign_expiry.unwrap_or(config.cert_expiry * 2);
     config.rate = args.rate;
+    config.rate_all = args.rate_all;
+    config.many = args.alarm_above;
     Ok(config)
 }
 

@@ -10,7 +10,7 @@ use serde_json::json;
 use super::StateArgs;
 use crate::failure::Failure;
 use crate::go_duration;
-use crate::output::Output;
+use crate::output::{Output, complain};
 use crate::span;
 
 /// Longest that a permit may lie there.
@@ -23,7 +23,7 @@ pub(crate) struct PermitArgs {
     /// SHA-256 of the public key to certify, hex: openssl x509 -noout -pubkey | openssl pkey -pubin -outform der | sha256sum
     #[arg(long, value_name = "SHA256", value_parser = spki)]
     spki: Option<SpkiHash>,
-    /// Whichever key is asked for first
+    /// Whichever key is asked for first: not after a theft, for whoever has a manager's certificate may be the first
     #[arg(long)]
     once: bool,
     /// How long the permit stands (ns|us|ms|s|m|h|d), a day at most
@@ -42,17 +42,18 @@ pub(super) fn run(args: &PermitArgs, out: &mut Output) -> Result<(), Failure> {
     if args.ttl.is_zero() || args.ttl > TTL_MAX {
         return Err(Failure::flag("--ttl", &format!("{:?}", args.ttl), "must be more than nothing and a day at most"));
     }
-    let dir = args.state.dir();
-    if !dir.join(authority::log::FILE_NAME).is_file() {
-        return Err(Failure::new(format!("{} is not the state directory of a swarmpki ca serve", dir.display()))
-            .hint("Name the one it was started with: --state-dir DIR"));
-    }
+    let dir = args.state.of_a_server()?;
     let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
     let now = pki::Time::from_unix_millis(i64::try_from(now.as_millis()).unwrap_or(i64::MAX));
     let permit = Permit { spki: args.spki, until: now.saturating_add(args.ttl) };
     permit
         .write(&dir)
         .map_err(|error| Failure::new(format!("cannot put the permit into {}: {error}", dir.display())))?;
+    if permit.spki.is_none() {
+        complain(
+            "Warning: whoever has a manager's certificate can use this permit for a CA of its own. After a theft name the key: --spki.",
+        );
+    }
     if out.json() {
         let spki = permit.spki.map(|spki| format!("{spki:?}"));
         return out.document(&json!({"spki": spki, "until": permit.until.rfc3339()}));
