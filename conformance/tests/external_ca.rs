@@ -201,8 +201,8 @@ fn a_swarm_begins_with_its_external_ca_and_engines_join() {
     let shown = manager.swarmpki(&["ca", "status"]).ok();
     assert!(shown.contains(&cfssl.url()) && shown.contains("Connection refused"), "{shown}");
     // Other work goes on meanwhile.
-    let old = token(&manager, "worker");
-    assert_ne!(manager.docker(&["swarm", "join-token", "--rotate", "-q", "worker"]).ok(), old);
+    let old = token(&manager, "manager");
+    assert_ne!(manager.docker(&["swarm", "join-token", "--rotate", "-q", "manager"]).ok(), old);
     all_ready(&manager, &[&node_id(&manager), &id]);
     cfssl.go_on();
     wait::until_true("the second engine is in the swarm", Duration::from_secs(60), || {

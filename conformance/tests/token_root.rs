@@ -93,8 +93,9 @@ async fn a_token_that_is_lost_delays_and_loses_nothing() {
     assert!(said.contains("Timeout was reached before node joined"), "{said}");
     assert_eq!(signer(fleet.manager())["waiting"], 3);
     all_ready(fleet.manager(), &fleet.ids.iter().map(String::as_str).collect::<Vec<_>>());
-    let old = token(fleet.manager(), "worker");
-    assert_ne!(fleet.manager().docker(&["swarm", "join-token", "--rotate", "-q", "worker"]).ok(), old);
+    // The other token: who waits by one that is replaced waits in vain.
+    let old = token(fleet.manager(), "manager");
+    assert_ne!(fleet.manager().docker(&["swarm", "join-token", "--rotate", "-q", "manager"]).ok(), old);
 
     // The daemon ends and starts meanwhile: it serves, and still nothing is lost.
     fleet.cluster.manager.kill();
