@@ -14,7 +14,7 @@ pub(crate) const TIMED_OUT: u8 = 124;
 pub(crate) const INTERRUPTED: u8 = 130;
 
 /// What a daemon's refusals say, as an engine says it too, and what to do about them. The first that fits.
-const NEXT_STEPS: [(&str, &str); 14] = [
+const NEXT_STEPS: [(&str, &str); 15] = [
     (
         "Use \"docker swarm init\" or",
         "'swarmpki init' starts a swarm here, 'swarmpki join' makes this machine a node of another",
@@ -43,6 +43,10 @@ const NEXT_STEPS: [(&str, &str); 14] = [
     (
         "Cannot update to a cert with an identical key",
         "that key is in use already. To put a signer below this root, rotate to a new root first: 'swarmpki ca rotate', then the same again",
+    ),
+    (
+        "there must be at least one valid, reachable external CA",
+        "start it, or name one that answers with --external-ca. With the root's key at hand: --ca-cert and --ca-key. If the CA is gone for good: 'swarmpki ca rotate --emergency'",
     ),
     (
         "unable to generate a cross-signed certificate",

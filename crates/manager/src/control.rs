@@ -122,6 +122,7 @@ impl<H: Handle> Control<H> {
         let mut wanted = wanted;
         wanted.external_cas = rotate::with_present(&state, &wish, wanted.external_cas);
         let change = self.roots_change(&state, wish, &wanted.external_cas, Policy::WaitForAll).await?;
+        self.try_out(&state, &change, &wanted.external_cas).await?;
         let update = UpdateCluster {
             version,
             settings: Some(wanted),
@@ -168,6 +169,7 @@ impl<H: Handle> Control<H> {
         }
         let wish = Wish { force_rotate: settings.force_rotate, ..wish };
         let change = self.rotation_change(&state, wish, &settings.external_cas, policy).await?;
+        self.try_out(&state, &change, &settings.external_cas).await?;
         // Whoever stole the key may know the tokens too.
         let emergency = matches!(policy, Policy::Emergency { .. });
         let update = UpdateCluster {
@@ -307,6 +309,20 @@ impl<H: Handle> Control<H> {
         self.off_thread(state, move |state| rotate::prepare(state, to, made, policy, &signers, now)).await
     }
 
+    /// Tries whoever is to sign for the root that is rotated to, if that is a CA elsewhere.
+    async fn try_out(&self, state: &State, change: &RootsUpdate, cas: &[ExternalCa]) -> Result<(), ControlError> {
+        let Some(RootsChange::Start(start)) = &change.roots else { return Ok(()) };
+        if !start.to.custody.is_outside() {
+            return Ok(());
+        }
+        self.0.outside.try_out(cas, state, &start.to, &self.0.chance).await.map_err(|why| ControlError {
+            code: tonic::Code::InvalidArgument,
+            message: format!(
+                "the external CA of the desired CA certificate gives no certificate that can be used: {why}"
+            ),
+        })
+    }
+
     async fn turn_back(&self, state: &Arc<State>, policy: Policy) -> Result<RootsChange, ControlError> {
         let signers = self.signers(state, rotate::certify_back(state), &state.settings.external_cas).await?;
         let now = self.0.now();
@@ -399,7 +415,9 @@ impl<H: Handle> Control<H> {
         let sessions = shared.sessions();
         let pacer = shared.pacer();
         let stream_lost = |node: &NodeId| shared.slots.lost_at(node);
-        let last_error = |node: &NodeId| shared.last_refusal(node);
+        let state = shared.handle.state();
+        let waits = |node: &NodeId| state.pending.contains(node).then(|| shared.outside.hindrance()).flatten();
+        let last_error = |node: &NodeId| shared.last_refusal(node).or_else(|| waits(node).map(|(_, why)| why));
         look(&Seen { sessions: &sessions, pacer: &pacer, stream_lost: &stream_lost, last_error: &last_error })
     }
 

@@ -267,17 +267,45 @@ pub(crate) async fn first_leaf(
     let state = State::empty();
     let target = |url: &str| Target { url: url.to_owned(), roots: root.certificates.clone() };
     client.configure(urls::among(&settings.external_cas, &state, root).map(target).collect());
+    leaf_by(&client, root, settings.leaf_life(), subject, csr, clock()).await
+}
+
+impl Outside {
+    /// Has the external CA of a root that is to be rotated to sign a certificate for this manager, with a key that nobody keeps: what
+    /// it would refuse, or sign otherwise than it must, would show only when the rotation waits for it.
+    ///
+    /// # Errors
+    /// Why no CA gave one that can be used.
+    pub(crate) async fn try_out(
+        &self,
+        cas: &[ExternalCa],
+        state: &State,
+        root: &Root,
+        chance: &Chance,
+    ) -> Result<(), String> {
+        let current = self.identity.current().ok_or("this manager has no certificate")?;
+        let key = chance.p256_key().map_err(|error| error.to_string())?;
+        let csr = pki::csr::request(&key).map_err(|error| error.to_string())?;
+        let client = self.client_for(cas, state, root);
+        let life = state.settings.leaf_life();
+        leaf_by(&client, root, life, current.subject(), &csr, (self.clock)()).await.map(drop)
+    }
+}
+
+async fn leaf_by(
+    client: &Client,
+    root: &Root,
+    life: Duration,
+    subject: &Subject,
+    csr: &str,
+    now: Time,
+) -> Result<Certificate, String> {
     let key = Csr::parse(csr.as_bytes()).and_then(Csr::verify).map_err(|error| error.to_string())?;
     let anchor = root.certificates.first().ok_or("the root has no certificate")?;
-    let expected = Expected {
-        key: key.public_key(),
-        subject,
-        root: anchor,
-        intermediates: &root.steps,
-        life: worker::life(settings.leaf_life()),
-    };
+    let expected =
+        Expected { key: key.public_key(), subject, root: anchor, intermediates: &root.steps, life: worker::life(life) };
     let request = cfssl::message::SignRequest::for_node(subject, csr);
-    let check = |pem: &[u8]| worker::check(pem, &expected, &root.issuer_id(), clock(), |_| false);
+    let check = |pem: &[u8]| worker::check(pem, &expected, &root.issuer_id(), now, |_| false);
     Ok(client.sign(&request, check).await.map_err(|failure| failure.to_string())?.value)
 }
 

@@ -72,7 +72,7 @@ pub enum UriError {
     #[error("PKCS#11 URI: {0} is not supported")]
     Unsupported(&'static str),
     /// A PIN in the URI.
-    #[error("PKCS#11 URI: pin-value is refused, a PIN in an argument is seen by every user: use pin-source=file:/path")]
+    #[error("PKCS#11 URI: pin-value is refused, a PIN in an argument is seen by every user")]
     PinValue,
     /// An attribute that is there twice.
     #[error("PKCS#11 URI: {0} is there twice")]

@@ -195,6 +195,15 @@ pub fn decide(state: &State, wish: &Wish, reach: &Reach, now: Time) -> Result<De
             reach.demand(WhichCa::Next)?;
             return Ok(Decision::Keep);
         }
+        if let (Some(token), Roots::Stable { root, .. }) = (&wish.token, &state.roots)
+            && root.signer.public_key().is_ok_and(|key| *key == token.public)
+        {
+            // The key of the root of now: at most it changes hands.
+            let custody = Custody::Token(Arc::clone(&token.uri));
+            let kept = same_custody(&root.custody, &custody);
+            let entrust = Decision::Entrust { trust: root.trust, custody, abort: false };
+            return Ok(if kept { Decision::Keep } else { entrust });
+        }
         return Ok(Decision::Generate);
     }
     let wanted = given(wish, reach, now)?;

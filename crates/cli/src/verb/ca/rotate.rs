@@ -20,7 +20,7 @@ use crate::verb::Context;
 /// Time for each phase of an emergency, unless told otherwise: an engine needs a second, a thousand nodes ten.
 const BOUND: Duration = Duration::from_secs(60);
 
-/// Replace the root: a new one is made unless a certificate and key are given
+/// Replace the root: a new one is made unless a certificate is given
 ///
 /// Waits for the end and shows how far it is. Exit code 0: done; 3: it was aborted or replaced; 130: interrupted, and the
 /// rotation goes on.
@@ -28,7 +28,7 @@ const BOUND: Duration = Duration::from_secs(60);
 pub(crate) struct RotateArgs {
     #[command(flatten)]
     pub(crate) root: RootFiles,
-    /// Certificate signing endpoint: protocol=cfssl,url=https://…; may be repeated
+    /// Certificate signing endpoint: protocol=cfssl,url=https://…[,cacert=FILE]; may be repeated
     #[arg(long, value_name = "EXTERNAL-CA", value_parser = spec::parse_external_ca)]
     pub(super) external_ca: Vec<ExternalCa>,
     /// Validity period for node certificates (ns|us|ms|s|m|h|d)
