@@ -27,6 +27,9 @@ const IDLE: Duration = Duration::from_secs(4);
 /// A first manager asks for its first certificate without one.
 const UNPROVEN: &str = "it wants a client certificate, and there is none yet";
 
+/// The same where the alert came too late to be read: TLS 1.3 servers look at a client's certificate after the handshake.
+const CLOSED: &str = "it closed the connection at once: maybe it wants a client certificate, and there is none yet";
+
 /// Asks one URL.
 pub(crate) struct Exchange {
     address: Address,
@@ -138,7 +141,12 @@ impl Exchange {
     fn unreachable(&self, text: &str) -> Reason {
         // Some servers have one alert for a certificate that they refuse and for one that is missing.
         let refused = [PeerAlert::CertificateRefused, PeerAlert::CertificateRequired].map(|alert| alert.to_string());
-        let text = if self.live.is_none() && refused.iter().any(|alert| alert == text) { UNPROVEN } else { text };
+        let closed = ["connection was not ready", "connection closed before message completed"];
+        let text = match self.live {
+            None if refused.iter().any(|alert| alert == text) => UNPROVEN,
+            None if closed.contains(&text) => CLOSED,
+            None | Some(_) => text,
+        };
         Reason::Unreachable { url: self.address.as_str().to_owned(), text: shown(text.as_bytes()) }
     }
 }
