@@ -225,11 +225,13 @@ impl<H: Handle> Control<H> {
         let wish = Wish { force_rotate: state.settings.force_rotate.wrapping_add(1), ..wish };
         let external_cas = external_cas.unwrap_or_else(|| state.settings.external_cas.clone());
         let external_cas = rotate::with_present(&state, &wish, external_cas);
-        let Some(change) = self.rotation_change(&state, wish, &external_cas, policy).await?.roots else {
-            return Err(ControlError {
-                code: tonic::Code::FailedPrecondition,
-                message: rotate::NOTHING_TO_ROTATE_TO.to_owned(),
-            });
+        let update = self.rotation_change(&state, wish, &external_cas, policy).await?;
+        let Some(change) = update.roots else {
+            let message = match update.custody {
+                Some(_) => "that is the root of now: only its key would change hands, and no node would notice",
+                None => rotate::NOTHING_TO_ROTATE_TO,
+            };
+            return Err(ControlError { code: tonic::Code::FailedPrecondition, message: message.to_owned() });
         };
         self.seen(|seen| rotate::rehearse(&state, seen, change, cores(), self.0.now()))
     }
