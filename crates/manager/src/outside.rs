@@ -10,6 +10,7 @@
 //! - what an external CA answers is believed field by field, and never beyond what was asked;
 //! - a certificate that was signed and could not be committed reaches nobody, and is said to be an orphan.
 
+mod queue;
 mod serials;
 mod troubles;
 pub mod urls;

@@ -17,9 +17,10 @@ use pki::issue::LEAF_EXPIRY_MIN;
 use pki::serial::Serial;
 use pki::time::Time;
 use replica::Handle;
-use tokio::task::JoinSet;
+use tokio::task::{self, JoinSet};
 use tokio_util::sync::CancellationToken;
 
+use super::queue::Queue;
 use crate::alarm::Alarm;
 use crate::issue::{Draw, Purpose, Request, Signing};
 use crate::sessions::Input;
@@ -35,14 +36,8 @@ pub(super) const EXTERNAL_LIFE_MAX: Duration = Duration::from_secs(398 * 24 * 60
 /// How far a CA's clock may be ahead.
 const SKEW: Duration = Duration::from_secs(5 * 60);
 
-/// When a request is tried again that the signer refused, at first and at most.
-const REFUSED_RETRY: (Duration, Duration) = (Duration::from_secs(10), Duration::from_secs(5 * 60));
-
 /// When the signer is tried again if it does not say.
 const AWAY_RETRY: Duration = Duration::from_secs(1);
-
-/// When a request is signed again whose premises fell.
-const STALE_RETRY: Duration = Duration::from_millis(20);
 
 /// Runs until `shutdown`.
 pub(crate) async fn run<H: Handle>(shared: Arc<Shared<H>>, shutdown: CancellationToken) {
@@ -52,7 +47,7 @@ pub(crate) async fn run<H: Handle>(shared: Arc<Shared<H>>, shutdown: Cancellatio
     loop {
         let state = Arc::clone(&states.borrow_and_update());
         if shared.outside.follow(&state) {
-            work.try_all();
+            work.queue.try_all(Instant::now());
         }
         shared.outside.waiting.tell(&state.pending);
         let wake = work.begin(&shared, &state);
@@ -60,10 +55,8 @@ pub(crate) async fn run<H: Handle>(shared: Arc<Shared<H>>, shutdown: Cancellatio
             () = shutdown.cancelled() => return,
             changed = states.changed() => if changed.is_err() { return },
             // A CA that is back is asked at once.
-            _ = health.changed() => work.try_all(),
-            Some(done) = work.tasks.join_next() => if let Ok((node, outcome)) = done {
-                work.end(&shared, &node, outcome);
-            },
+            _ = health.changed() => work.queue.try_all(Instant::now()),
+            Some(ended) = work.tasks.join_next_with_id() => work.end(&shared, ended),
             () = tokio::time::sleep_until(wake.into()) => shared.outside.client.tend(),
         }
     }
@@ -81,80 +74,39 @@ enum Tried {
     Refused(String),
 }
 
+/// Requests under way, each in a task of its own.
 #[derive(Default)]
 struct Work {
-    tasks: JoinSet<(NodeId, Tried)>,
-    flying: BTreeMap<NodeId, tokio::task::AbortHandle>,
-    /// Requests that are tried again later: when, and after how long a wait.
-    later: BTreeMap<NodeId, (Instant, Duration)>,
-    /// Nobody is tried before.
-    away_until: Option<Instant>,
+    tasks: JoinSet<Tried>,
+    nodes: BTreeMap<task::Id, NodeId>,
+    queue: Queue,
 }
 
 impl Work {
     /// Begins with what may be tried; when to look again.
     fn begin<H: Handle>(&mut self, shared: &Arc<Shared<H>>, state: &Arc<State>) -> Instant {
-        let now = Instant::now();
-        let far = now + Duration::from_secs(60);
-        self.later.retain(|node, _| state.pending.contains(node));
         if state.pending.is_empty() {
             shared.outside.note(None);
-            return far;
         }
-        if let Some(until) = self.away_until {
-            if until > now {
-                return until;
-            }
-            self.away_until = None;
-        }
-        let waits = |node: &NodeId| self.later.get(node).map(|(at, _)| *at).filter(|at| *at > now);
-        let wake = self.later.values().map(|(at, _)| *at).filter(|at| *at > now).min().map_or(far, |at| at.min(far));
-        let room = WINDOW.saturating_sub(self.flying.len());
-        // Members before strangers, and who failed behind everybody else: requests that nobody can sign stop no others.
-        let rank = |node: &NodeId| {
-            let joins = state.node(node).is_none_or(|record| record.unfinished.is_some());
-            usize::from(self.later.contains_key(node)) * 2 + usize::from(joins)
-        };
-        let mut ranked: [Vec<NodeId>; 4] = Default::default();
-        let due = state.pending.iter().filter(|_| room > 0).filter(|node| !self.flying.contains_key(*node));
-        for node in due.filter(|node| waits(node).is_none()) {
-            if let Some(row) = ranked.get_mut(rank(node)).filter(|row| row.len() < room) {
-                row.push(node.clone());
-            }
-        }
-        for node in ranked.into_iter().flatten().take(room) {
+        let joins = |node: &NodeId| state.node(node).is_none_or(|record| record.unfinished.is_some());
+        let (taken, wake) = self.queue.take(Instant::now(), &state.pending, WINDOW, joins);
+        for node in taken {
             let (shared, id) = (Arc::clone(shared), node.clone());
-            let task = self.tasks.spawn(async move {
-                let tried = try_one(&shared, &id).await;
-                (id, tried)
-            });
-            self.flying.insert(node, task);
+            let task = self.tasks.spawn(async move { try_one(&shared, &id).await });
+            self.nodes.insert(task.id(), node);
         }
         wake
     }
 
-    /// The signer may have come back.
-    fn try_all(&mut self) {
-        self.away_until = None;
-        let now = Instant::now();
-        for (at, wait) in self.later.values_mut().filter(|(_, wait)| *wait < REFUSED_RETRY.0) {
-            (*at, *wait) = (now, *wait);
-        }
-    }
-
-    fn end<H: Handle>(&mut self, shared: &Shared<H>, node: &NodeId, tried: Tried) {
-        self.flying.remove(node);
-        let now = Instant::now();
+    /// A task has ended; one that broke off is as one whose premises fell.
+    fn end<H: Handle>(&mut self, shared: &Shared<H>, ended: Result<(task::Id, Tried), task::JoinError>) {
+        let (id, tried) = ended.unwrap_or_else(|error| (error.id(), Tried::Stale));
+        let (Some(node), now) = (self.nodes.remove(&id), Instant::now()) else { return };
         match tried {
-            Tried::Done => {
-                self.later.remove(node);
-            }
-            Tried::Stale => {
-                self.later.insert(node.clone(), (now + STALE_RETRY, STALE_RETRY));
-            }
+            Tried::Done => self.queue.done(&node),
+            Tried::Stale => self.queue.stale(now, &node),
             Tried::Away { retry, why } => {
-                self.away_until = Some(now + retry);
-                self.later.insert(node.clone(), (now + retry, retry));
+                self.queue.away(now, &node, retry);
                 if shared.outside.hindrance().is_none_or(|(_, before)| before != why) {
                     tracing::warn!(%node, why, "certificates wait for their signer");
                 }
@@ -162,12 +114,9 @@ impl Work {
                 shared.touch();
             }
             Tried::Refused(why) => {
-                let (first, most) = REFUSED_RETRY;
-                let wait =
-                    self.later.get(node).map_or(first, |(_, before)| before.saturating_mul(2).clamp(first, most));
-                self.later.insert(node.clone(), (now + wait, wait));
+                self.queue.refused(now, &node);
                 tracing::warn!(%node, why, "the CA refuses a certificate; it is asked again");
-                shared.note_refusal(node, Some(why.clone()));
+                shared.note_refusal(&node, Some(why.clone()));
                 shared.outside.note(Some((shared.now(), why)));
                 shared.touch();
             }
@@ -327,7 +276,7 @@ impl Asked<'_> {
         let (state, root) = (Arc::clone(self.state), Arc::clone(self.root));
         let (keys, now) = (shared.outside.keys.clone(), shared.now());
         // A token takes its time, on a thread of its own.
-        let signed = tokio::task::spawn_blocking(move || {
+        let signed = task::spawn_blocking(move || {
             let signer = keys.signer(&root).map_err(|fault| fault.to_string())?;
             let signing = Signing::with(&root, signer, now)?;
             let csr = Csr::parse(&request.csr).and_then(Csr::verify).map_err(|error| error.to_string())?;
