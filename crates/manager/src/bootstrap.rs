@@ -11,7 +11,6 @@ use cluster::settings::{ExternalCa, Settings};
 use pki::bundle::{Issuer, TrustBundle};
 use pki::certificate::Certificate;
 use pki::identity::{ClusterId, NodeId, Role, Subject};
-use pki::issue::LEAF_EXPIRY_MIN;
 use pki::join_token::JoinSecret;
 use pki::key::PrivateKey;
 use pki::time::Time;
@@ -24,8 +23,6 @@ use crate::outside::{self, urls};
 use crate::rotate::{self, Reach, TokenWish, Wish};
 use crate::shared::Clock;
 use crate::view::ControlError;
-
-const MINUTE: Duration = Duration::from_secs(60);
 
 /// Everything a machine needs to be the first manager.
 pub struct Bootstrap {
@@ -112,9 +109,7 @@ impl Draft {
         let issuer =
             Issuer::build(&self.root.bundle, Some(signing.as_bytes()), Some(signer), &self.root.intermediates, now)
                 .map_err(failed)?;
-        // No leaf outlives what it is sent with.
-        let end = rotate::first_end(&self.root).saturating_sub(MINUTE);
-        let life = self.params.settings.leaf_life().min(end.since(now)).max(LEAF_EXPIRY_MIN);
+        let life = crate::issue::life(self.params.settings.leaf_life(), Some(rotate::first_end(&self.root)), now);
         let leaf = sign(self.csr.as_bytes(), &self.subject, chance, now, life, &issuer).map_err(failed)?;
         self.with(leaf, chance, now)
     }

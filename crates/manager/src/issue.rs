@@ -225,7 +225,7 @@ pub fn sign(
         Purpose::Renewal { node, .. } => state.node(node).map(Arc::as_ref),
     };
     let ladder = state.roots.ladder_for(record, role, now);
-    let life = life(state, &ladder, now);
+    let life = life(state.settings.leaf_life(), ladder.iter().map(Certificate::not_after).min(), now);
     let wanted = pki::issue::Leaf { subject: &subject, serial: draw.serial, now, expiry: life };
     let leaf = pki::issue::leaf(csr, &wanted, &signing.issuer).map_err(|error| {
         tracing::error!(%error, "a certificate could not be signed");
@@ -250,9 +250,7 @@ pub fn sign(
 
 /// The life of a leaf: as set, and not beyond what goes with it (pki.md 12.8): an engine refuses its own files at the next
 /// start when any certificate among them has ended. A leaf's dates are whole minutes, half a minute off at most.
-fn life(state: &State, ladder: &[Certificate], now: Time) -> Duration {
-    let set = state.settings.leaf_life();
-    let end = ladder.iter().map(Certificate::not_after).min();
+pub(crate) fn life(set: Duration, end: Option<Time>, now: Time) -> Duration {
     end.map_or(set, |end| set.min(end.saturating_sub(MINUTE).since(now))).max(LEAF_EXPIRY_MIN)
 }
 
