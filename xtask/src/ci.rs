@@ -85,13 +85,13 @@ pub(crate) fn fuzz_smoke() -> anyhow::Result<()> {
 /// Runs each benchmark once.
 pub(crate) fn bench_smoke() -> anyhow::Result<Outcome> {
     let metadata = workspace::metadata()?;
-    let mut any = false;
-    for package in &metadata.packages {
-        for bench in workspace::targets(&metadata, package.name.as_str(), "bench") {
-            any = true;
-            // In the test profile, which is built already: here it must run, not be fast.
-            cargo(&["test", "-p", package.name.as_str(), "--bench", &bench, "--", "--test"])?;
-        }
+    let any = metadata
+        .packages
+        .iter()
+        .any(|package| !workspace::targets(&metadata, package.name.as_str(), "bench").is_empty());
+    if any {
+        // In the test profile and for the whole workspace, which are built already: here it must run, not be fast.
+        cargo(&["test", "--workspace", "--locked", "--bench", "*", "--", "--test"])?;
     }
     Ok(if any { Outcome::Done } else { Outcome::Skipped("there is no benchmark yet".into()) })
 }
@@ -162,12 +162,11 @@ fn run_counted(command: Command, count: &mut Count) -> anyhow::Result<()> {
 }
 
 /// Reads the closing line of nextest (`Summary [ 1.2s] 20 tests run: 19 passed (1 slow), 1 failed, 2 skipped`) or of the standard runner
-/// (`test result: ok. 3 passed; 0 failed; 1 ignored; …`).
+/// (`test result: ok. 3 passed; 0 failed; 1 ignored; …`). Nextest shows the output of a failed test indented: such a line is told in its own.
 fn summary(line: &str) -> Option<Count> {
-    let line = line.trim_start();
-    let numbers = line
-        .strip_prefix("test result: ")
-        .or_else(|| line.strip_prefix("Summary [").and_then(|rest| rest.split_once("run: ").map(|(_, rest)| rest)))?;
+    let numbers = line.strip_prefix("test result: ").or_else(|| {
+        line.trim_start().strip_prefix("Summary [").and_then(|rest| rest.split_once("run: ").map(|(_, rest)| rest))
+    })?;
     let mut count = Count::default();
     for part in numbers.split([',', ';']) {
         let words: Vec<_> = part.split([' ', '.', '(']).filter(|word| !word.is_empty()).collect();
@@ -233,6 +232,7 @@ mod tests {
             Some((3, 0, 1)),
         );
         check("test result: FAILED. 3 passed; 2 failed; 0 ignored; 0 measured; 0 filtered out", Some((3, 2, 0)));
+        check("    test result: FAILED. 0 passed; 1 failed; 0 ignored; 0 measured; 0 filtered out", None);
         check("error: 3 passed, 2 failed", None);
         check("", None);
     }
