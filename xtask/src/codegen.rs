@@ -7,10 +7,10 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context, bail};
 
 /// The files to generate from, relative to `proto/`.
-const FILES: [&str; 2] = ["swarmkit.proto", "swarmpki/v1/node.proto"];
+const FILES: [&str; 3] = ["swarmkit.proto", "swarmpki/v1/node.proto", "swarmpki/v1/managers.proto"];
 
 /// Messages that hold a secret: their `Debug` is written by hand in `crates/wire/src/redacted.rs`.
-const SECRETS: [&str; 8] = [
+const SECRETS: [&str; 10] = [
     ".docker.swarmkit.v1.GetUnlockKeyResponse",
     ".docker.swarmkit.v1.IssueNodeCertificateRequest",
     ".docker.swarmkit.v1.EncryptionKey",
@@ -19,6 +19,8 @@ const SECRETS: [&str; 8] = [
     ".docker.swarmkit.v1.RootRotation",
     ".docker.swarmkit.v1.CAConfig",
     ".docker.swarmkit.v1.AcceptancePolicy.RoleAdmissionPolicy.Secret",
+    ".swarmpki.v1.AskRequest",
+    ".swarmpki.v1.AskResponse",
 ];
 
 /// Writes the generated code, or with `check` only compares it with what is there.

@@ -19,7 +19,7 @@ use crate::current::{Current, Presented};
 use crate::fault::{AcceptError, ConnectError};
 use crate::handshake::{ALPN_H2, WRITE_BUFFER_BYTES_MAX, client_builder, finish_client, server_config};
 use crate::publisher::Shared;
-use crate::verified_peer::VerifiedPeer;
+use crate::verified_peer::{Expired, VerifiedPeer};
 use crate::verifier::{AnyServer, Finding, ManagerVerifier, NodeVerifier};
 
 /// The name that a manager's certificate is checked for. Sent as SNI, by which a manager knows whom it talks to.
@@ -51,19 +51,27 @@ pub struct Expect {
     pub identify: bool,
     /// The manager it must be, if that matters.
     pub node: Option<NodeId>,
+    /// Whether it may present a leaf that has expired; [`VerifiedPeer::expired`] then says so, and the caller decides.
+    pub expired: bool,
 }
 
 impl Expect {
     /// Sessions, renewals and calls between managers.
     #[must_use]
     pub fn manager() -> Expect {
-        Expect { name: ManagerName::Manager, identify: true, node: None }
+        Expect { name: ManagerName::Manager, identify: true, node: None, expired: false }
+    }
+
+    /// A certain manager, also one that has slept for too long: managers know each other by their registered keys.
+    #[must_use]
+    pub fn member(node: NodeId) -> Expect {
+        Expect { name: ManagerName::Manager, identify: true, node: Some(node), expired: true }
     }
 
     /// The unlock key for a new manager's certificate.
     #[must_use]
     pub fn ca() -> Expect {
-        Expect { name: ManagerName::Ca, identify: true, node: None }
+        Expect { name: ManagerName::Ca, identify: true, node: None, expired: false }
     }
 }
 
@@ -153,6 +161,7 @@ impl Live {
             name: expect.name,
             cluster: Some(current.subject.cluster.clone()),
             node: expect.node.clone(),
+            expired: if expect.expired { Expired::Marked } else { Expired::Refused },
         };
         dial(io, target, at, expect.identify.then_some(current)).await
     }
@@ -198,7 +207,7 @@ where
     IO: AsyncRead + AsyncWrite + Unpin,
 {
     let anchors = Anchors::new(trust.certificates()).map_err(ConnectError::Peer)?;
-    let target = Target { anchors: Arc::new(anchors), name, cluster: None, node: None };
+    let target = Target { anchors: Arc::new(anchors), name, cluster: None, node: None, expired: Expired::Refused };
     dial(io, target, at, None).await
 }
 
@@ -222,6 +231,7 @@ struct Target {
     name: ManagerName,
     cluster: Option<ClusterId>,
     node: Option<NodeId>,
+    expired: Expired,
 }
 
 async fn dial<IO>(
@@ -239,6 +249,7 @@ where
         name: target.name.as_str(),
         cluster: target.cluster,
         node: target.node,
+        expired: target.expired,
         finding: Finding::new(),
     });
     let builder = client_builder(verifier.clone()).map_err(ConnectError::Tls)?;

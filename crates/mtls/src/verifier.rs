@@ -102,6 +102,8 @@ pub(crate) struct ManagerVerifier {
     pub(crate) cluster: Option<ClusterId>,
     /// The node it must be, if that matters.
     pub(crate) node: Option<NodeId>,
+    /// What an expired leaf is.
+    pub(crate) expired: Expired,
     pub(crate) finding: Finding,
 }
 
@@ -113,7 +115,7 @@ impl ManagerVerifier {
     ) -> Result<VerifiedPeer, ChainFault> {
         let usage = KeyUsage::server_auth();
         let (peer, certificate) =
-            VerifiedPeer::verify(&self.anchors, leaf, intermediates, self.at, usage, Expired::Refused)?;
+            VerifiedPeer::verify(&self.anchors, leaf, intermediates, self.at, usage, self.expired)?;
         let names = certificate.dns_names();
         if !names.iter().any(|name| name.eq_ignore_ascii_case(self.name)) {
             return Err(ChainFault::NameMismatch { expected: self.name.to_owned(), presented: names.to_vec() });

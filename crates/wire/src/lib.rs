@@ -1,7 +1,7 @@
 //! The swarm's gRPC protocol: generated messages, conversions to domain types, errors to statuses.
 //!
 //! - [`proto`] the messages, [`client`] and [`server`] the services of package `docker.swarmkit.v1`, which is what Docker
-//!   Engines speak; [`node`] is our own service beside them, package `swarmpki.v1`.
+//!   Engines speak; [`node`] and [`managers`] are our own services beside them, package `swarmpki.v1`.
 //! - [`convert`] turns messages into domain types and back, one message a file.
 //! - [`status`] is the one place where a refusal becomes a gRPC code and text, and is recognised again.
 //! - [`forward`] is how a manager tells the leader who called.
@@ -53,6 +53,15 @@ pub mod server {
         node_ca_server::{NodeCa, NodeCaServer},
         raft_membership_server::{RaftMembership, RaftMembershipServer},
         resource_allocator_server::{ResourceAllocator, ResourceAllocatorServer},
+    };
+}
+
+/// Between managers: package `swarmpki.v1`, on the same port.
+pub mod managers {
+    pub use crate::generated::swarmpki::managers_client::ManagersClient;
+    pub use crate::generated::swarmpki::managers_server::{Managers, ManagersServer};
+    pub use crate::generated::swarmpki::{
+        AskRequest, AskResponse, EnlistRequest, EnlistResponse, GroupMember, NodeSession, ShareRequest, ShareResponse,
     };
 }
 

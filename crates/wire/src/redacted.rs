@@ -4,6 +4,7 @@
 
 use std::fmt::{Debug, Formatter, Result};
 
+use crate::managers::{AskRequest, AskResponse};
 use crate::proto::acceptance_policy::role_admission_policy::Secret;
 use crate::proto::{
     CaConfig, EncryptionKey, GetUnlockKeyResponse, IssueNodeCertificateRequest, JoinTokens, RootCa, RootRotation,
@@ -28,6 +29,23 @@ struct Bytes(usize);
 impl Debug for Bytes {
     fn fmt(&self, f: &mut Formatter<'_>) -> Result {
         write!(f, "{} bytes", self.0)
+    }
+}
+
+impl Debug for AskRequest {
+    fn fmt(&self, f: &mut Formatter<'_>) -> Result {
+        f.debug_struct("AskRequest")
+            .field("cluster", &self.cluster)
+            .field("epoch", &self.epoch)
+            .field("from", &self.from)
+            .field("question", &Bytes(self.question.len()))
+            .finish()
+    }
+}
+
+impl Debug for AskResponse {
+    fn fmt(&self, f: &mut Formatter<'_>) -> Result {
+        f.debug_struct("AskResponse").field("answer", &Bytes(self.answer.len())).finish()
     }
 }
 

@@ -290,3 +290,558 @@ pub mod node_server {
         const NAME: &'static str = SERVICE_NAME;
     }
 }
+/// A node's request for its place in the group.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct EnlistRequest {
+    /// host:port under which the other managers reach it. A host without meaning elsewhere (0.0.0.0) is replaced by the caller's.
+    #[prost(string, tag = "1")]
+    pub addr: ::prost::alloc::string::String,
+    /// The place that its store is of; 0 without a store.
+    #[prost(uint64, tag = "2")]
+    pub raft_id: u64,
+}
+/// A place in the group.
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct EnlistResponse {
+    #[prost(uint64, tag = "1")]
+    pub raft_id: u64,
+    #[prost(string, tag = "2")]
+    pub cluster: ::prost::alloc::string::String,
+    #[prost(uint64, tag = "3")]
+    pub epoch: u64,
+    /// The members that a newcomer believes until it knows the state.
+    #[prost(message, repeated, tag = "4")]
+    pub members: ::prost::alloc::vec::Vec<GroupMember>,
+}
+/// One manager.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct GroupMember {
+    #[prost(uint64, tag = "1")]
+    pub raft_id: u64,
+    #[prost(string, tag = "2")]
+    pub node: ::prost::alloc::string::String,
+    #[prost(string, tag = "3")]
+    pub addr: ::prost::alloc::string::String,
+    /// SHA-256 of the public key of each leaf that is on record for it, 32 bytes each.
+    #[prost(bytes = "vec", repeated, tag = "4")]
+    pub keys: ::prost::alloc::vec::Vec<::prost::alloc::vec::Vec<u8>>,
+}
+/// What a member asks another.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+#[prost(skip_debug)]
+pub struct AskRequest {
+    #[prost(string, tag = "1")]
+    pub cluster: ::prost::alloc::string::String,
+    #[prost(uint64, tag = "2")]
+    pub epoch: u64,
+    /// The place of whoever asks.
+    #[prost(uint64, tag = "3")]
+    pub from: u64,
+    #[prost(bytes = "vec", tag = "4")]
+    pub question: ::prost::alloc::vec::Vec<u8>,
+}
+/// What the other answers.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+#[prost(skip_debug)]
+pub struct AskResponse {
+    #[prost(bytes = "vec", tag = "1")]
+    pub answer: ::prost::alloc::vec::Vec<u8>,
+}
+/// A manager's sessions, or what has changed of them.
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct ShareRequest {
+    #[prost(uint64, tag = "1")]
+    pub epoch: u64,
+    /// Of this run of the manager: another number means that it knows nothing of what was shared before.
+    #[prost(uint64, tag = "2")]
+    pub run: u64,
+    /// Whether these are all its sessions.
+    #[prost(bool, tag = "3")]
+    pub full: bool,
+    #[prost(message, repeated, tag = "4")]
+    pub sessions: ::prost::alloc::vec::Vec<NodeSession>,
+    /// Nodes whose sessions with it have ended.
+    #[prost(string, repeated, tag = "5")]
+    pub ended: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
+    /// Up to which of the leader's changes it knows the others' sessions; 0: none.
+    #[prost(uint64, tag = "6")]
+    pub known: u64,
+    /// The leader's term in which it learned that.
+    #[prost(uint64, tag = "7")]
+    pub term: u64,
+}
+/// One node's session.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct NodeSession {
+    #[prost(string, tag = "1")]
+    pub node: ::prost::alloc::string::String,
+    #[prost(string, tag = "2")]
+    pub session: ::prost::alloc::string::String,
+    /// The node comes back with an old certificate.
+    #[prost(bool, tag = "3")]
+    pub returning: bool,
+    /// SHA-256 of the issuer of the leaf that the session was made with; empty if that is not known.
+    #[prost(bytes = "vec", tag = "4")]
+    pub issuer: ::prost::alloc::vec::Vec<u8>,
+    /// When the node was last heard of, milliseconds since the Unix epoch; 0: never.
+    #[prost(int64, tag = "5")]
+    pub heard: i64,
+    /// Its clock minus its manager's, milliseconds, if it tells.
+    #[prost(int64, optional, tag = "6")]
+    pub clock_offset: ::core::option::Option<i64>,
+    /// The time before which it judges no certificate.
+    #[prost(int64, tag = "7")]
+    pub clock_floor: i64,
+    /// The manager that has the session; only from the leader.
+    #[prost(uint64, tag = "8")]
+    pub manager: u64,
+    /// Why it got no certificate when it last asked; empty if it got one.
+    #[prost(string, tag = "9")]
+    pub refusal: ::prost::alloc::string::String,
+    /// When its stream ended, milliseconds since the Unix epoch; 0: it has not.
+    #[prost(int64, tag = "10")]
+    pub lost: i64,
+}
+/// What a manager is told of the others' sessions.
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct ShareResponse {
+    #[prost(uint64, tag = "1")]
+    pub term: u64,
+    /// The leader's changes up to here are in this.
+    #[prost(uint64, tag = "2")]
+    pub known: u64,
+    /// Whether these are all there are.
+    #[prost(bool, tag = "3")]
+    pub full: bool,
+    #[prost(message, repeated, tag = "4")]
+    pub sessions: ::prost::alloc::vec::Vec<NodeSession>,
+    #[prost(string, repeated, tag = "5")]
+    pub ended: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
+    /// Nodes of the caller's that have a newer session with another manager.
+    #[prost(string, repeated, tag = "6")]
+    pub moved: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
+    /// Whether the leader wants all sessions of the caller: it does not know them.
+    #[prost(bool, tag = "7")]
+    pub tell_all: bool,
+}
+/// Generated client implementations.
+pub mod managers_client {
+    #![allow(
+        unused_variables,
+        dead_code,
+        missing_docs,
+        clippy::wildcard_imports,
+        clippy::let_unit_value,
+    )]
+    use tonic::codegen::*;
+    use tonic::codegen::http::Uri;
+    #[derive(Debug, Clone)]
+    pub struct ManagersClient<T> {
+        inner: tonic::client::Grpc<T>,
+    }
+    impl<T> ManagersClient<T>
+    where
+        T: tonic::client::GrpcService<tonic::body::Body>,
+        T::Error: Into<StdError>,
+        T::ResponseBody: Body<Data = Bytes> + std::marker::Send + 'static,
+        <T::ResponseBody as Body>::Error: Into<StdError> + std::marker::Send,
+    {
+        pub fn new(inner: T) -> Self {
+            let inner = tonic::client::Grpc::new(inner);
+            Self { inner }
+        }
+        pub fn with_origin(inner: T, origin: Uri) -> Self {
+            let inner = tonic::client::Grpc::with_origin(inner, origin);
+            Self { inner }
+        }
+        pub fn with_interceptor<F>(
+            inner: T,
+            interceptor: F,
+        ) -> ManagersClient<InterceptedService<T, F>>
+        where
+            F: tonic::service::Interceptor,
+            T::ResponseBody: Default,
+            T: tonic::codegen::Service<
+                http::Request<tonic::body::Body>,
+                Response = http::Response<
+                    <T as tonic::client::GrpcService<tonic::body::Body>>::ResponseBody,
+                >,
+            >,
+            <T as tonic::codegen::Service<
+                http::Request<tonic::body::Body>,
+            >>::Error: Into<StdError> + std::marker::Send + std::marker::Sync,
+        {
+            ManagersClient::new(InterceptedService::new(inner, interceptor))
+        }
+        /// Compress requests with the given encoding.
+        ///
+        /// This requires the server to support it otherwise it might respond with an
+        /// error.
+        #[must_use]
+        pub fn send_compressed(mut self, encoding: CompressionEncoding) -> Self {
+            self.inner = self.inner.send_compressed(encoding);
+            self
+        }
+        /// Enable decompressing responses.
+        #[must_use]
+        pub fn accept_compressed(mut self, encoding: CompressionEncoding) -> Self {
+            self.inner = self.inner.accept_compressed(encoding);
+            self
+        }
+        /// Limits the maximum size of a decoded message.
+        ///
+        /// Default: `4MB`
+        #[must_use]
+        pub fn max_decoding_message_size(mut self, limit: usize) -> Self {
+            self.inner = self.inner.max_decoding_message_size(limit);
+            self
+        }
+        /// Limits the maximum size of an encoded message.
+        ///
+        /// Default: `usize::MAX`
+        #[must_use]
+        pub fn max_encoding_message_size(mut self, limit: usize) -> Self {
+            self.inner = self.inner.max_encoding_message_size(limit);
+            self
+        }
+        /// A node that holds a manager's certificate asks for its place in the group; a member that its address has changed.
+        /// Any manager answers.
+        pub async fn enlist(
+            &mut self,
+            request: impl tonic::IntoRequest<super::EnlistRequest>,
+        ) -> std::result::Result<tonic::Response<super::EnlistResponse>, tonic::Status> {
+            self.inner
+                .ready()
+                .await
+                .map_err(|e| {
+                    tonic::Status::unknown(
+                        format!("Service was not ready: {}", e.into()),
+                    )
+                })?;
+            let codec = crate::codec::Codec::default();
+            let path = http::uri::PathAndQuery::from_static(
+                "/swarmpki.v1.Managers/Enlist",
+            );
+            let mut req = request.into_request();
+            req.extensions_mut()
+                .insert(GrpcMethod::new("swarmpki.v1.Managers", "Enlist"));
+            self.inner.unary(req, path, codec).await
+        }
+        /// A question of the replica to another member. What it says is the replica's own matter.
+        pub async fn ask(
+            &mut self,
+            request: impl tonic::IntoRequest<super::AskRequest>,
+        ) -> std::result::Result<tonic::Response<super::AskResponse>, tonic::Status> {
+            self.inner
+                .ready()
+                .await
+                .map_err(|e| {
+                    tonic::Status::unknown(
+                        format!("Service was not ready: {}", e.into()),
+                    )
+                })?;
+            let codec = crate::codec::Codec::default();
+            let path = http::uri::PathAndQuery::from_static("/swarmpki.v1.Managers/Ask");
+            let mut req = request.into_request();
+            req.extensions_mut().insert(GrpcMethod::new("swarmpki.v1.Managers", "Ask"));
+            self.inner.unary(req, path, codec).await
+        }
+        /// A manager tells the leader of its sessions, and is told of everybody's.
+        pub async fn share(
+            &mut self,
+            request: impl tonic::IntoRequest<super::ShareRequest>,
+        ) -> std::result::Result<tonic::Response<super::ShareResponse>, tonic::Status> {
+            self.inner
+                .ready()
+                .await
+                .map_err(|e| {
+                    tonic::Status::unknown(
+                        format!("Service was not ready: {}", e.into()),
+                    )
+                })?;
+            let codec = crate::codec::Codec::default();
+            let path = http::uri::PathAndQuery::from_static(
+                "/swarmpki.v1.Managers/Share",
+            );
+            let mut req = request.into_request();
+            req.extensions_mut()
+                .insert(GrpcMethod::new("swarmpki.v1.Managers", "Share"));
+            self.inner.unary(req, path, codec).await
+        }
+    }
+}
+/// Generated server implementations.
+pub mod managers_server {
+    #![allow(
+        unused_variables,
+        dead_code,
+        missing_docs,
+        clippy::wildcard_imports,
+        clippy::let_unit_value,
+    )]
+    use tonic::codegen::*;
+    /// Generated trait containing gRPC methods that should be implemented for use with ManagersServer.
+    #[async_trait]
+    pub trait Managers: std::marker::Send + std::marker::Sync + 'static {
+        /// A node that holds a manager's certificate asks for its place in the group; a member that its address has changed.
+        /// Any manager answers.
+        async fn enlist(
+            &self,
+            request: tonic::Request<super::EnlistRequest>,
+        ) -> std::result::Result<tonic::Response<super::EnlistResponse>, tonic::Status>;
+        /// A question of the replica to another member. What it says is the replica's own matter.
+        async fn ask(
+            &self,
+            request: tonic::Request<super::AskRequest>,
+        ) -> std::result::Result<tonic::Response<super::AskResponse>, tonic::Status>;
+        /// A manager tells the leader of its sessions, and is told of everybody's.
+        async fn share(
+            &self,
+            request: tonic::Request<super::ShareRequest>,
+        ) -> std::result::Result<tonic::Response<super::ShareResponse>, tonic::Status>;
+    }
+    #[derive(Debug)]
+    pub struct ManagersServer<T> {
+        inner: Arc<T>,
+        accept_compression_encodings: EnabledCompressionEncodings,
+        send_compression_encodings: EnabledCompressionEncodings,
+        max_decoding_message_size: Option<usize>,
+        max_encoding_message_size: Option<usize>,
+    }
+    impl<T> ManagersServer<T> {
+        pub fn new(inner: T) -> Self {
+            Self::from_arc(Arc::new(inner))
+        }
+        pub fn from_arc(inner: Arc<T>) -> Self {
+            Self {
+                inner,
+                accept_compression_encodings: Default::default(),
+                send_compression_encodings: Default::default(),
+                max_decoding_message_size: None,
+                max_encoding_message_size: None,
+            }
+        }
+        pub fn with_interceptor<F>(
+            inner: T,
+            interceptor: F,
+        ) -> InterceptedService<Self, F>
+        where
+            F: tonic::service::Interceptor,
+        {
+            InterceptedService::new(Self::new(inner), interceptor)
+        }
+        /// Enable decompressing requests with the given encoding.
+        #[must_use]
+        pub fn accept_compressed(mut self, encoding: CompressionEncoding) -> Self {
+            self.accept_compression_encodings.enable(encoding);
+            self
+        }
+        /// Compress responses with the given encoding, if the client supports it.
+        #[must_use]
+        pub fn send_compressed(mut self, encoding: CompressionEncoding) -> Self {
+            self.send_compression_encodings.enable(encoding);
+            self
+        }
+        /// Limits the maximum size of a decoded message.
+        ///
+        /// Default: `4MB`
+        #[must_use]
+        pub fn max_decoding_message_size(mut self, limit: usize) -> Self {
+            self.max_decoding_message_size = Some(limit);
+            self
+        }
+        /// Limits the maximum size of an encoded message.
+        ///
+        /// Default: `usize::MAX`
+        #[must_use]
+        pub fn max_encoding_message_size(mut self, limit: usize) -> Self {
+            self.max_encoding_message_size = Some(limit);
+            self
+        }
+    }
+    impl<T, B> tonic::codegen::Service<http::Request<B>> for ManagersServer<T>
+    where
+        T: Managers,
+        B: Body + std::marker::Send + 'static,
+        B::Error: Into<StdError> + std::marker::Send + 'static,
+    {
+        type Response = http::Response<tonic::body::Body>;
+        type Error = std::convert::Infallible;
+        type Future = BoxFuture<Self::Response, Self::Error>;
+        fn poll_ready(
+            &mut self,
+            _cx: &mut Context<'_>,
+        ) -> Poll<std::result::Result<(), Self::Error>> {
+            Poll::Ready(Ok(()))
+        }
+        fn call(&mut self, req: http::Request<B>) -> Self::Future {
+            match req.uri().path() {
+                "/swarmpki.v1.Managers/Enlist" => {
+                    #[allow(non_camel_case_types)]
+                    struct EnlistSvc<T: Managers>(pub Arc<T>);
+                    impl<T: Managers> tonic::server::UnaryService<super::EnlistRequest>
+                    for EnlistSvc<T> {
+                        type Response = super::EnlistResponse;
+                        type Future = BoxFuture<
+                            tonic::Response<Self::Response>,
+                            tonic::Status,
+                        >;
+                        fn call(
+                            &mut self,
+                            request: tonic::Request<super::EnlistRequest>,
+                        ) -> Self::Future {
+                            let inner = Arc::clone(&self.0);
+                            let fut = async move {
+                                <T as Managers>::enlist(&inner, request).await
+                            };
+                            Box::pin(fut)
+                        }
+                    }
+                    let accept_compression_encodings = self.accept_compression_encodings;
+                    let send_compression_encodings = self.send_compression_encodings;
+                    let max_decoding_message_size = self.max_decoding_message_size;
+                    let max_encoding_message_size = self.max_encoding_message_size;
+                    let inner = self.inner.clone();
+                    let fut = async move {
+                        let method = EnlistSvc(inner);
+                        let codec = crate::codec::Codec::default();
+                        let mut grpc = tonic::server::Grpc::new(codec)
+                            .apply_compression_config(
+                                accept_compression_encodings,
+                                send_compression_encodings,
+                            )
+                            .apply_max_message_size_config(
+                                max_decoding_message_size,
+                                max_encoding_message_size,
+                            );
+                        let res = grpc.unary(method, req).await;
+                        Ok(res)
+                    };
+                    Box::pin(fut)
+                }
+                "/swarmpki.v1.Managers/Ask" => {
+                    #[allow(non_camel_case_types)]
+                    struct AskSvc<T: Managers>(pub Arc<T>);
+                    impl<T: Managers> tonic::server::UnaryService<super::AskRequest>
+                    for AskSvc<T> {
+                        type Response = super::AskResponse;
+                        type Future = BoxFuture<
+                            tonic::Response<Self::Response>,
+                            tonic::Status,
+                        >;
+                        fn call(
+                            &mut self,
+                            request: tonic::Request<super::AskRequest>,
+                        ) -> Self::Future {
+                            let inner = Arc::clone(&self.0);
+                            let fut = async move {
+                                <T as Managers>::ask(&inner, request).await
+                            };
+                            Box::pin(fut)
+                        }
+                    }
+                    let accept_compression_encodings = self.accept_compression_encodings;
+                    let send_compression_encodings = self.send_compression_encodings;
+                    let max_decoding_message_size = self.max_decoding_message_size;
+                    let max_encoding_message_size = self.max_encoding_message_size;
+                    let inner = self.inner.clone();
+                    let fut = async move {
+                        let method = AskSvc(inner);
+                        let codec = crate::codec::Codec::default();
+                        let mut grpc = tonic::server::Grpc::new(codec)
+                            .apply_compression_config(
+                                accept_compression_encodings,
+                                send_compression_encodings,
+                            )
+                            .apply_max_message_size_config(
+                                max_decoding_message_size,
+                                max_encoding_message_size,
+                            );
+                        let res = grpc.unary(method, req).await;
+                        Ok(res)
+                    };
+                    Box::pin(fut)
+                }
+                "/swarmpki.v1.Managers/Share" => {
+                    #[allow(non_camel_case_types)]
+                    struct ShareSvc<T: Managers>(pub Arc<T>);
+                    impl<T: Managers> tonic::server::UnaryService<super::ShareRequest>
+                    for ShareSvc<T> {
+                        type Response = super::ShareResponse;
+                        type Future = BoxFuture<
+                            tonic::Response<Self::Response>,
+                            tonic::Status,
+                        >;
+                        fn call(
+                            &mut self,
+                            request: tonic::Request<super::ShareRequest>,
+                        ) -> Self::Future {
+                            let inner = Arc::clone(&self.0);
+                            let fut = async move {
+                                <T as Managers>::share(&inner, request).await
+                            };
+                            Box::pin(fut)
+                        }
+                    }
+                    let accept_compression_encodings = self.accept_compression_encodings;
+                    let send_compression_encodings = self.send_compression_encodings;
+                    let max_decoding_message_size = self.max_decoding_message_size;
+                    let max_encoding_message_size = self.max_encoding_message_size;
+                    let inner = self.inner.clone();
+                    let fut = async move {
+                        let method = ShareSvc(inner);
+                        let codec = crate::codec::Codec::default();
+                        let mut grpc = tonic::server::Grpc::new(codec)
+                            .apply_compression_config(
+                                accept_compression_encodings,
+                                send_compression_encodings,
+                            )
+                            .apply_max_message_size_config(
+                                max_decoding_message_size,
+                                max_encoding_message_size,
+                            );
+                        let res = grpc.unary(method, req).await;
+                        Ok(res)
+                    };
+                    Box::pin(fut)
+                }
+                _ => {
+                    Box::pin(async move {
+                        let mut response = http::Response::new(
+                            tonic::body::Body::default(),
+                        );
+                        let headers = response.headers_mut();
+                        headers
+                            .insert(
+                                tonic::Status::GRPC_STATUS,
+                                (tonic::Code::Unimplemented as i32).into(),
+                            );
+                        headers
+                            .insert(
+                                http::header::CONTENT_TYPE,
+                                tonic::metadata::GRPC_CONTENT_TYPE,
+                            );
+                        Ok(response)
+                    })
+                }
+            }
+        }
+    }
+    impl<T> Clone for ManagersServer<T> {
+        fn clone(&self) -> Self {
+            let inner = self.inner.clone();
+            Self {
+                inner,
+                accept_compression_encodings: self.accept_compression_encodings,
+                send_compression_encodings: self.send_compression_encodings,
+                max_decoding_message_size: self.max_decoding_message_size,
+                max_encoding_message_size: self.max_encoding_message_size,
+            }
+        }
+    }
+    /// Generated gRPC service name
+    pub const SERVICE_NAME: &str = "swarmpki.v1.Managers";
+    impl<T> tonic::server::NamedService for ManagersServer<T> {
+        const NAME: &'static str = SERVICE_NAME;
+    }
+}
