@@ -2,19 +2,24 @@
 
 use std::sync::Arc;
 
-use pki::identity::NodeId;
+use pki::identity::{NodeId, Role};
 use pki::key::SpkiHash;
 use pki::time::Time;
 
 use crate::apply::Entry;
 use crate::command::Admit;
-use crate::node::{Letter, Node, TokenUse};
+use crate::node::{Letter, Node, PROMOTION_LIFE, TokenUse};
 use crate::outcome::{Outcome, Rejection};
 use crate::state::State;
 use crate::tokens::UNFINISHED_PER_TOKEN_MAX;
 
 /// Unfinished joins that one public key may have: by other tokens, or by other requests. A joiner needs one.
 pub const UNFINISHED_PER_KEY_MAX: usize = 4;
+
+/// Until when a join by a token of this role may make a manager.
+pub(crate) fn promotion(role: Role, stamp: Time) -> Option<Time> {
+    (role == Role::Manager).then(|| stamp.saturating_add(PROMOTION_LIFE))
+}
 
 impl State {
     pub(crate) fn admit(&mut self, entry: &mut Entry<'_>, admit: &Admit) -> Result<Outcome, Rejection> {
@@ -34,12 +39,16 @@ impl State {
         if row.role != admit.spec.role || admit.letter.leaf.role != row.role {
             return Err(Rejection::Role);
         }
+        if row.role == Role::Manager && !admit.ours {
+            return Err(Rejection::EngineNotPromotable);
+        }
         if self.nodes.contains_key(&admit.node) || self.removals.contains_key(&admit.node) {
             return Err(Rejection::IdTaken);
         }
         let node = Node {
             id: admit.node.clone(),
-            role: row.role,
+            // Whoever comes by the manager's token is one when it is a member of the raft group.
+            role: Role::Worker,
             spec: admit.spec.clone(),
             created: entry.now,
             updated: entry.now,
@@ -57,6 +66,7 @@ impl State {
             last_seen: None,
             issuances: (entry.now, 1),
             leaves_end: admit.letter.leaf.not_after,
+            promoting: promotion(row.role, entry.stamp),
         };
         self.nodes.insert(admit.node.clone(), Arc::new(node));
         self.index_join(admit.letter.leaf.spki, &admit.node);
@@ -94,7 +104,7 @@ impl State {
         now: Time,
     ) -> Option<(&Arc<Node>, &Arc<Letter>)> {
         self.unfinished_joins(key)
-            .find(|(node, letter)| node.unfinished == Some(*token) && letter.answers(csr, node.role, now))
+            .find(|(node, letter)| node.unfinished == Some(*token) && letter.answers(csr, node.signed_role(), now))
     }
 
     /// The unfinished joins of this key, each with what was issued to it: one, unless the joiner came with two tokens

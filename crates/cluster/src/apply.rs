@@ -70,6 +70,9 @@ impl State {
             Command::UpdateCluster(update) => self.update_cluster(entry, update),
             Command::AdvanceRotation(advance) => self.advance_rotation(entry, advance),
             Command::ReplaceLadder(replace) => self.replace_ladder(entry, replace),
+            Command::Enlist { node, addr, serial, replaces } => self.enlist(entry, node, addr, serial, *replaces),
+            Command::Seat { node, raft_id } => self.seat(entry, node, *raft_id),
+            Command::Unseat { node, raft_id } => self.unseat(entry, node, *raft_id),
             Command::Collect { nodes } => Ok(self.collect(entry, nodes)),
         }
     }
@@ -94,6 +97,7 @@ impl State {
         self.cluster_version = entry.index;
         self.cluster_updated = entry.now;
         self.members.rows.insert(first.node.clone(), Member { raft_id: 1, addr: first.addr.clone() });
+        self.members.next_raft_id = 2;
         self.members.key_holders.insert(first.node.clone());
         for certificate in &first.logged {
             let bytes = format::log_record_ca(entry.now, certificate);
@@ -123,6 +127,7 @@ impl State {
             last_seen: None,
             issuances: (entry.now, 0),
             leaves_end: first.letter.leaf.not_after,
+            promoting: None,
         };
         self.nodes.insert(first.node.clone(), Arc::new(node));
         Ok(Outcome::Done { version: entry.index })

@@ -52,6 +52,10 @@ pub enum Method {
     Control,
     /// `swarmpki.v1.Node/Clock`
     Clock,
+    /// `swarmpki.v1.Managers/Enlist`
+    Enlist,
+    /// `swarmpki.v1.Managers/*`, apart from `Enlist`
+    Managers,
 }
 
 /// Who may call a method.
@@ -65,11 +69,15 @@ enum Audience {
     Nodes,
     /// Managers.
     Managers,
+    /// Managers, and nodes that are to be managers and have the certificate for it.
+    Promoted,
+    /// Members of the raft group, whatever the time says of their certificates.
+    Members,
 }
 
 impl Method {
     /// All methods, for tests that go over each of them.
-    pub const ALL: [Self; 20] = [
+    pub const ALL: [Self; 22] = [
         Self::GetRootCaCertificate,
         Self::GetUnlockKey,
         Self::IssueNodeCertificate,
@@ -90,6 +98,8 @@ impl Method {
         Self::Raft,
         Self::Control,
         Self::Clock,
+        Self::Enlist,
+        Self::Managers,
     ];
 
     fn audience(self) -> Audience {
@@ -104,9 +114,9 @@ impl Method {
             | Self::ListenSubscriptions
             | Self::UpdateTaskStatus => Audience::Returning,
             Self::UpdateVolumeStatus | Self::PublishLogs | Self::AttachNetwork | Self::DetachNetwork => Audience::Nodes,
-            Self::GetUnlockKey | Self::HealthCheck | Self::RaftJoin | Self::RaftLeave | Self::Raft | Self::Control => {
-                Audience::Managers
-            }
+            Self::HealthCheck | Self::RaftJoin | Self::RaftLeave | Self::Raft | Self::Control => Audience::Managers,
+            Self::GetUnlockKey | Self::Enlist => Audience::Promoted,
+            Self::Managers => Audience::Members,
         }
     }
 }
@@ -299,20 +309,33 @@ impl State {
             Caller::Anonymous => return Err(Denial::NoCertificate),
         };
         let known = self.known_caller(leaf, standing, now);
+        let role = Denial::Role { workers_too: false };
         match (audience, known) {
             (Audience::Anybody, Ok(grant)) => Ok(grant),
             (Audience::Anybody, Err(_)) => Ok(Grant::Anybody),
-            (Audience::Managers, _) if leaf.role != Role::Manager => Err(Denial::Role { workers_too: false }),
+            (Audience::Managers | Audience::Promoted | Audience::Members, _) if leaf.role != Role::Manager => Err(role),
+            // Not by its standing: that of a member whose certificates have ended would lock it out of renewing them.
+            (Audience::Members, _) if self.peer(leaf).is_some() => Ok(Grant::Node(Role::Manager)),
             (_, Err(denial)) => Err(denial),
-            (Audience::Managers, Ok(Grant::Node(Role::Manager))) => Ok(Grant::Node(Role::Manager)),
-            (Audience::Managers, Ok(Grant::Node(Role::Worker))) => Err(Denial::Role { workers_too: false }),
+            (Audience::Members, Ok(_)) => Err(role),
+            (Audience::Managers | Audience::Promoted, Ok(Grant::Node(Role::Manager))) => Ok(Grant::Node(Role::Manager)),
+            (Audience::Promoted, Ok(Grant::Node(Role::Worker))) if self.is_promoted(&leaf.node) => {
+                Ok(Grant::Node(Role::Worker))
+            }
+            (Audience::Managers | Audience::Promoted, Ok(Grant::Node(Role::Worker))) => Err(role),
             (Audience::Returning, Ok(grant)) => Ok(grant),
             (Audience::Nodes, Ok(grant @ Grant::Node(_))) => Ok(grant),
-            (Audience::Nodes | Audience::Managers, Ok(Grant::Returning(_) | Grant::Anybody)) => match standing {
-                Standing::Quarantined { reason, .. } => Err(Denial::Quarantined(leaf.node.clone(), *reason)),
-                _ => Err(Denial::Unregistered(leaf.node.clone())),
-            },
+            (Audience::Nodes | Audience::Managers | Audience::Promoted, Ok(Grant::Returning(_) | Grant::Anybody)) => {
+                match standing {
+                    Standing::Quarantined { reason, .. } => Err(Denial::Quarantined(leaf.node.clone(), *reason)),
+                    _ => Err(Denial::Unregistered(leaf.node.clone())),
+                }
+            }
         }
+    }
+
+    fn is_promoted(&self, id: &NodeId) -> bool {
+        self.nodes.get(id).is_some_and(|node| node.signed_role() == Role::Manager)
     }
 
     /// A forwarded call: the forwarder is judged first, then the original caller by its name and record.
@@ -333,7 +356,13 @@ impl State {
             Grant::Node(Role::Worker) | Grant::Anybody => return Err(forwarder(Denial::Role { workers_too: false })),
             Grant::Returning(_) => return Err(forwarder(Denial::Unregistered(leaf.node.clone()))),
         }
-        let known = self.known_origin(origin, audience == Audience::Managers);
+        let managers_only = match audience {
+            Audience::Anybody | Audience::Returning | Audience::Nodes => false,
+            Audience::Managers | Audience::Promoted => true,
+            // Members speak for themselves.
+            Audience::Members => return Err(Denial::ForwardedRole { workers_too: false }),
+        };
+        let known = self.known_origin(origin, managers_only);
         if audience == Audience::Anybody { Ok(known.unwrap_or(Grant::Anybody)) } else { known }
     }
 

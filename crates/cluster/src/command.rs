@@ -77,6 +77,32 @@ pub enum Command {
     AdvanceRotation(Box<Advance>),
     /// The steps from the new root to the old one are made anew, before they end.
     ReplaceLadder(Box<ReplaceLadder>),
+    /// A node that is to be a manager asks for a place in the raft group, or says where it is now. It is given the root's key
+    /// from here on.
+    Enlist {
+        /// Which node.
+        node: NodeId,
+        /// Its advertised `host:port`.
+        addr: String,
+        /// Its manager's leaf, seen in use by this.
+        serial: Serial,
+        /// The place it had, if its store is gone: whoever forgot how it voted comes back as somebody else.
+        replaces: Option<u64>,
+    },
+    /// A node is a voter of the raft group: it is a manager now.
+    Seat {
+        /// Which node.
+        node: NodeId,
+        /// Its place. A place is given once, so a late copy of this does nothing to the next one.
+        raft_id: u64,
+    },
+    /// A node is in the raft group no more, or never came: it is a worker now.
+    Unseat {
+        /// Which node.
+        node: NodeId,
+        /// Its place; none: it never had one.
+        raft_id: Option<u64>,
+    },
     /// What has outlived its time: joins never finished, letters, replaced leaves, removals.
     Collect {
         /// Nodes to look at.

@@ -4,6 +4,7 @@
 //! `testdata/`. Decoding checks everything; encoding a value and decoding it gives the value back.
 
 mod command;
+mod outcome;
 mod record;
 mod snapshot;
 
@@ -13,6 +14,7 @@ use prost::Message;
 
 use crate::command::{Batch, Command};
 use crate::node::Letter;
+use crate::outcome::Outcome;
 use crate::state::State;
 
 /// The format that this build writes.
@@ -57,6 +59,21 @@ impl Command {
     /// Its length in the log, in bytes.
     pub fn encoded_len(&self) -> usize {
         command::Command::from(self).encoded_len()
+    }
+}
+
+impl Outcome {
+    /// The outcome as it travels between managers.
+    pub fn encode(&self) -> Vec<u8> {
+        outcome::Outcome::from(self).encode_to_vec()
+    }
+
+    /// An outcome that another manager sent.
+    ///
+    /// # Errors
+    /// If the bytes are not an outcome that this version knows.
+    pub fn decode(bytes: &[u8]) -> Result<Self, DecodeError> {
+        outcome::Outcome::decode(bytes)?.try_into()
     }
 }
 

@@ -65,7 +65,7 @@ impl State {
             return Ok(Outcome::Issued { node: renew.node.clone(), letter: Arc::clone(letter), fresh: false });
         }
         self.check_premises(entry, &renew.premises, &renew.letter)?;
-        if renew.letter.leaf.role != node.role {
+        if renew.letter.leaf.role != node.signed_role() {
             return Err(Rejection::Role);
         }
         self.check_ladder(Some(node), &renew.letter, entry.now)?;
@@ -100,8 +100,9 @@ impl State {
 
     /// What this very request of a node was answered with, as long as it holds.
     pub fn letter_for<'a>(&self, node: &'a Node, csr: &[u8], now: Time) -> Option<&'a Arc<Letter>> {
-        let answers =
-            |letter: &&Arc<Letter>| letter.answers(csr, node.role, now) && self.roots.is_present(&letter.leaf.issuer);
+        let answers = |letter: &&Arc<Letter>| {
+            letter.answers(csr, node.signed_role(), now) && self.roots.is_present(&letter.leaf.issuer)
+        };
         node.mailbox.iter().find(answers)
     }
 

@@ -29,6 +29,9 @@ pub const LETTER_LIFE: Duration = Duration::from_secs(24 * 60 * 60);
 /// How long a join may stay unfinished (certificate issued, never used) before it is collected.
 pub const UNFINISHED_LIFE: Duration = Duration::from_secs(24 * 60 * 60);
 
+/// How long a node that is to be a manager may take to become one, before it is a worker again.
+pub const PROMOTION_LIFE: Duration = Duration::from_secs(10 * 60);
+
 /// A node of the cluster, or a join that is not finished yet.
 ///
 /// Stored since format 1: change only with a sample in testdata/state/.
@@ -36,7 +39,7 @@ pub const UNFINISHED_LIFE: Duration = Duration::from_secs(24 * 60 * 60);
 pub struct Node {
     /// CN of its certificates.
     pub id: NodeId,
-    /// What the CA signs for it.
+    /// What it is: a manager from the moment it is a voter of the raft group until it is out of it.
     pub role: Role,
     /// What the operator wants of it.
     pub spec: Spec,
@@ -72,9 +75,16 @@ pub struct Node {
     pub issuances: (Time, u32),
     /// The last end of any leaf it was ever issued, also of those forgotten meanwhile.
     pub leaves_end: Time,
+    /// Until when a worker may become the manager that it is to be.
+    pub promoting: Option<Time>,
 }
 
 impl Node {
+    /// The role that the CA signs for it: a node needs its manager's leaf before it can be a manager.
+    pub fn signed_role(&self) -> Role {
+        if self.promoting.is_some() { Role::Manager } else { self.role }
+    }
+
     /// The registered leaf with this serial and key, and in what standing.
     pub fn registered(&self, serial: &Serial, spki: &SpkiHash, now: Time) -> Option<(Registered, &Leaf)> {
         let same = |leaf: &&Leaf| leaf.serial == *serial && leaf.spki == *spki;

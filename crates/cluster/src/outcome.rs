@@ -30,6 +30,11 @@ pub enum Outcome {
     },
     /// There was nothing to do.
     Unchanged,
+    /// The node has a place in the raft group.
+    Enlisted {
+        /// Its number there.
+        raft_id: u64,
+    },
     /// What had outlived its time is gone; the joins among it, whose records went.
     Collected(Vec<NodeId>),
     /// Refused, and nothing has changed.
@@ -90,9 +95,18 @@ pub enum Rejection {
     /// The node is a manager in the raft group.
     #[error("the node is a manager")]
     Manager,
-    /// A manager cannot be made yet, or not be unmade.
-    #[error("the role cannot be changed")]
-    RoleFixed,
+    /// Nobody else is a manager, or is to stay one.
+    #[error("the node is the last manager")]
+    LastManager,
+    /// The node has no place in the raft group, or none with this number, or is no voter yet.
+    #[error("the node is not in the raft group")]
+    NotSeated,
+    /// The node is not to be a manager.
+    #[error("the node is not to be a manager")]
+    NotPromoted,
+    /// The node is a Docker Engine.
+    #[error("the node is an engine, which cannot be a manager here")]
+    EngineNotPromotable,
     /// No root is being replaced.
     #[error("no root rotation is under way")]
     NoRotation,
@@ -126,7 +140,10 @@ impl Rejection {
             | Self::OutOfSequence
             | Self::Ready
             | Self::Manager
-            | Self::RoleFixed
+            | Self::LastManager
+            | Self::NotSeated
+            | Self::NotPromoted
+            | Self::EngineNotPromotable
             | Self::NoRotation
             | Self::RotationBusy
             | Self::Way

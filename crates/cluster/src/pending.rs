@@ -5,10 +5,11 @@
 
 use std::sync::Arc;
 
-use pki::identity::NodeId;
+use pki::identity::{NodeId, Role};
 use pki::key::SpkiHash;
 use pki::time::Time;
 
+use crate::admission::promotion;
 use crate::apply::Entry;
 use crate::command::{Ask, Right};
 use crate::node::{Node, Pending, Spec, TokenUse};
@@ -48,12 +49,15 @@ impl State {
         if row.role != spec.role {
             return Err(Rejection::Role);
         }
+        if row.role == Role::Manager && !ours {
+            return Err(Rejection::EngineNotPromotable);
+        }
         if self.nodes.contains_key(&ask.node) || self.removals.contains_key(&ask.node) {
             return Err(Rejection::IdTaken);
         }
         let node = Node {
             id: ask.node.clone(),
-            role: row.role,
+            role: Role::Worker,
             spec: spec.clone(),
             created: entry.now,
             updated: entry.now,
@@ -71,6 +75,7 @@ impl State {
             last_seen: None,
             issuances: (entry.now, 0),
             leaves_end: Time::default(),
+            promoting: promotion(row.role, entry.stamp),
         };
         self.nodes.insert(ask.node.clone(), Arc::new(node));
         self.pending.insert(ask.node.clone());

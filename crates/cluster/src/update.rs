@@ -6,7 +6,7 @@ use pki::identity::{NodeId, Role};
 
 use crate::apply::Entry;
 use crate::command::UpdateCluster;
-use crate::node::{BlobDigest, Spec};
+use crate::node::{BlobDigest, Node, PROMOTION_LIFE, Spec};
 use crate::outcome::{Outcome, Rejection};
 use crate::roots::{Custody, Root, Roots};
 use crate::state::State;
@@ -24,19 +24,30 @@ impl State {
         if node.version != version {
             return Err(Rejection::OutOfSequence);
         }
-        let role_of_member = if self.members.rows.contains_key(id) { Role::Manager } else { node.role };
-        if spec.role != node.spec.role || spec.role != role_of_member {
-            return Err(Rejection::RoleFixed);
-        }
+        let promoting = self.judge_role(node, spec.role)?.then(|| entry.stamp.saturating_add(PROMOTION_LIFE));
         if node.spec == *spec {
             return Ok(Outcome::Unchanged);
         }
         self.change(id, |node| {
             node.spec = spec.clone();
+            node.promoting = promoting.or(node.promoting);
             node.version = entry.index;
             node.updated = entry.now;
         });
         Ok(Outcome::Done { version: entry.index })
+    }
+
+    /// Whether a node may be wished to be `role` (pki.md 13.1), and whether a promotion begins by that. A demotion that is wished
+    /// for is not yet done, and may be taken back.
+    fn judge_role(&self, node: &Node, role: Role) -> Result<bool, Rejection> {
+        match (node.spec.role, role) {
+            (Role::Worker, Role::Worker) | (Role::Manager, Role::Manager) => Ok(false),
+            (Role::Worker, Role::Manager) if !node.ours => Err(Rejection::EngineNotPromotable),
+            (Role::Worker, Role::Manager) => Ok(node.role == Role::Worker),
+            (Role::Manager, Role::Worker) if node.role == Role::Worker => Err(Rejection::NotSeated),
+            (Role::Manager, Role::Worker) if self.is_last_manager(&node.id) => Err(Rejection::LastManager),
+            (Role::Manager, Role::Worker) => Ok(false),
+        }
     }
 
     fn entrust(&mut self, trust: BlobDigest, custody: &Custody) -> Result<(), Rejection> {

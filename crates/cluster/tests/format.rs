@@ -277,6 +277,11 @@ fn command() -> impl Strategy<Value = Command> {
             }))
         }),
         vec(node_id(), 0..4).prop_map(|nodes| Command::Collect { nodes }),
+        (node_id(), text(), any::<[u8; 20]>(), any::<Option<u64>>()).prop_map(|(node, addr, serial, replaces)| {
+            Command::Enlist { node, addr, serial: Serial::from_random(serial), replaces }
+        }),
+        (node_id(), any::<u64>()).prop_map(|(node, raft_id)| Command::Seat { node, raft_id }),
+        (node_id(), any::<Option<u64>>()).prop_map(|(node, raft_id)| Command::Unseat { node, raft_id }),
         rotation_step(),
     ]
 }
@@ -404,7 +409,7 @@ fn samples_of_format_1_open() {
 #[test]
 fn a_sample_has_every_command() {
     let kinds: std::collections::BTreeSet<_> = support::sample().0.commands.iter().map(kind).collect();
-    assert!(kinds.into_iter().eq(0..13));
+    assert!(kinds.into_iter().eq(0..16));
 }
 
 /// Fails to compile when a command is added: it needs a place in the sample.
@@ -423,6 +428,9 @@ fn kind(command: &Command) -> u8 {
         Command::AdvanceRotation(_) => 10,
         Command::ReplaceLadder(_) => 11,
         Command::Ask(_) => 12,
+        Command::Enlist { .. } => 13,
+        Command::Seat { .. } => 14,
+        Command::Unseat { .. } => 15,
     }
 }
 

@@ -224,7 +224,7 @@ fn c009_the_managers_token_makes_managers() {
     admission.spec.role = Role::Manager;
     edit(&mut admission, |letter| letter.leaf.role = Role::Manager);
     cluster.run(admit(&admission));
-    assert_eq!(cluster.node(1).role, Role::Manager);
+    assert_eq!((cluster.node(1).role, cluster.node(1).signed_role()), (Role::Worker, Role::Manager));
     assert!(!cluster.state.members.rows.contains_key(&id(1)), "not yet in the raft group");
     assert_eq!(cluster.state.tokens.rows[1].unfinished, 1);
 }
@@ -516,7 +516,10 @@ fn every_rejection_says_whether_signing_again_may_help() {
         Rejection::OutOfSequence,
         Rejection::Ready,
         Rejection::Manager,
-        Rejection::RoleFixed,
+        Rejection::LastManager,
+        Rejection::NotSeated,
+        Rejection::NotPromoted,
+        Rejection::EngineNotPromotable,
         Rejection::Blob,
     ];
     assert!(stale.iter().all(Rejection::is_stale));

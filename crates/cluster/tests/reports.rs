@@ -116,12 +116,10 @@ fn c327_a_node_update_has_to_name_the_version() {
     assert_eq!(outcome, Outcome::Done { version: cluster.state.index });
     assert_eq!((&cluster.node(1).spec, cluster.node(1).updated), (&spec, cluster.now));
     cluster.refused(update(version, &spec), Rejection::OutOfSequence);
-    spec.role = Role::Manager;
-    cluster.refused(update(cluster.node(1).version, &spec), Rejection::RoleFixed);
     let manager = Spec::new(Role::Worker, Availability::Active);
     let version = cluster.node(0).version;
     let demote = Command::UpdateNode { node: id(0), version, spec: Box::new(manager) };
-    cluster.refused(demote, Rejection::RoleFixed);
+    cluster.refused(demote, Rejection::LastManager);
 }
 
 #[test]

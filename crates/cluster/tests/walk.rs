@@ -74,7 +74,8 @@ fn walks_reach_every_outcome() {
         OutOfSequence,
         Ready,
         Manager,
-        RoleFixed,
+        LastManager,
+        EngineNotPromotable,
         Blob,
     ] {
         assert!(reached(&Outcome::Rejected(why.clone())), "never {why:?}");

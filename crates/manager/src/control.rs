@@ -561,7 +561,9 @@ fn refusal(rejection: &Rejection, node: Option<&NodeId>) -> Refusal {
         Rejection::UnknownNode | Rejection::Removed => node_or(|node| Refusal::NodeMissing { node: node.to_string() }),
         Rejection::Ready => node_or(|node| Refusal::RemovalOfLiveNode { node }),
         Rejection::Manager => node_or(|node| Refusal::RemovalOfManager { node }),
-        Rejection::RoleFixed => Refusal::LastManager,
+        Rejection::LastManager => Refusal::LastManager,
+        Rejection::NotSeated | Rejection::NotPromoted => Refusal::NotRaftMember,
+        Rejection::EngineNotPromotable => node_or(|node| Refusal::EngineNotPromotable { node }),
         Rejection::NoCluster => Refusal::SignerStarting,
         // The roots changed since the update was prepared: the version says so too.
         Rejection::NoRotation | Rejection::RotationBusy | Rejection::Way => Refusal::OutOfSequence,

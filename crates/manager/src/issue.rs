@@ -217,7 +217,7 @@ pub fn sign(
     let cluster = state.cluster_id().ok_or(Refusal::SignerStarting)?.clone();
     let (node, role) = match purpose {
         Purpose::Join(admission) => (draw.node, admission.role),
-        Purpose::Renewal { node, .. } => (node.clone(), state.node(node).ok_or(Refusal::TokenRefused)?.role),
+        Purpose::Renewal { node, .. } => (node.clone(), state.node(node).ok_or(Refusal::TokenRefused)?.signed_role()),
     };
     let subject = Subject { cluster, role, node };
     let record = match purpose {
@@ -285,7 +285,7 @@ pub fn verdict(outcome: Option<&Outcome>, node: Option<&NodeId>) -> Verdict {
         Some(Outcome::Pending { node }) => Verdict::Pending(node.clone()),
         Some(Outcome::Rejected(rejection)) if rejection.is_stale() => Verdict::Again,
         Some(Outcome::Rejected(rejection)) => Verdict::Refused(refusal(rejection, node)),
-        Some(Outcome::Done { .. } | Outcome::Unchanged | Outcome::Collected(_)) | None => {
+        Some(Outcome::Done { .. } | Outcome::Unchanged | Outcome::Enlisted { .. } | Outcome::Collected(_)) | None => {
             Verdict::Refused(Refusal::SignerStopped)
         }
     }

@@ -24,7 +24,7 @@ pub(super) struct Batch {
 
 #[derive(Clone, PartialEq, prost::Message)]
 pub(super) struct Command {
-    #[prost(oneof = "Kind", tags = "1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13")]
+    #[prost(oneof = "Kind", tags = "1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15, 16")]
     kind: Option<Kind>,
 }
 
@@ -56,6 +56,12 @@ enum Kind {
     ReplaceLadder(Box<ReplaceLadder>),
     #[prost(message, tag = "13")]
     Ask(Box<Ask>),
+    #[prost(message, tag = "14")]
+    Enlist(Enlist),
+    #[prost(message, tag = "15")]
+    Seat(Seat),
+    #[prost(message, tag = "16")]
+    Unseat(Unseat),
 }
 
 #[derive(Clone, PartialEq, prost::Message)]
@@ -254,6 +260,34 @@ struct ReplaceLadder {
     ladder: Vec<Vec<u8>>,
     #[prost(bytes = "vec", repeated, tag = "3")]
     logged: Vec<Vec<u8>>,
+}
+
+#[derive(Clone, PartialEq, prost::Message)]
+struct Enlist {
+    #[prost(string, tag = "1")]
+    node: String,
+    #[prost(string, tag = "2")]
+    addr: String,
+    #[prost(bytes = "vec", tag = "3")]
+    serial: Vec<u8>,
+    #[prost(uint64, optional, tag = "4")]
+    replaces: Option<u64>,
+}
+
+#[derive(Clone, PartialEq, prost::Message)]
+struct Seat {
+    #[prost(string, tag = "1")]
+    node: String,
+    #[prost(uint64, tag = "2")]
+    raft_id: u64,
+}
+
+#[derive(Clone, PartialEq, prost::Message)]
+struct Unseat {
+    #[prost(string, tag = "1")]
+    node: String,
+    #[prost(uint64, optional, tag = "2")]
+    raft_id: Option<u64>,
 }
 
 #[derive(Clone, PartialEq, prost::Message)]
@@ -479,6 +513,16 @@ impl From<&domain::Command> for Command {
                 ladder: record::ders(&replace.ladder),
                 logged: replace.logged.clone(),
             })),
+            domain::Command::Enlist { node, addr, serial, replaces } => Kind::Enlist(Enlist {
+                node: node.to_string(),
+                addr: addr.clone(),
+                serial: serial.as_bytes().to_vec(),
+                replaces: *replaces,
+            }),
+            domain::Command::Seat { node, raft_id } => Kind::Seat(Seat { node: node.to_string(), raft_id: *raft_id }),
+            domain::Command::Unseat { node, raft_id } => {
+                Kind::Unseat(Unseat { node: node.to_string(), raft_id: *raft_id })
+            }
             domain::Command::Collect { nodes } => {
                 Kind::Collect(Collect { nodes: nodes.iter().map(ToString::to_string).collect() })
             }
@@ -585,6 +629,14 @@ impl TryFrom<Command> for domain::Command {
                 ladder: record::certificates(&replace.ladder)?,
                 logged: replace.logged,
             })),
+            Kind::Enlist(enlist) => Self::Enlist {
+                node: record::node_id(&enlist.node)?,
+                addr: enlist.addr,
+                serial: record::serial(&enlist.serial)?,
+                replaces: enlist.replaces,
+            },
+            Kind::Seat(seat) => Self::Seat { node: record::node_id(&seat.node)?, raft_id: seat.raft_id },
+            Kind::Unseat(unseat) => Self::Unseat { node: record::node_id(&unseat.node)?, raft_id: unseat.raft_id },
             Kind::Collect(collect) => Self::Collect {
                 nodes: collect.nodes.iter().map(|node| record::node_id(node)).collect::<Result<_, _>>()?,
             },

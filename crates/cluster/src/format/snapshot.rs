@@ -58,6 +58,9 @@ pub(super) struct State {
     log_frontier: Vec<Vec<u8>>,
     #[prost(message, optional, boxed, tag = "19")]
     rotation: Option<Box<Rotation>>,
+    /// 0: one more than the greatest that there is, as in a cluster whose managers never changed.
+    #[prost(uint64, tag = "20")]
+    next_raft_id: u64,
 }
 
 #[derive(Clone, PartialEq, prost::Message)]
@@ -112,6 +115,8 @@ struct Node {
     leaves_end: i64,
     #[prost(message, optional, tag = "20")]
     pending: Option<Pending>,
+    #[prost(int64, optional, tag = "21")]
+    promoting: Option<i64>,
 }
 
 #[derive(Clone, PartialEq, prost::Message)]
@@ -343,6 +348,7 @@ impl From<&node::Node> for Node {
                 spki: pending.spki.0.to_vec(),
                 asked: pending.asked.unix_millis(),
             }),
+            promoting: node.promoting.map(Time::unix_millis),
         }
     }
 }
@@ -388,6 +394,7 @@ impl TryFrom<Node> for node::Node {
                     }))
                 })
                 .transpose()?,
+            promoting: node.promoting.map(Time::from_unix_millis),
         })
     }
 }
@@ -454,6 +461,11 @@ impl From<&state::State> for State {
                 .collect(),
             log_size: state.log.size(),
             log_frontier: state.log.frontier().iter().map(|hash| hash.to_vec()).collect(),
+            next_raft_id: if state.members.next_raft_id == state.members.after_greatest() {
+                0
+            } else {
+                state.members.next_raft_id
+            },
         }
     }
 }
@@ -511,6 +523,11 @@ impl TryFrom<State> for state::State {
         for member in state.members {
             let node = record::node_id(&member.node)?;
             members.rows.insert(node, members::Member { raft_id: member.raft_id, addr: member.addr });
+        }
+        let after_greatest = members.after_greatest();
+        members.next_raft_id = if state.next_raft_id == 0 { after_greatest } else { state.next_raft_id };
+        if members.next_raft_id < after_greatest {
+            return Err(DecodeError::Field("next raft id"));
         }
         for holder in &state.key_holders {
             members.key_holders.insert(record::node_id(holder)?);

@@ -315,6 +315,9 @@ impl State {
             return Err(Rejection::OutOfSequence);
         }
         let mut next = running.as_ref().clone();
+        if next.ladder() == replace.ladder {
+            return Ok(Outcome::Unchanged);
+        }
         next.way = Way::Ladder(replace.ladder.clone());
         if !next.leads_at(entry.stamp) {
             return Err(Rejection::Way);

@@ -191,7 +191,9 @@ impl Cluster {
             let applied = self.run_all(commands);
             let idle = |outcome: &Outcome| match outcome {
                 Outcome::Rejected(_) | Outcome::Unchanged | Outcome::Issued { fresh: false, .. } => true,
+                // Another address, or nothing.
                 Outcome::Issued { fresh: true, .. }
+                | Outcome::Enlisted { .. }
                 | Outcome::Pending { .. }
                 | Outcome::Done { .. }
                 | Outcome::Collected(_) => false,

@@ -107,6 +107,9 @@ pub(super) fn keys_at_stake(state: &State, batch: &Batch) -> Vec<Arc<SecretBytes
             | Command::UpdateNode { .. }
             | Command::RemoveNode { .. }
             | Command::ReplaceLadder(_)
+            | Command::Enlist { .. }
+            | Command::Seat { .. }
+            | Command::Unseat { .. }
             | Command::Collect { .. } => {}
         }
     }

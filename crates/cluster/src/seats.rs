@@ -1,0 +1,156 @@
+//! What the leader does next about the members of the raft group: a function of the state, of the group as raft has it, and
+//! of the time. Doing a step twice does no harm; when nothing is left to do there are no steps.
+//!
+//! ```text
+//! promoted ──► enlisted ──► learner ──► voter ──► manager          any step missed: it is made from what is there
+//!    └─────── its time passed ──► out of the group ──► worker
+//! manager ──► demoted ──► [the lead is handed over] ──► out of the group ──► worker
+//! ```
+//!
+//! Rules:
+//! - nobody votes before it has caught up, and nobody is a manager before it votes;
+//! - a manager leaves the group first and is a worker then: until it is out, the others need its voice;
+//! - no voter is taken out if those that are left, as far as they can be reached, are not a majority of themselves;
+//! - one change of the group at a time.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use pki::identity::Role;
+use pki::time::Time;
+
+use crate::command::Command;
+use crate::state::State;
+
+/// A learner that lacks fewer entries than this may vote.
+pub const CAUGHT_UP: u64 = 1_000;
+
+/// How the leader sees the other members: entries that each lacks, and whether it answers.
+pub type Progress = BTreeMap<u64, (u64, bool)>;
+
+/// One thing to do.
+#[derive(Clone, Debug)]
+pub enum SeatStep {
+    /// To be proposed.
+    Propose(Command),
+    /// To be changed in the raft group.
+    Change(Change),
+}
+
+/// A change of the raft group, by the numbers of its members.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Change {
+    /// It gets the log, and has no vote.
+    AddLearner(u64),
+    /// The learner gets a vote.
+    Promote(u64),
+    /// It is a member no more.
+    Remove(u64),
+    /// It leads from now on.
+    HandOver(u64),
+}
+
+/// Whether the voters that are left without `id` are a majority of themselves, as far as they can be reached (engine-api.md 6.12).
+pub fn quorum_remains(voters: &BTreeSet<u64>, progress: &Progress, own: u64, id: u64) -> bool {
+    let left = || voters.iter().filter(|voter| **voter != id);
+    let here = |voter: &&u64| **voter == own || progress.get(voter).is_some_and(|(_, reachable)| *reachable);
+    left().count() > 0 && left().filter(here).count() > left().count() / 2
+}
+
+/// What the leader `own` does next. The steps in their order; at most one of them is a [`Change`].
+pub fn next(
+    state: &State,
+    voters: &BTreeSet<u64>,
+    learners: &BTreeSet<u64>,
+    progress: &Progress,
+    own: u64,
+    now: Time,
+) -> Vec<SeatStep> {
+    Seats { state, voters, learners, progress, own, now }.steps()
+}
+
+struct Seats<'a> {
+    state: &'a State,
+    voters: &'a BTreeSet<u64>,
+    learners: &'a BTreeSet<u64>,
+    progress: &'a Progress,
+    own: u64,
+    now: Time,
+}
+
+impl Seats<'_> {
+    fn steps(&self) -> Vec<SeatStep> {
+        let mut proposals = Vec::new();
+        let mut changes = Vec::new();
+        let rows: BTreeSet<_> = self.state.members.rows.values().map(|row| row.raft_id).collect();
+        let strangers = self.voters.iter().chain(self.learners).filter(|id| !rows.contains(id));
+        changes.extend(strangers.filter_map(|id| self.remove(*id)));
+        for node in self.state.nodes.values() {
+            let row = self.state.members.rows.get(&node.id).map(|row| row.raft_id);
+            let voter = row.is_some_and(|id| self.voters.contains(&id));
+            let member = voter || row.is_some_and(|id| self.learners.contains(&id));
+            let over = node.promoting.is_some_and(|until| until <= self.now);
+            let leaves = match node.role {
+                Role::Manager => node.spec.role == Role::Worker || !member,
+                Role::Worker => over && !voter,
+            };
+            if leaves {
+                let last = node.role == Role::Manager && !self.manager_beside(row);
+                match row.filter(|_| member) {
+                    _ if last => {}
+                    Some(id) => changes.extend(self.remove(id)),
+                    None => proposals.push(Command::Unseat { node: node.id.clone(), raft_id: row }),
+                }
+                continue;
+            }
+            let Some(id) = row else { continue };
+            if voter && node.role == Role::Worker {
+                proposals.push(Command::Seat { node: node.id.clone(), raft_id: id });
+            } else if !member {
+                changes.push(Change::AddLearner(id));
+            } else if !voter && self.caught_up(id) {
+                changes.push(Change::Promote(id));
+            }
+        }
+        let changes = changes.into_iter().take(1).map(SeatStep::Change);
+        proposals.into_iter().map(SeatStep::Propose).chain(changes).collect()
+    }
+
+    /// Whether a voter other than this one is a manager and is to stay one.
+    fn manager_beside(&self, row: Option<u64>) -> bool {
+        self.state.members.rows.iter().any(|(node, other)| {
+            let stays = |node: &crate::node::Node| node.role == Role::Manager && node.spec.role == Role::Manager;
+            Some(other.raft_id) != row
+                && self.voters.contains(&other.raft_id)
+                && self.state.nodes.get(node).is_some_and(|node| stays(node))
+        })
+    }
+
+    fn caught_up(&self, id: u64) -> bool {
+        self.progress.get(&id).is_some_and(|(behind, reachable)| *reachable && *behind < CAUGHT_UP)
+    }
+
+    /// How a member is taken out: a learner at once, a voter if the others can do without it, the leader after another leads.
+    fn remove(&self, id: u64) -> Option<Change> {
+        if !self.voters.contains(&id) {
+            return Some(Change::Remove(id));
+        }
+        if !quorum_remains(self.voters, self.progress, self.own, id) {
+            return None;
+        }
+        if id != self.own {
+            return Some(Change::Remove(id));
+        }
+        let others = self.voters.iter().filter(|voter| **voter != id);
+        let ready = others.filter(|voter| self.caught_up(**voter) && self.manages(**voter));
+        let nearest = ready.min_by_key(|voter| self.progress.get(voter).map(|(behind, _)| *behind));
+        nearest.map(|voter| Change::HandOver(*voter))
+    }
+
+    /// Whether this place is that of a manager that is to stay one.
+    fn manages(&self, id: u64) -> bool {
+        self.state.members.rows.iter().any(|(node, row)| {
+            let stays = |node: &crate::node::Node| node.role == Role::Manager && node.spec.role == Role::Manager;
+            row.raft_id == id && self.state.nodes.get(node).is_some_and(|node| stays(node))
+        })
+    }
+}
