@@ -51,6 +51,7 @@ impl Thief {
             dir: loot.path().join("raft"),
             dek: SecretBytes::from(dek),
             clock: Arc::new(now),
+            carrier: Arc::new(replica::carrier::Alone),
             limits: replica::Limits::default(),
         };
         let replica = Replica::open(config).await.unwrap();

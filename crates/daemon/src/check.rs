@@ -309,7 +309,8 @@ impl Findings {
         };
         let clock: replica::Clock = Arc::new(move || now);
         let dir = keystore.state_dir().join(STORE);
-        let config = replica::Config { dir, dek, clock, limits: replica::Limits::default() };
+        let (carrier, limits) = (Arc::new(replica::carrier::Alone), replica::Limits::default());
+        let config = replica::Config { dir, dek, clock, carrier, limits };
         let replica = match Replica::open(config).await {
             Ok(replica) => replica,
             Err(error) => return self.add(format!("the store cannot be opened: {error}"), RESTORE),

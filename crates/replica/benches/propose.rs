@@ -35,6 +35,7 @@ fn clients(bencher: Bencher<'_, '_>, clients: usize) {
         dir: dir.path().join("raft"),
         dek: SecretBytes::new(vec![1; 32]),
         clock: Arc::new(|| support::START),
+        carrier: Arc::new(swarmpki_replica::carrier::Alone),
         limits: Limits::default(),
     };
     let replica = runtime.block_on(Replica::create(config, support::Cluster::bootstrap())).unwrap();

@@ -2,6 +2,7 @@
 //! [`crate::model::ModelLog`].
 
 use crate::Fatal;
+use crate::group::{ChangeError, Group, GroupChange, Leadership};
 use cluster::authorize::Presented;
 use cluster::{Command, Outcome, State};
 use std::future::Future;
@@ -15,7 +16,8 @@ pub(crate) const RETRY_AFTER: Duration = Duration::from_millis(250);
 /// A replica of the cluster's state.
 pub trait Handle: Clone + Send + Sync + 'static {
     /// Proposes commands; each gets its own outcome, in order, after its entry is committed and applied here.
-    /// Commands of many callers travel in one raft entry; one caller's commands are never torn apart.
+    /// Commands of many callers travel in one raft entry; one caller's commands are never torn apart. Works on every member:
+    /// one that does not lead brings them to the leader.
     fn propose(&self, commands: Vec<Command>) -> impl Future<Output = Result<Vec<Outcome>, ProposeError>> + Send;
 
     /// What was applied here last. No lock is held.
@@ -24,12 +26,32 @@ pub trait Handle: Clone + Send + Sync + 'static {
     /// Follows [`state`](Self::state): the value is replaced whole after each applied batch.
     fn watch(&self) -> watch::Receiver<Arc<State>>;
 
-    /// A linearizable read: includes everything that was answered anywhere before the call.
+    /// A linearizable read: includes everything that was answered anywhere before the call. Works on every member.
     fn read(&self) -> impl Future<Output = Result<Arc<State>, ReadError>> + Send;
 
-    /// Whether the issuance log has this very leaf, also if the state has forgotten it. `None`: the log cannot be read. Reads the
-    /// whole log if it has not: for rare questions, one at a time.
+    /// Whether the issuance log has this very leaf, also if the state has forgotten it. `None`: unknown, because the log cannot
+    /// be read, or is not whole here yet. Reads the whole log if it has not: for rare questions, one at a time.
     fn is_issued(&self, leaf: &Presented) -> impl Future<Output = Option<bool>> + Send;
+
+    /// Who leads. The value changes only when something in it does.
+    fn leadership(&self) -> watch::Receiver<Leadership>;
+
+    /// Who is in the group.
+    fn group(&self) -> watch::Receiver<Arc<Group>>;
+
+    /// Changes the group. Only where this member leads; one change at a time; a change that is made already is made.
+    fn change(&self, change: GroupChange) -> impl Future<Output = Result<(), ChangeError>> + Send;
+
+    /// Answers what another member's [`Carrier`](crate::carrier::Carrier) brought. The caller made sure that `from` is who asks,
+    /// and that it belongs to this cluster and epoch.
+    fn answer(&self, from: u64, question: Vec<u8>) -> impl Future<Output = Result<Vec<u8>, AnswerError>> + Send;
+
+    /// Time since this member heard a leader, or, where it leads, since it heard a quorum. `None`: never since it was opened.
+    /// Zero for a sole voter.
+    fn contact(&self) -> Option<Duration>;
+
+    /// The raft id of this member.
+    fn raft_id(&self) -> u64;
 }
 
 /// Why a proposal has no outcome.
@@ -44,12 +66,9 @@ pub enum ProposeError {
         /// When a new attempt makes sense.
         retry_after: Duration,
     },
-    /// Surely not proposed: another member leads, or none.
-    #[error("not proposed: this manager does not lead")]
-    NotLeader {
-        /// The raft id of the leader, if one is known.
-        leader: Option<u64>,
-    },
+    /// Surely not proposed: nobody leads, or who leads cannot be reached. It was tried for a while already.
+    #[error("not proposed: there is no leader")]
+    NoLeader,
     /// Surely not proposed: larger than any entry may be.
     #[error("not proposed: {bytes} bytes are more than the {max} that an entry may hold")]
     TooLarge {
@@ -66,12 +85,9 @@ pub enum ProposeError {
 /// Why there is no linearizable read.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum ReadError {
-    /// Another member leads, or none: ask it, or try again.
-    #[error("this manager does not lead")]
-    NotLeader {
-        /// The raft id of the leader, if one is known.
-        leader: Option<u64>,
-    },
+    /// Nobody leads, or who leads cannot be reached. It was tried for a while already.
+    #[error("there is no leader")]
+    NoLeader,
     /// Leadership could not be confirmed now.
     #[error("leadership is not confirmed: try again in {} ms", retry_after.as_millis())]
     Unavailable {
@@ -79,6 +95,20 @@ pub enum ReadError {
         retry_after: Duration,
     },
     /// The replica stopped for good.
+    #[error(transparent)]
+    Fatal(#[from] Fatal),
+}
+
+/// Why another member's question has no answer. The text may be told to it.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum AnswerError {
+    /// It cannot be read: another version's, or nonsense.
+    #[error("the question cannot be read: {0}")]
+    Malformed(String),
+    /// It is refused, in these words.
+    #[error("{0}")]
+    Refused(String),
+    /// The replica stopped for good, or is shutting down.
     #[error(transparent)]
     Fatal(#[from] Fatal),
 }

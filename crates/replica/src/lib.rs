@@ -7,7 +7,9 @@
 //! - openraft's types stay inside one module, and none of its layouts is ever stored.
 
 pub mod batch;
+pub mod carrier;
 pub mod disk;
+pub mod group;
 pub mod handle;
 pub mod model;
 pub mod seal;
@@ -23,7 +25,8 @@ mod store;
 mod support;
 
 pub use fatal::Fatal;
-pub use handle::{Handle, ProposeError, ReadError};
+pub use group::{ChangeError, Group, GroupChange, Leadership, Seen};
+pub use handle::{AnswerError, Handle, ProposeError, ReadError};
 pub use replica::{Clock, Config, Limits, Metrics, OpenError, Replica};
 pub use store::{Header, StoreError, header};
 

@@ -9,13 +9,15 @@
 //!                      crash: log is cut back to synced, or a little further; who waited gets Unknown
 //! ```
 
-use crate::handle::{Handle, ProposeError, RETRY_AFTER, ReadError};
+use crate::group::{ChangeError, Group, GroupChange, Leadership};
+use crate::handle::{AnswerError, Handle, ProposeError, RETRY_AFTER, ReadError};
 use crate::{Fatal, issued};
 use cluster::authorize::Presented;
 use cluster::{Batch, Command, LogEntry, Outcome, State};
 use pki::time::Time;
-use std::collections::VecDeque;
+use std::collections::{BTreeSet, VecDeque};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 use tokio::sync::{oneshot, watch};
 
 /// What goes wrong, in chances out of 1,000 at each step. The default is a healthy log.
@@ -51,7 +53,12 @@ pub enum Step {
 pub struct ModelLog {
     inner: Arc<Mutex<Inner>>,
     states: Arc<watch::Sender<Arc<State>>>,
+    leadership: Arc<watch::Sender<Leadership>>,
+    group: Arc<watch::Sender<Arc<Group>>>,
 }
+
+/// The raft id of the model: it is alone in its group.
+const ALONE: u64 = 1;
 
 struct Inner {
     /// Encoded batches, as they lie in the log: replay goes through the bytes, so a codec that loses something shows.
@@ -64,7 +71,6 @@ struct Inner {
     now: Time,
     random: u64,
     faults: Faults,
-    leading: bool,
     down: bool,
     generation: u64,
 }
@@ -85,11 +91,16 @@ impl ModelLog {
             now: Time::default(),
             random: seed,
             faults: Faults::default(),
-            leading: true,
             down: false,
             generation: 0,
         };
-        Self { inner: Arc::new(Mutex::new(inner)), states: Arc::new(watch::Sender::new(Arc::new(State::empty()))) }
+        let group = Group { voters: BTreeSet::from([ALONE]), ..Group::default() };
+        Self {
+            inner: Arc::new(Mutex::new(inner)),
+            states: Arc::new(watch::Sender::new(Arc::new(State::empty()))),
+            leadership: Arc::new(watch::Sender::new(Leadership { term: 1, leader: Some(ALONE), here: true })),
+            group: Arc::new(watch::Sender::new(Arc::new(group))),
+        }
     }
 
     /// A log with its first entry committed, as `Replica::create` makes it.
@@ -114,7 +125,15 @@ impl ModelLog {
 
     /// Whether this replica leads; one that does not refuses proposals and linearizable reads, and serves its last state.
     pub fn set_leading(&self, leading: bool) {
-        self.lock().leading = leading;
+        self.leadership.send_if_modified(|now| {
+            let term = now.term + u64::from(leading && !now.here);
+            let next = Leadership { term, leader: leading.then_some(ALONE), here: leading };
+            std::mem::replace(now, next) != next
+        });
+    }
+
+    fn leads(&self) -> bool {
+        self.leadership.borrow().here
     }
 
     /// Takes the proposals that wait, at most 256 commands, as one entry, and decides their fate.
@@ -243,8 +262,8 @@ impl ModelLog {
         if inner.down {
             return Err(ProposeError::Fatal(Fatal::new("the model crashed")));
         }
-        if !inner.leading {
-            return Err(ProposeError::NotLeader { leader: None });
+        if !self.leads() {
+            return Err(ProposeError::NoLeader);
         }
         let (answer, receiver) = oneshot::channel();
         inner.queue.push_back(Waiting { commands, answer });
@@ -299,8 +318,8 @@ impl Handle for ModelLog {
         if inner.down {
             return Err(ReadError::Fatal(Fatal::new("the model crashed")));
         }
-        if !inner.leading {
-            return Err(ReadError::NotLeader { leader: None });
+        if !self.leads() {
+            return Err(ReadError::NoLeader);
         }
         Ok(self.state())
     }
@@ -308,6 +327,33 @@ impl Handle for ModelLog {
     async fn is_issued(&self, leaf: &Presented) -> Option<bool> {
         let size = self.state().log_size();
         issued::is_issued(leaf, size, |from, max| std::future::ready(Some(self.log_entries(from, max)))).await
+    }
+
+    fn leadership(&self) -> watch::Receiver<Leadership> {
+        self.leadership.subscribe()
+    }
+
+    fn group(&self) -> watch::Receiver<Arc<Group>> {
+        self.group.subscribe()
+    }
+
+    async fn change(&self, _: GroupChange) -> Result<(), ChangeError> {
+        if !self.leads() {
+            return Err(ChangeError::NotLeader);
+        }
+        Err(ChangeError::Impossible("the model stays alone".into()))
+    }
+
+    async fn answer(&self, from: u64, _: Vec<u8>) -> Result<Vec<u8>, AnswerError> {
+        Err(AnswerError::Refused(format!("the model is alone: there is no member {from}")))
+    }
+
+    fn contact(&self) -> Option<Duration> {
+        self.leads().then_some(Duration::ZERO)
+    }
+
+    fn raft_id(&self) -> u64 {
+        ALONE
     }
 }
 

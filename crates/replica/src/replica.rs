@@ -1,16 +1,19 @@
 //! The product's replica: one member of the raft group, its store, and the task that proposes.
 
 use crate::batch;
+use crate::carrier::Carrier;
 use crate::disk::{Local, Medium};
 use crate::fatal::{Fatal, FatalFlag};
-use crate::handle::{Handle, ProposeError, ReadError};
+use crate::group::{ChangeError, Group, GroupChange, Leadership};
+use crate::handle::{AnswerError, Handle, ProposeError, RETRY_AFTER, ReadError};
 use crate::issued;
 use crate::propose::{Proposer, Queue};
 use crate::raft::{Node, Progress, StartError};
 use crate::seal::{DataKey, Scope};
-use crate::store::{Store, StoreError};
+use crate::store::{FIRST_MEMBER, Store, StoreError};
 use cluster::authorize::Presented;
 use cluster::{Batch, Command, LogEntry, Outcome, State};
+use pki::identity::ClusterId;
 use pki::secret::SecretBytes;
 use pki::time::Time;
 use std::future::Future;
@@ -31,6 +34,8 @@ pub struct Config {
     pub dek: SecretBytes,
     /// The clock.
     pub clock: Clock,
+    /// The way to the other members; [`Alone`](crate::carrier::Alone) when there are none.
+    pub carrier: Arc<dyn Carrier>,
     /// Bounds; the default is what the product uses.
     pub limits: Limits,
 }
@@ -123,6 +128,25 @@ impl Replica {
         Self::open_on(&Local, config).await
     }
 
+    /// Makes an empty member with this raft id (above 1), which waits for its leader to tell it everything. The leader adds it
+    /// by [`GroupChange::AddLearner`]. A member that was made is opened by [`open`](Self::open) from then on.
+    pub async fn join(config: Config, member: u64, cluster: ClusterId, epoch: u64) -> Result<Self, OpenError> {
+        Self::join_on(&Local, config, member, cluster, epoch).await
+    }
+
+    pub(crate) async fn join_on<M: Medium>(
+        medium: &M,
+        config: Config,
+        member: u64,
+        cluster: ClusterId,
+        epoch: u64,
+    ) -> Result<Self, OpenError> {
+        let data_key = data_key(&config.dek)?;
+        let scope = Scope { cluster: cluster.as_str().to_owned(), epoch };
+        let store = Store::create(medium, &config.dir, scope, member, &data_key)?.finish()?;
+        Self::start(member, store, false, &config).await
+    }
+
     pub(crate) async fn create_on<M: Medium>(medium: &M, config: Config, first: Command) -> Result<Self, OpenError> {
         let data_key = data_key(&config.dek)?;
         let mut trial = State::empty();
@@ -132,8 +156,8 @@ impl Replica {
             return Err(OpenError::Refused(applied.outcomes.into_iter().next()));
         };
         let scope = Scope { cluster: cluster.as_str().to_owned(), epoch: trial.epoch() };
-        let unfinished = Store::create(medium, &config.dir, scope, &data_key)?;
-        let replica = Self::start(unfinished.store().clone(), true, &config).await?;
+        let unfinished = Store::create(medium, &config.dir, scope, FIRST_MEMBER, &data_key)?;
+        let replica = Self::start(FIRST_MEMBER, unfinished.store().clone(), true, &config).await?;
         let error = match replica.propose(vec![first]).await {
             Ok(_) if replica.state().cluster_id().is_some() => {
                 unfinished.finish()?;
@@ -151,7 +175,7 @@ impl Replica {
     pub(crate) async fn open_on<M: Medium>(medium: &M, config: Config) -> Result<Self, OpenError> {
         let data_key = data_key(&config.dek)?;
         let (store, header) = Store::open(medium, &config.dir, &data_key)?;
-        let replica = Self::start(store, false, &config).await?;
+        let replica = Self::start(header.member, store, false, &config).await?;
         let state = replica.state();
         // A member that is not alone may know nothing yet.
         if state.cluster_id().is_some_and(|id| id.as_str() != header.cluster) {
@@ -160,17 +184,16 @@ impl Replica {
         Ok(replica)
     }
 
-    async fn start(store: Store, found: bool, config: &Config) -> Result<Self, OpenError> {
+    async fn start(member: u64, store: Store, found: bool, config: &Config) -> Result<Self, OpenError> {
         let states = Arc::new(watch::Sender::new(Arc::new(State::empty())));
         let progress = Arc::new(Progress::default());
         let fatal = store.fatal().clone();
-        let node =
-            Node::start(store.clone(), found, states.clone(), progress.clone()).await.map_err(|error| {
-                match (fatal.get(), error) {
-                    (Some(fatal), _) | (None, StartError::Fatal(fatal)) => OpenError::Fatal(fatal),
-                    (None, StartError::Store(error)) => OpenError::Store(error),
-                }
-            })?;
+        let node = Node::start(member, store.clone(), found, states.clone(), progress.clone()).await.map_err(
+            |error| match (fatal.get(), error) {
+                (Some(fatal), _) | (None, StartError::Fatal(fatal)) => OpenError::Fatal(fatal),
+                (None, StartError::Store(error)) => OpenError::Store(error),
+            },
+        )?;
         let queue = Queue::new(config.limits, progress);
         let proposer = Proposer { queue, node, clock: config.clock.clone(), fatal: fatal.clone() };
         let packing = Mutex::new(Some(tokio::spawn(proposer.clone().run())));
@@ -259,6 +282,30 @@ impl Handle for Replica {
     async fn is_issued(&self, leaf: &Presented) -> Option<bool> {
         let size = self.state().log_size();
         issued::is_issued(leaf, size, |from, max| async move { self.log_entries(from, max).await.ok() }).await
+    }
+
+    fn leadership(&self) -> watch::Receiver<Leadership> {
+        self.inner.proposer.node.leadership()
+    }
+
+    fn group(&self) -> watch::Receiver<Arc<Group>> {
+        self.inner.proposer.node.group()
+    }
+
+    async fn change(&self, _: GroupChange) -> Result<(), ChangeError> {
+        Err(ChangeError::Unavailable { retry_after: RETRY_AFTER })
+    }
+
+    async fn answer(&self, from: u64, _: Vec<u8>) -> Result<Vec<u8>, AnswerError> {
+        Err(AnswerError::Refused(format!("nothing is known of member {from}")))
+    }
+
+    fn contact(&self) -> Option<Duration> {
+        self.inner.proposer.node.contact()
+    }
+
+    fn raft_id(&self) -> u64 {
+        self.inner.proposer.node.id()
     }
 }
 

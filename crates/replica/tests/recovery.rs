@@ -16,12 +16,19 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 use support::{Cluster, LIFE, START, WORKER, id, letter};
 use swarmpki_replica as replica;
+use swarmpki_replica::carrier::Alone;
 use swarmpki_replica::{Config, Handle, Limits, OpenError, ProposeError, Replica, StoreError};
 use tokio::runtime::Runtime;
 
 fn config(dir: &Path, key: u8) -> Config {
     let limits = Limits { snapshot_entries: 200, ..Limits::default() };
-    Config { dir: dir.join("raft"), dek: SecretBytes::new(vec![key; 32]), clock: Arc::new(|| START), limits }
+    Config {
+        dir: dir.join("raft"),
+        dek: SecretBytes::new(vec![key; 32]),
+        clock: Arc::new(|| START),
+        carrier: Arc::new(Alone),
+        limits,
+    }
 }
 
 fn runtime() -> Runtime {

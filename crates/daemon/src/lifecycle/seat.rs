@@ -203,7 +203,8 @@ impl Seat {
 }
 
 fn store_config(state_dir: &Path, dek: SecretBytes) -> replica::Config {
-    replica::Config { dir: state_dir.join("raft"), dek, clock: clock(), limits: replica::Limits::default() }
+    let (carrier, limits) = (Arc::new(replica::carrier::Alone), replica::Limits::default());
+    replica::Config { dir: state_dir.join("raft"), dek, clock: clock(), carrier, limits }
 }
 
 fn clock() -> replica::Clock {

@@ -147,7 +147,7 @@ pub fn refused(error: &ProposeError) -> Refusal {
     match error {
         ProposeError::Unavailable { retry_after } => Refusal::Busy { retry_after: *retry_after },
         ProposeError::Unknown => Refusal::OutcomeUnknown,
-        ProposeError::NotLeader { .. } => Refusal::LeaderLost,
+        ProposeError::NoLeader => Refusal::LeaderLost,
         ProposeError::TooLarge { .. } | ProposeError::Fatal(_) => Refusal::SignerStopped,
     }
 }

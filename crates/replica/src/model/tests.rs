@@ -86,9 +86,11 @@ fn the_same_seed_is_the_same_run() {
 fn a_follower_refuses_and_time_never_goes_back() {
     let log = ModelLog::new(1);
     log.set_leading(false);
-    assert_eq!(log.propose(vec![command()]).now_or_never(), Some(Err(ProposeError::NotLeader { leader: None })));
-    assert!(matches!(log.read().now_or_never(), Some(Err(ReadError::NotLeader { .. }))));
+    assert_eq!(log.propose(vec![command()]).now_or_never(), Some(Err(ProposeError::NoLeader)));
+    assert!(matches!(log.read().now_or_never(), Some(Err(ReadError::NoLeader))));
+    assert_eq!(*log.leadership().borrow(), Leadership { term: 1, leader: None, here: false });
     log.set_leading(true);
+    assert_eq!(*log.leadership().borrow(), Leadership { term: 2, leader: Some(1), here: true });
     for (now, stamped) in [(50, 50), (20, 50), (60, 60)] {
         log.set_time(Time::from_unix_secs(now));
         assert!(propose(&log, || log.settle()).unwrap().is_ok());

@@ -9,6 +9,7 @@ mod network;
 mod node;
 mod record;
 mod reply;
+mod view;
 
 pub(crate) use machine::Progress;
 pub(crate) use node::{Node, StartError};

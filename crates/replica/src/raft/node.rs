@@ -3,28 +3,31 @@
 use super::log::Log;
 use super::machine::{Machine, Progress};
 use super::network::NoPeers;
+use super::view::{self, View};
 use super::{Reply, Stamped, Types};
 use crate::fatal::Fatal;
+use crate::group::{Group, Leadership};
 use crate::handle::{RETRY_AFTER, ReadError};
 use crate::store::{Store, StoreError};
 use cluster::{Batch, State};
+use openraft::async_runtime::watch::WatchReceiver;
 use openraft::errors::{LinearizableReadError, RaftError};
 use openraft::raft::ClientWriteResult;
-use openraft::{BasicNode, Config, Raft, ReadPolicy, ServerState, SnapshotPolicy};
+use openraft::{BasicNode, Config, Instant as _, Raft, ReadPolicy, ServerState, SnapshotPolicy};
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::watch;
 
-/// The raft id of the manager that made the cluster.
-pub(crate) const FIRST_MEMBER: u64 = 1;
 /// How long a sole voter may take to lead; it takes a few syncs.
 const LEAD_WITHIN: Duration = Duration::from_secs(30);
 
 /// A running member. Clones share it.
 #[derive(Clone)]
 pub(crate) struct Node {
+    id: u64,
     raft: Raft<Types, Machine>,
+    view: Arc<View>,
 }
 
 /// Why raft did not start.
@@ -43,6 +46,7 @@ impl From<StoreError> for StartError {
 impl Node {
     /// Starts raft over a store, rebuilds the state, and waits until a sole voter leads. `found` makes the group.
     pub(crate) async fn start(
+        id: u64,
         store: Store,
         found: bool,
         states: Arc<watch::Sender<Arc<State>>>,
@@ -51,7 +55,7 @@ impl Node {
         let log = Log::open(store.clone(), progress.clone())?;
         let machine = Machine::open(store, states, progress.clone())?;
         let late = machine.covers().filter(|covered| log.purged().is_none_or(|purged| purged < *covered));
-        let sole = found || log.sole_voter() == Some(FIRST_MEMBER);
+        let sole = found || log.sole_voter() == Some(id);
         let config = Config {
             cluster_name: "swarmpki".into(),
             heartbeat_interval: 250,
@@ -71,11 +75,13 @@ impl Node {
         };
         let config = config.validate().map_err(|error| StartError::Fatal(Fatal::new(error.to_string())))?;
         let stopped = |error: &dyn std::fmt::Display| StartError::Fatal(Fatal::new(error.to_string()));
-        let raft = Raft::new(FIRST_MEMBER, Arc::new(config), NoPeers, log, machine).await.map_err(|e| stopped(&e))?;
+        let raft = Raft::new(id, Arc::new(config), NoPeers, log, machine).await.map_err(|e| stopped(&e))?;
         if found {
-            let members = BTreeMap::from([(FIRST_MEMBER, BasicNode::default())]);
+            let members = BTreeMap::from([(id, BasicNode::default())]);
             raft.initialize(members).await.map_err(|e| stopped(&e))?;
         }
+        let view = Arc::new(View::new());
+        tokio::spawn(view::follow(&raft, view.clone()));
         if sole {
             raft.trigger().elect(false).await.map_err(|e| stopped(&e))?;
             raft.wait(Some(LEAD_WITHIN)).state(ServerState::Leader, "lead alone").await.map_err(|e| stopped(&e))?;
@@ -85,7 +91,34 @@ impl Node {
             progress.forget.add(covered);
             raft.trigger().purge_log(covered).await.map_err(|e| stopped(&e))?;
         }
-        Ok(Self { raft })
+        Ok(Self { id, raft, view })
+    }
+
+    /// The raft id of this member.
+    pub(crate) fn id(&self) -> u64 {
+        self.id
+    }
+
+    pub(crate) fn leadership(&self) -> watch::Receiver<Leadership> {
+        self.view.leadership.subscribe()
+    }
+
+    pub(crate) fn group(&self) -> watch::Receiver<Arc<Group>> {
+        self.view.group.subscribe()
+    }
+
+    /// Time since a leader was heard, or, leading, a quorum.
+    pub(crate) fn contact(&self) -> Option<Duration> {
+        let metrics = self.raft.data_metrics();
+        let server = self.raft.server_metrics();
+        let server = server.borrow_watched();
+        if server.state != ServerState::Leader {
+            return self.view.last_heard().map(|at| at.elapsed());
+        }
+        if server.membership_config.membership().voter_ids().eq([self.id]) {
+            return Some(Duration::ZERO);
+        }
+        metrics.borrow_watched().last_quorum_acked.map(|at| at.elapsed())
     }
 
     /// Hands a batch to raft; `reply` is told what came of it, or dropped. It fails only when raft has stopped; nobody knows
@@ -99,9 +132,7 @@ impl Node {
     pub(crate) async fn confirm(&self) -> Result<(), ReadError> {
         match self.raft.ensure_linearizable(ReadPolicy::ReadIndex).await {
             Ok(_) => Ok(()),
-            Err(RaftError::APIError(LinearizableReadError::ForwardToLeader(to))) => {
-                Err(ReadError::NotLeader { leader: to.leader_id })
-            }
+            Err(RaftError::APIError(LinearizableReadError::ForwardToLeader(_))) => Err(ReadError::NoLeader),
             Err(RaftError::APIError(_)) => Err(ReadError::Unavailable { retry_after: RETRY_AFTER }),
             Err(RaftError::Fatal(error)) => Err(ReadError::Fatal(Fatal::new(error.to_string()))),
         }

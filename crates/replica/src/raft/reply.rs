@@ -17,7 +17,7 @@ impl Reply<ClientWriteResult<Types>> {
         Self(Box::new(move |result| {
             done(match result {
                 Ok(response) => Ok(response.data),
-                Err(ClientWriteError::ForwardToLeader(to)) => Err(ProposeError::NotLeader { leader: to.leader_id }),
+                Err(ClientWriteError::ForwardToLeader(_)) => Err(ProposeError::NoLeader),
                 // Discarded entries may still be committed by another leader.
                 Err(_) => Err(ProposeError::Unknown),
             });

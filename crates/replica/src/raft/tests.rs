@@ -6,7 +6,7 @@ use super::machine::Machine;
 use super::*;
 use crate::disk::Local;
 use crate::seal::{DataKey, Scope};
-use crate::store::Store;
+use crate::store::{FIRST_MEMBER, Store};
 use cluster::State;
 use openraft::StorageError;
 use openraft::storage::{RaftLogStorage, RaftLogStorageExt};
@@ -31,7 +31,7 @@ impl StoreBuilder<Types, Log, Machine, TempDir> for Fresh {
     async fn build(&self) -> Result<(TempDir, Log, Machine), StorageError<Types>> {
         let dir = tempfile::tempdir().unwrap();
         let scope = Scope { cluster: "cluster".into(), epoch: 0 };
-        let store = Store::create(&Local, dir.path(), scope, &key()).unwrap().finish().unwrap();
+        let store = Store::create(&Local, dir.path(), scope, FIRST_MEMBER, &key()).unwrap().finish().unwrap();
         let (log, machine) = open(store);
         Ok((dir, log, machine))
     }
@@ -107,7 +107,7 @@ fn check_sample(store: &Store) {
 #[ignore = "writes the sample of a new format"]
 async fn make_the_sample_of_format_1() {
     let scope = Scope { cluster: "w1b8p8777smiidzvu9mwghgki".into(), epoch: 0 };
-    let store = Store::create(&Local, &sample_dir(), scope, &key()).unwrap().finish().unwrap();
+    let store = Store::create(&Local, &sample_dir(), scope, FIRST_MEMBER, &key()).unwrap().finish().unwrap();
     write_sample(&store).await;
     store.closed(std::time::Duration::from_secs(5)).await;
     // Nobody needs the zeros that it was made of.
@@ -131,7 +131,7 @@ fn a_store_of_format_1_opens() {
 async fn what_is_written_today_reads_like_the_sample() {
     let dir = tempfile::tempdir().unwrap();
     let scope = Scope { cluster: "c".into(), epoch: 7 };
-    let store = Store::create(&Local, dir.path(), scope, &key()).unwrap().finish().unwrap();
+    let store = Store::create(&Local, dir.path(), scope, FIRST_MEMBER, &key()).unwrap().finish().unwrap();
     write_sample(&store).await;
     store.closed(std::time::Duration::from_secs(5)).await;
     check_sample(&Store::open(&Local, dir.path(), &key()).unwrap().0);
@@ -153,7 +153,7 @@ fn a_record_of_a_newer_format_is_refused() {
 async fn the_tail_forgets_what_is_on_disk_and_reads_stay_whole() {
     let dir = tempfile::tempdir().unwrap();
     let scope = Scope { cluster: "c".into(), epoch: 0 };
-    let store = Store::create(&Local, dir.path(), scope, &key()).unwrap().finish().unwrap();
+    let store = Store::create(&Local, dir.path(), scope, FIRST_MEMBER, &key()).unwrap().finish().unwrap();
     let mut log = Log::open(store.clone(), Arc::default()).unwrap();
     let leader_id = LeaderId { term: 1, node_id: 1 };
     let entry = |index: u64, byte: u8| Entry {
@@ -188,6 +188,7 @@ async fn a_purge_that_a_crash_forgot_is_made_at_the_next_start() {
         dir: dir.path().join("raft"),
         dek: pki::secret::SecretBytes::new(vec![1; 32]),
         clock: Arc::new(|| crate::support::START),
+        carrier: Arc::new(crate::carrier::Alone),
         limits: crate::Limits::default(),
     };
     let replica = crate::Replica::create(config(), crate::support::Cluster::bootstrap()).await.unwrap();

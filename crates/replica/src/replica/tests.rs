@@ -11,7 +11,8 @@ use std::collections::BTreeSet;
 
 fn config(dir: &std::path::Path) -> Config {
     let clock = Arc::new(|| support::START);
-    Config { dir: dir.join("raft"), dek: SecretBytes::new(vec![1; 32]), clock, limits: Limits::default() }
+    let carrier = Arc::new(crate::carrier::Alone);
+    Config { dir: dir.join("raft"), dek: SecretBytes::new(vec![1; 32]), clock, carrier, limits: Limits::default() }
 }
 
 fn command() -> Command {

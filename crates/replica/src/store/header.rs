@@ -12,6 +12,9 @@ use std::path::{Path, PathBuf};
 /// The database of a store that was never exchanged.
 pub(crate) const FIRST_FILE: &str = "store-1.redb";
 
+/// The raft id of the member that made the cluster.
+pub(crate) const FIRST_MEMBER: u64 = 1;
+
 const FILE: &str = "header";
 const FORMAT: u32 = 1;
 const SALT_ID: u32 = 0;
@@ -26,6 +29,8 @@ pub struct Header {
     pub epoch: u64,
     /// The name of the database's file, in the same directory.
     pub file: String,
+    /// The raft id of the member whose store it is.
+    pub member: u64,
 }
 
 #[derive(Clone, PartialEq, Message)]
@@ -42,25 +47,35 @@ struct Stored {
     salt: Vec<u8>,
     #[prost(bytes = "vec", tag = "6")]
     proof: Vec<u8>,
+    /// 0: [`FIRST_MEMBER`], as before there were others.
+    #[prost(uint64, tag = "7")]
+    member: u64,
 }
 
 /// Reads the header without a data key; `None` when there is no store.
 pub fn header(dir: &Path) -> Result<Option<Header>, StoreError> {
     let path = dir.join(FILE);
     let Some(stored) = load(&path)? else { return Ok(None) };
-    Ok(Some(Header { cluster: stored.cluster, epoch: stored.epoch, file: stored.file }))
+    Ok(Some(stored.into()))
+}
+
+impl From<Stored> for Header {
+    fn from(stored: Stored) -> Self {
+        let member = if stored.member == 0 { FIRST_MEMBER } else { stored.member };
+        Self { cluster: stored.cluster, epoch: stored.epoch, file: stored.file, member }
+    }
 }
 
 pub(super) fn exists(dir: &Path) -> Result<bool, StoreError> {
     Ok(load(&dir.join(FILE))?.is_some())
 }
 
-pub(super) fn encode(scope: &Scope, data_key: &DataKey) -> Result<Vec<u8>, StoreError> {
+pub(super) fn encode(scope: &Scope, member: u64, data_key: &DataKey) -> Result<Vec<u8>, StoreError> {
     let path = PathBuf::from(FILE);
     let failed = |source| StoreError::seal(&path, source);
     let salt = seal::random_salt().map_err(failed)?;
     let mut sealer = Sealer::new(data_key, scope.clone(), SALT_ID, &salt).map_err(failed)?;
-    let proof = sealer.seal(Kind::Header, 0, &proof(FIRST_FILE)).map_err(failed)?;
+    let proof = sealer.seal(Kind::Header, 0, &proof(FIRST_FILE, member)).map_err(failed)?;
     let stored = Stored {
         format: FORMAT,
         cluster: scope.cluster.clone(),
@@ -68,6 +83,7 @@ pub(super) fn encode(scope: &Scope, data_key: &DataKey) -> Result<Vec<u8>, Store
         file: FIRST_FILE.into(),
         salt: salt.to_vec(),
         proof,
+        member: if member == FIRST_MEMBER { 0 } else { member },
     };
     Ok(stored.encode_to_vec())
 }
@@ -86,10 +102,8 @@ pub(super) fn open(dir: &Path, data_key: &DataKey) -> Result<Header, StoreError>
     let scope = Scope { cluster: stored.cluster.clone(), epoch: stored.epoch };
     let opener = Opener::new(data_key, scope, [(SALT_ID, salt)]).map_err(|source| StoreError::seal(&path, source))?;
     match opener.open(Kind::Header, 0, &stored.proof) {
-        Ok(plain) if plain == proof(&stored.file) => {
-            Ok(Header { cluster: stored.cluster, epoch: stored.epoch, file: stored.file })
-        }
-        Ok(_) => Err(StoreError::damaged(&path, "it names another file than it was sealed for")),
+        Ok(plain) if plain == proof(&stored.file, stored.member) => Ok(stored.into()),
+        Ok(_) => Err(StoreError::damaged(&path, "it names another file or member than it was sealed for")),
         Err(SealError::NotAuthentic { .. }) => Err(StoreError::WrongKey { path }),
         Err(other) => Err(StoreError::seal(&path, other)),
     }
@@ -108,6 +122,10 @@ fn load(path: &Path) -> Result<Option<Stored>, StoreError> {
     Ok(Some(stored))
 }
 
-fn proof(file: &str) -> Vec<u8> {
-    [PROOF, b":", file.as_bytes()].concat()
+fn proof(file: &str, member: u64) -> Vec<u8> {
+    let mut proof = [PROOF, b":", file.as_bytes()].concat();
+    if member > FIRST_MEMBER {
+        proof.extend_from_slice(format!(":{member}").as_bytes());
+    }
+    proof
 }

@@ -22,6 +22,7 @@ mod table;
 mod writer;
 
 pub use error::StoreError;
+pub(crate) use header::FIRST_MEMBER;
 pub use header::{Header, header};
 pub(crate) use writer::Done;
 
@@ -95,13 +96,14 @@ impl Store {
         medium: &M,
         dir: &Path,
         scope: Scope,
+        member: u64,
         data_key: &DataKey,
     ) -> Result<Unfinished, StoreError> {
         disk::create_dir(dir).map_err(|source| StoreError::io(dir, "make the directory", source))?;
         if header::exists(dir)? {
             return Err(StoreError::Exists { path: dir.to_path_buf() });
         }
-        let header = header::encode(&scope, data_key)?;
+        let header = header::encode(&scope, member, data_key)?;
         let path = dir.join(header::FIRST_FILE);
         medium.remove(&path).map_err(|source| StoreError::io(&path, "replace an unfinished store", source))?;
         let store = Self::start(medium, path, true, scope, data_key)?;

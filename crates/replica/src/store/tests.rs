@@ -15,7 +15,7 @@ fn scope() -> Scope {
 }
 
 fn create(dir: &Path) -> Store {
-    Store::create(&Local, dir, scope(), &key(1)).unwrap().finish().unwrap()
+    Store::create(&Local, dir, scope(), FIRST_MEMBER, &key(1)).unwrap().finish().unwrap()
 }
 
 fn waiting(call: impl FnOnce(Done)) -> io::Result<()> {
@@ -127,13 +127,16 @@ fn a_wrong_data_key_is_named_and_changes_nothing() {
 fn a_store_is_made_once_and_an_unfinished_one_is_none() {
     let dir = tempfile::tempdir().unwrap();
     assert!(matches!(Store::open(&Local, dir.path(), &key(1)), Err(StoreError::NotFound { .. })));
-    let unfinished = Store::create(&Local, dir.path(), scope(), &key(1)).unwrap();
+    let unfinished = Store::create(&Local, dir.path(), scope(), FIRST_MEMBER, &key(1)).unwrap();
     append(unfinished.store(), &[(1, b"lost")]).unwrap();
     drop(unfinished);
     assert!(matches!(Store::open(&Local, dir.path(), &key(1)), Err(StoreError::NotFound { .. })));
     let store = create(dir.path());
     assert_eq!(store.entries(0..=9).unwrap(), vec![]);
-    assert!(matches!(Store::create(&Local, dir.path(), scope(), &key(1)), Err(StoreError::Exists { .. })));
+    assert!(matches!(
+        Store::create(&Local, dir.path(), scope(), FIRST_MEMBER, &key(1)),
+        Err(StoreError::Exists { .. })
+    ));
     assert!(matches!(Store::open(&Local, dir.path(), &key(1)), Err(StoreError::InUse { .. })), "two daemons");
 }
 
@@ -180,7 +183,7 @@ fn a_power_cut_loses_nothing_that_was_answered() {
     for seed in 0..60u64 {
         let dir = tempfile::tempdir().unwrap();
         let mut disk = FaultyDisk::default();
-        let mut store = Store::create(&disk, dir.path(), scope(), &key(1)).unwrap().finish().unwrap();
+        let mut store = Store::create(&disk, dir.path(), scope(), FIRST_MEMBER, &key(1)).unwrap().finish().unwrap();
         let mut answered = 0;
         for round in 0..4 {
             for _ in 0..(seed * 7 + round) % 23 {
@@ -208,7 +211,7 @@ fn a_torn_write_leaves_the_state_before_it() {
     for seed in 0..60u64 {
         let dir = tempfile::tempdir().unwrap();
         let mut disk = FaultyDisk::default();
-        let store = Store::create(&disk, dir.path(), scope(), &key(1)).unwrap().finish().unwrap();
+        let store = Store::create(&disk, dir.path(), scope(), FIRST_MEMBER, &key(1)).unwrap().finish().unwrap();
         for index in 1..=20u64 {
             append(&store, &[(index, &[index as u8; 400])]).unwrap();
         }
