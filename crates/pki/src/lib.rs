@@ -26,9 +26,11 @@ mod pem_block;
 mod pkcs7;
 mod private_key;
 pub mod renewal;
+pub mod sealed_record;
 pub mod secret;
 pub mod serial;
 pub mod time;
+pub mod unlock_key;
 
 pub use bundle::{Issuer, TrustBundle};
 pub use certificate::{Certificate, IssuerId};
@@ -40,3 +42,4 @@ pub use key_file::KeyFile;
 pub use secret::{SecretBytes, SecretString};
 pub use serial::Serial;
 pub use time::Time;
+pub use unlock_key::UnlockKey;
