@@ -13,6 +13,9 @@ fn main() -> std::io::Result<()> {
     std::fs::create_dir_all(&dir)?;
     std::fs::write(dir.join("batch.bin"), batch.encode())?;
     std::fs::write(dir.join("state.bin"), cluster.state.encode_snapshot())?;
+    let (batch, managed) = support::managers();
+    std::fs::write(dir.join("managers-batch.bin"), batch.encode())?;
+    std::fs::write(dir.join("managers.bin"), managed.state.encode_snapshot())?;
     std::fs::write(dir.join("rotating.bin"), support::rotating().encode_snapshot())?;
     std::fs::write(dir.join("log.bin"), &cluster.log[2].bytes)
 }

@@ -304,7 +304,7 @@ impl State {
         let audience = method.audience();
         let (leaf, standing) = match caller {
             Caller::Identified(leaf, standing) => (leaf, standing),
-            Caller::Forwarded { by, origin } => return self.authorize_forwarded(by, origin, audience, now),
+            Caller::Forwarded { by, origin } => return self.authorize_forwarded(by, origin, method, now),
             Caller::Anonymous if audience == Audience::Anybody => return Ok(Grant::Anybody),
             Caller::Anonymous => return Err(Denial::NoCertificate),
         };
@@ -343,9 +343,10 @@ impl State {
         &self,
         by: Option<(&Presented, &Standing)>,
         origin: &Origin,
-        audience: Audience,
+        method: Method,
         now: Time,
     ) -> Result<Grant, Denial> {
+        let audience = method.audience();
         let forwarder = |denial| Denial::Forwarder(Box::new(denial));
         let (leaf, standing) = by.ok_or_else(|| forwarder(Denial::NoCertificate))?;
         if leaf.role != Role::Manager {
@@ -356,12 +357,11 @@ impl State {
             Grant::Node(Role::Worker) | Grant::Anybody => return Err(forwarder(Denial::Role { workers_too: false })),
             Grant::Returning(_) => return Err(forwarder(Denial::Unregistered(leaf.node.clone()))),
         }
-        let managers_only = match audience {
-            Audience::Anybody | Audience::Returning | Audience::Nodes => false,
-            Audience::Managers | Audience::Promoted => true,
-            // Members speak for themselves.
-            Audience::Members => return Err(Denial::ForwardedRole { workers_too: false }),
-        };
+        // Whoever has a place in the group, or wants one, speaks for itself.
+        if matches!(method, Method::Enlist | Method::Managers) {
+            return Err(Denial::ForwardedRole { workers_too: false });
+        }
+        let managers_only = matches!(audience, Audience::Managers | Audience::Promoted);
         let known = self.known_origin(origin, managers_only);
         if audience == Audience::Anybody { Ok(known.unwrap_or(Grant::Anybody)) } else { known }
     }

@@ -3,6 +3,8 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use pki::identity::Role;
+
 use crate::node::{BlobDigest, IssuerHash, LETTERS_MAX, Leaf, OFFERED_LEAVES_MAX, PREVIOUS_LEAVES_MAX};
 use crate::roots::Roots;
 use crate::state::State;
@@ -35,6 +37,8 @@ pub fn check(state: &State) -> Result<(), Broken> {
     no_key_outlives_its_use(state)?;
     rotation_is_consistent(state)?;
     anchors_are_led_to(state)?;
+    members_are_managers(state)?;
+    places_are_unique(state)?;
     log_fits_frontier(state)
 }
 
@@ -63,6 +67,7 @@ pub fn check_step(before: &State, after: &State) -> Result<(), Broken> {
             _ => {}
         }
     }
+    places_are_given_once(before, after)?;
     rotation_goes_on(before, after)?;
     leaves_are_of_the_plan(before, after)?;
     for (id, removal) in &before.removals {
@@ -265,6 +270,59 @@ fn leaves_are_of_the_plan(before: &State, after: &State) -> Result<(), Broken> {
         }
     }
     Ok(())
+}
+
+/// Design 8: a node has a place in the raft group if it is a manager, or is becoming one; who has a place holds the root's key;
+/// a cluster has a manager.
+fn members_are_managers(state: &State) -> Result<(), Broken> {
+    let rows = &state.members.rows;
+    for node in state.nodes.values() {
+        let manager = node.role == Role::Manager;
+        if manager && !rows.contains_key(&node.id) {
+            return broken("a manager has a place in the raft group", node.id.to_string());
+        }
+        if node.promoting.is_some() && (manager || node.spec.role == Role::Worker || !node.ours) {
+            return broken("who is becoming a manager is none yet, is to be one, and can be one", node.id.to_string());
+        }
+    }
+    for id in rows.keys() {
+        let node = state.nodes.get(id);
+        if !node.is_some_and(|node| node.unfinished.is_none() && node.signed_role() == Role::Manager) {
+            return broken("a place in the raft group is a manager's, now or soon", id.to_string());
+        }
+        if !state.members.key_holders.contains(id) {
+            return broken("whoever has a place is a key holder", id.to_string());
+        }
+    }
+    let managers = state.nodes.values().any(|node| node.role == Role::Manager);
+    if state.cluster.is_some() && !managers { broken("a cluster has a manager", String::new()) } else { Ok(()) }
+}
+
+/// Design 8: a number stands for one place.
+fn places_are_unique(state: &State) -> Result<(), Broken> {
+    let mut seen = BTreeSet::new();
+    for (id, row) in &state.members.rows {
+        if row.raft_id == 0 || row.raft_id >= state.members.next_raft_id || !seen.insert(row.raft_id) {
+            return broken("a number stands for one place", format!("{} of {id}", row.raft_id));
+        }
+    }
+    Ok(())
+}
+
+/// Design 8: whoever forgot how it voted comes back under another number.
+fn places_are_given_once(before: &State, after: &State) -> Result<(), Broken> {
+    let property = "the number of a place is never given again";
+    let (old, new) = (&before.members, &after.members);
+    if new.next_raft_id < old.next_raft_id {
+        return broken(property, format!("{} after {}", new.next_raft_id, old.next_raft_id));
+    }
+    let back = new.rows.iter().find(|(id, row)| {
+        row.raft_id < old.next_raft_id && old.rows.get(*id).is_none_or(|known| known.raft_id != row.raft_id)
+    });
+    match back {
+        Some((id, row)) => broken(property, format!("{} of {id}", row.raft_id)),
+        None => Ok(()),
+    }
 }
 
 /// RFC 6962, 2.1: one complete subtree for each bit of the size.

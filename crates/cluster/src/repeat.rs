@@ -1,6 +1,7 @@
 //! What may be said twice, and how to tell that something was done whose answer was lost: a leader that dies takes answers
 //! with it.
 
+use std::cmp::Ordering;
 use std::sync::Arc;
 
 use pki::identity::Role;
@@ -38,12 +39,31 @@ impl Command {
     }
 }
 
+/// The answer that was given before.
+fn again(node: &Node, letter: &Arc<Letter>) -> Outcome {
+    Outcome::Issued { node: node.id.clone(), letter: Arc::clone(letter), fresh: false }
+}
+
+/// The answer, if this very leaf is registered.
+fn registered(node: &Node, letter: &Arc<Letter>) -> Option<Outcome> {
+    node.leaves().any(|leaf| *leaf == letter.leaf).then(|| again(node, letter))
+}
+
 impl State {
     /// What came of a command that was applied before, as far as this state shows it; none: it was not, or nothing tells.
     pub fn already(&self, command: &Command) -> Option<Outcome> {
         match command {
-            Command::Admit(admit) => self.already_issued(self.nodes.get(&admit.node)?, &admit.letter),
-            Command::Renew(renew) => self.already_issued(self.nodes.get(&renew.node)?, &renew.letter),
+            Command::Admit(admit) => {
+                let answer = |(node, letter): (&Arc<Node>, &Arc<Letter>)| again(node, letter);
+                let (key, csr) = (&admit.letter.leaf.spki, &admit.letter.csr);
+                let own = self.nodes.get(&admit.node).and_then(|node| registered(node, &admit.letter));
+                own.or_else(|| self.answered_join(&admit.token, key, csr, self.time).map(answer))
+            }
+            Command::Renew(renew) => {
+                let node = self.nodes.get(&renew.node)?;
+                let before = || self.letter_for(node, &renew.letter.csr, self.time).map(|letter| again(node, letter));
+                registered(node, &renew.letter).or_else(before)
+            }
             Command::Ask(ask) => self.already_asked(ask),
             Command::Confirm { node, serial } => {
                 let node = self.nodes.get(node)?;
@@ -61,8 +81,12 @@ impl State {
             }
             Command::UpdateNode { node, version, spec } => {
                 let node = self.nodes.get(node)?;
-                let done = node.version > *version && node.spec == **spec;
-                done.then_some(Outcome::Done { version: node.version })
+                match node.version.cmp(version) {
+                    _ if node.spec != **spec => None,
+                    Ordering::Less => None,
+                    Ordering::Equal => Some(Outcome::Unchanged),
+                    Ordering::Greater => Some(Outcome::Done { version: node.version }),
+                }
             }
             Command::RemoveNode { node, .. } => {
                 self.removals.contains_key(node).then_some(Outcome::Done { version: self.index })
@@ -100,23 +124,20 @@ impl State {
         }
     }
 
-    fn already_issued(&self, node: &Node, letter: &Arc<Letter>) -> Option<Outcome> {
-        let registered = node.leaves().any(|leaf| *leaf == letter.leaf);
-        registered.then(|| Outcome::Issued { node: node.id.clone(), letter: Arc::clone(letter), fresh: false })
-    }
-
     fn already_asked(&self, ask: &Ask) -> Option<Outcome> {
-        let node = match &ask.right {
-            Right::Node { .. } => self.nodes.get(&ask.node),
-            Right::Token { token, .. } => {
-                self.nodes.get(&ask.node).or_else(|| self.pending_join(token, &ask.spki, &ask.csr))
-            }
-        }?;
-        if node.pending.as_ref().is_some_and(|pending| pending.csr == ask.csr) {
-            return Some(Outcome::Pending { node: node.id.clone() });
-        }
-        let letter = node.mailbox.iter().rev().find(|letter| letter.csr == ask.csr)?;
-        Some(Outcome::Issued { node: node.id.clone(), letter: Arc::clone(letter), fresh: false })
+        let waits = |node: &Arc<Node>| {
+            let asked = node.pending.as_ref().is_some_and(|pending| pending.csr == ask.csr);
+            asked.then(|| Outcome::Pending { node: node.id.clone() })
+        };
+        let answered = |node: &Arc<Node>| {
+            let letter = node.mailbox.iter().rev().find(|letter| letter.csr == ask.csr)?;
+            Some(again(node, letter))
+        };
+        let own = self.nodes.get(&ask.node).and_then(|node| answered(node).or_else(|| waits(node)));
+        let Right::Token { token, .. } = &ask.right else { return own };
+        let other =
+            || self.answered_join(token, &ask.spki, &ask.csr, self.time).map(|(node, letter)| again(node, letter));
+        own.or_else(other).or_else(|| self.pending_join(token, &ask.spki, &ask.csr).and_then(waits))
     }
 
     /// Every part that the update changes is as it would have it, and it was made since.

@@ -58,7 +58,7 @@ fn row(state: &State, caller: Caller<'_>, now: Time) -> String {
     Method::ALL.iter().map(|method| letter(&state.authorize(caller, *method, now))).collect()
 }
 
-/// Changes a record as no command of today does: demotion comes with several managers.
+/// Changes a record as no command does.
 fn edit(cluster: &mut Cluster, n: u64, edit: impl FnOnce(&mut cluster::node::Node)) {
     let mut node = cluster.node(n).clone();
     edit(&mut node);
@@ -96,9 +96,27 @@ fn c148_to_c156_every_method_by_every_caller() {
     let forgotten_manager = Presented { node: id(50), ..manager.clone() };
     // The worker's certificate over a record that says manager, and the other way round.
     let promoted = current(&cluster, 2);
-    edit(&mut cluster, 2, |node| node.role = Role::Manager);
+    cluster.promote(2);
     cluster.join(4);
     let demoted = Presented { role: Role::Manager, ..current(&cluster, 4) };
+    let forged = Presented { serial: serial(900), ..manager.clone() };
+    let foreign = Presented { cluster: "other".parse().unwrap(), ..manager.clone() };
+    // On the way to a manager, and back.
+    (5..=8).for_each(|n| drop(cluster.join(n)));
+    let wished_worker = current(&cluster, 5);
+    cluster.run(cluster.wish(5, Role::Manager));
+    let wished = presented(5, &cluster.renew(5).leaf);
+    cluster.run(cluster.wish(6, Role::Manager));
+    cluster.enlist(6);
+    let enlisted = current(&cluster, 6);
+    cluster.promote(7);
+    cluster.run(cluster.wish(7, Role::Worker));
+    let leaving = current(&cluster, 7);
+    cluster.promote(8);
+    let left = current(&cluster, 8);
+    cluster.run(cluster.wish(8, Role::Worker));
+    cluster.unseat(8);
+    let since = Standing::Admitted { cut: 1, unproven: false };
 
     use Standing::{Foreign, Removed, Unregistered};
     let identified = Caller::Identified;
@@ -123,27 +141,36 @@ fn c148_to_c156_every_method_by_every_caller() {
         //                                          |||||||||||||||||Raft
         //                                          ||||||||||||||||||Control
         //                                          |||||||||||||||||||Clock
-        ("c148 c149 nobody",                       "aNaaNNNNNNNNNNNNNNNa", Caller::Anonymous),
-        ("c151 worker",                            "wRwwwwwwwwwwwwRRRRRw", identified(&worker, &admitted)),
-        ("c152 manager",                           "mmmmmmmmmmmmmmmmmmmm", identified(&manager, &admitted)),
-        ("worker, record says manager",            "wRwwwwwwwwwwwwRRRRRw", identified(&promoted, &admitted)),
-        ("manager, record says worker",            "wRwwwwwwwwwwwwRRRRRw", identified(&demoted, &admitted)),
-        ("O5 quarantined worker",                  "rRrrrrrrrQrQQQRRRRRr", identified(&worker, &returning)),
-        ("O5 quarantined manager",                 "rQrrrrrrrQrQQQQQQQQr", identified(&manager, &returning)),
-        ("worker whose connections were cut",      "aRaaCCCCCCCCCCRRRRRa", identified(&worker, &older)),
-        ("quarantined, connections were cut",      "aRaaCCCCCCCCCCRRRRRa", identified(&worker, &older_returning)),
-        ("manager whose connections were cut",     "aCaaCCCCCCCCCCCCCCCa", identified(&manager, &older)),
-        ("leaf ended while connected",             "aRaaEEEEEEEEEERRRRRa", identified(&ended, &admitted)),
-        ("c153 c154 c156 removed before",          "aRaaXXXXXXXXXXRRRRRa", identified(&removed, &Removed)),
-        ("c153 removed while connected",           "aRaaXXXXXXXXXXRRRRRa", identified(&removed, &admitted)),
-        ("removed while quarantined",              "aRaaXXXXXXXXXXRRRRRa", identified(&removed, &returning)),
-        ("O4 unregistered leaf of a live worker",  "aRaaUUUUUUUUUURRRRRa", identified(&worker, &Unregistered)),
-        ("O4 unregistered leaf of a live manager", "aUaaUUUUUUUUUUUUUUUa", identified(&manager, &Unregistered)),
-        ("unregistered leaf of nobody",            "aRaaUUUUUUUUUURRRRRa", identified(&forgotten, &Unregistered)),
-        ("unregistered manager's leaf of nobody",  "aUaaUUUUUUUUUUUUUUUa", identified(&forgotten_manager, &Unregistered)),
-        ("record gone, no removal on record",      "aRaaCCCCCCCCCCRRRRRa", identified(&forgotten, &admitted)),
-        ("c150 foreign worker",                    "aRaaOOOOOOOOOORRRRRa", identified(&worker, &Foreign)),
-        ("c150 foreign manager",                   "aOaaOOOOOOOOOOOOOOOa", identified(&manager, &Foreign)),
+        //                                          ||||||||||||||||||||Managers.Enlist
+        //                                          |||||||||||||||||||||Managers
+        ("c148 c149 nobody",                       "aNaaNNNNNNNNNNNNNNNaNN", Caller::Anonymous),
+        ("c151 worker",                            "wRwwwwwwwwwwwwRRRRRwRR", identified(&worker, &admitted)),
+        ("c152 manager",                           "mmmmmmmmmmmmmmmmmmmmmm", identified(&manager, &admitted)),
+        ("worker, record says manager",            "wRwwwwwwwwwwwwRRRRRwRR", identified(&promoted, &admitted)),
+        ("manager, record says worker",            "wRwwwwwwwwwwwwRRRRRwRR", identified(&demoted, &admitted)),
+        ("O5 quarantined worker",                  "rRrrrrrrrQrQQQRRRRRrRR", identified(&worker, &returning)),
+        ("O5 quarantined manager",                 "rQrrrrrrrQrQQQQQQQQrQm", identified(&manager, &returning)),
+        ("worker whose connections were cut",      "aRaaCCCCCCCCCCRRRRRaRR", identified(&worker, &older)),
+        ("quarantined, connections were cut",      "aRaaCCCCCCCCCCRRRRRaRR", identified(&worker, &older_returning)),
+        ("manager whose connections were cut",     "aCaaCCCCCCCCCCCCCCCaCm", identified(&manager, &older)),
+        ("leaf ended while connected",             "aRaaEEEEEEEEEERRRRRaRR", identified(&ended, &admitted)),
+        ("c153 c154 c156 removed before",          "aRaaXXXXXXXXXXRRRRRaRR", identified(&removed, &Removed)),
+        ("c153 removed while connected",           "aRaaXXXXXXXXXXRRRRRaRR", identified(&removed, &admitted)),
+        ("removed while quarantined",              "aRaaXXXXXXXXXXRRRRRaRR", identified(&removed, &returning)),
+        ("O4 unregistered leaf of a live worker",  "aRaaUUUUUUUUUURRRRRaRR", identified(&worker, &Unregistered)),
+        ("O4 unregistered leaf of a live manager", "aUaaUUUUUUUUUUUUUUUaUU", identified(&forged, &Unregistered)),
+        ("unregistered leaf of nobody",            "aRaaUUUUUUUUUURRRRRaRR", identified(&forgotten, &Unregistered)),
+        ("unregistered manager's leaf of nobody",  "aUaaUUUUUUUUUUUUUUUaUU", identified(&forgotten_manager, &Unregistered)),
+        ("record gone, no removal on record",      "aRaaCCCCCCCCCCRRRRRaRR", identified(&forgotten, &admitted)),
+        ("c150 foreign worker",                    "aRaaOOOOOOOOOORRRRRaRR", identified(&worker, &Foreign)),
+        ("c150 foreign manager",                   "aOaaOOOOOOOOOOOOOOOaOO", identified(&foreign, &Foreign)),
+        ("to be a manager, worker's certificate",   "wRwwwwwwwwwwwwRRRRRwRR", identified(&wished_worker, &admitted)),
+        ("to be a manager, manager's certificate",  "wwwwwwwwwwwwwwRRRRRwwR", identified(&wished, &admitted)),
+        ("to be a manager, quarantined",            "rQrrrrrrrQrQQQQQQQQrQR", identified(&wished, &returning)),
+        ("to be a manager, has a place",            "wwwwwwwwwwwwwwRRRRRwwm", identified(&enlisted, &admitted)),
+        ("a manager that is to be none",            "mmmmmmmmmmmmmmmmmmmmmm", identified(&leaving, &admitted)),
+        ("a manager that is none any more",         "aCaaCCCCCCCCCCCCCCCaCC", identified(&left, &admitted)),
+        ("the same, on a connection since",         "wRwwwwwwwwwwwwRRRRRwRR", identified(&left, &since)),
     ];
     for (name, expected, caller) in rows {
         assert_eq!(row(&cluster.state, caller, now), expected, "{name}");
@@ -157,13 +184,42 @@ fn who_is_not_known_has_no_more_rights_than_nobody() {
     let manager = current(&cluster, 0);
     for standing in [Standing::Foreign, Standing::Removed, Standing::Unregistered] {
         for leaf in [&worker, &manager] {
-            for method in Method::ALL {
+            // Members of the group are known by their record, whatever their standing.
+            for method in Method::ALL.into_iter().filter(|method| *method != Method::Managers) {
                 let known = cluster.state.authorize(Caller::Identified(leaf, &standing), method, cluster.now);
                 let nobody = cluster.state.authorize(Caller::Anonymous, method, cluster.now);
                 assert_eq!(known.is_ok(), nobody.is_ok(), "{method:?} {standing:?}");
                 assert_eq!(known.ok(), nobody.ok(), "{method:?} {standing:?}");
             }
         }
+    }
+}
+
+#[test]
+fn members_whose_certificates_have_ended_speak_to_each_other() {
+    let mut cluster = fleet();
+    cluster.promote(1);
+    cluster.later(400 * 24 * HOUR);
+    let (member, worker) = (current(&cluster, 1), current(&cluster, 2));
+    for (leaf, granted) in [(&member, Ok(Grant::Node(Role::Manager))), (&worker, Err('R'))] {
+        let standing = cluster.state.standing(leaf, cluster.now);
+        assert_eq!(standing, Standing::Unregistered);
+        let said = cluster.state.authorize(Caller::Identified(leaf, &standing), Method::Managers, cluster.now);
+        assert_eq!(said.as_ref().ok(), granted.as_ref().ok());
+        assert!(granted.is_ok() || letter(&said) == 'R');
+    }
+    let forwarder = presented(0, cluster.node(0).current.as_ref().unwrap());
+    let origin = cluster::authorize::Origin {
+        node: id(1).to_string(),
+        organization: cluster_id().to_string(),
+        units: vec!["swarm-manager".to_owned()],
+        addr: None,
+    };
+    let admitted = Standing::Admitted { cut: 0, unproven: false };
+    let by = Caller::Forwarded { by: Some((&forwarder, &admitted)), origin: &origin };
+    for method in [Method::Managers, Method::Enlist] {
+        let said = cluster.state.authorize(by, method, support::START);
+        assert_eq!(letter(&said), 'P', "nobody speaks for a member: {method:?}");
     }
 }
 

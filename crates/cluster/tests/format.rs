@@ -17,7 +17,7 @@ use cluster::node::{Availability, BlobDigest, IssuerHash, Leaf, Letter, Report, 
 use cluster::roots::{Custody, Root};
 use cluster::rotation::{Abort, Advance, Phase, Policy, RootsChange, Rotation, Start, Way};
 use cluster::settings::{ExternalCa, RaftSettings, Settings};
-use cluster::{DecodeError, State, invariant};
+use cluster::{DecodeError, Outcome, Rejection, State, invariant};
 use pki::identity::{NodeId, Role};
 use pki::join_token::JoinSecret;
 use pki::key::SpkiHash;
@@ -338,6 +338,7 @@ proptest! {
         let _ = Batch::decode(&bytes);
         let _ = State::decode_snapshot(&bytes);
         let _ = LogRecord::decode(&bytes);
+        let _ = Outcome::decode(&bytes);
     }
 
     /// Damage to what was written: it is refused, or means something that can be applied without panic.
@@ -400,6 +401,16 @@ fn samples_of_format_1_open() {
     assert_same(&State::decode_snapshot(&bytes).unwrap(), &rotating);
     assert!(rotating.encode_snapshot() == bytes, "this build writes rotations otherwise: a new sample is due");
 
+    let (commands, managed) = support::managers();
+    let bytes = sample("managers-batch.bin");
+    assert_eq!(format!("{:?}", Batch::decode(&bytes).unwrap()), format!("{commands:?}"));
+    assert!(commands.encode() == bytes, "this build writes batches otherwise: a new sample is due");
+    let bytes = sample("managers.bin");
+    let decoded = State::decode_snapshot(&bytes).unwrap();
+    assert_same(&decoded, &managed.state);
+    invariant::check(&decoded).unwrap();
+    assert!(managed.state.encode_snapshot() == bytes, "this build writes managers otherwise: a new sample is due");
+
     let record = LogRecord::decode(&log).unwrap();
     assert_eq!(record.node, Some(id(1)));
     assert_eq!(record.time, support::START);
@@ -408,7 +419,8 @@ fn samples_of_format_1_open() {
 
 #[test]
 fn a_sample_has_every_command() {
-    let kinds: std::collections::BTreeSet<_> = support::sample().0.commands.iter().map(kind).collect();
+    let commands = [support::sample().0, support::managers().0].map(|batch| batch.commands).concat();
+    let kinds: std::collections::BTreeSet<_> = commands.iter().map(kind).collect();
     assert!(kinds.into_iter().eq(0..16));
 }
 
@@ -464,6 +476,83 @@ fn a_snapshot_that_contradicts_itself_is_refused() {
     record.unfinished = Some(TokenUse { row: 9, generation: 0 });
     no_token.nodes.insert(id(1), Arc::new(record));
     assert_eq!(decode(&no_token), Some(DecodeError::Field("token")));
+}
+
+#[test]
+fn the_next_number_of_a_place_is_kept_and_not_given_twice() {
+    let one = Cluster::new();
+    assert_eq!(
+        State::decode_snapshot(&one.state.encode_snapshot()).unwrap().members.next_raft_id,
+        2,
+        "nothing says so"
+    );
+    let (_, managed) = support::managers();
+    assert_eq!(State::decode_snapshot(&managed.state.encode_snapshot()).unwrap().members.next_raft_id, 5);
+    let mut low = managed.state.clone();
+    low.members.next_raft_id = 3;
+    assert_eq!(
+        State::decode_snapshot(&low.encode_snapshot()).err(),
+        Some(DecodeError::Field("next raft id")),
+        "4 is taken"
+    );
+}
+
+fn outcome() -> impl Strategy<Value = Outcome> {
+    let rejections = [
+        Rejection::Exists,
+        Rejection::NoCluster,
+        Rejection::Issuer,
+        Rejection::Epoch,
+        Rejection::Skew,
+        Rejection::Token,
+        Rejection::TokenBusy,
+        Rejection::IdTaken,
+        Rejection::SerialUsed,
+        Rejection::UnknownNode,
+        Rejection::Removed,
+        Rejection::Cut,
+        Rejection::Role,
+        Rejection::NodeBusy,
+        Rejection::OutOfSequence,
+        Rejection::Ready,
+        Rejection::Manager,
+        Rejection::LastManager,
+        Rejection::NotSeated,
+        Rejection::NotPromoted,
+        Rejection::EngineNotPromotable,
+        Rejection::NoRotation,
+        Rejection::RotationBusy,
+        Rejection::Way,
+        Rejection::NotConverted,
+        Rejection::Blob,
+    ];
+    prop_oneof![
+        (node_id(), letter(), any::<bool>()).prop_map(|(node, letter, fresh)| Outcome::Issued {
+            node,
+            letter: Arc::new(letter),
+            fresh
+        }),
+        node_id().prop_map(|node| Outcome::Pending { node }),
+        any::<u64>().prop_map(|version| Outcome::Done { version }),
+        Just(Outcome::Unchanged),
+        vec(node_id(), 0..4).prop_map(Outcome::Collected),
+        prop::sample::select(rejections.to_vec()).prop_map(Outcome::Rejected),
+        any::<u64>().prop_map(|raft_id| Outcome::Enlisted { raft_id }),
+    ]
+}
+
+proptest! {
+    #[test]
+    fn an_outcome_comes_back_from_another_manager(outcome in outcome()) {
+        prop_assert_eq!(Outcome::decode(&outcome.encode()), Ok(outcome));
+    }
+}
+
+#[test]
+fn outcomes_of_later_versions_and_garbage_are_refused() {
+    assert_eq!(Outcome::decode(&[0x08, 0x02, 0x20, 0x01]), Err(DecodeError::Later(2)));
+    assert_eq!(Outcome::decode(&[0x08, 0x01, 0x38, 0x63]), Err(DecodeError::Field("rejection")));
+    assert_eq!(Outcome::decode(&[]), Err(DecodeError::Field("outcome")));
 }
 
 #[test]

@@ -333,7 +333,10 @@ fn c278_a_ladder_made_anew_leads_where_the_first_did() {
     for wrong in [Vec::new(), vec![cross(&authority(2), &authority(0))], vec![cross(&authority(1), &authority(2))]] {
         world.cluster.refused(replace(wrong), Rejection::Way);
     }
-    assert!(done(&world.run(replace(vec![cross(&authority(1), &authority(0))]))));
+    let same = replace(vec![cross(&authority(1), &authority(0))]);
+    assert_eq!(world.run(same), Outcome::Unchanged, "that is how it leads now");
+    let longer = vec![cross(&authority(1), &authority(0)), cross(&authority(2), &authority(0))];
+    assert!(done(&world.run(replace(longer))));
 }
 
 #[test]

@@ -76,6 +76,8 @@ fn walks_reach_every_outcome() {
         Manager,
         LastManager,
         EngineNotPromotable,
+        NotSeated,
+        NotPromoted,
         Blob,
     ] {
         assert!(reached(&Outcome::Rejected(why.clone())), "never {why:?}");
@@ -84,6 +86,7 @@ fn walks_reach_every_outcome() {
         let issued = |outcome: &Outcome| matches!(outcome, Outcome::Issued { fresh: seen, .. } if *seen == fresh);
         assert!(outcomes.iter().any(issued), "never issued with fresh {fresh}");
     }
+    assert!(outcomes.iter().any(|outcome| matches!(outcome, Outcome::Enlisted { .. })));
     assert!(reached(&Outcome::Unchanged) && reached(&Outcome::Collected(Vec::new())));
     assert!(outcomes.iter().any(|outcome| matches!(outcome, Outcome::Collected(ids) if !ids.is_empty())));
 }

@@ -111,12 +111,12 @@ pub fn session_message(
             addr: record.report.as_deref().map(|said| said.addr.clone()).unwrap_or_default(),
         }),
         certificate: Some(Certificate {
-            role: convert::role::to_wire(record.role),
+            role: convert::role::to_wire(record.signed_role()),
             status: Some(convert::certificate::status(issuance, &text)),
             cn: id.to_string(),
             ..Certificate::default()
         }),
-        role: convert::role::to_wire(record.role),
+        role: convert::role::to_wire(record.signed_role()),
         ..Node::default()
     };
     let managers =

@@ -336,7 +336,7 @@ impl Model {
             }
             Event::Signed(place) => {
                 let node = self.state.node(&self.members[place].id).cloned().ok_or("a node is gone")?;
-                let letter = Arc::new(self.letter(Some(&node), node.role)?);
+                let letter = Arc::new(self.letter(Some(&node), node.signed_role())?);
                 self.members[place].serial = Some(letter.leaf.serial);
                 let premises = Premises { issuer: letter.leaf.issuer, epoch: self.state.epoch(), signed: self.time() };
                 let renew = Renew { node: node.id.clone(), cut: node.cut, letter, premises };

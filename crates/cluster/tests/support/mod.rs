@@ -221,8 +221,58 @@ impl Cluster {
         }
     }
 
+    /// A join of node `n` by the manager's token.
+    pub fn manager_admission(&mut self, n: u64) -> Admit {
+        let generation = self.state.tokens.rows[1].generation;
+        Admit {
+            spec: Spec::new(Role::Manager, Availability::Active),
+            token: TokenUse { generation, ..MANAGER },
+            letter: self.signed(None, Role::Manager),
+            ..self.admission(n)
+        }
+    }
+
+    /// What is wished of node `n` is another role.
+    pub fn wish(&self, n: u64, role: Role) -> Command {
+        let node = self.node(n);
+        Command::UpdateNode { node: id(n), version: node.version, spec: Box::new(Spec { role, ..node.spec.clone() }) }
+    }
+
+    /// Node `n`, which is to be a manager, asks for its place, with a certificate that it gets for that.
+    pub fn enlistment(&mut self, n: u64, replaces: Option<u64>) -> Command {
+        let held = self.node(n).leaves().find(|leaf| leaf.role == Role::Manager).map(|leaf| leaf.serial);
+        let serial = held.unwrap_or_else(|| self.renew(n).leaf.serial);
+        Command::Enlist { node: id(n), addr: format!("192.0.2.{}:2377", n + 1), serial, replaces }
+    }
+
+    pub fn enlist(&mut self, n: u64) -> u64 {
+        let enlist = self.enlistment(n, None);
+        match self.run(enlist) {
+            Outcome::Enlisted { raft_id } => raft_id,
+            other => panic!("not enlisted: {other:?}"),
+        }
+    }
+
+    pub fn seat(&mut self, n: u64) -> Outcome {
+        let raft_id = self.state.members()[&id(n)].raft_id;
+        self.run(Command::Seat { node: id(n), raft_id })
+    }
+
+    pub fn unseat(&mut self, n: u64) -> Outcome {
+        let raft_id = self.state.members().get(&id(n)).map(|row| row.raft_id);
+        self.run(Command::Unseat { node: id(n), raft_id })
+    }
+
+    /// Worker `n` becomes a manager.
+    pub fn promote(&mut self, n: u64) -> u64 {
+        assert!(matches!(self.run(self.wish(n, Role::Manager)), Outcome::Done { .. }));
+        let raft_id = self.enlist(n);
+        assert!(matches!(self.seat(n), Outcome::Done { .. }));
+        raft_id
+    }
+
     pub fn renewal(&mut self, n: u64) -> Renew {
-        let (cut, role) = self.state.node(&id(n)).map_or((0, Role::Worker), |node| (node.cut, node.role));
+        let (cut, role) = self.state.node(&id(n)).map_or((0, Role::Worker), |node| (node.cut, node.signed_role()));
         Renew { node: id(n), cut, letter: self.signed(Some(n), role), premises: self.premises() }
     }
 
@@ -420,6 +470,29 @@ pub fn sample() -> (Batch, Cluster) {
             logged: Vec::new(),
         })),
     ];
+    (Batch { time: cluster.now, commands }, cluster)
+}
+
+/// What the samples of several managers hold: the commands that make and unmake them, and a state with one that left, one
+/// that is there, and one that is on its way.
+pub fn managers() -> (Batch, Cluster) {
+    let mut cluster = Cluster::new();
+    (1..=3).for_each(|n| drop(cluster.join(n)));
+    assert_eq!((1..=2).map(|n| cluster.promote(n)).sum::<u64>(), 5);
+    cluster.run(cluster.wish(2, Role::Worker));
+    cluster.unseat(2);
+    cluster.run(cluster.wish(3, Role::Manager));
+    let enlist = cluster.enlistment(3, None);
+    cluster.run(enlist.clone());
+    let Command::Enlist { node, addr, serial, .. } = enlist.clone() else { panic!("not an enlistment") };
+    let commands = vec![
+        enlist,
+        Command::Enlist { node, addr, serial, replaces: Some(4) },
+        Command::Seat { node: id(3), raft_id: 5 },
+        Command::Unseat { node: id(3), raft_id: Some(5) },
+        Command::Unseat { node: id(2), raft_id: None },
+    ];
+    cluster.remove(2);
     (Batch { time: cluster.now, commands }, cluster)
 }
 

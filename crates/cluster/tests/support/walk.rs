@@ -20,7 +20,7 @@ impl Cluster {
         let nodes: Vec<NodeId> = self.state.nodes.keys().cloned().collect();
         let picked = nodes[usize::from(pick) % nodes.len()].clone();
         let record = self.state.node(&picked).cloned();
-        Some(match what % 14 {
+        Some(match what % 16 {
             0 | 1 => Command::Admit(Box::new(self.twisted_admission(pick, twist))),
             2 | 3 => {
                 let n = number(&picked);
@@ -68,10 +68,10 @@ impl Cluster {
                 let node = record?;
                 let mut spec = node.spec.clone();
                 spec.name = format!("name{}", twist % 3);
-                if twist == 15 {
-                    spec.role = Role::Manager;
+                if twist >= 12 {
+                    spec.role = if spec.role == Role::Manager { Role::Worker } else { Role::Manager };
                 }
-                let version = node.version + u64::from(twist == 14);
+                let version = node.version + u64::from(twist == 11);
                 Command::UpdateNode { node: picked, version, spec: Box::new(spec) }
             }
             9 => Command::RemoveNode { node: picked, force: twist % 2 == 0, ready: twist % 3 == 0 },
@@ -116,6 +116,21 @@ impl Cluster {
                 letter.leaf.spki = asked.spki;
                 renew.letter = Arc::new(letter);
                 Command::Renew(Box::new(renew))
+            }
+            13 => {
+                let node = record?;
+                let held = node.leaves().find(|leaf| leaf.role == Role::Manager).or(node.current.as_ref())?;
+                let row = self.state.members().get(&picked).map(|row| row.raft_id);
+                let replaces = if twist == 15 { row } else { None };
+                let addr = format!("192.0.2.{}:2377", twist % 3);
+                Command::Enlist { node: picked, addr, serial: held.serial, replaces }
+            }
+            14 => {
+                let row = self.state.members().get(&picked).map(|row| row.raft_id);
+                match twist % 4 {
+                    0 => Command::Unseat { node: picked, raft_id: row.filter(|_| twist != 12) },
+                    _ => Command::Seat { node: picked, raft_id: row.unwrap_or(7) + u64::from(twist == 11) },
+                }
             }
             _ => {
                 self.later(match twist {
@@ -164,12 +179,14 @@ impl Cluster {
                 }
             }
             9 => admit.node = id(0),
+            13 => admit.ours = false,
             10 | 11 => {
                 let mut other = letter(self.drawn, self.drawn, Role::Manager, self.now, LIFE);
                 other.leaf.role = if twist == 10 { Role::Manager } else { Role::Worker };
                 admit.letter = Arc::new(other);
                 admit.token = TokenUse { row: 1, generation: self.state.tokens.rows[1].generation };
                 admit.spec.role = Role::Manager;
+                admit.ours = !self.drawn.is_multiple_of(4);
             }
             12 => {
                 let drawn = self.drawn;

@@ -11,7 +11,7 @@ use cluster::node::Node;
 use cluster::roots::{Root, Roots};
 use cluster::rotation::Need;
 use pki::certificate::Certificate;
-use pki::identity::{NodeId, Role};
+use pki::identity::NodeId;
 use pki::issue::LEAF_BACKDATE;
 use pki::time::Time;
 
@@ -25,8 +25,7 @@ pub(super) struct Dates {
 impl Dates {
     /// For this state.
     pub(super) fn new(state: &State) -> Self {
-        let managers = state.finished().filter(|node| node.role == Role::Manager).map(|node| node.id.clone());
-        Self { managers: managers.collect() }
+        Self { managers: state.members().keys().cloned().collect() }
     }
 
     /// Whether a node with this clock can use what `need` would have it use if it were told at `now`.
@@ -55,7 +54,7 @@ impl Dates {
                 Need::Renewal => {
                     let signed = now.round_to_minute();
                     holds(signed.saturating_sub(LEAF_BACKDATE), signed.saturating_add(state.settings.leaf_life()))
-                        && all(&state.roots.ladder_for(Some(node), node.role, now))
+                        && all(&state.roots.ladder_for(Some(node), node.signed_role(), now))
                         && anchor.is_none_or(|anchor| root(anchor))
                 }
                 Need::Trust => target.is_none_or(|to| root(to)),

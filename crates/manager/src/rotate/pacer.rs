@@ -17,7 +17,7 @@ use std::time::Duration;
 
 use cluster::State;
 use cluster::rotation::{self, Need, PHASE_TIME_MIN, Phase, Rotation};
-use pki::identity::{NodeId, Role};
+use pki::identity::NodeId;
 use pki::time::Time;
 
 use self::elapsed::Elapsed;
@@ -295,8 +295,12 @@ impl Pacer {
         let node = state.node(id).filter(|node| node.unfinished.is_none());
         let blocks = node.is_some_and(|node| state.rotation().is_some_and(|rotation| rotation.blocks(node)));
         if blocks {
-            if self.blocking.insert(id.clone()) && node.is_some_and(|node| node.role == Role::Manager) {
+            self.blocking.insert(id.clone());
+            // Those that cannot be put aside: who has a place in the raft group.
+            if state.members().contains_key(id) {
                 self.managers.insert(id.clone());
+            } else {
+                self.managers.remove(id);
             }
         } else if self.blocking.remove(id) {
             self.managers.remove(id);

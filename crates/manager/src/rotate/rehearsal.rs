@@ -211,11 +211,11 @@ impl<'a> Play<'a> {
             serial: Serial::from_random(bytes),
             spki: SpkiHash(pki::digest::sha256(&bytes)),
             issuer,
-            role: node.role,
+            role: node.signed_role(),
             not_before: signed.saturating_sub(pki::issue::LEAF_BACKDATE),
             not_after: signed.saturating_add(self.state.settings.leaf_life()),
         };
-        let ladder = self.state.roots.ladder_for(Some(node), node.role, self.now);
+        let ladder = self.state.roots.ladder_for(Some(node), node.signed_role(), self.now);
         let ladder = ladder.iter().map(|step| step.der().to_vec()).collect();
         Letter { csr: bytes.to_vec(), leaf, certificate: Vec::new(), ladder, issued: self.now }
     }

@@ -1,0 +1,670 @@
+//! Managers come and go: promotion, a place in the raft group, demotion; and what the leader does next, against a group in
+//! which members die, forget, lead and are cut off.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
+
+mod support;
+
+extern crate swarmpki_cluster as cluster;
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+use std::time::Duration;
+
+use cluster::authorize::Presented;
+use cluster::command::Command;
+use cluster::node::{Leaf, PROMOTION_LIFE};
+use cluster::outcome::{Outcome, Rejection};
+use cluster::seats::{self, Change, SeatStep};
+use pki::identity::Role;
+use proptest::collection::vec;
+use proptest::prelude::*;
+use support::{Cluster, LIFE, cluster_id, id, serial, spki};
+
+const SECOND: Duration = Duration::from_secs(1);
+
+fn done(outcome: &Outcome) -> bool {
+    matches!(outcome, Outcome::Done { .. })
+}
+
+fn presented(n: u64, leaf: &Leaf) -> Presented {
+    Presented {
+        cluster: cluster_id(),
+        role: leaf.role,
+        node: id(n),
+        serial: leaf.serial,
+        spki: leaf.spki,
+        issuer: leaf.issuer,
+        not_after: leaf.not_after,
+    }
+}
+
+/// A cluster with the managers 0 to `managers - 1`, at places 1 and on, and one worker more.
+fn managed(managers: u64) -> Cluster {
+    let mut cluster = Cluster::new();
+    for n in 1..=managers {
+        cluster.join(n);
+        if n < managers {
+            assert_eq!(cluster.promote(n), n + 1);
+        }
+    }
+    cluster
+}
+
+#[test]
+fn c009_the_managers_token_makes_a_node_that_is_to_be_a_manager() {
+    let mut cluster = Cluster::new();
+    let admission = cluster.manager_admission(1);
+    let letter = Arc::clone(&admission.letter);
+    let mut engine = admission.clone();
+    engine.ours = false;
+    cluster.refused(Command::Admit(Box::new(engine)), Rejection::EngineNotPromotable);
+    cluster.run(Command::Admit(Box::new(admission.clone())));
+    let node = cluster.node(1);
+    assert_eq!((node.role, node.signed_role(), node.spec.role), (Role::Worker, Role::Manager, Role::Manager));
+    assert_eq!(node.promoting, Some(cluster.now.saturating_add(PROMOTION_LIFE)));
+    assert!(cluster.state.members().get(&id(1)).is_none());
+    let again = cluster.run(Command::Admit(Box::new(admission)));
+    assert_eq!(again, Outcome::Issued { node: id(1), letter: Arc::clone(&letter), fresh: false });
+
+    assert_eq!(cluster.enlist(1), 2);
+    let node = cluster.node(1);
+    assert_eq!((node.current.as_ref(), node.unfinished), (Some(&letter.leaf), None), "its leaf was seen in use");
+    assert!(cluster.state.members.key_holders.contains(&id(1)));
+    assert!(done(&cluster.seat(1)));
+    assert_eq!((cluster.node(1).role, cluster.node(1).promoting), (Role::Manager, None));
+}
+
+#[test]
+fn c340_promoted_demoted_and_promoted_again() {
+    let mut cluster = managed(1);
+    assert_eq!(cluster.promote(1), 2);
+    assert!(done(&cluster.run(cluster.wish(1, Role::Worker))));
+    assert_eq!(
+        (cluster.node(1).role, cluster.node(1).signed_role()),
+        (Role::Manager, Role::Manager),
+        "until it is out"
+    );
+    assert!(done(&cluster.run(cluster.wish(1, Role::Manager))), "taken back in time");
+    assert_eq!(cluster.node(1).promoting, None);
+    cluster.run(cluster.wish(1, Role::Worker));
+    assert!(done(&cluster.unseat(1)));
+    let node = cluster.node(1);
+    assert_eq!((node.role, node.spec.role, node.promoting, node.cut), (Role::Worker, Role::Worker, None, 1));
+    assert!(cluster.state.members().get(&id(1)).is_none() && cluster.state.members.key_holders.contains(&id(1)));
+    assert_eq!(cluster.renew(1).leaf.role, Role::Worker);
+    assert_eq!(cluster.promote(1), 3, "under a number of its own");
+}
+
+#[test]
+fn c328_c330_c342_demotions_that_are_refused() {
+    let mut cluster = managed(1);
+    let last = cluster.wish(0, Role::Worker);
+    cluster.refused(last, Rejection::LastManager);
+    cluster.run(cluster.wish(1, Role::Manager));
+    let promoted = cluster.wish(1, Role::Worker);
+    cluster.refused(promoted, Rejection::NotSeated);
+    let last = cluster.wish(0, Role::Worker);
+    cluster.refused(last, Rejection::LastManager);
+    cluster.enlist(1);
+    let enlisted = cluster.wish(1, Role::Worker);
+    cluster.refused(enlisted, Rejection::NotSeated);
+    cluster.seat(1);
+    assert!(done(&cluster.run(cluster.wish(1, Role::Worker))));
+    let other = cluster.wish(0, Role::Worker);
+    cluster.refused(other, Rejection::LastManager);
+}
+
+#[test]
+fn an_engine_is_not_promoted() {
+    let mut cluster = Cluster::new();
+    let mut engine = cluster.admission(1);
+    engine.ours = false;
+    let letter = Arc::clone(&engine.letter);
+    cluster.run(Command::Admit(Box::new(engine)));
+    cluster.confirm(1, &letter);
+    let wish = cluster.wish(1, Role::Manager);
+    cluster.refused(wish, Rejection::EngineNotPromotable);
+}
+
+#[test]
+fn c338_a_member_is_not_removed() {
+    let mut cluster = managed(1);
+    cluster.run(cluster.wish(1, Role::Manager));
+    let remove = Command::RemoveNode { node: id(1), force: true, ready: false };
+    assert!(done(&cluster.clone().run(remove.clone())), "without a place it may go");
+    cluster.enlist(1);
+    cluster.refused(remove.clone(), Rejection::Manager);
+    cluster.seat(1);
+    cluster.refused(remove.clone(), Rejection::Manager);
+    cluster.run(cluster.wish(1, Role::Worker));
+    cluster.refused(remove.clone(), Rejection::Manager);
+    cluster.unseat(1);
+    assert!(done(&cluster.run(remove)));
+}
+
+#[test]
+fn a_place_is_asked_for_with_a_managers_leaf_by_who_is_to_have_one() {
+    let mut cluster = managed(1);
+    let held = cluster.node(1).current.as_ref().unwrap().serial;
+    let enlist = |serial| Command::Enlist { node: id(1), addr: "192.0.2.2:2377".into(), serial, replaces: None };
+    cluster.refused(enlist(held), Rejection::NotPromoted);
+    cluster.run(cluster.wish(1, Role::Manager));
+    cluster.refused(enlist(held), Rejection::Role);
+    cluster.refused(enlist(serial(900)), Rejection::Role);
+    let worker = cluster.renewal(1);
+    assert_eq!(worker.letter.leaf.role, Role::Manager, "that is what is signed for it now");
+    cluster.refused(
+        Command::Enlist { node: id(9), addr: String::new(), serial: held, replaces: None },
+        Rejection::UnknownNode,
+    );
+    let mut as_worker = cluster.renewal(1);
+    Arc::make_mut(&mut as_worker.letter).leaf.role = Role::Worker;
+    cluster.refused(Command::Renew(Box::new(as_worker)), Rejection::Role);
+}
+
+#[test]
+fn asked_again_it_is_the_same_place_unless_the_store_is_lost() {
+    let mut cluster = managed(2);
+    let enlist = |cluster: &Cluster, addr: &str, replaces| {
+        let serial = cluster.node(1).current.as_ref().unwrap().serial;
+        Command::Enlist { node: id(1), addr: addr.to_owned(), serial, replaces }
+    };
+    let same = enlist(&cluster, "192.0.2.2:2377", None);
+    let before = cluster.state.encode_snapshot();
+    let (index, time) = (cluster.state.index, cluster.state.time);
+    assert_eq!(cluster.run(same), Outcome::Enlisted { raft_id: 2 });
+    let mut after = cluster.state.clone();
+    (after.index, after.time) = (index, time);
+    assert!(before == after.encode_snapshot());
+
+    let moved = enlist(&cluster, "198.51.100.7:2377", None);
+    assert_eq!(cluster.run(moved), Outcome::Enlisted { raft_id: 2 });
+    assert_eq!(cluster.state.members()[&id(1)].addr, "198.51.100.7:2377");
+    assert_eq!(cluster.node(1).role, Role::Manager);
+
+    let lost = enlist(&cluster, "198.51.100.7:2377", Some(2));
+    for _ in 0..2 {
+        assert_eq!(cluster.run(lost.clone()), Outcome::Enlisted { raft_id: 3 });
+    }
+    assert_eq!((cluster.node(1).role, cluster.node(1).signed_role()), (Role::Worker, Role::Manager));
+    assert_eq!(cluster.state.already(&lost), Some(Outcome::Enlisted { raft_id: 3 }));
+
+    let only = Command::Enlist {
+        node: id(0),
+        addr: String::new(),
+        serial: cluster.node(0).current.as_ref().unwrap().serial,
+        replaces: Some(1),
+    };
+    cluster.refused(only, Rejection::LastManager);
+    cluster.seat(1);
+    cluster.run(cluster.wish(1, Role::Worker));
+    let demoted = enlist(&cluster, "198.51.100.7:2377", Some(3));
+    cluster.refused(demoted, Rejection::NotPromoted);
+}
+
+#[test]
+fn a_promotion_that_takes_too_long_ends() {
+    for enlisted in [false, true] {
+        let mut cluster = managed(1);
+        cluster.run(cluster.wish(1, Role::Manager));
+        if enlisted {
+            cluster.enlist(1);
+        }
+        cluster.later(PROMOTION_LIFE - SECOND);
+        assert_eq!(cluster.unseat(1), Outcome::Unchanged, "it is not over");
+        cluster.later(SECOND);
+        assert!(done(&cluster.unseat(1)));
+        let node = cluster.node(1);
+        assert_eq!((node.role, node.spec.role, node.promoting, node.cut), (Role::Worker, Role::Worker, None, 1));
+        assert_eq!(cluster.unseat(1), Outcome::Unchanged);
+    }
+}
+
+#[test]
+fn late_copies_do_nothing_to_the_next_place() {
+    let mut cluster = managed(2);
+    let (seat, unseat) = (Command::Seat { node: id(1), raft_id: 2 }, Command::Unseat { node: id(1), raft_id: Some(2) });
+    cluster.run(cluster.wish(1, Role::Worker));
+    cluster.run(unseat.clone());
+    cluster.refused(seat.clone(), Rejection::NotSeated);
+    cluster.run(cluster.wish(1, Role::Manager));
+    assert_eq!(cluster.run(Command::Unseat { node: id(1), raft_id: None }), Outcome::Unchanged);
+    assert_eq!(cluster.enlist(1), 3);
+    cluster.refused(seat, Rejection::NotSeated);
+    assert_eq!(cluster.run(unseat.clone()), Outcome::Unchanged);
+    cluster.seat(1);
+    assert_eq!(cluster.run(unseat), Outcome::Unchanged);
+    assert_eq!(cluster.node(1).role, Role::Manager);
+    let last = Command::Unseat { node: id(0), raft_id: Some(1) };
+    assert!(done(&cluster.clone().run(last.clone())));
+    cluster.run(cluster.wish(1, Role::Worker));
+    cluster.unseat(1);
+    cluster.refused(last, Rejection::LastManager);
+}
+
+#[test]
+fn a_manager_put_out_of_the_group_that_is_to_be_one_is_promoted_anew() {
+    let mut cluster = managed(2);
+    assert!(done(&cluster.unseat(1)));
+    let node = cluster.node(1);
+    assert_eq!((node.role, node.spec.role), (Role::Worker, Role::Manager));
+    assert_eq!(node.promoting, Some(cluster.now.saturating_add(PROMOTION_LIFE)));
+    assert_eq!(cluster.enlist(1), 3);
+}
+
+#[test]
+fn a_peer_is_who_has_a_place_and_a_managers_leaf_on_record() {
+    let mut cluster = managed(2);
+    let old = presented(1, cluster.node(1).current.as_ref().unwrap());
+    let offered = presented(1, &cluster.renew(1).leaf);
+    let letter = cluster.renew(1);
+    cluster.confirm(1, &letter);
+    let current = presented(1, &letter.leaf);
+    type Twist = fn(&mut Presented);
+    let rows: [(&str, Twist, bool); 7] = [
+        ("as it is", |_| {}, true),
+        ("another serial", |leaf| leaf.serial = serial(900), false),
+        ("another key", |leaf| leaf.spki = spki(900), false),
+        ("another issuer", |leaf| leaf.issuer = support::issuer(9), false),
+        ("as a worker", |leaf| leaf.role = Role::Worker, false),
+        ("another cluster", |leaf| leaf.cluster = "other".parse().unwrap(), false),
+        ("another node's", |leaf| leaf.node = id(0), false),
+    ];
+    for base in [&old, &offered, &current] {
+        for (name, twist, known) in rows {
+            let mut leaf = base.clone();
+            twist(&mut leaf);
+            let peer = cluster.state.peer(&leaf);
+            assert_eq!(peer.is_some(), known, "{name}");
+            assert!(peer.is_none_or(|peer| peer == (id(1), 2)));
+        }
+    }
+    cluster.later(3 * LIFE);
+    assert!(cluster.state.peer(&current).is_some(), "whatever the time says");
+    cluster.run(cluster.wish(1, Role::Worker));
+    assert!(cluster.state.peer(&current).is_some(), "until it is out of the group");
+    cluster.unseat(1);
+    assert_eq!(cluster.state.peer(&current), None);
+}
+
+fn change(step: &SeatStep) -> Option<Change> {
+    match step {
+        SeatStep::Change(change) => Some(*change),
+        SeatStep::Propose(_) => None,
+    }
+}
+
+fn next(cluster: &Cluster, voters: &[u64], learners: &[u64], away: &[u64], own: u64) -> Vec<SeatStep> {
+    let all = voters.iter().chain(learners);
+    let progress = all.map(|id| (*id, (0, !away.contains(id)))).collect();
+    let set = |ids: &[u64]| ids.iter().copied().collect();
+    seats::next(&cluster.state, &set(voters), &set(learners), &progress, own, cluster.now)
+}
+
+fn only(steps: &[SeatStep]) -> Option<Change> {
+    match steps {
+        [] => None,
+        [one] => Some(change(one).unwrap_or_else(|| panic!("a proposal: {one:?}"))),
+        more => panic!("{more:?}"),
+    }
+}
+
+#[test]
+fn a_promotion_step_by_step() {
+    let mut cluster = managed(1);
+    assert!(next(&cluster, &[1], &[], &[], 1).is_empty());
+    cluster.run(cluster.wish(1, Role::Manager));
+    assert!(next(&cluster, &[1], &[], &[], 1).is_empty(), "it has to ask for a place first");
+    cluster.enlist(1);
+    assert_eq!(only(&next(&cluster, &[1], &[], &[], 1)), Some(Change::AddLearner(2)));
+    assert_eq!(only(&next(&cluster, &[1], &[2], &[], 1)), Some(Change::Promote(2)));
+    assert_eq!(only(&next(&cluster, &[1], &[2], &[2], 1)), None, "not while it cannot be reached");
+    let behind = |entries| BTreeMap::from([(2, (entries, true))]);
+    let (voters, learners) = (BTreeSet::from([1]), BTreeSet::from([2]));
+    let step = |entries| only(&seats::next(&cluster.state, &voters, &learners, &behind(entries), 1, cluster.now));
+    assert_eq!(step(seats::CAUGHT_UP), None);
+    assert_eq!(step(seats::CAUGHT_UP - 1), Some(Change::Promote(2)));
+    let steps = next(&cluster, &[1, 2], &[], &[], 1);
+    assert!(matches!(&steps[..], [SeatStep::Propose(Command::Seat { raft_id: 2, .. })]), "{steps:?}");
+    cluster.later(PROMOTION_LIFE);
+    let steps = next(&cluster, &[1, 2], &[], &[], 1);
+    assert!(matches!(&steps[..], [SeatStep::Propose(Command::Seat { .. })]), "a voter has made it: {steps:?}");
+    assert_eq!(only(&next(&cluster, &[1], &[2], &[2], 1)), Some(Change::Remove(2)), "its time has passed");
+    let steps = next(&cluster, &[1], &[], &[], 1);
+    assert!(matches!(&steps[..], [SeatStep::Propose(Command::Unseat { raft_id: Some(2), .. })]), "{steps:?}");
+}
+
+#[test]
+fn c331_c340_a_demotion_step_by_step() {
+    let mut cluster = managed(3);
+    assert!(next(&cluster, &[1, 2, 3], &[], &[], 1).is_empty());
+    cluster.run(cluster.wish(0, Role::Worker));
+    assert_eq!(only(&next(&cluster, &[1, 2, 3], &[], &[], 2)), Some(Change::Remove(1)));
+    assert_eq!(only(&next(&cluster, &[1, 2, 3], &[], &[2], 1)), None, "1 of the 2 that are left would answer");
+    let progress = BTreeMap::from([(2, (7, true)), (3, (3, true))]);
+    let voters = BTreeSet::from([1, 2, 3]);
+    let steps = seats::next(&cluster.state, &voters, &BTreeSet::new(), &progress, 1, cluster.now);
+    assert_eq!(only(&steps), Some(Change::HandOver(3)), "to the one that is nearest");
+    let steps = next(&cluster, &[2, 3], &[], &[], 2);
+    assert!(matches!(&steps[..], [SeatStep::Propose(Command::Unseat { raft_id: Some(1), .. })]), "{steps:?}");
+}
+
+#[test]
+fn c328_c329_no_voter_is_taken_out_that_the_others_need() {
+    let rows: [(&[u64], &[u64], u64, bool); 7] = [
+        (&[1, 2, 3], &[], 3, true),
+        (&[1, 2, 3], &[3], 3, true),
+        (&[1, 2, 3], &[3], 2, false),
+        (&[1, 2], &[], 2, true),
+        (&[1, 2, 3, 4], &[4], 3, true),
+        (&[1, 2, 3, 4, 5], &[4, 5], 3, false),
+        (&[1], &[], 1, false),
+    ];
+    for (voters, away, id, remains) in rows {
+        let progress = voters.iter().map(|voter| (*voter, (0, !away.contains(voter)))).collect();
+        let voters = voters.iter().copied().collect();
+        assert_eq!(seats::quorum_remains(&voters, &progress, 1, id), remains, "{voters:?} without {id}, away {away:?}");
+    }
+}
+
+#[test]
+fn a_lost_store_is_replaced_step_by_step() {
+    let mut cluster = managed(3);
+    let serial = cluster.node(2).current.as_ref().unwrap().serial;
+    cluster.run(Command::Enlist { node: id(2), addr: "192.0.2.3:2377".into(), serial, replaces: Some(3) });
+    assert_eq!(only(&next(&cluster, &[1, 2, 3], &[], &[3], 1)), Some(Change::Remove(3)));
+    assert_eq!(only(&next(&cluster, &[1, 2], &[], &[], 1)), Some(Change::AddLearner(4)));
+}
+
+/// A rule that is broken on purpose.
+#[derive(Clone, Copy, PartialEq)]
+enum Breach {
+    None,
+    /// Voters are taken out whoever answers.
+    NoQuorum,
+    /// A member is a worker before it is out.
+    EarlyUnseat,
+    /// A learner is a manager.
+    EarlySeat,
+    /// The leader is taken out.
+    NoHandOver,
+}
+
+/// The group as raft has it: who is in it, who answers, who leads.
+struct Group {
+    cluster: Cluster,
+    voters: BTreeSet<u64>,
+    learners: BTreeSet<u64>,
+    behind: BTreeMap<u64, u64>,
+    away: BTreeSet<u64>,
+    /// Members whose store is gone, by number: they answer never again.
+    lost: BTreeSet<u64>,
+    leader: u64,
+    breach: Breach,
+    /// Steps done, by kind.
+    did: BTreeMap<&'static str, u32>,
+}
+
+const NODES: u64 = 5;
+
+impl Group {
+    fn new(breach: Breach) -> Self {
+        let mut cluster = Cluster::new();
+        (1..NODES).for_each(|n| drop(cluster.join(n)));
+        let (voters, leader) = (BTreeSet::from([1]), 1);
+        Self {
+            cluster,
+            voters,
+            leader,
+            breach,
+            learners: BTreeSet::new(),
+            behind: BTreeMap::new(),
+            away: BTreeSet::new(),
+            lost: BTreeSet::new(),
+            did: BTreeMap::new(),
+        }
+    }
+
+    fn answers(&self, raft_id: u64) -> bool {
+        !self.away.contains(&raft_id) && !self.lost.contains(&raft_id)
+    }
+
+    fn has_quorum(&self) -> bool {
+        self.voters.iter().filter(|id| self.answers(**id)).count() > self.voters.len() / 2
+    }
+
+    /// Somebody leads, if enough voters answer.
+    fn elect(&mut self, pick: u64) -> bool {
+        let able: Vec<_> = self.voters.iter().copied().filter(|id| self.answers(*id)).collect();
+        if !self.has_quorum() {
+            return false;
+        }
+        if !able.contains(&self.leader) {
+            self.leader = able[pick as usize % able.len()];
+        }
+        true
+    }
+
+    fn raft_id(&self, n: u64) -> Option<u64> {
+        self.cluster.state.members().get(&id(n)).map(|row| row.raft_id)
+    }
+
+    fn propose(&mut self, command: Command) -> Result<(), String> {
+        match &command {
+            Command::Seat { raft_id, .. } if !self.voters.contains(raft_id) => {
+                return Err(format!("{raft_id} is seated, and no voter"));
+            }
+            Command::Unseat { raft_id: Some(raft_id), .. }
+                if self.voters.contains(raft_id) || self.learners.contains(raft_id) =>
+            {
+                return Err(format!("{raft_id} is unseated, and in the group"));
+            }
+            _ => {}
+        }
+        let outcome = self.cluster.run(command.clone());
+        let bytes = self.cluster.state.encode_snapshot();
+        let (index, time) = (self.cluster.state.index, self.cluster.state.time);
+        if !matches!(outcome, Outcome::Rejected(_)) && command.is_repeatable() {
+            self.cluster.run(command.clone());
+            let mut again = self.cluster.state.clone();
+            (again.index, again.time) = (index, time);
+            if bytes != again.encode_snapshot() {
+                return Err(format!("{command:?} twice is not once"));
+            }
+        }
+        Ok(())
+    }
+
+    fn steps(&self) -> Vec<SeatStep> {
+        let progress = self.voters.iter().chain(&self.learners).map(|id| {
+            let behind = self.behind.get(id).copied().unwrap_or_default();
+            (*id, (behind, self.answers(*id) || self.breach == Breach::NoQuorum))
+        });
+        let progress = progress.collect();
+        let mut steps =
+            seats::next(&self.cluster.state, &self.voters, &self.learners, &progress, self.leader, self.cluster.now);
+        for step in &mut steps {
+            let node = |raft_id: u64| {
+                let row = self.cluster.state.members().iter().find(|(_, row)| row.raft_id == raft_id);
+                row.map(|(node, _)| node.clone())
+            };
+            *step = match (self.breach, &*step) {
+                (Breach::EarlyUnseat, SeatStep::Change(Change::Remove(id))) if node(*id).is_some() => {
+                    SeatStep::Propose(Command::Unseat { node: node(*id).unwrap(), raft_id: Some(*id) })
+                }
+                (Breach::EarlySeat, SeatStep::Change(Change::Promote(id))) if node(*id).is_some() => {
+                    SeatStep::Propose(Command::Seat { node: node(*id).unwrap(), raft_id: *id })
+                }
+                (Breach::NoHandOver, SeatStep::Change(Change::HandOver(_))) => {
+                    SeatStep::Change(Change::Remove(self.leader))
+                }
+                _ => continue,
+            };
+        }
+        steps
+    }
+
+    /// Does one of the steps that are due.
+    fn work(&mut self, pick: u64) -> Result<bool, String> {
+        if !self.elect(pick) {
+            return Ok(false);
+        }
+        let steps = self.steps();
+        let changes = steps.iter().filter(|step| change(step).is_some()).count();
+        if changes > 1 {
+            return Err(format!("{changes} changes at a time"));
+        }
+        if steps.is_empty() {
+            return Ok(false);
+        }
+        let step = steps[pick as usize % steps.len()].clone();
+        let kind = match &step {
+            SeatStep::Propose(Command::Seat { .. }) => "seat",
+            SeatStep::Propose(_) => "unseat",
+            SeatStep::Change(Change::AddLearner(_)) => "learner",
+            SeatStep::Change(Change::Promote(_)) => "promote",
+            SeatStep::Change(Change::Remove(_)) => "remove",
+            SeatStep::Change(Change::HandOver(_)) => "hand over",
+        };
+        *self.did.entry(kind).or_default() += 1;
+        match step {
+            SeatStep::Propose(command) => self.propose(command)?,
+            SeatStep::Change(Change::AddLearner(id)) => {
+                self.learners.insert(id);
+                self.behind.insert(id, 5_000);
+            }
+            SeatStep::Change(Change::Promote(id)) => {
+                if !self.learners.remove(&id) || self.behind.get(&id).copied().unwrap_or_default() >= seats::CAUGHT_UP {
+                    return Err(format!("{id} votes, and has not caught up"));
+                }
+                self.voters.insert(id);
+            }
+            SeatStep::Change(Change::Remove(id)) => {
+                if id == self.leader {
+                    return Err("the leader is taken out".to_owned());
+                }
+                self.voters.remove(&id);
+                self.learners.remove(&id);
+                if !self.has_quorum() {
+                    return Err(format!("without {id} there is no quorum"));
+                }
+            }
+            SeatStep::Change(Change::HandOver(id)) => {
+                if !self.voters.contains(&id) || !self.answers(id) {
+                    return Err(format!("{id} cannot lead"));
+                }
+                self.leader = id;
+            }
+        }
+        Ok(true)
+    }
+
+    fn enlist(&mut self, n: u64, pick: u64) -> Result<(), String> {
+        let old = self.raft_id(n).filter(|id| self.lost.contains(id));
+        let node = self.cluster.node(n);
+        let wanted = old.is_some() || (self.raft_id(n).is_none() && node.promoting.is_some());
+        if wanted && self.elect(pick) {
+            let enlist = self.cluster.enlistment(n, old);
+            self.propose(enlist)?;
+        }
+        Ok(())
+    }
+
+    fn act(&mut self, what: u8, pick: u8) -> Result<(), String> {
+        let (n, pick) = (u64::from(pick) % NODES, u64::from(pick));
+        match what % 12 {
+            0 | 1 if self.elect(pick) => {
+                let role = if what.is_multiple_of(12) { Role::Manager } else { Role::Worker };
+                self.propose(self.cluster.wish(n, role))?;
+            }
+            2 | 3 => self.enlist(n, pick)?,
+            4 => {
+                let (Some(id), true) = (self.raft_id(n), self.elect(pick)) else { return Ok(()) };
+                // A store may be lost as long as the others can go on without it.
+                let left = self.voters.iter().filter(|voter| **voter != id && !self.lost.contains(voter)).count();
+                if left > self.voters.len() / 2 {
+                    self.lost.insert(id);
+                }
+            }
+            5 => drop(self.raft_id(n).map(|id| self.away.insert(id))),
+            6 | 7 => drop(self.raft_id(n).map(|id| self.away.remove(&id))),
+            8 => drop(self.cluster.later(Duration::from_secs(200))),
+            9 => {
+                let near: Vec<_> = self.learners.iter().copied().filter(|id| self.answers(*id)).collect();
+                self.behind.extend(near.into_iter().map(|id| (id, pick)));
+            }
+            _ => drop(self.work(pick)?),
+        }
+        Ok(())
+    }
+
+    /// Everybody answers and does its part: it ends, and record and group say the same.
+    fn settle(&mut self) -> Result<(), String> {
+        self.away.clear();
+        for round in 0..200 {
+            for n in 0..NODES {
+                self.enlist(n, 0)?;
+            }
+            self.behind.clear();
+            let worked = self.work(round)?;
+            // Whoever did not ask in time is a worker again.
+            if !worked && self.cluster.state.nodes.values().all(|node| node.promoting.is_none()) {
+                break;
+            }
+        }
+        let managers: BTreeSet<_> = (0..NODES)
+            .filter(|n| self.cluster.node(*n).role == Role::Manager)
+            .filter_map(|n| self.raft_id(n))
+            .collect();
+        let rows: BTreeSet<_> = self.cluster.state.members().values().map(|row| row.raft_id).collect();
+        let wished = |n: u64| self.cluster.node(n).spec.role == self.cluster.node(n).role;
+        if managers != self.voters || rows != self.voters || !self.learners.is_empty() || !(0..NODES).all(wished) {
+            return Err(format!("managers {managers:?}, places {rows:?}, voters {:?}", self.voters));
+        }
+        Ok(())
+    }
+
+    fn walk(acts: &[(u8, u8)], breach: Breach) -> Result<Self, String> {
+        let mut group = Self::new(breach);
+        for (what, pick) in acts {
+            group.act(*what, *pick)?;
+        }
+        group.settle()?;
+        Ok(group)
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(200))]
+
+    #[test]
+    fn record_and_group_come_to_the_same(acts in vec(any::<(u8, u8)>(), 0..200)) {
+        prop_assert_eq!(Group::walk(&acts, Breach::None).err(), None);
+    }
+}
+
+#[test]
+fn broken_rules_are_caught() {
+    let mut seed = 0x5eed_u64;
+    let mut draw = || {
+        seed = seed.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+        ((seed >> 33) as u8, (seed >> 41) as u8)
+    };
+    let walks: Vec<Vec<(u8, u8)>> = (0..100).map(|_| (0..200).map(|_| draw()).collect()).collect();
+    for (breach, said) in [
+        (Breach::NoQuorum, "there is no quorum"),
+        (Breach::EarlyUnseat, "is unseated, and in the group"),
+        (Breach::EarlySeat, "is seated, and no voter"),
+        (Breach::NoHandOver, "the leader is taken out"),
+    ] {
+        let mut caught = walks.iter().filter_map(|acts| Group::walk(acts, breach).err());
+        assert!(caught.any(|why| why.contains(said)), "{said}: not caught");
+    }
+    let mut did = BTreeMap::new();
+    for acts in &walks {
+        let group = Group::walk(acts, Breach::None).unwrap_or_else(|why| panic!("{why}"));
+        group.did.into_iter().for_each(|(kind, times)| *did.entry(kind).or_insert(0) += times);
+    }
+    assert_eq!(did.len(), 6, "{did:?}");
+    assert!(did.values().all(|times| *times > 10), "{did:?}");
+}
