@@ -10,22 +10,25 @@ use pki::certificate::Certificate;
 /// Entries looked at without a pause for others.
 const PAGE: u64 = 256;
 
-/// Looks for a leaf from the newest entry to the oldest, a page at a time. `None`: a page could not be read.
+/// Looks for a leaf from the newest entry to the oldest, a page at a time. `None`: a page could not be read, or entries are
+/// missing and it is in none of the others.
 pub(crate) async fn is_issued<F>(leaf: &Presented, size: u64, mut page: impl FnMut(u64, usize) -> F) -> Option<bool>
 where
     F: Future<Output = Option<Vec<LogEntry>>>,
 {
     let mut end = size;
+    let mut whole = true;
     while end > 0 {
         let from = end.saturating_sub(PAGE);
         let entries = page(from, usize::try_from(end - from).ok()?).await?;
         if entries.iter().any(|entry| is_of(entry, leaf)) {
             return Some(true);
         }
+        whole &= entries.iter().filter(|entry| entry.seq < end).count() as u64 == end - from;
         end = from;
         tokio::task::yield_now().await;
     }
-    Some(false)
+    whole.then_some(false)
 }
 
 /// Whether an entry is this very leaf. The serial alone says little: whoever has the CA's key can sign any serial anew.

@@ -15,6 +15,7 @@ pub mod model;
 pub mod seal;
 
 mod fatal;
+mod forward;
 mod issued;
 mod propose;
 mod raft;

@@ -5,16 +5,18 @@
 //! machine straight to the callers.
 
 use crate::ENTRY_BYTES_MAX;
+use crate::batch;
 use crate::batch::Batcher;
 use crate::fatal::{Fatal, FatalFlag};
 use crate::handle::{ProposeError, RETRY_AFTER};
 use crate::raft::{Node, Progress, Reply};
-use crate::replica::{Clock, Limits};
-use cluster::{Batch, Command, Outcome};
+use crate::replica::Clock;
+use cluster::{Batch, Command, Outcome, State};
 use std::collections::VecDeque;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use tokio::sync::{Notify, oneshot};
+use std::time::Duration;
+use tokio::sync::{Notify, oneshot, watch};
 
 type Answer = Result<Vec<Outcome>, ProposeError>;
 
@@ -41,7 +43,6 @@ pub(crate) struct Queue {
 struct Inner {
     desk: Mutex<Desk>,
     wake: Notify,
-    limits: Limits,
     progress: Arc<Progress>,
     entries: AtomicU64,
     commands: AtomicU64,
@@ -70,6 +71,10 @@ impl Desk {
         let mut sizes = Vec::with_capacity(items.len());
         let mut answers = Vec::with_capacity(items.len());
         for item in items {
+            // Its caller has given up waiting: surely not proposed.
+            if item.answer.is_closed() {
+                continue;
+            }
             sizes.push(item.commands.len());
             if commands.is_empty() {
                 commands = item.commands;
@@ -93,11 +98,11 @@ impl Desk {
 }
 
 impl Queue {
-    pub(crate) fn new(limits: Limits, progress: Arc<Progress>) -> Self {
-        let batcher = Some(Batcher::new(limits.batch));
+    pub(crate) fn new(limits: batch::Limits, progress: Arc<Progress>) -> Self {
+        let batcher = Some(Batcher::new(limits));
         let desk = Mutex::new(Desk { batcher, under_way: VecDeque::new(), next: 0 });
         let (entries, commands) = (AtomicU64::new(0), AtomicU64::new(0));
-        Self { inner: Arc::new(Inner { desk, wake: Notify::new(), limits, progress, entries, commands }) }
+        Self { inner: Arc::new(Inner { desk, wake: Notify::new(), progress, entries, commands }) }
     }
 
     /// Takes no more; what waits was surely not proposed.
@@ -137,8 +142,7 @@ impl Queue {
         if let Some(ticket) = ticket {
             ticket.answer(result);
         }
-        let limits = &self.inner.limits;
-        if !idle || self.inner.progress.is_due(limits.snapshot_entries, limits.snapshot_log_bytes) {
+        if !idle {
             self.inner.wake.notify_one();
         }
     }
@@ -193,10 +197,22 @@ pub(crate) struct Proposer {
     pub(crate) node: Node,
     pub(crate) clock: Clock,
     pub(crate) fatal: FatalFlag,
+    pub(crate) states: Arc<watch::Sender<Arc<State>>>,
 }
 
+/// How long a member that does not lead waits until it has applied what the leader has.
+const APPLIED_WITHIN: Duration = Duration::from_secs(5);
+
 impl Proposer {
-    /// Proposes one caller's commands and waits for what came of them.
+    /// The same for another member's, if this one leads.
+    pub(crate) async fn propose_here(&self, commands: Vec<Command>) -> Answer {
+        if self.node.leader() != Some(self.node.id()) {
+            return Err(ProposeError::NoLeader);
+        }
+        self.propose(commands).await
+    }
+
+    /// Proposes one caller's commands, or brings them to the leader, and waits for what came of them.
     pub(crate) async fn propose(&self, commands: Vec<Command>) -> Answer {
         if commands.is_empty() {
             return Ok(Vec::new());
@@ -236,24 +252,50 @@ impl Proposer {
         let home = Return { queue: self.queue.clone(), number, done: false };
         self.queue.inner.entries.fetch_add(1, Ordering::Relaxed);
         self.queue.inner.commands.fetch_add(commands.len() as u64, Ordering::Relaxed);
+        if let Some(leader) = self.node.leader().filter(|leader| *leader != self.node.id()) {
+            let this = self.clone();
+            tokio::spawn(async move { home.with(this.forward(leader, commands).await) });
+            return;
+        }
         let batch = Batch { time: (self.clock)(), commands };
         if let Err(fatal) = self.node.submit(batch, Reply::new(move |result| home.with(result))).await {
             self.fatal.raise(fatal);
         }
     }
 
+    /// Has the leader propose these, and waits until they are applied here.
+    async fn forward(&self, leader: u64, commands: Vec<Command>) -> Answer {
+        let done = self.node.propose_at(leader, commands).await?;
+        if self.applied(done.index).await { Ok(done.outcomes) } else { Err(ProposeError::Unknown) }
+    }
+
+    /// Waits until this state, or a newer one, is there.
+    pub(crate) async fn applied(&self, index: u64) -> bool {
+        let mut states = self.states.subscribe();
+        let applied = states.wait_for(|state| state.index >= index);
+        matches!(tokio::time::timeout(APPLIED_WITHIN, applied).await, Ok(Ok(_)))
+    }
+
+    /// Makes room in the log behind a snapshot. Others may be a little behind: what the snapshot before covers is enough to
+    /// go then, but for root keys that were given up.
+    async fn purge(&self, covered: u64, before: u64) {
+        let all = self.node.is_alone() || self.queue.inner.progress.has_to_forget();
+        match if all { covered } else { before } {
+            0 => {}
+            upto => self.node.purge(upto).await,
+        }
+    }
+
     /// Runs until the queue is closed and what was under way is answered, or the replica stopped for good.
     pub(crate) async fn run(self) {
-        let limits = self.queue.inner.limits;
+        let progress = self.queue.progress().clone();
+        let mut snapshots = self.node.snapshots();
         let mut stopped = std::pin::pin!(self.fatal.wait());
         loop {
             loop {
                 let packed = self.queue.lock().pack();
                 let Some(packed) = packed else { break };
                 self.submit(packed).await;
-            }
-            if self.queue.inner.progress.due(limits.snapshot_entries, limits.snapshot_log_bytes) {
-                self.node.snapshot().await;
             }
             {
                 let desk = self.queue.lock();
@@ -271,7 +313,8 @@ impl Proposer {
                     return;
                 }
                 () = self.queue.inner.wake.notified() => {}
-                () = self.queue.inner.progress.again() => {}
+                () = progress.due() => self.node.snapshot().await,
+                (covered, before) = snapshots.next() => self.purge(covered, before).await,
             }
         }
     }

@@ -5,10 +5,10 @@ use crate::carrier::Carrier;
 use crate::disk::{Local, Medium};
 use crate::fatal::{Fatal, FatalFlag};
 use crate::group::{ChangeError, Group, GroupChange, Leadership};
-use crate::handle::{AnswerError, Handle, ProposeError, RETRY_AFTER, ReadError};
+use crate::handle::{AnswerError, Handle, ProposeError, ReadError};
 use crate::issued;
 use crate::propose::{Proposer, Queue};
-use crate::raft::{Node, Progress, StartError};
+use crate::raft::{self, Heard, Node, Progress, Start, StartError};
 use crate::seal::{DataKey, Scope};
 use crate::store::{FIRST_MEMBER, Store, StoreError};
 use cluster::authorize::Presented;
@@ -17,6 +17,7 @@ use pki::identity::ClusterId;
 use pki::secret::SecretBytes;
 use pki::time::Time;
 use std::future::Future;
+use std::ops::Range;
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
@@ -186,16 +187,24 @@ impl Replica {
 
     async fn start(member: u64, store: Store, found: bool, config: &Config) -> Result<Self, OpenError> {
         let states = Arc::new(watch::Sender::new(Arc::new(State::empty())));
-        let progress = Arc::new(Progress::default());
+        let Limits { batch, snapshot_entries, snapshot_log_bytes } = config.limits;
+        let progress = Arc::new(Progress::new(snapshot_entries, snapshot_log_bytes));
         let fatal = store.fatal().clone();
-        let node = Node::start(member, store.clone(), found, states.clone(), progress.clone()).await.map_err(
-            |error| match (fatal.get(), error) {
-                (Some(fatal), _) | (None, StartError::Fatal(fatal)) => OpenError::Fatal(fatal),
-                (None, StartError::Store(error)) => OpenError::Store(error),
-            },
-        )?;
-        let queue = Queue::new(config.limits, progress);
-        let proposer = Proposer { queue, node, clock: config.clock.clone(), fatal: fatal.clone() };
+        let start = Start {
+            id: member,
+            found,
+            store: store.clone(),
+            states: states.clone(),
+            progress: progress.clone(),
+            carrier: config.carrier.clone(),
+        };
+        let node = Node::start(start).await.map_err(|error| match (fatal.get(), error) {
+            (Some(fatal), _) | (None, StartError::Fatal(fatal)) => OpenError::Fatal(fatal),
+            (None, StartError::Store(error)) => OpenError::Store(error),
+        })?;
+        let queue = Queue::new(batch, progress);
+        let clock = config.clock.clone();
+        let proposer = Proposer { queue, node, clock, fatal: fatal.clone(), states: states.clone() };
         let packing = Mutex::new(Some(tokio::spawn(proposer.clone().run())));
         let inner = Inner { proposer, states, fatal, store: Mutex::new(Some(store)), packing };
         Ok(Self { inner: Arc::new(inner) })
@@ -242,15 +251,37 @@ impl Replica {
         Metrics { commits: counts.commits, syncs: counts.syncs, entries, commands }
     }
 
-    /// The issuance log as projected here, at most `max` entries from a sequence number on. Causes no sync.
+    /// The issuance log as projected here, at most `max` entries from a sequence number on, without a gap between them: where
+    /// entries are [missing](Self::missing) it ends before them, or begins after them. Causes no sync.
     pub async fn log_entries(&self, from: u64, max: usize) -> Result<Vec<LogEntry>, OpenError> {
+        let mut entries = self.projected(from, max).await?;
+        let first = entries.first().map_or(0, |entry| entry.seq);
+        let whole = entries.iter().zip(first..).take_while(|(entry, seq)| entry.seq == *seq).count();
+        entries.truncate(whole);
+        Ok(entries)
+    }
+
+    /// The first sequence numbers of the issuance log that are not here: a member that was far behind was sent the state, and
+    /// not how it came to be.
+    pub async fn missing(&self) -> Result<Option<Range<u64>>, OpenError> {
+        let size = self.state().log_size();
+        Ok(self.settled().await?.missing(size)?)
+    }
+
+    async fn projected(&self, from: u64, max: usize) -> Result<Vec<LogEntry>, OpenError> {
+        let rows = self.settled().await?.issued(from, max)?;
+        Ok(rows.into_iter().map(|(seq, bytes)| LogEntry { seq, bytes }).collect())
+    }
+
+    /// The store, when everything that was issued so far can be read from it.
+    async fn settled(&self) -> Result<Store, OpenError> {
         let Some(store) = self.store() else { return Err(Fatal::new("the replica is shut down").into()) };
         let (sender, receiver) = oneshot::channel();
         store.settle(Box::new(move |result| drop(sender.send(result))));
         if !matches!(receiver.await, Ok(Ok(()))) {
             return Err(self.inner.fatal.get().unwrap_or_else(|| Fatal::new("the store is closed")).into());
         }
-        Ok(store.issued(from, max)?.into_iter().map(|(seq, bytes)| LogEntry { seq, bytes }).collect())
+        Ok(store)
     }
 
     fn store(&self) -> Option<Store> {
@@ -260,7 +291,7 @@ impl Replica {
 
 impl Handle for Replica {
     async fn propose(&self, commands: Vec<Command>) -> Result<Vec<Outcome>, ProposeError> {
-        self.inner.proposer.propose(commands).await
+        crate::forward::propose(&self.inner.proposer, commands).await
     }
 
     fn state(&self) -> Arc<State> {
@@ -272,16 +303,13 @@ impl Handle for Replica {
     }
 
     async fn read(&self) -> Result<Arc<State>, ReadError> {
-        if let Some(fatal) = self.inner.fatal.get() {
-            return Err(fatal.into());
-        }
-        self.inner.proposer.node.confirm().await?;
+        crate::forward::read(&self.inner.proposer).await?;
         Ok(self.state())
     }
 
     async fn is_issued(&self, leaf: &Presented) -> Option<bool> {
         let size = self.state().log_size();
-        issued::is_issued(leaf, size, |from, max| async move { self.log_entries(from, max).await.ok() }).await
+        issued::is_issued(leaf, size, |from, max| async move { self.projected(from, max).await.ok() }).await
     }
 
     fn leadership(&self) -> watch::Receiver<Leadership> {
@@ -292,12 +320,26 @@ impl Handle for Replica {
         self.inner.proposer.node.group()
     }
 
-    async fn change(&self, _: GroupChange) -> Result<(), ChangeError> {
-        Err(ChangeError::Unavailable { retry_after: RETRY_AFTER })
+    async fn change(&self, change: GroupChange) -> Result<(), ChangeError> {
+        if let Some(fatal) = self.inner.fatal.get() {
+            return Err(fatal.into());
+        }
+        self.inner.proposer.node.change(change).await
     }
 
-    async fn answer(&self, from: u64, _: Vec<u8>) -> Result<Vec<u8>, AnswerError> {
-        Err(AnswerError::Refused(format!("nothing is known of member {from}")))
+    async fn answer(&self, from: u64, question: Vec<u8>) -> Result<Vec<u8>, AnswerError> {
+        if let Some(fatal) = self.inner.fatal.get() {
+            return Err(fatal.into());
+        }
+        let proposer = &self.inner.proposer;
+        Ok(match proposer.node.hear(from, question).await? {
+            Heard::Answered(answer) => answer,
+            Heard::Propose(commands) => {
+                let result = proposer.propose_here(commands).await;
+                raft::proposed(&result, self.state().index)
+            }
+            Heard::Read => raft::read_at(&proposer.node.confirm().await.map(|()| self.state().index)),
+        })
     }
 
     fn contact(&self) -> Option<Duration> {
@@ -316,5 +358,7 @@ fn data_key(dek: &SecretBytes) -> Result<DataKey, OpenError> {
     DataKey::from_slice(dek.expose()).ok_or(OpenError::DataKey(dek.expose().len()))
 }
 
+#[cfg(test)]
+mod group;
 #[cfg(test)]
 mod tests;

@@ -14,7 +14,7 @@ use cluster::{Batch, State};
 use pki::secret::SecretBytes;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use tokio::sync::{Notify, watch};
+use tokio::sync::watch;
 
 /// Which entries have to go, and how far that is. Index 0 is never one of them: it makes the group.
 #[derive(Debug)]
@@ -25,13 +25,12 @@ pub(super) struct Forget {
     covered: AtomicU64,
     /// The last entry that is gone from the disk.
     gone: watch::Sender<u64>,
-    again: Notify,
 }
 
 impl Default for Forget {
     fn default() -> Self {
         let (through, covered) = (AtomicU64::new(0), AtomicU64::new(0));
-        Self { through, covered, gone: watch::Sender::new(0), again: Notify::new() }
+        Self { through, covered, gone: watch::Sender::new(0) }
     }
 }
 
@@ -46,12 +45,14 @@ impl Forget {
         self.through.fetch_max(index, Ordering::Relaxed);
     }
 
-    /// There is a snapshot up to here. Whoever asks for snapshots is told when it came too early.
+    /// There is a snapshot up to here.
     pub(super) fn covered(&self, index: u64) {
         self.covered.fetch_max(index, Ordering::Relaxed);
-        if self.is_due() {
-            self.again.notify_one();
-        }
+    }
+
+    /// Whether there is something that has to go.
+    pub(super) fn is_left(&self) -> bool {
+        *self.gone.borrow() < self.through.load(Ordering::Relaxed)
     }
 
     /// Whether a purge up to here is one that somebody waits for.
@@ -63,11 +64,6 @@ impl Forget {
     /// Everything up to here is gone from the disk.
     pub(super) fn gone(&self, upto: u64) {
         self.gone.send_if_modified(|gone| std::mem::replace(gone, upto.max(*gone)) < upto);
-    }
-
-    /// Returns when a snapshot came too early.
-    pub(super) async fn again(&self) {
-        self.again.notified().await;
     }
 
     /// Returns when nothing is left that has to go.

@@ -5,7 +5,8 @@
 //! - the tail holds everything from some index to the end; what leaves it is on disk;
 //! - raft is told that an entry is flushed only after the sync.
 
-use super::{Entry, LogId, Progress, Types, Vote, record};
+use super::words::APPEND_BYTES;
+use super::{Entry, LogId, Membership, Progress, Types, Vote, record};
 use crate::store::{Done, Store, StoreError};
 use openraft::alias::LogIdOf;
 use openraft::storage::{IOFlushed, LogState, RaftLogStorage};
@@ -15,11 +16,13 @@ use std::fmt::Debug;
 use std::io;
 use std::ops::{Bound, RangeBounds};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use tokio::sync::oneshot;
+use tokio::sync::{oneshot, watch};
 use zeroize::Zeroizing;
 
 /// Bytes of entries that are kept in memory although they are on disk, about: the ones that are applied next.
 const TAIL_BYTES_MAX: usize = 256 * 1024;
+/// Entries that are read at once for a follower.
+const READ_AT_ONCE: u64 = 16;
 
 /// The log. Clones share it.
 #[derive(Clone)]
@@ -27,6 +30,8 @@ pub(super) struct Log {
     store: Store,
     tail: Arc<Mutex<Tail>>,
     progress: Arc<Progress>,
+    /// Whether what is on disk says that there is nobody else in the group.
+    alone: Arc<watch::Sender<bool>>,
 }
 
 #[derive(Default)]
@@ -39,8 +44,8 @@ struct Tail {
     last: Option<LogId>,
     purged: Option<LogId>,
     vote: Option<Vote>,
-    /// The node that is alone in the last membership, if one is.
-    sole_voter: Option<u64>,
+    /// The last membership, if one is known.
+    members: Option<Membership>,
 }
 
 struct Kept {
@@ -58,7 +63,7 @@ impl Log {
         let described =
             store.description()?.map(|bytes| record::decode_description(&bytes)).transpose().map_err(broken)?;
         let mut last = purged;
-        let mut sole_voter = described.and_then(|d| sole_voter(d.meta.last_membership.membership()));
+        let mut members = described.map(|described| described.meta.last_membership.membership().clone());
         let mut next = purged.map_or(0, |id| id.index.saturating_add(1));
         if let Some(end) = store.last_entry() {
             while next <= end {
@@ -70,7 +75,7 @@ impl Log {
                     let entry = record::decode_entry(index, &Zeroizing::new(bytes)).map_err(broken)?;
                     last = Some(entry.log_id);
                     if let EntryPayload::Membership(membership) = &entry.payload {
-                        sole_voter = self::sole_voter(membership);
+                        members = Some(membership.clone());
                     }
                     next = next.saturating_add(1);
                 }
@@ -79,13 +84,19 @@ impl Log {
                 }
             }
         }
-        let tail = Tail { last, purged, vote, sole_voter, ..Tail::default() };
-        Ok(Self { store, tail: Arc::new(Mutex::new(tail)), progress })
+        let alone = Arc::new(watch::Sender::new(members.as_ref().is_some_and(|members| members.nodes().count() == 1)));
+        let tail = Tail { last, purged, vote, members, ..Tail::default() };
+        Ok(Self { store, tail: Arc::new(Mutex::new(tail)), progress, alone })
     }
 
     /// The node that alone decides, if there is one: then whatever lies in its log is committed.
     pub(super) fn sole_voter(&self) -> Option<u64> {
-        self.lock().sole_voter
+        self.lock().members.as_ref().and_then(sole_voter)
+    }
+
+    /// Whether the log on disk says that there is nobody else in the group, not even one who only follows.
+    pub(super) fn alone(&self) -> &watch::Sender<bool> {
+        &self.alone
     }
 
     /// The last entry that was purged.
@@ -152,7 +163,7 @@ impl Tail {
     }
 }
 
-fn sole_voter(membership: &super::Membership) -> Option<u64> {
+fn sole_voter(membership: &Membership) -> Option<u64> {
     match membership.get_joint_config().as_slice() {
         [only] if only.len() == 1 => only.first().copied(),
         _ => None,
@@ -169,6 +180,29 @@ impl RaftLogReader<Types> for Log {
 
     async fn read_vote(&mut self) -> io::Result<Option<Vote>> {
         Ok(self.lock().vote)
+    }
+
+    /// As many as go to a follower at once.
+    async fn limited_get_log_entries(&mut self, start: u64, end: u64) -> io::Result<Vec<Entry>> {
+        let mut taken: Vec<Entry> = Vec::new();
+        let (mut next, mut bytes) = (start, 0);
+        while next < end && bytes < APPEND_BYTES {
+            let read = self.read(next..end.min(next.saturating_add(READ_AT_ONCE)))?;
+            next = next.saturating_add(read.len() as u64);
+            if read.is_empty() {
+                break;
+            }
+            for entry in read {
+                if let EntryPayload::Normal(stamped) = &entry.payload {
+                    bytes += stamped.bytes().len();
+                }
+                if bytes > APPEND_BYTES && !taken.is_empty() {
+                    return Ok(taken);
+                }
+                taken.push(entry);
+            }
+        }
+        Ok(taken)
     }
 }
 
@@ -198,7 +232,7 @@ impl RaftLogStorage<Types> for Log {
     /// Otherwise nothing is known until a leader says so; raft waits for that before it serves reads.
     async fn read_committed(&mut self) -> io::Result<Option<LogIdOf<Types>>> {
         let tail = self.lock();
-        Ok(tail.last.filter(|_| tail.sole_voter.is_some()))
+        Ok(tail.last.filter(|_| tail.members.as_ref().and_then(sole_voter).is_some()))
     }
 
     async fn append<I>(&mut self, entries: I, callback: IOFlushed<Types>) -> io::Result<()>
@@ -207,6 +241,7 @@ impl RaftLogStorage<Types> for Log {
         I::IntoIter: OptionalSend,
     {
         let mut rows = Vec::new();
+        let mut others = false;
         let append = {
             let mut tail = self.lock();
             tail.appended += 1;
@@ -216,7 +251,8 @@ impl RaftLogStorage<Types> for Log {
                 tail.bytes += row.len();
                 tail.last = Some(entry.log_id);
                 if let EntryPayload::Membership(membership) = &entry.payload {
-                    tail.sole_voter = sole_voter(membership);
+                    others |= membership.nodes().count() > 1;
+                    tail.members = Some(membership.clone());
                 }
                 let bytes = row.len();
                 rows.push((entry.log_id.index, row));
@@ -224,9 +260,12 @@ impl RaftLogStorage<Types> for Log {
             }
             append
         };
-        let tail = self.tail.clone();
+        let (tail, alone) = (self.tail.clone(), self.alone.clone());
         let done = Box::new(move |result: io::Result<()>| {
             if result.is_ok() {
+                if others {
+                    alone.send_replace(false);
+                }
                 let mut tail = tail.lock().unwrap_or_else(PoisonError::into_inner);
                 tail.flushed = tail.flushed.max(append);
                 tail.trim();
@@ -249,7 +288,7 @@ impl RaftLogStorage<Types> for Log {
             }
             tail.last = tail.last.min(last);
             // Only followers truncate, so there are others; what the last membership was is asked at the next start.
-            tail.sole_voter = None;
+            tail.members = None;
         }
         self.store.truncate_from(from);
         Ok(())

@@ -17,23 +17,46 @@ use pki::digest::sha256;
 use std::io;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use tokio::sync::{oneshot, watch};
+use tokio::sync::{Notify, oneshot, watch};
 use zeroize::Zeroizing;
 
 /// How much log there is that no snapshot covers.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(crate) struct Progress {
+    /// Entries and bytes from which on a snapshot is due.
+    limits: (u64, u64),
     entries: AtomicU64,
     bytes: AtomicU64,
     snapshot_bytes: AtomicU64,
     asked: AtomicBool,
+    due: Notify,
     pub(super) forget: Forget,
 }
 
+impl Default for Progress {
+    /// No snapshot is ever due for its size.
+    fn default() -> Self {
+        Self::new(u64::MAX, u64::MAX)
+    }
+}
+
 impl Progress {
+    pub(crate) fn new(entries_max: u64, bytes_min: u64) -> Self {
+        Self {
+            limits: (entries_max, bytes_min),
+            entries: AtomicU64::new(0),
+            bytes: AtomicU64::new(0),
+            snapshot_bytes: AtomicU64::new(0),
+            asked: AtomicBool::new(false),
+            due: Notify::new(),
+            forget: Forget::default(),
+        }
+    }
+
     /// Whether a snapshot is due, and nobody was told. The larger the state, the rarer: a snapshot is written when the log
     /// has outgrown it.
-    pub(crate) fn is_due(&self, entries_max: u64, bytes_min: u64) -> bool {
+    fn is_due(&self) -> bool {
+        let (entries_max, bytes_min) = self.limits;
         let bytes_max = bytes_min.max(self.snapshot_bytes.load(Ordering::Relaxed).min(SNAPSHOT_LOG_BYTES_MAX));
         let due = self.forget.is_due()
             || self.entries.load(Ordering::Relaxed) >= entries_max
@@ -41,9 +64,17 @@ impl Progress {
         due && !self.asked.load(Ordering::Relaxed)
     }
 
-    /// The same, told once until it is made.
-    pub(crate) fn due(&self, entries_max: u64, bytes_min: u64) -> bool {
-        self.is_due(entries_max, bytes_min) && !self.asked.swap(true, Ordering::Relaxed)
+    /// Returns when a snapshot is due; told once until it is made.
+    pub(crate) async fn due(&self) {
+        while !self.is_due() || self.asked.swap(true, Ordering::Relaxed) {
+            self.due.notified().await;
+        }
+    }
+
+    fn tell(&self) {
+        if self.is_due() {
+            self.due.notify_one();
+        }
     }
 
     fn add(&self, bytes: usize) {
@@ -61,11 +92,13 @@ impl Progress {
         self.snapshot_bytes.store(snapshot.bytes, Ordering::Relaxed);
         self.asked.store(false, Ordering::Relaxed);
         self.forget.covered(snapshot.meta.last_log_id.map_or(0, |id| id.index));
+        // It may have come too early for what has to go.
+        self.tell();
     }
 
-    /// Returns when a snapshot came too early for what has to go: then another one is due.
-    pub(crate) async fn again(&self) {
-        self.forget.again().await;
+    /// Whether root keys that the state has let go of may be left in the log.
+    pub(crate) fn has_to_forget(&self) -> bool {
+        self.forget.is_left()
     }
 
     /// Returns when no root key that the state has let go of is left on the disk.
@@ -88,24 +121,50 @@ pub(super) struct Machine {
     next_issued: u64,
     states: Arc<watch::Sender<Arc<State>>>,
     progress: Arc<Progress>,
-    snapshot: Arc<Mutex<Option<Description>>>,
+    shelf: Shelf,
 }
 
-/// A snapshot that lies in a store: read when it is needed, so that nobody holds two copies of the state.
+/// A snapshot.
 #[derive(Clone)]
-pub(super) struct Image {
+pub(super) enum Image {
+    /// It lies in a store, and is read when it is needed, so that nobody holds two copies of the state.
+    Stored {
+        /// Where.
+        store: Store,
+        /// What it must be.
+        description: Description,
+    },
+    /// It came from another member.
+    Received {
+        /// What it is.
+        description: Description,
+        /// Its bytes; they are what the description says.
+        bytes: Arc<Zeroizing<Vec<u8>>>,
+    },
+}
+
+/// Where the snapshot lies: the newest one, whoever made it.
+#[derive(Clone)]
+struct Shelf {
     store: Store,
-    description: Description,
+    inner: Arc<Mutex<Kept>>,
+}
+
+#[derive(Default)]
+struct Kept {
+    /// The last entry that is covered by what is being written.
+    written: Option<LogId>,
+    /// What is there.
+    description: Option<Description>,
 }
 
 /// Writes one snapshot of the state as it was.
 pub(super) struct Builder {
-    store: Store,
+    shelf: Shelf,
     state: State,
     meta: SnapshotMeta,
     covers: (u64, u64),
     progress: Arc<Progress>,
-    snapshot: Arc<Mutex<Option<Description>>>,
 }
 
 impl Machine {
@@ -122,6 +181,8 @@ impl Machine {
         }
         let next_issued = store.last_issued()?.map_or(0, |seq| seq.saturating_add(1));
         let fatal = store.fatal().clone();
+        let shelf = Shelf { store: store.clone(), inner: Arc::default() };
+        shelf.kept().description = description;
         Ok(Self {
             store,
             fatal,
@@ -131,13 +192,13 @@ impl Machine {
             next_issued,
             states,
             progress,
-            snapshot: Arc::new(Mutex::new(description)),
+            shelf,
         })
     }
 
     /// The last entry that the snapshot on disk covers.
     pub(super) fn covers(&self) -> Option<u64> {
-        self.described().as_ref().and_then(|description| description.meta.last_log_id).map(|id| id.index)
+        self.shelf.description().and_then(|description| description.meta.last_log_id).map(|id| id.index)
     }
 
     fn apply_entry(&mut self, entry: &Entry) -> io::Result<Vec<cluster::Outcome>> {
@@ -181,10 +242,6 @@ impl Machine {
     fn publish(&self) {
         self.states.send_replace(Arc::new(self.state.clone()));
     }
-
-    fn described(&self) -> MutexGuard<'_, Option<Description>> {
-        self.snapshot.lock().unwrap_or_else(PoisonError::into_inner)
-    }
 }
 
 impl RaftStateMachine<Types> for Machine {
@@ -210,52 +267,63 @@ impl RaftStateMachine<Types> for Machine {
         for (responder, outcomes) in answers {
             responder.send(outcomes);
         }
+        self.progress.tell();
         Ok(())
     }
 
     async fn get_snapshot_builder(&mut self) -> Builder {
         Builder {
-            store: self.store.clone(),
+            shelf: self.shelf.clone(),
             state: self.state.clone(),
             meta: SnapshotMeta { last_log_id: self.applied, last_membership: self.membership.clone() },
             covers: self.progress.take(),
             progress: self.progress.clone(),
-            snapshot: self.snapshot.clone(),
         }
     }
 
     async fn install_snapshot(&mut self, meta: &SnapshotMeta, image: Image) -> io::Result<()> {
-        let bytes = image.load()?;
-        self.state = State::decode_snapshot(&bytes).map_err(|error| {
+        let foreign = !matches!(&image, Image::Stored { store, .. } if store.is(&self.store));
+        let read = move || {
+            let (bytes, description) = match image {
+                Image::Stored { store, description } => (Image::load(&store, &description)?, description),
+                Image::Received { description, bytes } => (bytes, description),
+            };
+            State::decode_snapshot(&bytes).map(|state| (state, bytes, description)).map_err(io::Error::other)
+        };
+        let read = tokio::task::spawn_blocking(read).await.map_err(io::Error::other)?;
+        let (state, bytes, description) = read.map_err(|error| {
             let what = format!("the snapshot cannot be read by this version: {error}");
             self.fatal.raise(Fatal::new(what.clone()));
             io::Error::other(what)
         })?;
+        self.state = state;
         self.applied = meta.last_log_id;
         self.membership = meta.last_membership.clone();
-        if !image.store.is(&self.store) {
-            let description = Description { meta: meta.clone(), ..image.description };
-            save(&self.store, &description, bytes).await?;
+        if foreign {
+            let description = Description { meta: meta.clone(), ..description };
+            // What was issued between the projection's end and here is not known: it stays a gap.
+            self.next_issued = self.next_issued.max(self.state.log_size());
+            // Nobody knows which root keys the entries that it replaces brought.
+            self.progress.forget.add(meta.last_log_id.map_or(0, |id| id.index));
+            self.shelf.put(&description, bytes).await?;
             self.progress.covered(self.progress.take(), &description);
-            *self.described() = Some(description);
         }
         self.publish();
         Ok(())
     }
 
     async fn get_current_snapshot(&mut self) -> io::Result<Option<StoredSnapshot>> {
-        let description = self.described().clone();
-        Ok(description.map(|description| stored(&self.store, description)))
+        Ok(self.shelf.description().map(|description| stored(&self.store, description)))
     }
 }
 
 type StoredSnapshot = openraft::alias::SnapshotOf<Types, Image>;
 
 impl Image {
-    /// The bytes, if they are what the description says.
-    fn load(&self) -> io::Result<Arc<Zeroizing<Vec<u8>>>> {
-        let bytes = self.store.snapshot().map_err(io::Error::other)?;
-        if bytes.len() as u64 != self.description.bytes || sha256(&bytes) != self.description.sha256 {
+    /// The bytes of the snapshot in a store, if they are what the description says.
+    pub(super) fn load(store: &Store, description: &Description) -> io::Result<Arc<Zeroizing<Vec<u8>>>> {
+        let bytes = store.snapshot().map_err(io::Error::other)?;
+        if bytes.len() as u64 != description.bytes || sha256(&bytes) != description.sha256 {
             return Err(io::Error::other("the snapshot is not the one that its description names"));
         }
         Ok(Arc::new(bytes))
@@ -263,7 +331,36 @@ impl Image {
 }
 
 fn stored(store: &Store, description: Description) -> StoredSnapshot {
-    Snapshot { meta: description.meta.clone(), snapshot: Image { store: store.clone(), description } }
+    Snapshot { meta: description.meta.clone(), snapshot: Image::Stored { store: store.clone(), description } }
+}
+
+impl Shelf {
+    fn kept(&self) -> MutexGuard<'_, Kept> {
+        self.inner.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn description(&self) -> Option<Description> {
+        self.kept().description.clone()
+    }
+
+    /// Writes a snapshot, but never over one that covers more: one is built here while another member's may come.
+    async fn put(&self, description: &Description, bytes: Arc<Zeroizing<Vec<u8>>>) -> io::Result<()> {
+        let covers = description.meta.last_log_id;
+        let saving = {
+            let mut kept = self.kept();
+            if kept.written > covers {
+                return Ok(());
+            }
+            kept.written = covers;
+            save(&self.store, description, bytes)
+        };
+        saving.await?;
+        let mut kept = self.kept();
+        if kept.written == covers {
+            kept.description = Some(description.clone());
+        }
+        Ok(())
+    }
 }
 
 impl RaftSnapshotBuilder<Types> for Builder {
@@ -278,17 +375,21 @@ impl RaftSnapshotBuilder<Types> for Builder {
         };
         let (bytes, digest) = tokio::task::spawn_blocking(encode).await.map_err(io::Error::other)?;
         let description = Description { meta: self.meta.clone(), bytes: bytes.len() as u64, sha256: digest };
-        save(&self.store, &description, bytes).await?;
+        self.shelf.put(&description, bytes).await?;
         self.progress.covered(self.covers, &description);
-        *self.snapshot.lock().unwrap_or_else(PoisonError::into_inner) = Some(description.clone());
-        Ok(stored(&self.store, description))
+        Ok(stored(&self.shelf.store, description))
     }
 }
 
-pub(super) async fn save(store: &Store, description: &Description, bytes: Arc<Zeroizing<Vec<u8>>>) -> io::Result<()> {
+/// Queues a snapshot at once; what is given back waits until it is on disk.
+pub(super) fn save(
+    store: &Store,
+    description: &Description,
+    bytes: Arc<Zeroizing<Vec<u8>>>,
+) -> impl Future<Output = io::Result<()>> + Send + use<> {
     let (sender, receiver) = oneshot::channel();
     // The receiver is gone only when raft is: nobody is left to be told.
     let done = Box::new(move |result| drop(sender.send(result)));
     store.put_snapshot(record::encode_description(description), bytes, done);
-    receiver.await.map_err(|_| io::Error::other("the store's writer failed"))?
+    async move { receiver.await.map_err(|_| io::Error::other("the store's writer failed"))? }
 }

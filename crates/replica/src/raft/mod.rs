@@ -1,18 +1,23 @@
 //! openraft, and everything that knows its types: nothing outside of this module names one.
 //!
-//! What is stored is ours ([`record`]); what openraft calls a vote, an entry or a membership is made from it and back.
+//! What is stored ([`record`]) and said ([`words`]) is ours; what openraft calls a vote, an entry or a membership is made from it and back.
 
+mod change;
 mod forget;
+mod forward;
 mod log;
 mod machine;
 mod network;
 mod node;
+mod peer;
 mod record;
 mod reply;
 mod view;
+mod words;
 
 pub(crate) use machine::Progress;
-pub(crate) use node::{Node, StartError};
+pub(crate) use node::{Node, Start, StartError};
+pub(crate) use peer::{Heard, proposed, read_at};
 pub(crate) use reply::Reply;
 
 use cluster::{Batch, Outcome};

@@ -2,9 +2,11 @@
 
 use super::log::Log;
 use super::machine::{Machine, Progress};
-use super::network::NoPeers;
+use super::network::Peers;
+use super::peer::Incoming;
 use super::view::{self, View};
 use super::{Reply, Stamped, Types};
+use crate::carrier::Carrier;
 use crate::fatal::Fatal;
 use crate::group::{Group, Leadership};
 use crate::handle::{RETRY_AFTER, ReadError};
@@ -15,19 +17,42 @@ use openraft::errors::{LinearizableReadError, RaftError};
 use openraft::raft::ClientWriteResult;
 use openraft::{BasicNode, Config, Instant as _, Raft, ReadPolicy, ServerState, SnapshotPolicy};
 use std::collections::BTreeMap;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 use tokio::sync::watch;
 
 /// How long a sole voter may take to lead; it takes a few syncs.
 const LEAD_WITHIN: Duration = Duration::from_secs(30);
+/// How often a leader says that it is there; it waits so long for an answer to that, too.
+const HEARTBEAT: Duration = Duration::from_millis(250);
+/// A follower that heard no leader for the second time, and then for a random one between the two, wants to lead: two seconds
+/// after a leader is gone, another one leads.
+const ELECTION: (Duration, Duration) = (Duration::from_millis(350), Duration::from_millis(700));
 
 /// A running member. Clones share it.
 #[derive(Clone)]
 pub(crate) struct Node {
-    id: u64,
-    raft: Raft<Types, Machine>,
-    view: Arc<View>,
+    pub(super) id: u64,
+    pub(super) raft: Raft<Types, Machine>,
+    pub(super) view: Arc<View>,
+    pub(super) incoming: Arc<Mutex<Option<Incoming>>>,
+    pub(super) carrier: Arc<dyn Carrier>,
+}
+
+/// What a member starts with.
+pub(crate) struct Start {
+    /// Its raft id.
+    pub(crate) id: u64,
+    /// Whether it makes the group.
+    pub(crate) found: bool,
+    /// Where its log is.
+    pub(crate) store: Store,
+    /// Where it publishes the state.
+    pub(crate) states: Arc<watch::Sender<Arc<State>>>,
+    /// How much log there is that no snapshot covers.
+    pub(crate) progress: Arc<Progress>,
+    /// The way to the others.
+    pub(crate) carrier: Arc<dyn Carrier>,
 }
 
 /// Why raft did not start.
@@ -43,39 +68,60 @@ impl From<StoreError> for StartError {
     }
 }
 
+/// Follows which snapshots there are.
+pub(crate) struct Snapshots {
+    covered: watch::Receiver<u64>,
+    last: u64,
+}
+
+impl Snapshots {
+    /// Returns when there is another snapshot: the last entries that it and the one before it cover. Never once raft is gone.
+    pub(crate) async fn next(&mut self) -> (u64, u64) {
+        let before = self.last;
+        match self.covered.wait_for(|covered| *covered > before).await.map(|covered| *covered) {
+            Ok(covered) => {
+                self.last = covered;
+                (covered, before)
+            }
+            Err(_) => std::future::pending().await,
+        }
+    }
+}
+
 impl Node {
-    /// Starts raft over a store, rebuilds the state, and waits until a sole voter leads. `found` makes the group.
-    pub(crate) async fn start(
-        id: u64,
-        store: Store,
-        found: bool,
-        states: Arc<watch::Sender<Arc<State>>>,
-        progress: Arc<Progress>,
-    ) -> Result<Self, StartError> {
+    /// Starts raft over a store, rebuilds the state, and waits until a sole voter leads.
+    pub(crate) async fn start(start: Start) -> Result<Self, StartError> {
+        let Start { id, found, store, states, progress, carrier } = start;
         let log = Log::open(store.clone(), progress.clone())?;
         let machine = Machine::open(store, states, progress.clone())?;
         let late = machine.covers().filter(|covered| log.purged().is_none_or(|purged| purged < *covered));
         let sole = found || log.sole_voter() == Some(id);
+        let alone = found || (sole && *log.alone().borrow());
+        log.alone().send_replace(alone);
+        let millis = |time: Duration| u64::try_from(time.as_millis()).unwrap_or(u64::MAX);
         let config = Config {
             cluster_name: "swarmpki".into(),
-            heartbeat_interval: 250,
-            election_timeout_min: 1000,
-            election_timeout_max: 2000,
-            // We say when: by entries and by bytes.
+            heartbeat_interval: millis(HEARTBEAT),
+            election_timeout_min: millis(ELECTION.0),
+            election_timeout_max: millis(ELECTION.1),
+            // One whom nobody answers lets others lead, although they hear him.
+            quorum_loss_probe_interval: Some(2 * millis(ELECTION.1)),
+            // We say when: snapshots by entries and by bytes, and what is purged behind them.
             snapshot_policy: SnapshotPolicy::Never,
-            max_in_snapshot_log_to_keep: 0,
+            max_in_snapshot_log_to_keep: u64::MAX,
             purge_batch_size: 1,
             // Alone, there is nobody to send heartbeats to or to lose an election against: no timer runs.
-            enable_tick: !sole,
+            enable_tick: !alone,
             enable_pre_vote: Some(true),
             // Alone, the log is the truth, and nobody else can have another under the same term. With others, entries
             // may have reached them before our own sync: then the same term must not be led again.
-            enable_leader_restore: Some(sole),
+            enable_leader_restore: Some(alone),
             ..Config::default()
         };
         let config = config.validate().map_err(|error| StartError::Fatal(Fatal::new(error.to_string())))?;
         let stopped = |error: &dyn std::fmt::Display| StartError::Fatal(Fatal::new(error.to_string()));
-        let raft = Raft::new(id, Arc::new(config), NoPeers, log, machine).await.map_err(|e| stopped(&e))?;
+        let peers = Peers { carrier: carrier.clone(), alone: log.alone().subscribe() };
+        let raft = Raft::new(id, Arc::new(config), peers, log, machine).await.map_err(|e| stopped(&e))?;
         if found {
             let members = BTreeMap::from([(id, BasicNode::default())]);
             raft.initialize(members).await.map_err(|e| stopped(&e))?;
@@ -86,12 +132,13 @@ impl Node {
             raft.trigger().elect(false).await.map_err(|e| stopped(&e))?;
             raft.wait(Some(LEAD_WITHIN)).state(ServerState::Leader, "lead alone").await.map_err(|e| stopped(&e))?;
         }
-        // A crash came between a snapshot and the purge behind it.
+        // A crash may have come between a snapshot and the purge behind it, and what is purged may hold a root key. What was
+        // kept for others goes too: they get the snapshot.
         if let Some(covered) = late {
             progress.forget.add(covered);
             raft.trigger().purge_log(covered).await.map_err(|e| stopped(&e))?;
         }
-        Ok(Self { id, raft, view })
+        Ok(Self { id, raft, view, incoming: Arc::default(), carrier })
     }
 
     /// The raft id of this member.
@@ -105,6 +152,18 @@ impl Node {
 
     pub(crate) fn group(&self) -> watch::Receiver<Arc<Group>> {
         self.view.group.subscribe()
+    }
+
+    /// Who leads, at this moment.
+    pub(crate) fn leader(&self) -> Option<u64> {
+        self.raft.server_metrics().borrow_watched().current_leader
+    }
+
+    /// Whether there is nobody else in the group.
+    pub(crate) fn is_alone(&self) -> bool {
+        let server = self.raft.server_metrics();
+        server.borrow_watched().membership_config.membership().nodes().all(|(id, _)| *id == self.id)
+            && server.borrow_watched().state == ServerState::Leader
     }
 
     /// Time since a leader was heard, or, leading, a quorum.
@@ -140,8 +199,18 @@ impl Node {
 
     /// Asks for a snapshot; it is written beside the work.
     pub(crate) async fn snapshot(&self) {
-        // It fails only when raft has stopped, which everybody learns elsewhere.
+        // It fails only when raft has stopped, which everybody learns elsewhere; so below.
         let _ = self.raft.trigger().snapshot().await;
+    }
+
+    /// Follows which snapshots there are.
+    pub(crate) fn snapshots(&self) -> Snapshots {
+        Snapshots { covered: self.view.snapshot.subscribe(), last: 0 }
+    }
+
+    /// Removes the log up to an entry that a snapshot covers.
+    pub(crate) async fn purge(&self, upto: u64) {
+        let _ = self.raft.trigger().purge_log(upto).await;
     }
 
     /// Stops raft and waits for its task.

@@ -12,7 +12,7 @@ use zeroize::Zeroize;
 const FORMAT: u32 = 1;
 
 #[derive(Clone, PartialEq, Message)]
-struct EntryRecord {
+pub(super) struct EntryRecord {
     #[prost(uint32, tag = "1")]
     format: u32,
     #[prost(uint64, tag = "2")]
@@ -34,7 +34,7 @@ impl Drop for EntryRecord {
 }
 
 #[derive(Clone, PartialEq, Message)]
-struct VoteRecord {
+pub(super) struct VoteRecord {
     #[prost(uint32, tag = "1")]
     format: u32,
     #[prost(uint64, tag = "2")]
@@ -46,7 +46,7 @@ struct VoteRecord {
 }
 
 #[derive(Clone, PartialEq, Message)]
-struct LogIdRecord {
+pub(super) struct LogIdRecord {
     #[prost(uint32, tag = "1")]
     format: u32,
     #[prost(uint64, tag = "2")]
@@ -81,7 +81,7 @@ struct MemberRecord {
 }
 
 #[derive(Clone, PartialEq, Message)]
-struct SnapshotRecord {
+pub(super) struct SnapshotRecord {
     #[prost(uint32, tag = "1")]
     format: u32,
     #[prost(message, optional, tag = "2")]
@@ -105,17 +105,24 @@ pub(super) struct Description {
 }
 
 pub(super) fn encode_entry(entry: &Entry) -> Vec<u8> {
+    entry_record(entry).encode_to_vec()
+}
+
+pub(super) fn entry_record(entry: &Entry) -> EntryRecord {
     let (batch, membership) = match &entry.payload {
         EntryPayload::Blank => (None, None),
         EntryPayload::Normal(stamped) => (Some(stamped.bytes().to_vec()), None),
         EntryPayload::Membership(membership) => (None, Some(membership_record(membership))),
     };
     let leader = entry.log_id.leader_id;
-    EntryRecord { format: FORMAT, term: leader.term, leader: leader.node_id, batch, membership }.encode_to_vec()
+    EntryRecord { format: FORMAT, term: leader.term, leader: leader.node_id, batch, membership }
 }
 
 pub(super) fn decode_entry(index: u64, bytes: &[u8]) -> io::Result<Entry> {
-    let mut record = EntryRecord::decode(bytes).map_err(io::Error::other)?;
+    entry_from(index, EntryRecord::decode(bytes).map_err(io::Error::other)?)
+}
+
+pub(super) fn entry_from(index: u64, mut record: EntryRecord) -> io::Result<Entry> {
     check(record.format)?;
     let log_id = LogId { leader_id: LeaderId { term: record.term, node_id: record.leader }, index };
     let payload = match (record.batch.take(), record.membership.take()) {
@@ -128,12 +135,19 @@ pub(super) fn decode_entry(index: u64, bytes: &[u8]) -> io::Result<Entry> {
 }
 
 pub(super) fn encode_vote(vote: &Vote) -> Vec<u8> {
+    vote_record(vote).encode_to_vec()
+}
+
+pub(super) fn vote_record(vote: &Vote) -> VoteRecord {
     let Vote { leader_id, committed } = *vote;
-    VoteRecord { format: FORMAT, term: leader_id.term, candidate: leader_id.node_id, committed }.encode_to_vec()
+    VoteRecord { format: FORMAT, term: leader_id.term, candidate: leader_id.node_id, committed }
 }
 
 pub(super) fn decode_vote(bytes: &[u8]) -> io::Result<Vote> {
-    let record = VoteRecord::decode(bytes).map_err(io::Error::other)?;
+    vote_from(&VoteRecord::decode(bytes).map_err(io::Error::other)?)
+}
+
+pub(super) fn vote_from(record: &VoteRecord) -> io::Result<Vote> {
     check(record.format)?;
     let leader_id = LeaderId { term: record.term, node_id: record.candidate };
     Ok(Vote { leader_id, committed: record.committed })
@@ -144,10 +158,14 @@ pub(super) fn encode_log_id(id: &LogId) -> Vec<u8> {
 }
 
 pub(super) fn decode_log_id(bytes: &[u8]) -> io::Result<LogId> {
-    log_id_from(LogIdRecord::decode(bytes).map_err(io::Error::other)?)
+    log_id_from(&LogIdRecord::decode(bytes).map_err(io::Error::other)?)
 }
 
 pub(super) fn encode_description(description: &Description) -> Vec<u8> {
+    description_record(description).encode_to_vec()
+}
+
+pub(super) fn description_record(description: &Description) -> SnapshotRecord {
     let membership = &description.meta.last_membership;
     SnapshotRecord {
         format: FORMAT,
@@ -157,16 +175,18 @@ pub(super) fn encode_description(description: &Description) -> Vec<u8> {
         bytes: description.bytes,
         sha256: description.sha256.to_vec(),
     }
-    .encode_to_vec()
 }
 
 pub(super) fn decode_description(bytes: &[u8]) -> io::Result<Description> {
-    let record = SnapshotRecord::decode(bytes).map_err(io::Error::other)?;
+    description_from(SnapshotRecord::decode(bytes).map_err(io::Error::other)?)
+}
+
+pub(super) fn description_from(record: SnapshotRecord) -> io::Result<Description> {
     check(record.format)?;
     let membership = membership_from(record.membership.unwrap_or_default())?;
-    let membership_at = record.membership_at.map(log_id_from).transpose()?;
+    let membership_at = record.membership_at.as_ref().map(log_id_from).transpose()?;
     let meta = SnapshotMeta {
-        last_log_id: record.last.map(log_id_from).transpose()?,
+        last_log_id: record.last.as_ref().map(log_id_from).transpose()?,
         last_membership: StoredMembership::new(membership_at, membership),
     };
     let sha256 = record.sha256.try_into().map_err(|_| io::Error::other("a snapshot's digest has a wrong length"))?;
@@ -180,11 +200,11 @@ fn check(format: u32) -> io::Result<()> {
     Err(io::Error::other(format!("a record has format {format}, this version knows format {FORMAT}")))
 }
 
-fn log_id_record(id: &LogId) -> LogIdRecord {
+pub(super) fn log_id_record(id: &LogId) -> LogIdRecord {
     LogIdRecord { format: FORMAT, term: id.leader_id.term, leader: id.leader_id.node_id, index: id.index }
 }
 
-fn log_id_from(record: LogIdRecord) -> io::Result<LogId> {
+pub(super) fn log_id_from(record: &LogIdRecord) -> io::Result<LogId> {
     check(record.format)?;
     Ok(LogId { leader_id: LeaderId { term: record.term, node_id: record.leader }, index: record.index })
 }

@@ -19,6 +19,8 @@ const REST: Duration = Duration::from_millis(50);
 pub(super) struct View {
     pub(super) leadership: watch::Sender<Leadership>,
     pub(super) group: watch::Sender<Arc<Group>>,
+    /// The last entry that the snapshot on disk covers, as far as raft knows.
+    pub(super) snapshot: watch::Sender<u64>,
     /// When a leader was heard last.
     heard: Mutex<Option<Instant>>,
 }
@@ -26,7 +28,7 @@ pub(super) struct View {
 impl View {
     pub(super) fn new() -> Self {
         let (leadership, group) = (watch::Sender::default(), watch::Sender::default());
-        Self { leadership, group, heard: Mutex::new(None) }
+        Self { leadership, group, snapshot: watch::Sender::default(), heard: Mutex::new(None) }
     }
 
     /// A leader said something.
@@ -82,6 +84,7 @@ pub(super) fn follow(raft: &Raft<Types, Machine>, view: Arc<View>) -> impl Futur
     let mut server = raft.server_metrics();
     let mut data = raft.data_metrics();
     let mut applied = raft.watch_apply_progress();
+    let mut snapshots = raft.watch_snapshot_progress();
     let start = Start(InstantOf::<Types>::now(), Instant::now());
     async move {
         loop {
@@ -91,10 +94,13 @@ pub(super) fn follow(raft: &Raft<Types, Machine>, view: Arc<View>) -> impl Futur
             let group = group(&now, &data.borrow_and_update(), &start);
             let others = group.voters.len() + group.learners.len() > 1;
             view.show(leadership, group);
+            let covered = snapshots.get();
+            view.snapshot.send_replace(covered.map_or(0, |id| id.index));
             tokio::select! {
                 more = server.changed() => if more.is_err() { return },
                 more = applied.wait_until(|id| id.is_some_and(|id| id.leader_id.term >= leadership.term)),
                     if leads && !leadership.here => if more.is_err() { return },
+                more = snapshots.wait_until(|id| *id > covered) => if more.is_err() { return },
                 // Not for each entry.
                 more = async { tokio::time::sleep(REST).await; data.changed().await }, if leads && others => {
                     if more.is_err() { return }

@@ -30,9 +30,9 @@ use crate::disk::{self, Medium, Metered};
 use crate::fatal::{Fatal, FatalFlag};
 use crate::seal::{DataKey, Kind, Opener, Scope, Sealer};
 use log::{Index, Log, SEGMENT_BYTES};
-use redb::{Database, ReadableDatabase, ReadableTable};
+use redb::{Database, ReadableDatabase, ReadableTable, ReadableTableMetadata};
 use segment::Place;
-use std::ops::RangeInclusive;
+use std::ops::{Range, RangeInclusive};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -301,6 +301,26 @@ impl Store {
             Ok(out)
         };
         self.unseal_rows(Kind::Issued, read().map_err(|error| self.failed("read the issuance log of", error))?)
+    }
+
+    /// The first sequence numbers below `size` that the issuance projection on disk lacks.
+    pub(crate) fn missing(&self, size: u64) -> Result<Option<Range<u64>>, StoreError> {
+        let read = || -> Result<Option<Range<u64>>, redb::Error> {
+            let table = self.inner.database.begin_read()?.open_table(ISSUED)?;
+            let mut next = 0;
+            if table.len()? < size {
+                for row in table.iter()? {
+                    let key = row?.0.value();
+                    if key != next {
+                        return Ok(Some(next..key));
+                    }
+                    next = key.saturating_add(1);
+                }
+                return Ok((next < size).then_some(next..size));
+            }
+            Ok(None)
+        };
+        read().map_err(|error| self.failed("read the issuance log of", error))
     }
 
     fn unseal_rows(&self, kind: Kind, rows: Vec<Row>) -> Result<Vec<Row>, StoreError> {

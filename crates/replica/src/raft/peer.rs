@@ -1,0 +1,158 @@
+//! What other members ask: the part that is raft's is answered here.
+
+use super::machine::Image;
+use super::node::Node;
+use super::record::{self, Description};
+use super::words::{self, Answered, Appended, Asked, Fate, HandedOver, Piece, Proposed, ReadAt, Taken};
+use super::{Types, Vote};
+use crate::Fatal;
+use crate::handle::{AnswerError, ProposeError, ReadError};
+use cluster::{Batch, Command, Outcome};
+use openraft::raft::{AppendEntriesRequest, TransferLeaderRequest, VoteRequest};
+use openraft::storage::Snapshot;
+use pki::digest::sha256;
+use std::fmt::Display;
+use std::sync::{Arc, MutexGuard, PoisonError};
+use zeroize::Zeroizing;
+
+/// Bytes of a snapshot that is taken from another member, at most.
+const SNAPSHOT_BYTES_MAX: u64 = 1 << 30;
+
+/// A question that was heard.
+pub(crate) enum Heard {
+    /// It is answered.
+    Answered(Vec<u8>),
+    /// These are to be proposed; [`proposed`] makes the answer.
+    Propose(Vec<Command>),
+    /// The index of a state that includes everything is wanted; [`read_at`] makes the answer.
+    Read,
+}
+
+/// A snapshot of which the first pieces are there.
+pub(super) struct Incoming {
+    from: u64,
+    description: Description,
+    bytes: Zeroizing<Vec<u8>>,
+}
+
+fn malformed(error: impl Display) -> AnswerError {
+    AnswerError::Malformed(error.to_string())
+}
+
+fn stopped(error: impl Display) -> AnswerError {
+    AnswerError::Fatal(Fatal::new(error.to_string()))
+}
+
+/// A member speaks for itself only.
+fn own(from: u64, vote: &Vote) -> Result<(), AnswerError> {
+    if vote.leader_id.node_id == from {
+        return Ok(());
+    }
+    Err(AnswerError::Refused(format!("member {from} speaks for member {}", vote.leader_id.node_id)))
+}
+
+impl Node {
+    /// Hears a question of another member.
+    pub(crate) async fn hear(&self, from: u64, question: Vec<u8>) -> Result<Heard, AnswerError> {
+        let question = Zeroizing::new(question);
+        let answered = match words::asked(&question).map_err(malformed)? {
+            Asked::Append(append) => {
+                let request = AppendEntriesRequest::<Types>::try_from(append).map_err(malformed)?;
+                own(from, &request.vote)?;
+                let appended = Appended::from(self.raft.append_entries(request).await.map_err(stopped)?);
+                if appended.higher.is_none() {
+                    self.view.heard();
+                }
+                Answered::Append(appended)
+            }
+            Asked::Vote(ask) => {
+                let only_asked = ask.only_asked;
+                let request = VoteRequest::<Types>::try_from(ask).map_err(malformed)?;
+                own(from, &request.vote)?;
+                let voted = if only_asked { self.raft.pre_vote(request).await } else { self.raft.vote(request).await };
+                Answered::Vote(voted.map_err(stopped)?.into())
+            }
+            Asked::HandOver(hand_over) => {
+                let request = TransferLeaderRequest::<Types>::try_from(hand_over).map_err(malformed)?;
+                own(from, request.from_leader())?;
+                let handed = self.raft.handle_transfer_leader(request).await.map_err(stopped)?;
+                let refused = handed.err().map(|error| error.to_string()).unwrap_or_default();
+                Answered::HandOver(HandedOver { refused })
+            }
+            Asked::Piece(piece) => Answered::Piece(self.take(from, piece).await?),
+            Asked::Propose(propose) => {
+                return Ok(Heard::Propose(Batch::decode(&propose.batch).map_err(malformed)?.commands));
+            }
+            Asked::Read(_) => return Ok(Heard::Read),
+        };
+        Ok(Heard::Answered(words::answer(answered)))
+    }
+
+    /// Takes a piece of a snapshot; after the last one the state is replaced by it.
+    async fn take(&self, from: u64, mut piece: Piece) -> Result<Taken, AnswerError> {
+        let vote = words::vote(piece.vote.as_ref()).map_err(malformed)?;
+        own(from, &vote)?;
+        let record = piece.snapshot.take().ok_or_else(|| malformed("a snapshot without a description"))?;
+        let description = record::description_from(record).map_err(malformed)?;
+        if description.bytes > SNAPSHOT_BYTES_MAX {
+            return Err(AnswerError::Refused(format!("a snapshot of {} bytes is too large", description.bytes)));
+        }
+        let whole = {
+            let mut incoming = self.incoming();
+            if piece.offset == 0 {
+                let bytes = Zeroizing::new(Vec::with_capacity(usize::try_from(description.bytes).unwrap_or(0)));
+                *incoming = Some(Incoming { from, description: description.clone(), bytes });
+            }
+            let Some(taken) = incoming.as_mut().filter(|taken| {
+                taken.from == from && taken.description == description && taken.bytes.len() as u64 == piece.offset
+            }) else {
+                return Ok(Taken::default());
+            };
+            if piece.bytes.len() as u64 > description.bytes - piece.offset {
+                return Err(malformed("a snapshot is longer than its description says"));
+            }
+            taken.bytes.extend_from_slice(&piece.bytes);
+            let bytes = taken.bytes.len() as u64;
+            if bytes < description.bytes {
+                self.view.heard();
+                return Ok(Taken { bytes, vote: None });
+            }
+            incoming.take()
+        };
+        let Some(Incoming { bytes, .. }) = whole else { return Ok(Taken::default()) };
+        if sha256(&bytes) != description.sha256 {
+            return Err(malformed("a snapshot is not the one that its description names"));
+        }
+        let meta = description.meta.clone();
+        let snapshot = Snapshot { meta, snapshot: Image::Received { bytes: Arc::new(bytes), description } };
+        let response = self.raft.install_full_snapshot(vote, snapshot).await.map_err(stopped)?;
+        self.view.heard();
+        Ok(Taken { bytes: 0, vote: Some(record::vote_record(&response.vote)) })
+    }
+
+    fn incoming(&self) -> MutexGuard<'_, Option<Incoming>> {
+        self.incoming.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// The answer to who wanted commands proposed; `index` is the state's after it.
+pub(crate) fn proposed(result: &Result<Vec<Outcome>, ProposeError>, index: u64) -> Vec<u8> {
+    let fate = match result {
+        Ok(_) => Fate::Done,
+        Err(ProposeError::NoLeader) => Fate::NoLeader,
+        Err(ProposeError::Unavailable { .. } | ProposeError::TooLarge { .. }) => Fate::Busy,
+        Err(ProposeError::Unknown | ProposeError::Fatal(_)) => Fate::Unknown,
+    };
+    let outcomes = result.iter().flatten().map(Outcome::encode).collect();
+    words::answer(Answered::Propose(Proposed { fate: fate.into(), index, outcomes }))
+}
+
+/// The answer to who wants to read.
+pub(crate) fn read_at(result: &Result<u64, ReadError>) -> Vec<u8> {
+    let (fate, index) = match result {
+        Ok(index) => (Fate::Done, *index),
+        Err(ReadError::NoLeader) => (Fate::NoLeader, 0),
+        Err(ReadError::Unavailable { .. } | ReadError::Fatal(_)) => (Fate::Busy, 0),
+    };
+    words::answer(Answered::Read(ReadAt { fate: fate.into(), index }))
+}

@@ -1,0 +1,422 @@
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
+//! Several members, in one process: the way between them can be cut, slowed down, and made to lose answers.
+
+use super::*;
+use crate::carrier::CarryError;
+use crate::disk::faulty::FaultyDisk;
+use crate::support::{self, START, id};
+use cluster::command::{Admit, Premises};
+use cluster::node::{Availability, Spec};
+use futures::future::BoxFuture;
+use pki::identity::Role;
+use std::collections::{BTreeMap, BTreeSet};
+use std::time::Instant;
+
+/// The ways between all members.
+#[derive(Clone, Default)]
+struct Net {
+    inner: Arc<Mutex<Wires>>,
+}
+
+#[derive(Default)]
+struct Wires {
+    members: BTreeMap<u64, Replica>,
+    /// From whom to whom nothing comes through.
+    cut: BTreeSet<(u64, u64)>,
+    /// From whom to whom questions arrive whose answers do not come back.
+    deaf: BTreeSet<(u64, u64)>,
+    delay: Duration,
+    bulk: usize,
+}
+
+/// One member's end.
+struct Wire {
+    net: Net,
+    from: u64,
+}
+
+impl Net {
+    fn lock(&self) -> std::sync::MutexGuard<'_, Wires> {
+        self.inner.lock().unwrap()
+    }
+
+    /// Nothing goes between this one and the others any more, nor back.
+    fn isolate(&self, member: u64) {
+        let mut wires = self.lock();
+        for other in 1..10 {
+            wires.cut.extend([(member, other), (other, member)]);
+        }
+    }
+
+    fn heal(&self) {
+        let mut wires = self.lock();
+        wires.cut.clear();
+        wires.deaf.clear();
+    }
+}
+
+impl Carrier for Wire {
+    fn ask(
+        &self,
+        to: u64,
+        question: Vec<u8>,
+        within: Duration,
+        bulk: bool,
+    ) -> BoxFuture<'static, Result<Vec<u8>, CarryError>> {
+        let (net, from) = (self.net.clone(), self.from);
+        Box::pin(async move {
+            let (member, delay) = {
+                let mut wires = net.lock();
+                if wires.cut.contains(&(from, to)) {
+                    return Err(CarryError::Unreachable("cut".into()));
+                }
+                wires.bulk += usize::from(bulk);
+                let Some(member) = wires.members.get(&to).cloned() else {
+                    return Err(CarryError::Unreachable("off".into()));
+                };
+                (member, wires.delay)
+            };
+            tokio::time::sleep(delay).await;
+            // The other end goes on when this one gives up.
+            let answer = tokio::spawn(async move { member.answer(from, question).await });
+            let answer = tokio::time::timeout(within, answer).await;
+            if net.lock().cut.contains(&(to, from)) || net.lock().deaf.contains(&(from, to)) {
+                return Err(CarryError::Lost("cut".into()));
+            }
+            match answer {
+                Ok(Ok(Ok(answer))) => Ok(answer),
+                Ok(Ok(Err(AnswerError::Fatal(error)))) => Err(CarryError::Lost(error.to_string())),
+                Ok(Ok(Err(error))) => Err(CarryError::Refused(error.to_string())),
+                Ok(Err(error)) => Err(CarryError::Lost(error.to_string())),
+                Err(_) => Err(CarryError::Lost("too late".into())),
+            }
+        })
+    }
+}
+
+/// Members with disks in memory.
+struct Cluster {
+    net: Net,
+    dir: tempfile::TempDir,
+    disks: BTreeMap<u64, FaultyDisk>,
+    limits: Limits,
+}
+
+impl Cluster {
+    async fn found(limits: Limits) -> (Self, Replica) {
+        let (net, dir) = (Net::default(), tempfile::tempdir().unwrap());
+        let mut cluster = Self { net, dir, disks: BTreeMap::new(), limits };
+        let disk = cluster.disks.entry(1).or_default().clone();
+        let replica = Replica::create_on(&disk, cluster.config(1), support::Cluster::bootstrap()).await.unwrap();
+        cluster.net.lock().members.insert(1, replica.clone());
+        (cluster, replica)
+    }
+
+    fn config(&self, member: u64) -> Config {
+        Config {
+            dir: self.dir.path().join(format!("raft-{member}")),
+            dek: SecretBytes::new(vec![u8::try_from(member).unwrap(); 32]),
+            clock: Arc::new(|| START),
+            carrier: Arc::new(Wire { net: self.net.clone(), from: member }),
+            limits: self.limits,
+        }
+    }
+
+    /// An empty member that is in no group yet.
+    async fn empty(&mut self, member: u64) -> Replica {
+        let disk = self.disks.entry(member).or_default().clone();
+        let made = Replica::join_on(&disk, self.config(member), member, support::cluster_id(), 0);
+        let replica = made.await.unwrap();
+        self.net.lock().members.insert(member, replica.clone());
+        replica
+    }
+
+    /// A new voter.
+    async fn voter(&mut self, leader: &Replica, member: u64) -> Replica {
+        let replica = self.empty(member).await;
+        leader.change(GroupChange::AddLearner(member)).await.unwrap();
+        caught_up(leader, member).await;
+        leader.change(GroupChange::Promote(member)).await.unwrap();
+        replica
+    }
+
+    /// Three of them; the first leads.
+    async fn three(limits: Limits) -> (Self, Vec<Replica>) {
+        let (mut cluster, one) = Self::found(limits).await;
+        let two = cluster.voter(&one, 2).await;
+        let three = cluster.voter(&one, 3).await;
+        (cluster, vec![one, two, three])
+    }
+
+    /// Its process dies. What it had written is there.
+    fn kill(&self, member: u64) {
+        self.net.isolate(member);
+        self.net.lock().members.remove(&member);
+    }
+
+    /// The power goes, at once.
+    fn crash(&mut self, member: u64, seed: u64) {
+        self.kill(member);
+        self.disks.get_mut(&member).unwrap().crash(seed);
+    }
+
+    async fn reopen(&self, member: u64) -> Replica {
+        self.net.heal();
+        let replica = Replica::open_on(&self.disks[&member], self.config(member)).await.unwrap();
+        self.net.lock().members.insert(member, replica.clone());
+        replica
+    }
+}
+
+/// The leader knows that this one has everything.
+async fn caught_up(leader: &Replica, member: u64) {
+    let mut group = leader.group();
+    let has = |group: &Arc<Group>| group.members.get(&member).is_some_and(|seen| seen.behind == 0);
+    group.wait_for(has).await.unwrap();
+}
+
+/// One of these leads, another than this.
+async fn another_leads<'a>(members: &[&'a Replica], than: u64) -> &'a Replica {
+    let leads = members.iter().map(|member| {
+        Box::pin(async move {
+            let mut leadership = member.leadership();
+            let here = leadership.wait_for(|now| now.here && now.leader != Some(than));
+            here.await.map(|_| *member).ok()
+        })
+    });
+    futures::future::select_all(leads).await.0.unwrap()
+}
+
+async fn applied(member: &Replica, index: u64) -> Arc<State> {
+    member.watch().wait_for(|state| state.index >= index).await.unwrap().clone()
+}
+
+async fn same(members: &[&Replica]) {
+    let index = members.iter().map(|member| member.state().index).max().unwrap();
+    let expected = applied(members[0], index).await.encode_snapshot();
+    for member in members {
+        assert!(applied(member, index).await.encode_snapshot() == expected, "member {}", member.raft_id());
+    }
+}
+
+/// The `n`th node joins; saying it twice changes nothing.
+fn admit(n: u64) -> Command {
+    Command::Admit(Box::new(Admit {
+        node: id(n),
+        spec: Spec::new(Role::Worker, Availability::Active),
+        ours: true,
+        token: support::WORKER,
+        letter: Arc::new(support::letter(n, n, Role::Worker, START, support::LIFE)),
+        premises: Premises { issuer: support::root().issuer, epoch: 0, signed: START },
+    }))
+}
+
+async fn join(member: &Replica, n: u64) -> Result<(), ProposeError> {
+    let outcomes = member.propose(vec![admit(n)]).await?;
+    assert!(matches!(outcomes.as_slice(), [Outcome::Issued { .. }]), "{outcomes:?}");
+    assert!(member.state().node(&id(n)).is_some(), "who has an answer reads it");
+    Ok(())
+}
+
+fn report(n: u64) -> Command {
+    let (report, blobs) = support::report(&format!("host{n}"), b"linux");
+    Command::Report(Box::new(cluster::command::Reported { node: id(0), report, blobs }))
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn three_members_from_one() {
+    let (cluster, members) = Cluster::three(Limits::default()).await;
+    let [one, two, three] = &members[..] else { panic!() };
+    for n in 1..=20 {
+        join(&members[n as usize % 3], n).await.unwrap();
+    }
+    same(&[one, two, three]).await;
+    let voters = BTreeSet::from([1, 2, 3]);
+    for member in &members {
+        let now = member.leadership().wait_for(|now| now.leader == Some(1)).await.unwrap().clone();
+        assert_eq!(now.here, member.raft_id() == 1);
+        member.group().wait_for(|group| group.voters == voters && group.learners.is_empty()).await.unwrap();
+        assert!(member.contact().is_some());
+        let log = member.log_entries(0, 100).await.unwrap();
+        assert_eq!(log.len() as u64, member.state().log_size());
+    }
+    // Again is the same.
+    one.change(GroupChange::AddLearner(2)).await.unwrap();
+    one.change(GroupChange::Promote(2)).await.unwrap();
+    assert_eq!(two.change(GroupChange::Remove(3)).await, Err(ChangeError::NotLeader));
+    assert!(matches!(one.change(GroupChange::Promote(9)).await, Err(ChangeError::Impossible(_))));
+    drop(cluster);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_leader_is_lost_and_nothing_that_was_answered() {
+    for seed in 0..3 {
+        let (mut cluster, members) = Cluster::three(Limits::default()).await;
+        let [one, two, three] = &members[..] else { panic!() };
+        join(two, 1).await.unwrap();
+        // Under way while it dies.
+        let under_way: Vec<_> = (2..20)
+            .map(|n| {
+                let member = members[1 + n as usize % 2].clone();
+                tokio::spawn(async move { join(&member, n).await })
+            })
+            .collect();
+        one.watch().wait_for(|state| state.node(&id(4)).is_some()).await.unwrap();
+        let lost = Instant::now();
+        cluster.crash(1, seed);
+        let leader = another_leads(&[two, three], 1).await;
+        println!("seed {seed}: another leads after {:?}", lost.elapsed());
+        for answer in under_way {
+            answer.await.unwrap().unwrap();
+        }
+        println!("seed {seed}: all answered after {:?}", lost.elapsed());
+        let state = leader.read().await.unwrap();
+        assert!((1..20).all(|n| state.node(&id(n)).is_some()));
+        let old = cluster.reopen(1).await;
+        old.leadership().wait_for(|now| now.leader == Some(leader.raft_id())).await.unwrap();
+        same(&[&old, two, three]).await;
+        join(&old, 30).await.unwrap();
+        same(&[&old, two, three]).await;
+        let logs = futures::future::join_all([&old, two, three].map(|member| member.log_entries(0, 1000))).await;
+        assert!(logs.iter().all(|log| log.as_ref().unwrap() == logs[0].as_ref().unwrap()));
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_leader_that_is_cut_off_commits_nothing_and_gives_no_read() {
+    let (cluster, members) = Cluster::three(Limits::default()).await;
+    let [one, two, three] = &members[..] else { panic!() };
+    cluster.net.isolate(1);
+    let (refused, read) = tokio::join!(one.propose(vec![report(1)]), async { one.read().await.map(drop) });
+    assert!(matches!(refused, Err(ProposeError::Unknown | ProposeError::NoLeader)), "{refused:?}");
+    assert!(matches!(read, Err(ReadError::NoLeader | ReadError::Unavailable { .. })), "{read:?}");
+    let leader = another_leads(&[two, three], 1).await;
+    join(leader, 1).await.unwrap();
+    assert!(one.contact().unwrap() > leader.contact().unwrap());
+    assert!(one.state().node(&id(1)).is_none());
+    cluster.net.heal();
+    assert!(one.read().await.unwrap().node(&id(1)).is_some(), "it reads what the others did meanwhile");
+    join(one, 2).await.unwrap();
+    same(&[one, two, three]).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_follower_that_was_away_gets_the_log_or_a_snapshot() {
+    let limits = Limits { snapshot_entries: 20, ..Limits::default() };
+    let (cluster, members) = Cluster::three(limits).await;
+    let [one, two, three] = &members[..] else { panic!() };
+    cluster.net.isolate(3);
+    join(one, 1).await.unwrap();
+    cluster.net.heal();
+    same(&[one, two, three]).await;
+    assert_eq!(cluster.net.lock().bulk, 0, "a short absence needs no snapshot");
+    cluster.net.isolate(3);
+    for n in 2..100 {
+        join(two, n).await.unwrap();
+    }
+    cluster.net.heal();
+    same(&[one, two, three]).await;
+    assert!(cluster.net.lock().bulk > 0);
+    // Followers snapshot and purge too.
+    for member in [one, two] {
+        let mut snapshots = member.inner.proposer.node.snapshots();
+        while snapshots.next().await.0 < 60 {}
+    }
+    // What lies in the gap is unknown there, and known elsewhere.
+    let unknown = Presented {
+        cluster: support::cluster_id(),
+        role: Role::Worker,
+        node: id(500),
+        serial: support::serial(500),
+        spki: support::spki(500),
+        issuer: support::root().issuer,
+        not_after: START,
+    };
+    assert_eq!(one.is_issued(&unknown).await, Some(false));
+    assert_eq!(three.is_issued(&unknown).await, None);
+    join(three, 200).await.unwrap();
+    let missing = three.missing().await.unwrap().unwrap();
+    let kept = three.log_entries(missing.start, 1000).await.unwrap();
+    assert!(kept.iter().all(|entry| entry.seq >= missing.end));
+    let before = three.log_entries(0, 1000).await.unwrap();
+    assert_eq!(before.last().unwrap().seq + 1, missing.start, "it ends where the gap begins");
+    assert_eq!(one.missing().await.unwrap(), None);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_sole_voter_that_did_not_found_the_group_starts_alone() {
+    let (cluster, members) = Cluster::three(Limits::default()).await;
+    let [one, two, three] = &members[..] else { panic!() };
+    join(one, 1).await.unwrap();
+    one.change(GroupChange::HandOver(3)).await.unwrap();
+    another_leads(&[three], 1).await;
+    three.change(GroupChange::Remove(1)).await.unwrap();
+    three.change(GroupChange::Remove(2)).await.unwrap();
+    three.change(GroupChange::Remove(2)).await.unwrap();
+    assert!(matches!(three.change(GroupChange::Remove(3)).await, Err(ChangeError::Impossible(_))));
+    assert_eq!(*three.group().borrow().voters.iter().collect::<Vec<_>>(), [&3]);
+    join(three, 2).await.unwrap();
+    assert_eq!(three.contact(), Some(Duration::ZERO));
+    drop((one.clone(), two.clone()));
+    three.shutdown().await;
+    cluster.kill(1);
+    cluster.kill(2);
+    cluster.kill(3);
+    let three = cluster.reopen(3).await;
+    assert_eq!(three.raft_id(), 3);
+    assert!(three.state().node(&id(2)).is_some());
+    join(&three, 3).await.unwrap();
+    assert!(three.read().await.unwrap().node(&id(3)).is_some());
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_answer_that_was_lost_is_asked_for_again_if_that_changes_nothing() {
+    let (cluster, members) = Cluster::three(Limits::default()).await;
+    let [one, two, three] = &members[..] else { panic!() };
+    // The leader hears the follower, and its answers do not arrive.
+    cluster.net.lock().deaf.insert((2, 1));
+    assert_eq!(two.propose(vec![report(1)]).await, Err(ProposeError::Unknown));
+    let again = tokio::spawn({
+        let two = two.clone();
+        async move { join(&two, 7).await }
+    });
+    one.watch().wait_for(|state| state.node(&id(7)).is_some()).await.unwrap();
+    cluster.net.heal();
+    again.await.unwrap().unwrap();
+    let log = one.log_entries(0, 100).await.unwrap().len();
+    same(&[one, two, three]).await;
+    assert_eq!(log, one.log_entries(0, 100).await.unwrap().len(), "issued once");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_slow_way_is_a_way() {
+    let (cluster, members) = Cluster::three(Limits::default()).await;
+    let [one, two, three] = &members[..] else { panic!() };
+    cluster.net.lock().delay = Duration::from_millis(120);
+    for (n, member) in (1..=6).zip([one, two, three].into_iter().cycle()) {
+        join(member, n).await.unwrap();
+        assert!(member.read().await.unwrap().node(&id(n)).is_some());
+    }
+    same(&[one, two, three]).await;
+    assert_eq!(one.leadership().borrow().term, three.leadership().borrow().term, "nobody fell from leading");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn who_has_a_failed_disk_stops_and_the_others_go_on() {
+    let (cluster, members) = Cluster::three(Limits::default()).await;
+    let [one, two, three] = &members[..] else { panic!() };
+    cluster.disks[&2].fail_syncs();
+    join(one, 1).await.unwrap();
+    two.fatal().await;
+    join(three, 2).await.unwrap();
+    assert!(matches!(two.propose(vec![admit(3)]).await, Err(ProposeError::Fatal(_) | ProposeError::Unknown)));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_member_speaks_for_itself_only_and_nonsense_is_refused() {
+    let (cluster, members) = Cluster::three(Limits::default()).await;
+    let [one, two, _] = &members[..] else { panic!() };
+    assert!(matches!(one.answer(2, vec![0xff; 20]).await, Err(AnswerError::Malformed(_))));
+    assert!(matches!(one.answer(2, Vec::new()).await, Err(AnswerError::Malformed(_))));
+    drop((cluster, two.clone()));
+}
