@@ -95,7 +95,7 @@ async fn p009_a_manager_token_is_for_our_own_nodes_only() {
 }
 
 #[tokio::test]
-async fn a_manager_token_is_refused_while_a_cluster_has_one_manager() {
+async fn p009_our_own_node_gets_a_managers_certificate_and_is_a_worker_until_the_group_has_taken_it_in() {
     require_or_skip!("swarmpki");
     let cluster = Cluster::start();
     let (stranger, request) = (cluster.stranger().await, csr::ordinary());
@@ -106,9 +106,12 @@ async fn a_manager_token_is_refused_while_a_cluster_has_one_manager() {
     };
     let mut ours: Request<_> = within(message);
     wire::marker::mark(ours.metadata_mut());
-    let refused = stranger.node_ca().issue_node_certificate(ours).await.unwrap_err();
-    assert_eq!(refused.code(), Code::FailedPrecondition, "{refused}");
-    assert!(refused.message().contains("join with the worker join token"), "{refused}");
+    let id = stranger.node_ca().issue_node_certificate(ours).await.unwrap().into_inner().node_id;
+    let folder = tempfile::tempdir().unwrap();
+    let certificate = stranger.status(&id).await.unwrap().certificate.unwrap();
+    let chain = file(&folder, "chain", std::str::from_utf8(&certificate.certificate).unwrap());
+    assert_eq!(openssl::subject(&chain), format!("O={},OU=swarm-manager,CN={id}", cluster.id));
+    assert!(node(&cluster.manager, &id).is_none_or(|node| node.get("ManagerStatus").is_none()));
 }
 
 #[tokio::test]

@@ -212,6 +212,17 @@ impl Backend {
         let _ = tokio::time::timeout(START_MAX, started).await;
     }
 
+    /// Brings a manager's state up to date before it is shown or changed; elsewhere there is nothing to do.
+    ///
+    /// # Errors
+    /// Without a leader of the managers (engine-api.md 2.1).
+    pub async fn fresh(&self) -> Result<(), ApiError> {
+        match &*self.present() {
+            Present::Manager(_, control, _) => control.fresh().await.map_err(refusal),
+            _ => Ok(()),
+        }
+    }
+
     /// The manager's control, or the refusal that a manager-only request gets.
     pub fn control(&self) -> Result<Control, ApiError> {
         self.present().control().cloned()

@@ -216,11 +216,12 @@ where
 {
     if route.is_for_managers() {
         backend.manager_started().await;
+        backend.fresh().await?;
     }
     match route {
         Route::Ping => Ok(ping::ping(backend, &call.head.method)),
         Route::Version => version::version(backend),
-        Route::Info => info::info(backend),
+        Route::Info => info::info(backend).await,
         Route::Events => events::events(backend, &call.query),
         Route::SwarmInspect => swarm::inspect(backend),
         Route::SwarmInit => {

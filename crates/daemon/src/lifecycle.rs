@@ -14,7 +14,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
-use swarmpki::{Ended, Node, NodeId, Phase};
+use swarmpki::{Ended, NodeId, Phase};
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio_util::sync::CancellationToken;
 use tracing::{error, info, warn};
@@ -25,7 +25,7 @@ pub use request::{InitRequest, JoinRequest};
 use crate::backend::{ALREADY_MEMBER, Failure, Membership, NOT_MEMBER, Present, WORKER};
 use crate::engine_api::error::ApiError;
 use crate::settings::{Resume, Settings, UnderWay};
-use member::{Joining, Running};
+use member::{Joined, Joining, Running};
 
 /// How long a join may keep its caller waiting. Source: engine-api.md 13.
 const JOIN_ANSWER_MAX: Duration = Duration::from_secs(20);
@@ -132,16 +132,6 @@ impl Lifecycle {
     }
 }
 
-/// The refusal of a join with a manager token that the other swarm has let in as `node`.
-fn manager_token(node: Option<&NodeId>) -> String {
-    let id = node.map_or("ID", NodeId::as_str);
-    format!(
-        "this version of swarmpki cannot join as a further manager: join with the worker token (docker swarm join-token \
-         worker). That swarm now lists this machine as node {id}, which holds up a rotation of its root: on its manager, run \
-         \"docker node rm --force {id}\" (or \"swarmpki node rm --force {id}\")"
-    )
-}
-
 fn ending() -> ApiError {
     ApiError::unavailable(ENDING)
 }
@@ -161,7 +151,7 @@ enum Part {
 
 /// What can happen by itself.
 enum Event {
-    Joined(Result<Box<Node>, swarmpki::NodeError>),
+    Joined(Result<Box<Joined>, ApiError>),
     Status,
     Ended(Ended),
     Fatal(String),
@@ -233,8 +223,8 @@ impl Owner {
 
     async fn react(&mut self, event: Event) -> Result<(), LifecycleError> {
         match event {
-            Event::Joined(Ok(node)) => self.joined(*node).await,
-            Event::Joined(Err(refused)) => self.join_failed(member::join_refusal(&refused)).await,
+            Event::Joined(Ok(joined)) => self.joined(*joined).await,
+            Event::Joined(Err(refused)) => self.join_failed(refused).await,
             Event::Status => self.status_changed(),
             Event::Ended(ended) => self.ended(&ended).await,
             Event::Fatal(text) => {
@@ -303,9 +293,9 @@ impl Owner {
             under_way: UnderWay::Init,
         };
         settings.save(&self.setup.state_dir).map_err(|error| internal(&error))?;
-        let founded =
-            seat::Founded::found(&self.setup, &plan, addresses.advertise).await.map_err(|error| internal(&error))?;
-        let node = member::open(&self.setup, &settings).map_err(|error| internal(&error))?;
+        let open = || member::open(&self.setup, &settings);
+        let founded = seat::Founded::found(&self.setup, &plan, addresses.advertise, open).await;
+        let (node, founded) = founded.map_err(|error| internal(&error))?;
         let seat = founded.sit(&node, listener, self.setup.keys.clone()).map_err(|error| internal(&error))?;
         let mut running = Running::start(node, settings.clone(), None, Some(seat));
         let node_id = match running.until_ready(JOIN_ANSWER_MAX).await {
@@ -352,18 +342,18 @@ impl Owner {
         Ok(())
     }
 
-    /// The certificate came: runs the node; the join is answered when a manager serves its session.
-    async fn joined(&mut self, node: Node) {
-        // Only the certificate tells that the token was a manager's. The other swarm keeps the node that it made for us: an
-        // engine's manager does not remove one that never came, and waits for it to renew when it rotates its root.
-        let status = node.status().borrow().clone();
-        if status.role == Some(swarmpki::Role::Manager) {
-            drop(node);
-            self.join_failed(ApiError::not_implemented(manager_token(status.node.as_ref()))).await;
-            return;
+    /// The certificate came, and a manager's place in the group: runs the node; the join is answered when a manager serves its session.
+    async fn joined(&mut self, Joined { node, seat }: Joined) {
+        let Part::Joining(mut joining) = std::mem::replace(&mut self.part, Part::Nothing) else { return };
+        // A manager is one of the group now: it goes on as that whatever comes.
+        if seat.is_some() {
+            joining.settings.under_way = UnderWay::Nothing;
+            if let Err(error) = joining.settings.save(&self.setup.state_dir) {
+                error!(%error, "that the join has ended could not be written down");
+            }
         }
-        let Part::Joining(joining) = std::mem::replace(&mut self.part, Part::Nothing) else { return };
-        self.part = Part::Member(Box::new(Running::start(node, joining.settings, joining.answer, None)));
+        let running = Running::start(node, joining.settings, joining.answer, seat);
+        self.part = Part::Member(Box::new(running));
     }
 
     async fn join_failed(&mut self, refused: ApiError) {
@@ -389,7 +379,7 @@ impl Owner {
         let status = running.status.borrow_and_update().clone();
         let ready = status.phase == Phase::Ready;
         running.ready |= ready;
-        if !ready || running.settings.under_way != UnderWay::Join {
+        if !ready || (running.settings.under_way != UnderWay::Join && running.answer.is_none()) {
             return;
         }
         running.settings.under_way = UnderWay::Nothing;
@@ -429,7 +419,7 @@ impl Owner {
         }
         // Docker lets a manager that does not run go without a word, and the only copy of the CA's key with it.
         if let Part::Stopped { failure, .. } = &self.part
-            && (member::is_manager(&self.setup) || failure.text == member::STORE_LOST)
+            && (member::is_manager(&self.setup) || failure.text.starts_with(member::STORE_LOST))
             && !force
         {
             return Err(ApiError::unavailable(leave::STOPPED_MANAGER));
@@ -499,17 +489,4 @@ impl Part {
 #[allow(clippy::needless_pass_by_value)]
 fn settings_failed(error: crate::settings::SettingsError) -> LifecycleError {
     LifecycleError::Settings(error.to_string())
-}
-
-#[cfg(test)]
-mod tests {
-    #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
-    use super::*;
-
-    #[test]
-    fn a_join_as_manager_says_how_to_remove_what_it_left_behind() {
-        let node: NodeId = "dzm52djk15bshpeec4zdo7hez".parse().unwrap();
-        let text = manager_token(Some(&node));
-        assert!(text.contains("run \"docker node rm --force dzm52djk15bshpeec4zdo7hez\""), "{text}");
-    }
 }

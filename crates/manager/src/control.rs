@@ -25,10 +25,9 @@ use crate::outside::SignerView;
 use crate::report;
 use crate::rotate::status::Seen;
 use crate::rotate::{self, CaStatus, Certify, Decision, Reach, Rehearsal, Signers, TokenWish, Wish};
+use crate::sessions::Row;
 use crate::shared::{Shared, cores};
-use crate::view::{
-    ClusterSpec, ClusterView, ControlError, ExternalCa, ManagerStatus, NodeSpec, NodeState, NodeView, Rotate,
-};
+use crate::view::{ClusterSpec, ClusterView, ControlError, ExternalCa, NodeSpec, NodeState, NodeView, Rotate};
 
 /// The operator's handle on a manager; cheap to clone.
 pub struct Control<H>(pub(crate) Arc<Shared<H>>);
@@ -40,6 +39,25 @@ impl<H> Clone for Control<H> {
 }
 
 impl<H: Handle> Control<H> {
+    /// Brings what this manager knows up to date with whatever was answered anywhere before: the state, and who is in session with whom.
+    ///
+    /// # Errors
+    /// Without a leader, or if leadership cannot be confirmed (engine-api.md 2.1).
+    pub async fn fresh(&self) -> Result<(), ControlError> {
+        self.0.handle.read().await.map_err(|error| match error {
+            replica::ReadError::NoLeader { .. } => ControlError::from(Refusal::NoLeader),
+            replica::ReadError::Unavailable { .. } => Refusal::DeadlineExceeded.into(),
+            replica::ReadError::Fatal(fatal) => {
+                ControlError { code: tonic::Code::Internal, message: fatal.to_string() }
+            }
+        })?;
+        if self.0.handle.state().members.rows.len() > 1 {
+            // What sessions there are is shown as it was known last if the leader does not say.
+            let _ = self.0.sharer.lock().await.exchange(&self.0).await;
+        }
+        Ok(())
+    }
+
     /// The cluster.
     ///
     /// # Errors
@@ -414,7 +432,7 @@ impl<H: Handle> Control<H> {
     /// What only this manager knows of nodes.
     fn seen<T>(&self, look: impl FnOnce(&Seen<'_>) -> T) -> T {
         let shared = &self.0;
-        let sessions = shared.sessions();
+        let sessions = shared.sessions().with(shared.now(), shared.roster().rows());
         let pacer = shared.pacer();
         let stream_lost = |node: &NodeId| shared.slots.lost_at(node);
         let state = shared.handle.state();
@@ -430,17 +448,8 @@ impl<H: Handle> Control<H> {
     pub async fn update_node(&self, id: &NodeId, version: u64, spec: NodeSpec) -> Result<(), ControlError> {
         let state = self.0.handle.state();
         let node = state.node(id).ok_or_else(|| Refusal::NodeMissing { node: id.to_string() })?;
-        if spec.role == Role::Manager && node.spec.role == Role::Worker {
-            if !node.ours {
-                return Err(Refusal::EngineNotPromotable { node: id.clone() }.into());
-            }
-            return Err(ControlError {
-                code: tonic::Code::Unimplemented,
-                message: "a cluster has one manager in this version of swarmpki: the node stays a worker".to_owned(),
-            });
-        }
-        if spec.role == Role::Worker && node.spec.role == Role::Manager {
-            return Err(Refusal::LastManager.into());
+        if spec.role == Role::Worker && node.spec.role == Role::Manager && self.0.needs(&state, id) {
+            return Err(Refusal::QuorumLoss.into());
         }
         self.ask(Command::UpdateNode { node: id.clone(), version, spec: Box::new(spec) }, Some(id)).await?;
         tracing::info!(node = %id, "what is wished of the node was changed");
@@ -452,7 +461,8 @@ impl<H: Handle> Control<H> {
     /// # Errors
     /// The refusals of pki.md 13.2.
     pub async fn remove_node(&self, id: &NodeId, force: bool) -> Result<(), ControlError> {
-        let ready = self.0.sessions().is_ready(id);
+        let elsewhere = || self.0.roster().get(id).is_some_and(|session| !session.returning);
+        let ready = self.0.sessions().is_ready(id) || elsewhere();
         self.ask(Command::RemoveNode { node: id.clone(), force, ready }, Some(id)).await?;
         tracing::info!(node = %id, was_in_session = ready, "the node was removed: its certificates are refused");
         Ok(())
@@ -487,7 +497,8 @@ impl<H: Handle> Control<H> {
     }
 
     fn view(&self, state: &State, node: &Node) -> NodeView {
-        let row = self.0.sessions().row(&node.id).cloned();
+        let row = self.0.sessions().row(&node.id).cloned().filter(|row| row.session.is_some());
+        let row = row.or_else(|| self.0.roster().get(&node.id).map(|other| Row::elsewhere(self.0.now(), other)));
         let in_session = row.as_ref().filter(|row| row.session.is_some());
         let (presence, message) = match in_session {
             Some(row) if row.returning => {
@@ -510,7 +521,7 @@ impl<H: Handle> Control<H> {
                 pki::renewal::engine_window(leaf.not_before, leaf.not_after)
             }
         });
-        let member = state.members.rows.get(&node.id);
+        let member = state.members.rows.get(&node.id).filter(|_| node.role == Role::Manager);
         NodeView {
             id: node.id.clone(),
             version: node.version,
@@ -522,7 +533,7 @@ impl<H: Handle> Control<H> {
             state: presence,
             message: message.to_owned(),
             addr: node.report.as_deref().map(|said| said.addr.clone()).unwrap_or_default(),
-            manager: member.map(|member| ManagerStatus { leader: true, reachable: true, addr: member.addr.clone() }),
+            manager: member.map(|member| self.0.manager_status(member)),
             not_after: leaf.map(|leaf| leaf.not_after),
             renew_window,
             clock_offset_ms: row.as_ref().and_then(|row| row.clock).map(|clock| clock.offset_ms),

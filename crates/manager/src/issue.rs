@@ -91,7 +91,7 @@ pub fn shape(request: &Request) -> Result<Csr, Refusal> {
 /// token it sends; everybody else needs a token, also those whose certificate is of another cluster or was removed.
 ///
 /// # Errors
-/// [`Refusal::TokenRefused`]; of one that is on record, what is wrong with its certificate; [`Refusal::EngineAsManager`] or [`Refusal::OneManager`] for the manager's token.
+/// [`Refusal::TokenRefused`]; of one that is on record, what is wrong with its certificate; [`Refusal::EngineAsManager`] for an engine with the manager's token.
 pub fn admit(state: &State, caller: Caller<'_>, request: &Request, now: Time) -> Result<Purpose, Refusal> {
     let grant = state.authorize(caller, Method::IssueNodeCertificate, now);
     if let Ok(Grant::Node(_) | Grant::Returning(_)) = grant
@@ -110,8 +110,8 @@ pub fn admit(state: &State, caller: Caller<'_>, request: &Request, now: Time) ->
     let fips = state.cluster.as_ref().is_some_and(|facts| facts.fips);
     let admission = state.tokens.admit(&Digest::of(&root.bundle), fips, &request.token);
     let admission = admission.ok_or_else(|| on_record(state, caller).unwrap_or(Refusal::TokenRefused))?;
-    if admission.role == Role::Manager {
-        return Err(if request.ours { Refusal::OneManager } else { Refusal::EngineAsManager });
+    if admission.role == Role::Manager && !request.ours {
+        return Err(Refusal::EngineAsManager);
     }
     if state.rotation().is_some_and(|rotation| rotation.holds_joins()) {
         return Err(Refusal::Busy { retry_after: JOIN_HELD });

@@ -11,9 +11,10 @@ use wire::status::Refusal;
 use crate::chance::Chance;
 use crate::control::Control;
 use crate::keys::Keys;
-use crate::sessions::Input;
+use crate::leading::while_leading;
+use crate::peers::Peers;
 use crate::shared::{Clock, Shared};
-use crate::{collect, outside, rotate, server, service, watcher};
+use crate::{collect, outside, rotate, seats, server, service, share, watcher};
 
 /// What a manager runs with.
 pub struct Config {
@@ -25,6 +26,8 @@ pub struct Config {
     pub identity: mtls::Live,
     /// The keys in its custody; by itself it has only those in the replicated state.
     pub keys: Keys,
+    /// The way to the other managers.
+    pub peers: Peers,
 }
 
 /// Why a manager does not start.
@@ -51,10 +54,9 @@ impl<H: Handle> Manager<H> {
         if config.identity.current().is_none() {
             return Err(StartError::NoIdentity);
         }
-        let shared = Arc::new(Shared::new(handle, config.clock, config.chance, config.identity, config.keys));
-        let effects = shared.sessions().step(shared.now(), Input::Lead(&shared.handle.state()));
-        debug_assert!(effects.is_empty(), "nobody is connected yet");
-
+        let Config { clock, chance, identity, keys, peers } = config;
+        peers.follow(handle.raft_id(), handle.watch());
+        let shared = Arc::new(Shared::new(handle, clock, chance, identity, keys, peers));
         let shutdown = CancellationToken::new();
         let mut tasks = JoinSet::new();
         let routes = service::Router::new(Arc::clone(&shared));
@@ -62,8 +64,11 @@ impl<H: Handle> Manager<H> {
         tasks.spawn(watcher::watch(Arc::clone(&shared), shutdown.clone()));
         tasks.spawn(collect::sessions(Arc::clone(&shared), shutdown.clone()));
         tasks.spawn(rotate::lead::lead(Arc::clone(&shared), shutdown.clone()));
+        tasks.spawn(while_leading(Arc::clone(&shared), shutdown.clone(), share::lead));
+        tasks.spawn(share::follow(Arc::clone(&shared), shutdown.clone()));
+        tasks.spawn(while_leading(Arc::clone(&shared), shutdown.clone(), seats::tend));
         tasks.spawn(outside::run(Arc::clone(&shared), shutdown.clone()));
-        tasks.spawn(collect::state(Arc::clone(&shared), shutdown.clone()));
+        tasks.spawn(while_leading(Arc::clone(&shared), shutdown.clone(), collect::state));
         Ok(Self { shared, shutdown, tasks })
     }
 

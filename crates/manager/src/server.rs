@@ -442,7 +442,7 @@ async fn standing<H: Handle>(shared: &Shared<H>, leaf: Presented) -> (Presented,
     (leaf, standing)
 }
 
-fn presented(verified: &mtls::VerifiedPeer) -> Presented {
+pub(crate) fn presented(verified: &mtls::VerifiedPeer) -> Presented {
     Presented {
         cluster: verified.subject.cluster.clone(),
         role: verified.subject.role,

@@ -6,6 +6,7 @@ mod control;
 mod dispatcher;
 mod health;
 mod log_broker;
+mod managers;
 mod node_ca;
 mod raft_membership;
 mod resource_allocator;
@@ -28,6 +29,7 @@ use wire::server::{
 };
 use wire::status::{Refusal, Unauthorized};
 
+use crate::peers::MANAGERS_BYTES_MAX;
 use crate::server::{Call, Peer};
 use crate::shared::{Shared, refusal};
 
@@ -100,6 +102,12 @@ impl<H: Handle> Router<H> {
                 let server = wire::node::NodeServer::new(service).max_decoding_message_size(QUESTION_BYTES_MAX);
                 server.oneshot(request).await
             }
+            "swarmpki.v1.Managers" => {
+                let server = wire::managers::ManagersServer::new(service)
+                    .max_decoding_message_size(MANAGERS_BYTES_MAX)
+                    .max_encoding_message_size(MANAGERS_BYTES_MAX);
+                server.oneshot(request).await
+            }
             _ => Ok(Status::unimplemented("unknown service").into_http()),
         };
         match answered {
@@ -113,6 +121,10 @@ impl<H: Handle> Service<H> {
     /// Whether the caller may call `method`, told by what came with the head of the request.
     fn judge(&self, request: &http::Request<Body>, method: Method) -> Result<(), Refusal> {
         let peer = request.extensions().get::<Arc<Peer>>().ok_or(Refusal::Peer(Unauthorized::NoPeer))?;
+        // Members of the group are known by their keys, whatever the time and however late the state here is.
+        if method == Method::Managers {
+            return self.member(&Call::new(Arc::clone(peer), None)).map(drop);
+        }
         // The keys of forwarded calls are few among the headers, but there is no other way to read them as metadata.
         let origin = request.headers().get(wire::forward::CERT_KEY).and_then(|_| {
             let metadata = MetadataMap::from_headers(request.headers().clone());
@@ -149,6 +161,8 @@ fn method(path: &str) -> Option<Method> {
         ("Raft", _) => Method::Raft,
         ("Control", _) => Method::Control,
         ("swarmpki.v1.Node", "Clock") => Method::Clock,
+        ("swarmpki.v1.Managers", "Enlist") => Method::Enlist,
+        ("swarmpki.v1.Managers", _) => Method::Managers,
         _ => return None,
     })
 }

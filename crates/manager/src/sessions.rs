@@ -19,6 +19,7 @@ use std::time::Duration;
 use cluster::node::IssuerHash;
 use pki::identity::NodeId;
 use pki::time::Time;
+use wire::managers::NodeSession;
 use wire::status::Refusal;
 
 /// Registrations accepted of a node that is known to the table, within [`REGISTRATION_WINDOW`]. Source: wire.md 6.2.
@@ -48,7 +49,7 @@ const SET_BACK_MIN: Duration = Duration::from_secs(1);
 const _: () = assert!(GRACE < UNKNOWN_GRACE);
 
 /// The table.
-#[derive(Default)]
+#[derive(Clone, Default)]
 pub struct Sessions {
     rows: BTreeMap<NodeId, Row>,
     deadlines: BTreeSet<(Time, NodeId)>,
@@ -93,6 +94,56 @@ pub struct Row {
 }
 
 impl Row {
+    /// Of a node that has no session.
+    fn absent(now: Time, period: Duration, deadline: Time) -> Self {
+        Self {
+            session: None,
+            returning: false,
+            issuer: None,
+            release: None,
+            releases: 0,
+            returns: None,
+            deadline,
+            period,
+            accepted: Time::from_unix_millis(i64::MIN),
+            attempts: 0,
+            order: None,
+            orders: 0,
+            reports: (now, 0),
+            resumes: (now, 0),
+            last_contact: None,
+            clock: None,
+        }
+    }
+
+    /// Of a node whose session is with another manager.
+    pub fn elsewhere(now: Time, session: &NodeSession) -> Self {
+        let NodeSession { clock_offset, clock_floor, heard, .. } = session;
+        Self {
+            session: Some(session.session.clone()),
+            returning: session.returning,
+            returns: session.returning.then_some(now),
+            issuer: session.issuer.as_slice().try_into().ok().map(IssuerHash),
+            last_contact: Some(*heard).filter(|heard| *heard != 0).map(Time::from_unix_millis),
+            clock: clock_offset.map(|offset_ms| NodeClock { offset_ms, floor: Time::from_unix_millis(*clock_floor) }),
+            ..Self::absent(now, Duration::ZERO, now)
+        }
+    }
+
+    /// What other managers are told of it; nothing without a session.
+    pub(crate) fn shared(&self, node: &NodeId) -> Option<NodeSession> {
+        Some(NodeSession {
+            node: node.to_string(),
+            session: self.session.clone()?,
+            returning: self.returning,
+            issuer: self.issuer.map(|issuer| issuer.0.to_vec()).unwrap_or_default(),
+            heard: self.last_contact.map_or(0, Time::unix_millis),
+            clock_offset: self.clock.map(|clock| clock.offset_ms),
+            clock_floor: self.clock.map_or(0, |clock| clock.floor.unix_millis()),
+            ..NodeSession::default()
+        })
+    }
+
     /// Since when it comes back with an old leaf.
     pub fn returns(&self) -> Option<Time> {
         self.returns
@@ -147,30 +198,25 @@ impl Sessions {
         }
     }
 
-    /// This manager begins to lead: nodes that were not down may register for a while before they are called so.
-    fn lead(&mut self, now: Time, period: Duration, nodes: impl IntoIterator<Item = NodeId>) {
+    /// These nodes may register within a grace before they are called down; those that are in the table anyway are left alone.
+    fn expect(&mut self, now: Time, period: Duration, grace: u32, nodes: impl IntoIterator<Item = NodeId>) {
         for node in nodes {
-            let deadline = now.saturating_add(period * UNKNOWN_GRACE);
-            let row = Row {
-                session: None,
-                returning: false,
-                issuer: None,
-                release: None,
-                releases: 0,
-                returns: None,
-                deadline,
-                period,
-                accepted: Time::from_unix_millis(i64::MIN),
-                attempts: 0,
-                order: None,
-                orders: 0,
-                reports: (now, 0),
-                resumes: (now, 0),
-                last_contact: None,
-                clock: None,
-            };
-            self.put(node, row);
+            if !self.rows.contains_key(&node) {
+                self.put(node, Row::absent(now, period, now.saturating_add(period * grace)));
+            }
         }
+    }
+
+    /// The table with other managers' sessions in it, for who looks at all of them.
+    #[must_use]
+    pub fn with<'a>(&self, now: Time, others: impl Iterator<Item = (&'a NodeId, &'a NodeSession)>) -> Self {
+        let mut all = self.clone();
+        for (node, session) in others {
+            if all.rows.get(node).is_none_or(|row| row.session.is_none()) {
+                all.put(node.clone(), Row::elsewhere(now, session));
+            }
+        }
+        all
     }
 
     /// A node asks for a session; `previous` is the id it sent, `fresh` the id it gets if it gets a new one.
@@ -388,7 +434,7 @@ impl Sessions {
     }
 
     /// The node is no longer of this cluster.
-    fn forget(&mut self, node: &NodeId) {
+    pub(crate) fn forget(&mut self, node: &NodeId) {
         if let Some(row) = self.rows.remove(node) {
             self.deadlines.remove(&(row.deadline, node.clone()));
         }
@@ -466,7 +512,7 @@ mod tests {
         assert!(register(&mut table, 8_004, "s").is_ok(), "after eight seconds");
 
         let mut table = Sessions::default();
-        table.lead(at(0), PERIOD, [node()]);
+        table.expect(at(0), PERIOD, UNKNOWN_GRACE, [node()]);
         for n in 0..3 {
             assert!(register(&mut table, n, "s").is_ok(), "a known node: {n}");
         }
@@ -523,7 +569,7 @@ mod tests {
     #[test]
     fn c373_after_a_start_nodes_have_six_periods() {
         let mut table = Sessions::default();
-        table.lead(at(0), PERIOD, [node()]);
+        table.expect(at(0), PERIOD, UNKNOWN_GRACE, [node()]);
         assert!(!table.is_ready(&node()));
         assert!(table.expire(at(29_999)).is_empty());
         assert_eq!(table.expire(at(30_000)).len(), 1);

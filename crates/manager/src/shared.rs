@@ -2,9 +2,11 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
-use cluster::Command;
 use cluster::authorize::{Denial, Grant, Method};
+use cluster::members::Member;
+use cluster::{Command, State};
 use pki::identity::{NodeId, Role};
 use pki::time::Time;
 use replica::Handle;
@@ -16,13 +18,20 @@ use crate::chance::Chance;
 use crate::issue::pipeline::{Pipeline, refused};
 use crate::keys::Keys;
 use crate::outside::Outside;
+use crate::peers::Peers;
+use crate::roster::Roster;
 use crate::rotate::Pacer;
 use crate::server::{Call, Callers, Connections, Peer};
 use crate::sessions::{Effect, Input, Sessions};
+use crate::share::Sharer;
 use crate::slots::Slots;
+use crate::view::ManagerStatus;
 
 /// Sessions woken between two looks at what else there is to do.
 const WAKE_CHUNK: usize = 64;
+
+/// A member of the group that did not answer for so long is called unreachable.
+const UNREACHABLE_AFTER: Duration = Duration::from_secs(3);
 
 /// Nodes whose last refusal is remembered.
 const REFUSALS_MAX: usize = 1024;
@@ -41,6 +50,12 @@ pub(crate) struct Shared<H> {
     pub(crate) connections: Connections,
     pub(crate) alarms: Alarms,
     pub(crate) callers: Callers,
+    pub(crate) peers: Peers,
+    /// Tells the leader of this manager's sessions.
+    pub(crate) sharer: tokio::sync::Mutex<Sharer>,
+    /// Whether this manager does not hear the others: it admits nobody then.
+    pub(crate) cut_off: std::sync::atomic::AtomicBool,
+    roster: Mutex<Roster>,
     sessions: Mutex<Sessions>,
     pacer: Mutex<Pacer>,
     /// Nodes that opened a session since the leader's loop last looked.
@@ -56,7 +71,7 @@ pub(crate) struct Shared<H> {
 }
 
 impl<H: Handle> Shared<H> {
-    pub(crate) fn new(handle: H, clock: Clock, chance: Chance, identity: mtls::Live, keys: Keys) -> Self {
+    pub(crate) fn new(handle: H, clock: Clock, chance: Chance, identity: mtls::Live, keys: Keys, peers: Peers) -> Self {
         let outside = Outside::new(keys, Arc::clone(&clock), &chance, identity.clone());
         Self {
             handle,
@@ -69,6 +84,10 @@ impl<H: Handle> Shared<H> {
             connections: Connections::default(),
             alarms: Alarms::default(),
             callers: Callers::default(),
+            peers,
+            sharer: tokio::sync::Mutex::default(),
+            cut_off: std::sync::atomic::AtomicBool::new(false),
+            roster: Mutex::default(),
             sessions: Mutex::new(Sessions::default()),
             pacer: Mutex::new(Pacer::new(cores())),
             arrivals: Mutex::default(),
@@ -82,6 +101,50 @@ impl<H: Handle> Shared<H> {
     /// The time by this manager's own clock; the cluster's may be ahead of it.
     pub(crate) fn now(&self) -> Time {
         (self.clock)()
+    }
+
+    /// Whether this manager leads, as far as it knows.
+    pub(crate) fn leads(&self) -> bool {
+        self.handle.leadership().borrow().here
+    }
+
+    /// How a member of the group stands, as far as is known here.
+    pub(crate) fn manager_status(&self, member: &Member) -> ManagerStatus {
+        ManagerStatus {
+            leader: self.handle.leadership().borrow().leader == Some(member.raft_id),
+            reachable: self.is_reachable(member.raft_id),
+            addr: member.addr.clone(),
+        }
+    }
+
+    /// The sessions of the whole group. Whoever needs the session table too takes that first.
+    pub(crate) fn roster(&self) -> MutexGuard<'_, Roster> {
+        self.roster.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub(crate) fn is_reachable(&self, raft_id: u64) -> bool {
+        if raft_id == self.handle.raft_id() {
+            return true;
+        }
+        if !self.leads() {
+            return !self.roster().is_unreachable(raft_id);
+        }
+        let group = self.handle.group();
+        let seen = group.borrow().members.get(&raft_id).and_then(|seen| seen.contact);
+        seen.is_some_and(|at| at.elapsed() < UNREACHABLE_AFTER)
+    }
+
+    /// Members of the group that are out of reach.
+    pub(crate) fn unreachable(&self, state: &State) -> Vec<u64> {
+        state.members.rows.values().map(|row| row.raft_id).filter(|id| !self.is_reachable(*id)).collect()
+    }
+
+    /// Whether the group would have no quorum among those in reach without this manager. Source: engine-api.md 6.12.
+    pub(crate) fn needs(&self, state: &State, node: &NodeId) -> bool {
+        let rows = &state.members.rows;
+        let others = rows.iter().filter(|(id, row)| *id != node && self.is_reachable(row.raft_id)).count();
+        let left = rows.len().saturating_sub(1);
+        rows.contains_key(node) && left > 0 && others < left / 2 + 1
     }
 
     pub(crate) fn sessions(&self) -> MutexGuard<'_, Sessions> {
@@ -175,12 +238,29 @@ impl<H: Handle> Shared<H> {
                     self.slots.forget(&node);
                 }
             }
-            Effect::Propose(commands) => {
+            Effect::Propose(mut commands) => {
+                // Only the leader knows who is with nobody.
+                commands.retain(|command| self.leads() && !self.is_elsewhere(command));
+                if commands.is_empty() {
+                    return;
+                }
                 if let Err(error) = self.handle.propose(commands).await {
                     tracing::warn!(%error, "what happened to nodes could not be committed");
                 }
             }
         }
+    }
+
+    /// Refuses to have sessions while this manager does not hear the others: nodes look for one that does.
+    pub(crate) fn admits(&self) -> Result<(), Refusal> {
+        if self.cut_off.load(std::sync::atomic::Ordering::Relaxed) { Err(Refusal::DispatcherStopped) } else { Ok(()) }
+    }
+
+    /// Whether a node that is to be called down is in session with another manager.
+    fn is_elsewhere(&self, command: &Command) -> bool {
+        let Command::Presence { node, down: true, .. } = command else { return false };
+        let own = self.handle.raft_id();
+        self.roster().get(node).is_some_and(|session| session.manager != own)
     }
 
     /// A node that may only come back has fetched its new certificate.
@@ -208,7 +288,7 @@ pub(crate) fn cores() -> usize {
 }
 
 /// The text of a denial (wire.md 4 and 8).
-pub fn refusal(denial: Denial, state: &cluster::State) -> Refusal {
+pub fn refusal(denial: Denial, state: &State) -> Refusal {
     let cluster = || state.cluster_id().cloned().ok_or(Refusal::SignerStarting);
     match denial {
         Denial::Forwarder(inner) => unauthorized(*inner, state).map_or_else(Refusal::Peer, Refusal::Forwarder),
@@ -227,7 +307,7 @@ fn roles(workers_too: bool) -> Vec<Role> {
 }
 
 /// What a peer is told of itself; `Err` is for denials that speak of somebody else, which never come here.
-fn unauthorized(denial: Denial, state: &cluster::State) -> Result<Unauthorized, Unauthorized> {
+fn unauthorized(denial: Denial, state: &State) -> Result<Unauthorized, Unauthorized> {
     Ok(match denial {
         Denial::NoCertificate => Unauthorized::NoCertificate,
         Denial::Role { workers_too } => Unauthorized::Role { allowed: roles(workers_too) },

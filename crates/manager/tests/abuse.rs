@@ -15,7 +15,7 @@ use pki::time::Time;
 use prost::bytes::Bytes;
 use replica::model::ModelLog;
 use swarmpki_manager::bootstrap::{Bootstrap, Params};
-use swarmpki_manager::{Chance, Config, Keys, Manager};
+use swarmpki_manager::{Chance, Config, Keys, Manager, Peers};
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::task::JoinHandle;
@@ -56,6 +56,7 @@ async fn rig() -> Rig {
         chance: Chance::system(),
         identity: identity.clone(),
         keys: Keys::default(),
+        peers: Peers::new(identity.clone(), std::sync::Arc::new(now)),
     };
     let manager = Manager::start(config, log.clone(), listener).unwrap();
     let log = tokio::spawn(async move {

@@ -6,13 +6,13 @@ use super::{Answer, convert, json as answer_json};
 use crate::ENGINE_VERSION;
 use crate::backend::{Backend, Present, refusal};
 use crate::engine_api::error::ApiError;
-use crate::engine_api::json::{SwarmInfo, Timestamp};
+use crate::engine_api::json::{ShownCluster, SwarmInfo, Timestamp};
 
 /// Given when a swarm has exactly two managers. Source: engine-api.md 6.2.
 const TWO_MANAGERS: &str = "WARNING: Running Swarm in a two-manager configuration. This configuration provides\n         no fault tolerance, and poses a high risk to lose control over the cluster.\n         Refer to https://docs.docker.com/engine/swarm/admin_guide/ to configure the\n         Swarm for fault-tolerance.";
 
-/// The `Swarm` part.
-pub fn swarm_info(present: &Present) -> SwarmInfo {
+/// The `Swarm` part; `trouble` says why a manager could not look what is so in the cluster.
+pub fn swarm_info(present: &Present, trouble: Option<ApiError>) -> SwarmInfo {
     let mut info = SwarmInfo { local_node_state: present.word(), ..SwarmInfo::default() };
     if let Some(membership) = present.membership() {
         info.node_id = membership.node_id().map(|id| id.to_string()).unwrap_or_default();
@@ -29,13 +29,18 @@ pub fn swarm_info(present: &Present) -> SwarmInfo {
                 .unwrap_or_default();
         }
         Present::Error(_, failure) => info.error = failure.text.clone(),
+        Present::Manager(..) if trouble.is_some() => {
+            info.control_available = true;
+            info.error = trouble.map(|trouble| trouble.message).unwrap_or_default();
+            info.cluster = Some(ShownCluster::zero());
+        }
         Present::Manager(_, control, _) => {
             let nodes = control.nodes();
             info.control_available = true;
             info.nodes = nodes.iter().filter(|node| !node.unfinished).count() as u64;
             info.managers = nodes.iter().filter(|node| node.manager.is_some()).count() as u64;
             match control.cluster() {
-                Ok(cluster) => info.cluster = Some(convert::cluster_info(&cluster)),
+                Ok(cluster) => info.cluster = Some(ShownCluster::Known(Box::new(convert::cluster_info(&cluster)))),
                 Err(error) => info.error = refusal(error).message,
             }
             if info.managers == 2 {
@@ -46,9 +51,10 @@ pub fn swarm_info(present: &Present) -> SwarmInfo {
     info
 }
 
-pub(super) fn info(backend: &Backend) -> Answer {
+pub(super) async fn info(backend: &Backend) -> Answer {
     let machine = backend.machine();
-    let swarm = swarm_info(&backend.present());
+    let trouble = backend.fresh().await.err();
+    let swarm = swarm_info(&backend.present(), trouble);
     let warnings = swarm.warnings.clone();
     let swarm = serde_json::to_value(swarm).map_err(|error| ApiError::internal(error.to_string()))?;
     let now = Timestamp(Some(pki::time::Time::from(std::time::SystemTime::now()))).text();

@@ -301,9 +301,34 @@ pub struct SwarmInfo {
     #[serde(skip_serializing_if = "is_zero")]
     pub managers: u64,
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub cluster: Option<ClusterInfo>,
+    pub cluster: Option<ShownCluster>,
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub warnings: Vec<String>,
+}
+
+/// The cluster as `GET /info` shows it.
+#[derive(Clone, Debug, Serialize)]
+#[serde(untagged)]
+pub enum ShownCluster {
+    /// As it is.
+    Known(Box<ClusterInfo>),
+    /// What there is without a quorum: an object in which everything is zero. Source: engine-api.md 5.
+    Zero(serde_json::Value),
+}
+
+impl ShownCluster {
+    /// The object in which everything is zero.
+    pub fn zero() -> Self {
+        let never = "0001-01-01T00:00:00Z";
+        Self::Zero(serde_json::json!({
+            "ID": "", "Version": {}, "CreatedAt": never, "UpdatedAt": never,
+            "Spec": {
+                "Labels": null, "Orchestration": {}, "Raft": { "ElectionTick": 0, "HeartbeatTick": 0 }, "Dispatcher": {},
+                "CAConfig": {}, "TaskDefaults": {}, "EncryptionConfig": { "AutoLockManagers": false },
+            },
+            "TLSInfo": {}, "RootRotationInProgress": false, "DefaultAddrPool": null, "SubnetSize": 0, "DataPathPort": 0,
+        }))
+    }
 }
 
 /// A manager this node knows.

@@ -3,18 +3,19 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use manager::peers::EnlistError;
 use swarmpki::{Description, Ended, JoinError, Node, NodeError, NodeId, Phase, Role, Status};
 use tokio::sync::{oneshot, watch};
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
 use super::request::JoinPlan;
-use super::seat::Seat;
+use super::seat::{Seat, SeatError};
 use super::{Event, REMOVED, STOP_MAX, Setup};
 use crate::ENGINE_VERSION;
 use crate::backend::{Failure, Membership, Present, rpc};
 use crate::engine_api::error::ApiError;
-use crate::settings::Settings;
+use crate::settings::{Settings, UnderWay};
 
 /// The error state of a manager without its store: as a worker it would look for a manager for ever.
 pub(super) const STORE_LOST: &str = "this node is a manager and its store (raft/ in the state directory) is lost: restore the state directory from backup, or give the swarm up with \"swarmpki leave --force\"";
@@ -48,7 +49,13 @@ pub(super) struct Joining {
     pub(super) settings: Settings,
     pub(super) answer: Answer,
     status: Option<watch::Receiver<Status>>,
-    task: JoinHandle<Result<Node, NodeError>>,
+    task: JoinHandle<Result<Joined, ApiError>>,
+}
+
+/// What came of a join: a node with its certificate, and its manager's part if that is a manager's.
+pub(super) struct Joined {
+    pub(super) node: Node,
+    pub(super) seat: Option<Seat>,
 }
 
 impl Joining {
@@ -67,17 +74,20 @@ impl Joining {
             manager::view::Availability::Drain => swarmpki::Availability::Drain,
         };
         let (status, task) = match Node::prepare(config, request) {
-            Ok(pending) => (Some(pending.handle().status()), tokio::spawn(pending.join())),
-            Err(error) => (None, tokio::spawn(std::future::ready(Err(error)))),
+            Ok(pending) => {
+                let status = pending.handle().status();
+                (Some(status), tokio::spawn(join(setup.clone(), settings.clone(), pending)))
+            }
+            Err(error) => (None, tokio::spawn(std::future::ready(Err(join_refusal(&error))))),
         };
         Self { settings, answer: Some(answer), status, task }
     }
 
     /// How the request for a certificate ended.
-    pub(super) async fn finished(&mut self) -> Result<Node, NodeError> {
+    pub(super) async fn finished(&mut self) -> Result<Joined, ApiError> {
         match (&mut self.task).await {
             Ok(finished) => finished,
-            Err(error) => Err(NodeError::Identity(error.to_string())),
+            Err(error) => Err(ApiError::internal(error.to_string())),
         }
     }
 
@@ -92,6 +102,43 @@ impl Joining {
             let _ = answer.send(Err(ApiError::unavailable("the join was given up: this node was told to leave")));
         }
     }
+}
+
+/// Asks for a certificate, and with a manager's for a place in the group.
+async fn join(setup: Setup, settings: Settings, pending: swarmpki::Pending) -> Result<Joined, ApiError> {
+    let node = pending.join().await.map_err(|error| join_refusal(&error))?;
+    let manager = node.status().borrow().role == Some(Role::Manager);
+    let seat = if manager {
+        let taken = Seat::take(&setup, &settings, &node, &settings.remote_addr).await;
+        let id = node.status().borrow().node.clone();
+        Some(taken.map_err(|error| seat_refusal(&error, id.as_ref()))?)
+    } else {
+        None
+    };
+    Ok(Joined { node, seat })
+}
+
+/// A place in the group that was not given, in the words of whoever refused it.
+fn seat_refusal(error: &SeatError, node: Option<&NodeId>) -> ApiError {
+    match error {
+        SeatError::Enlist(EnlistError::Refused { code: tonic::Code::Unimplemented, .. }) => {
+            ApiError::not_implemented(foreign_managers(node))
+        }
+        SeatError::Enlist(EnlistError::Refused { code, message }) => rpc(*code, message),
+        SeatError::Enlist(EnlistError::Unreachable(text)) => rpc(tonic::Code::Unavailable, text),
+        other => ApiError::internal(other.to_string()),
+    }
+}
+
+/// The refusal of a join with the manager token of a swarm of engines, which has let us in as `node` and keeps that: an engine's manager does
+/// not remove a node that never came, and waits for it to renew when it rotates its root.
+fn foreign_managers(node: Option<&NodeId>) -> String {
+    let id = node.map_or("ID", NodeId::as_str);
+    format!(
+        "the managers of that swarm are Docker Engines, whose group only engines can enter: join with the worker token (docker swarm join-token \
+         worker). That swarm now lists this machine as node {id}, which holds up a rotation of its root: on its manager, run \
+         \"docker node rm --force {id}\" (or \"swarmpki node rm --force {id}\")"
+    )
 }
 
 /// A node that runs.
@@ -223,19 +270,27 @@ impl Running {
 pub(super) fn open(setup: &Setup, settings: &Settings) -> Result<Node, NodeError> {
     let known = [&settings.advertise_addr, &settings.remote_addr];
     // A manager's agent talks to the manager beside it; a worker's own address is no manager's.
-    let known = known.into_iter().skip(usize::from(!is_manager(setup))).filter(|address| !address.is_empty());
+    let manager = is_manager(setup) || settings.founded();
+    let known = known.into_iter().skip(usize::from(!manager)).filter(|address| !address.is_empty());
     Node::open(agent_config(setup, known.cloned().collect()))
 }
 
 /// Starts again what the directory holds.
 pub(super) async fn resume(setup: &Setup, settings: &Settings) -> Result<Running, Failure> {
     let node = open(setup, settings).map_err(|error| Failure::new(error.to_string()))?;
+    let failed = |error: SeatError| Failure::new(error.to_string());
     let manager = settings.founded() || node.status().borrow().role == Some(Role::Manager);
-    if manager && !is_manager(setup) {
-        return Err(Failure::new(STORE_LOST));
-    }
     let seat = if is_manager(setup) {
-        Some(Seat::resume(setup, settings, &node).await.map_err(|error| Failure::new(error.to_string()))?)
+        Some(Seat::resume(setup, settings, &node).await.map_err(failed)?)
+    } else if manager && settings.founded() {
+        return Err(Failure::new(STORE_LOST));
+    } else if manager {
+        // A join that was cut short, or a store that is lost: the group has another copy, and gives this node another place.
+        let taken = Seat::take(setup, settings, &node, &settings.remote_addr).await;
+        Some(taken.map_err(|error| match settings.under_way {
+            UnderWay::Join => failed(error),
+            _ => Failure::new(format!("{STORE_LOST}. No other manager has given it a place anew: {error}")),
+        })?)
     } else {
         None
     };
@@ -279,6 +334,13 @@ fn dial_text(last: &str) -> String {
 mod tests {
     #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
     use super::*;
+
+    #[test]
+    fn a_join_as_manager_of_engines_says_how_to_remove_what_it_left_behind() {
+        let node: NodeId = "dzm52djk15bshpeec4zdo7hez".parse().unwrap();
+        let text = foreign_managers(Some(&node));
+        assert!(text.contains("run \"docker node rm --force dzm52djk15bshpeec4zdo7hez\""), "{text}");
+    }
 
     #[test]
     fn refusals_of_a_join() {

@@ -1,25 +1,28 @@
-//! The manager's part of a member: founding a cluster, opening it again, ending it.
+//! The manager's part of a member: founding a cluster, taking a place in the group of one, opening it again, ending it.
 //!
 //! - The data key of the store lies in a header of the node's key file ([`data_key`]) and nowhere else; it is
 //!   written before the store exists, so a store never lies there without its key.
 //! - The order of a founding: root key, certificate and pair on disk, then the store with the first entry. A crash in
 //!   between leaves an init under way, which the next start removes.
+//! - The order of taking a place: port, data key, place in the group, then the store, which the leader fills. A crash in between leaves a
+//!   manager's certificate without a store, which asks for a place again.
 
-use std::net::SocketAddr;
+use std::net::{Ipv4Addr, SocketAddr};
 use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use manager::bootstrap::{Bootstrap, Draft, Params};
 use manager::chance::Chance;
-use manager::{Config, Keys, Manager};
+use manager::peers::EnlistError;
+use manager::{Config, Keys, Manager, Peers};
 use pki::chain::{self, ChainError};
 use pki::identity::Role;
 use pki::secret::SecretBytes;
 use pki::time::Time;
 use replica::{Handle as _, Replica};
-use swarmpki::Node;
 use swarmpki::keystore::Keystore;
+use swarmpki::{Node, NodeError};
 use tokio::net::TcpListener;
 use tracing::warn;
 
@@ -42,6 +45,8 @@ pub(super) enum SeatError {
     #[error(transparent)]
     Bootstrap(#[from] manager::bootstrap::BootstrapError),
     #[error(transparent)]
+    Node(#[from] NodeError),
+    #[error(transparent)]
     Keystore(#[from] swarmpki::keystore::KeystoreError),
     #[error(
         "the node's key file holds no data key for the store in {0}/raft: it belongs to another node, or was written by another program"
@@ -57,16 +62,26 @@ pub(super) enum SeatError {
     Foreign(String, ChainError),
     #[error("listen address {0:?} in daemon.json is not an address")]
     Address(String),
+    #[error(transparent)]
+    Enlist(#[from] EnlistError),
+    #[error("the store failed: {0}")]
+    Fatal(String),
 }
 
 /// A cluster that exists on disk and does not serve yet.
 pub(super) struct Founded {
     replica: Replica,
+    peers: Peers,
 }
 
 impl Founded {
     /// Makes root, first manager and store.
-    pub(super) async fn found(setup: &Setup, plan: &InitPlan, advertise: SocketAddr) -> Result<Self, SeatError> {
+    pub(super) async fn found(
+        setup: &Setup,
+        plan: &InitPlan,
+        advertise: SocketAddr,
+        open: impl FnOnce() -> Result<Node, NodeError>,
+    ) -> Result<(Node, Self), SeatError> {
         let chance = Chance::system();
         let now = Time::from(SystemTime::now());
         let mut settings = plan.spec.settings(&cluster::settings::Settings::default());
@@ -89,28 +104,55 @@ impl Founded {
             })
         });
         written.await.map_err(|error| SeatError::Store(error.to_string()))??;
-        let config = store_config(&setup.state_dir, SecretBytes::from(data_key.to_vec()));
+        let node = open()?;
+        let peers = Peers::new(node.identity(), clock());
+        let config = store_config(&setup.state_dir, SecretBytes::from(data_key.to_vec()), &peers);
         let replica =
             Replica::create(config, begun.command).await.map_err(|error| SeatError::Store(error.to_string()))?;
-        Ok(Self { replica })
+        Ok((node, Self { replica, peers }))
+    }
+
+    /// Asks a manager of the cluster for a place in its group, and makes the store that the leader will fill.
+    async fn enlist(setup: &Setup, node: &Node, addr: &str, advertise: &str) -> Result<Self, SeatError> {
+        let data_key = Chance::system().bytes::<{ data_key::BYTES }>()?;
+        let (dir, header) = (setup.state_dir.clone(), data_key::encode(&data_key));
+        let written = tokio::task::spawn_blocking(move || {
+            Keystore::new(dir).update_headers(|headers| {
+                headers.insert(data_key::HEADER.to_owned(), header);
+            })
+        });
+        written.await.map_err(|error| SeatError::Store(error.to_string()))??;
+        let peers = Peers::new(node.identity(), clock());
+        let place = peers.enlist(addr, advertise, None).await?;
+        let (raft_id, cluster, epoch) = (place.raft_id, place.cluster.clone(), place.epoch);
+        peers.believe(place);
+        let config = store_config(&setup.state_dir, SecretBytes::from(data_key.to_vec()), &peers);
+        let replica = Replica::join(config, raft_id, cluster, epoch);
+        let replica = replica.await.map_err(|error| SeatError::Store(error.to_string()))?;
+        Ok(Self { replica, peers })
     }
 
     /// Opens the store of an earlier run.
-    async fn reopen(setup: &Setup) -> Result<Self, SeatError> {
+    async fn reopen(setup: &Setup, node: &Node) -> Result<Self, SeatError> {
         let dir = setup.state_dir.clone();
         let data_key = tokio::task::spawn_blocking(move || data_key::load(&Keystore::new(dir)));
         let data_key = data_key.await.map_err(|error| SeatError::Store(error.to_string()))??;
         let data_key = data_key.ok_or_else(|| SeatError::NoDataKey(setup.state_dir.display().to_string()))?;
-        let config = store_config(&setup.state_dir, data_key);
+        let peers = Peers::new(node.identity(), clock());
+        let config = store_config(&setup.state_dir, data_key, &peers);
         let replica = Replica::open(config).await.map_err(|error| SeatError::Store(error.to_string()))?;
-        Ok(Self { replica })
+        Ok(Self { replica, peers })
     }
 
     /// Refuses a pair that is none of this cluster's: its chain does not lead to the root that is served, and the store does not know
     /// its leaf from before (conformance 358). The agent judged the pair by the root file beside it, and whoever brings a pair of another
     /// root brings that file along.
-    async fn check_pair(&self, node: &Node) -> Result<(), SeatError> {
-        let state = self.replica.read().await.map_err(|error| SeatError::Store(error.to_string()))?;
+    fn check_pair(&self, node: &Node) -> Result<(), SeatError> {
+        let state = self.replica.state();
+        // Its store is filled by the leader, who knows it by its pair.
+        if state.cluster_id().is_none() {
+            return Ok(());
+        }
         let Some(identity) = node.identity().current() else { return Ok(()) };
         let now = Time::from(SystemTime::now());
         let anchors = state.roots.served().map(|root| root.certificates.as_slice()).unwrap_or_default();
@@ -127,7 +169,8 @@ impl Founded {
 
     /// Serves on `listener` with the node's identity.
     pub(super) fn sit(self, node: &Node, listener: TcpListener, keys: Keys) -> Result<Seat, SeatError> {
-        let config = Config { clock: clock(), chance: Chance::system(), identity: node.identity(), keys };
+        let config =
+            Config { clock: clock(), chance: Chance::system(), identity: node.identity(), keys, peers: self.peers };
         let manager = Manager::start(config, self.replica.clone(), listener)?;
         Ok(Seat { manager, replica: self.replica })
     }
@@ -160,22 +203,39 @@ pub(super) struct Seat {
 impl Seat {
     /// Starts again the manager whose store lies in the directory.
     pub(super) async fn resume(setup: &Setup, settings: &Settings, node: &Node) -> Result<Self, SeatError> {
-        let address = settings.listen_addr.parse().map_err(|_| SeatError::Address(settings.listen_addr.clone()))?;
-        let mut attempt = 1;
-        let listener = loop {
-            match bind(address).await {
-                Ok(listener) => break listener,
-                Err(refused) if attempt == BIND_ATTEMPTS => return Err(SeatError::Bind(refused.message)),
-                Err(_) => tokio::time::sleep(BIND_PAUSE).await,
-            }
-            attempt += 1;
-        };
-        let founded = Founded::reopen(setup).await?;
-        if let Err(refused) = founded.check_pair(node).await {
+        let listener = listen(settings).await?;
+        let founded = Founded::reopen(setup, node).await?;
+        if let Err(refused) = founded.check_pair(node) {
             founded.replica.shutdown().await;
             return Err(refused);
         }
         founded.sit(node, listener, setup.keys.clone())
+    }
+
+    /// Takes a place in the group of the cluster whose manager's certificate the node holds, by way of the manager at `addr`, and waits until the
+    /// group has made it a manager.
+    pub(super) async fn take(setup: &Setup, settings: &Settings, node: &Node, addr: &str) -> Result<Self, SeatError> {
+        let listener = listen(settings).await?;
+        let port = listener.local_addr().map_err(|error| SeatError::Bind(error.to_string()))?.port();
+        let advertise = match settings.advertise_addr.as_str() {
+            "" => SocketAddr::new(Ipv4Addr::UNSPECIFIED.into(), port).to_string(),
+            told => told.to_owned(),
+        };
+        let own = node.status().borrow().node.clone();
+        let founded = Founded::enlist(setup, node, addr, &advertise).await?;
+        let seat = founded.sit(node, listener, setup.keys.clone())?;
+        let mut states = seat.replica.watch();
+        let seated = states.wait_for(|state| {
+            own.as_ref().and_then(|own| state.node(own)).is_some_and(|record| record.role == Role::Manager)
+        });
+        let failed = tokio::select! {
+            seated = seated => seated.err().map(|_| "the store was closed".to_owned()),
+            fatal = seat.replica.fatal() => Some(fatal.to_string()),
+        };
+        match failed {
+            None => Ok(seat),
+            Some(text) => Err(SeatError::Fatal(text)),
+        }
     }
 
     /// The operator's side.
@@ -202,13 +262,32 @@ impl Seat {
     }
 }
 
-fn store_config(state_dir: &Path, dek: SecretBytes) -> replica::Config {
-    let (carrier, limits) = (Arc::new(replica::carrier::Alone), replica::Limits::default());
-    replica::Config { dir: state_dir.join("raft"), dek, clock: clock(), carrier, limits }
+fn store_config(state_dir: &Path, dek: SecretBytes, peers: &Peers) -> replica::Config {
+    replica::Config {
+        dir: state_dir.join("raft"),
+        dek,
+        clock: clock(),
+        carrier: Arc::new(peers.clone()),
+        limits: replica::Limits::default(),
+    }
 }
 
 fn clock() -> replica::Clock {
     Arc::new(|| Time::from(SystemTime::now()))
+}
+
+/// Binds the port that the settings say; an earlier run may just be letting go of it.
+async fn listen(settings: &Settings) -> Result<TcpListener, SeatError> {
+    let address = settings.listen_addr.parse().map_err(|_| SeatError::Address(settings.listen_addr.clone()))?;
+    let mut attempt = 1;
+    loop {
+        match bind(address).await {
+            Ok(listener) => return Ok(listener),
+            Err(refused) if attempt == BIND_ATTEMPTS => return Err(SeatError::Bind(refused.message)),
+            Err(_) => tokio::time::sleep(BIND_PAUSE).await,
+        }
+        attempt += 1;
+    }
 }
 
 /// Binds the cluster's port; a refusal has the engine's words (engine-api.md 2.1).

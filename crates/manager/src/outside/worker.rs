@@ -39,9 +39,13 @@ const SKEW: Duration = Duration::from_secs(5 * 60);
 /// When the signer is tried again if it does not say.
 const AWAY_RETRY: Duration = Duration::from_secs(1);
 
+/// How often a manager that does not lead tends the connections that it may need.
+const LOOK_AGAIN: Duration = Duration::from_secs(60);
+
 /// Runs until `shutdown`.
 pub(crate) async fn run<H: Handle>(shared: Arc<Shared<H>>, shutdown: CancellationToken) {
     let mut states = shared.handle.watch();
+    let mut leadership = shared.handle.leadership();
     let mut health = shared.outside.client.changes();
     let mut work = Work::default();
     loop {
@@ -50,10 +54,12 @@ pub(crate) async fn run<H: Handle>(shared: Arc<Shared<H>>, shutdown: Cancellatio
             work.queue.try_all(Instant::now());
         }
         shared.outside.waiting.tell(&state.pending);
-        let wake = work.begin(&shared, &state);
+        // The leader has things signed; whoever waits for them may wait anywhere.
+        let wake = if shared.leads() { work.begin(&shared, &state) } else { Instant::now() + LOOK_AGAIN };
         tokio::select! {
             () = shutdown.cancelled() => return,
             changed = states.changed() => if changed.is_err() { return },
+            led = leadership.changed() => if led.is_err() { return },
             // A CA that is back is asked at once.
             _ = health.changed() => work.queue.try_all(Instant::now()),
             Some(ended) = work.tasks.join_next_with_id() => work.end(&shared, ended),
@@ -134,7 +140,7 @@ async fn try_one<H: Handle>(shared: &Arc<Shared<H>>, id: &NodeId) -> Tried {
         Ok(csr) => csr,
         Err(error) => return Tried::Refused(error.to_string()),
     };
-    let subject = Subject { cluster: cluster.clone(), role: node.role, node: id.clone() };
+    let subject = Subject { cluster: cluster.clone(), role: node.signed_role(), node: id.clone() };
     let asked = Asked { state: &state, root, node, pending, csr: &csr, subject: &subject };
     let signed = match asked.by_external_ca(shared).await {
         None => asked.by_key(shared).await,
@@ -257,9 +263,9 @@ impl Asked<'_> {
         }
         let leaf = granted.value;
         let now = shared.now();
-        let ladder = self.state.roots.ladder_for(Some(self.node), self.node.role, now);
+        let ladder = self.state.roots.ladder_for(Some(self.node), self.node.signed_role(), now);
         let csr = self.pending.csr.clone();
-        let letter = crate::bootstrap::letter(csr, &leaf, &ladder, self.node.role, self.root.issuer, now);
+        let letter = crate::bootstrap::letter(csr, &leaf, &ladder, self.node.signed_role(), self.root.issuer, now);
         Some(Ok(self.renew(letter, now)))
     }
 

@@ -21,6 +21,7 @@ use crate::view::ControlError;
 /// Runs until `shutdown`.
 pub(crate) async fn lead<H: Handle>(shared: Arc<Shared<H>>, shutdown: CancellationToken) {
     let mut states = shared.handle.watch();
+    let mut leadership = shared.handle.leadership();
     let mut before = shared.handle.state();
     loop {
         let state = Arc::clone(&states.borrow_and_update());
@@ -35,6 +36,7 @@ pub(crate) async fn lead<H: Handle>(shared: Arc<Shared<H>>, shutdown: Cancellati
         tokio::select! {
             () = shutdown.cancelled() => return,
             changed = states.changed() => if changed.is_err() { return },
+            led = leadership.changed() => if led.is_err() { return },
             () = shared.arrival.notified() => {}
             () = tokio::time::sleep(wait) => {}
         }
@@ -53,7 +55,8 @@ async fn step<H: Handle>(shared: &Arc<Shared<H>>, state: &Arc<State>, news: &[No
             slot.wake();
         }
     }
-    if state.rotation().is_none() {
+    // Every manager gives the turns to its own sessions; the leader alone takes the next step.
+    if state.rotation().is_none() || !shared.leads() {
         return wait;
     }
     match prolong(shared, state, now).await {

@@ -36,6 +36,7 @@ impl<H: Handle> wire::server::Dispatcher for Service<H> {
         let call = call(&request)?;
         let shared = &self.0;
         let (node, grant) = shared.authorize_node(&call, Method::Session)?;
+        shared.admits()?;
         let returning = matches!(grant, Grant::Returning(_));
         let clock = node_clock(&request, shared);
         let addr = call.addr().ip().to_string();
@@ -83,6 +84,7 @@ impl<H: Handle> wire::server::Dispatcher for Service<H> {
     async fn heartbeat(&self, request: Request<HeartbeatRequest>) -> Result<Response<HeartbeatResponse>, Status> {
         let call = call(&request)?;
         let (node, _) = self.0.authorize_node(&call, Method::Heartbeat)?;
+        self.0.admits()?;
         let period = self.0.handle.state().settings.heartbeat_period();
         let jitter = u32::from_be_bytes(self.0.chance.bytes().map_err(|_| Refusal::DispatcherStopped)?);
         let clock = node_clock(&request, &self.0);

@@ -5,7 +5,7 @@ use pki::identity::NodeId;
 use pki::time::Time;
 use wire::status::Refusal;
 
-use super::Sessions;
+use super::{GRACE, Sessions, UNKNOWN_GRACE};
 use crate::change::Change;
 
 /// What the table is told.
@@ -13,6 +13,8 @@ pub enum Input<'a> {
     /// This manager begins to lead over this state: nodes that were not down may register for a while before they are called
     /// so.
     Lead(&'a State),
+    /// The manager that had the sessions of these nodes is gone: they may register for a while before they are called down.
+    Expect(&'a [NodeId], std::time::Duration),
     /// The replicated state has changed.
     Changed(&'a Change),
     /// Time has passed: see [`Sessions::next_deadline`].
@@ -46,7 +48,11 @@ impl Sessions {
         match input {
             Input::Lead(state) => {
                 let present = state.finished().filter(|node| !node.down).map(|node| node.id.clone());
-                self.lead(now, state.settings.heartbeat_period(), present);
+                self.expect(now, state.settings.heartbeat_period(), UNKNOWN_GRACE, present);
+                Vec::new()
+            }
+            Input::Expect(nodes, period) => {
+                self.expect(now, period, GRACE, nodes.iter().cloned());
                 Vec::new()
             }
             Input::Changed(change) => self.changed(change),

@@ -423,6 +423,9 @@ pub struct ShareResponse {
     /// Whether the leader wants all sessions of the caller: it does not know them.
     #[prost(bool, tag = "7")]
     pub tell_all: bool,
+    /// Members of the group that the leader has not heard for a while.
+    #[prost(uint64, repeated, tag = "8")]
+    pub unreachable: ::prost::alloc::vec::Vec<u64>,
 }
 /// Generated client implementations.
 pub mod managers_client {

@@ -69,7 +69,7 @@ fn of_refusal(refusal: Refusal) -> Class {
         // The fault is the manager's that forwarded; another may do better.
         Refusal::Forwarder(_) | Refusal::SecondRedirect { .. } | Refusal::NoLeader => Class::Retryable { after: None },
         Refusal::TokenRefused => Class::TokenRefused,
-        Refusal::EngineAsManager | Refusal::OneManager => Class::ManagerTokenRefused,
+        Refusal::EngineAsManager => Class::ManagerTokenRefused,
         Refusal::CsrRefused { reason } => Class::CsrRefused { reason },
         Refusal::NotRegistered => Class::NotRegistered,
         Refusal::SessionInvalid => Class::SessionInvalid,

@@ -77,8 +77,6 @@ pub enum Refusal {
     },
     /// An engine came with the manager token. Ours (wire.md 10).
     EngineAsManager,
-    /// One of our own nodes came with the manager token, and there is a manager. Ours, until a cluster can have several.
-    OneManager,
     /// A token has as many joins under way as it may. Ours.
     TooManyUnfinishedJoins,
     /// A node asks for certificates faster than it may. Ours.
@@ -231,7 +229,6 @@ impl Refusal {
             | Refusal::ClusterMissing { .. }
             | Refusal::NotRaftMember => Code::NotFound,
             Refusal::EngineAsManager
-            | Refusal::OneManager
             | Refusal::RaftNotMember
             | Refusal::LeaderLost
             | Refusal::LastManager
@@ -304,9 +301,6 @@ impl fmt::Display for Refusal {
             }
             Refusal::CertificateMissing => f.write_str("NotFound"),
             Refusal::CsrRefused { reason } => write!(f, "{CSR_REFUSED_PREFIX}{reason}"),
-            Refusal::OneManager => {
-                f.write_str("a cluster has one manager in this version of swarmpki: join with the worker join token")
-            }
             Refusal::EngineAsManager => {
                 f.write_str("Docker Engines join this cluster as workers: use the worker join token")
             }

@@ -31,7 +31,6 @@ fn from_text(code: Code, text: &str) -> Option<Refusal> {
         Refusal::TokenRefused,
         Refusal::CertificateMissing,
         Refusal::EngineAsManager,
-        Refusal::OneManager,
         Refusal::TooManyUnfinishedJoins,
         Refusal::IssuanceStale,
         Refusal::OutcomeUnknown,

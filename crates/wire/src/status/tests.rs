@@ -69,11 +69,6 @@ fn rows() -> Vec<(Refusal, Code, String)> {
             "certificate request refused: CSR Decode failed",
         ),
         (
-            Refusal::OneManager,
-            FailedPrecondition,
-            "a cluster has one manager in this version of swarmpki: join with the worker join token",
-        ),
-        (
             Refusal::EngineAsManager,
             FailedPrecondition,
             "Docker Engines join this cluster as workers: use the worker join token",
@@ -307,7 +302,6 @@ fn number(refusal: &Refusal) -> usize {
         Refusal::HashUnsupported { .. } => 55,
         Refusal::DeadlineExceeded => 56,
         Refusal::OutcomeUnknown => 73,
-        Refusal::OneManager => 74,
         Refusal::CaUpdate(inner) => match inner {
             CaUpdateRefusal::KeyWithoutCertificate => 57,
             CaUpdateRefusal::RootInvalid { .. } => 58,
@@ -329,7 +323,7 @@ fn number(refusal: &Refusal) -> usize {
     }
 }
 
-const NUMBERS: usize = 75;
+const NUMBERS: usize = 74;
 
 #[test]
 fn every_variant_has_a_row() {
@@ -406,7 +400,6 @@ fn classes() {
         ),
         (Refusal::TokenRefused, Class::TokenRefused),
         (Refusal::EngineAsManager, Class::ManagerTokenRefused),
-        (Refusal::OneManager, Class::ManagerTokenRefused),
         (Refusal::SessionInvalid, Class::SessionInvalid),
         (Refusal::NotRegistered, Class::NotRegistered),
         (Refusal::RateLimited { node: node() }, Class::RateLimited),

@@ -1,0 +1,296 @@
+//! The way from this manager to the other members of its group: one connection to each for what is small, one for what is large, made when
+//! they are needed and made anew when they break.
+//!
+//! A member is known by its place (raft id), its node, and its registered key; an address is a hint and proves nothing. Its leaf may
+//! have expired: managers that slept for too long find each other again. One who was away cannot know the newest leaf of another: there a
+//! chain that has not expired has to do, and what an impostor with the root's key would gain is told in docs/security.md.
+
+mod dial;
+
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
+use std::time::Duration;
+
+use cluster::State;
+use cluster::authorize::Presented;
+use futures::future::BoxFuture;
+use pki::identity::{NodeId, Role};
+use pki::key::SpkiHash;
+use pki::time::Time;
+use replica::carrier::{Carrier, CarryError};
+use tokio::sync::watch;
+use tonic::transport::Channel;
+use tonic::{Code, Status};
+use wire::managers::{AskRequest, EnlistRequest, EnlistResponse, GroupMember, ManagersClient};
+
+use crate::shared::Clock;
+
+/// The largest message between managers: an entry of the log, at most 8 MiB, and what is around it.
+pub(crate) const MANAGERS_BYTES_MAX: usize = 12 * 1024 * 1024;
+
+/// A member of the group as another one knows it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Member {
+    /// Its place in the group.
+    pub raft_id: u64,
+    /// Its node.
+    pub node: NodeId,
+    /// host:port.
+    pub addr: String,
+    /// The public keys of the leaves on record for it.
+    pub keys: Vec<SpkiHash>,
+}
+
+/// The place that a newcomer was given, and whom it believes until it knows the cluster's state.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Place {
+    /// Its place in the group.
+    pub raft_id: u64,
+    /// The cluster.
+    pub cluster: pki::identity::ClusterId,
+    /// The cluster's epoch.
+    pub epoch: u64,
+    /// The group.
+    pub members: Vec<Member>,
+}
+
+/// Why a node got no place in the group.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum EnlistError {
+    /// No manager could be asked: try again.
+    #[error("{0}")]
+    Unreachable(String),
+    /// A manager refused.
+    #[error("{message}")]
+    Refused {
+        /// The gRPC code.
+        code: Code,
+        /// In its words.
+        message: String,
+    },
+}
+
+/// The connections to the other members. Clones share them.
+#[derive(Clone)]
+pub struct Peers(Arc<Inner>);
+
+struct Inner {
+    identity: mtls::Live,
+    clock: Clock,
+    states: OnceLock<watch::Receiver<Arc<State>>>,
+    own: OnceLock<u64>,
+    told: Mutex<Option<Place>>,
+    lines: Mutex<BTreeMap<(u64, bool), Line>>,
+}
+
+/// One connection, or the place for it: who finds none makes it, others wait for that.
+type Line = Arc<tokio::sync::Mutex<Option<(String, Channel)>>>;
+
+impl Peers {
+    /// None yet.
+    #[must_use]
+    pub fn new(identity: mtls::Live, clock: Clock) -> Self {
+        Self(Arc::new(Inner {
+            identity,
+            clock,
+            states: OnceLock::new(),
+            own: OnceLock::new(),
+            told: Mutex::new(None),
+            lines: Mutex::new(BTreeMap::new()),
+        }))
+    }
+
+    /// Takes the group from the replicated state from now on, as the member `own`.
+    pub(crate) fn follow(&self, own: u64, states: watch::Receiver<Arc<State>>) {
+        // A second start is the same group's.
+        let _ = (self.0.states.set(states), self.0.own.set(own));
+    }
+
+    /// Believes what was told at enlisting until the state is known.
+    pub fn believe(&self, place: Place) {
+        *self.told() = Some(place);
+    }
+
+    /// Asks the manager at `addr` for a place in the group, for the node whose identity this is. `own_addr` is where the other managers
+    /// reach it, `raft_id` the place of the store it has, if it has one.
+    ///
+    /// # Errors
+    /// [`EnlistError`].
+    pub async fn enlist(&self, addr: &str, own_addr: &str, raft_id: Option<u64>) -> Result<Place, EnlistError> {
+        let unreachable = |what: &dyn std::fmt::Display| EnlistError::Unreachable(format!("{addr}: {what}"));
+        let (channel, _) = dial::manager(&self.0.identity, addr, &mtls::Expect::manager(), (self.0.clock)())
+            .await
+            .map_err(|error| unreachable(&error))?;
+        let request = EnlistRequest { addr: own_addr.to_owned(), raft_id: raft_id.unwrap_or_default() };
+        let mut client = ManagersClient::new(channel);
+        let answer = tokio::time::timeout(ENLIST_WITHIN, client.enlist(request)).await;
+        match answer {
+            Err(_) => Err(unreachable(&"no answer in time")),
+            Ok(Err(status)) if is_broken(&status) => Err(unreachable(&status.message())),
+            Ok(Err(status)) => Err(EnlistError::Refused { code: status.code(), message: status.message().to_owned() }),
+            Ok(Ok(response)) => place(response.into_inner()).ok_or_else(|| unreachable(&"its answer names no place")),
+        }
+    }
+
+    /// The place in the group of whoever presented this leaf, if it has one.
+    pub(crate) fn raft_id_of(&self, leaf: &Presented, now: Time) -> Option<u64> {
+        if leaf.role != Role::Manager {
+            return None;
+        }
+        match self.state() {
+            Some(state) => {
+                let late = || {
+                    let row = state.members.rows.get(&leaf.node)?;
+                    let alive = state.node(&leaf.node).is_some() && leaf.not_after >= now;
+                    let cluster = state.cluster_id().is_some_and(|cluster| *cluster == leaf.cluster);
+                    (alive && cluster).then_some(row.raft_id)
+                };
+                state.peer(leaf).map(|(_, raft_id)| raft_id).or_else(late)
+            }
+            None => {
+                let told = self.told();
+                let place = told.as_ref().filter(|place| place.cluster == leaf.cluster)?;
+                let member = place.members.iter().find(|member| member.node == leaf.node)?;
+                (leaf.not_after >= now || member.keys.contains(&leaf.spki)).then_some(member.raft_id)
+            }
+        }
+    }
+
+    /// The cluster and its epoch, as known here.
+    pub(crate) fn scope(&self) -> Option<(String, u64)> {
+        if let Some(state) = self.state() {
+            return state.cluster_id().map(|cluster| (cluster.as_str().to_owned(), state.epoch()));
+        }
+        self.told().as_ref().map(|place| (place.cluster.as_str().to_owned(), place.epoch))
+    }
+
+    /// A client of the member, if it can be reached.
+    pub(crate) async fn client(&self, to: u64, bulk: bool) -> Result<ManagersClient<Channel>, CarryError> {
+        let (node, addr) = self
+            .address(to)
+            .ok_or_else(|| CarryError::Unreachable(format!("nobody knows where member {to} of the group is")))?;
+        let line = Arc::clone(self.lines().entry((to, bulk)).or_default());
+        let mut line = line.lock().await;
+        let channel = match &*line {
+            Some((known, channel)) if *known == addr => channel.clone(),
+            _ => {
+                let now = (self.0.clock)();
+                let (channel, leaf) = dial::manager(&self.0.identity, &addr, &mtls::Expect::member(node), now)
+                    .await
+                    .map_err(|error| CarryError::Unreachable(format!("{addr}: {error}")))?;
+                if self.raft_id_of(&leaf, now) != Some(to) {
+                    return Err(CarryError::Unreachable(format!("{addr}: it is not member {to} of the group")));
+                }
+                *line = Some((addr, channel.clone()));
+                channel
+            }
+        };
+        Ok(ManagersClient::new(channel)
+            .max_decoding_message_size(MANAGERS_BYTES_MAX)
+            .max_encoding_message_size(MANAGERS_BYTES_MAX))
+    }
+
+    /// The connection to the member broke: the next call makes another.
+    pub(crate) fn hang_up(&self, to: u64, bulk: bool) {
+        self.lines().remove(&(to, bulk));
+    }
+
+    async fn carry(self, to: u64, question: Vec<u8>, bulk: bool) -> Result<Vec<u8>, CarryError> {
+        let Some((cluster, epoch)) = self.scope() else {
+            return Err(CarryError::Unreachable("this member does not know its cluster".to_owned()));
+        };
+        let from = self.0.own.get().copied().or_else(|| self.told().as_ref().map(|place| place.raft_id));
+        let mut client = self.client(to, bulk).await?;
+        let request = AskRequest { cluster, epoch, from: from.unwrap_or_default(), question };
+        match client.ask(request).await {
+            Ok(response) => Ok(response.into_inner().answer),
+            Err(status) if is_broken(&status) => {
+                self.hang_up(to, bulk);
+                Err(CarryError::Lost(status.message().to_owned()))
+            }
+            Err(status) => Err(CarryError::Refused(status.message().to_owned())),
+        }
+    }
+
+    fn address(&self, to: u64) -> Option<(NodeId, String)> {
+        match self.state() {
+            Some(state) => {
+                let (node, row) = state.members.rows.iter().find(|(_, row)| row.raft_id == to)?;
+                Some((node.clone(), row.addr.clone()))
+            }
+            None => {
+                let told = self.told();
+                let member = told.as_ref()?.members.iter().find(|member| member.raft_id == to)?;
+                Some((member.node.clone(), member.addr.clone()))
+            }
+        }
+    }
+
+    /// The state, if there is one here.
+    fn state(&self) -> Option<Arc<State>> {
+        self.0.states.get().map(|states| Arc::clone(&states.borrow())).filter(|state| state.cluster_id().is_some())
+    }
+
+    fn told(&self) -> MutexGuard<'_, Option<Place>> {
+        self.0.told.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn lines(&self) -> MutexGuard<'_, BTreeMap<(u64, bool), Line>> {
+        self.0.lines.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Carrier for Peers {
+    fn ask(
+        &self,
+        to: u64,
+        question: Vec<u8>,
+        within: Duration,
+        bulk: bool,
+    ) -> BoxFuture<'static, Result<Vec<u8>, CarryError>> {
+        let peers = self.clone();
+        Box::pin(async move {
+            let asked = peers.clone().carry(to, question, bulk);
+            match tokio::time::timeout(within, asked).await {
+                Ok(answer) => answer,
+                Err(_) => {
+                    // A connection that says nothing may be dead without a word.
+                    peers.hang_up(to, bulk);
+                    Err(CarryError::Lost(format!("no answer within {} ms", within.as_millis())))
+                }
+            }
+        })
+    }
+}
+
+/// Time for an answer to a request for a place: it is committed before.
+const ENLIST_WITHIN: Duration = Duration::from_secs(10);
+
+/// Whether a call ended because its connection did.
+fn is_broken(status: &Status) -> bool {
+    std::error::Error::source(status).is_some()
+}
+
+/// What a manager tells a newcomer of the group.
+pub(crate) fn response(state: &State, raft_id: u64) -> Option<EnlistResponse> {
+    let cluster = state.cluster_id()?.as_str().to_owned();
+    let members = state.members.rows.iter().map(|(node, row)| {
+        let record = state.node(node);
+        let keys = record.map(|record| record.leaves().map(|leaf| leaf.spki.0.to_vec()).collect()).unwrap_or_default();
+        GroupMember { raft_id: row.raft_id, node: node.to_string(), addr: row.addr.clone(), keys }
+    });
+    Some(EnlistResponse { raft_id, cluster, epoch: state.epoch(), members: members.collect() })
+}
+
+fn place(response: EnlistResponse) -> Option<Place> {
+    let member = |member: GroupMember| {
+        let keys = member.keys.iter().filter_map(|key| Some(SpkiHash(key.as_slice().try_into().ok()?))).collect();
+        Some(Member { raft_id: member.raft_id, node: member.node.parse().ok()?, addr: member.addr, keys })
+    };
+    Some(Place {
+        raft_id: Some(response.raft_id).filter(|id| *id != 0)?,
+        cluster: response.cluster.parse().ok()?,
+        epoch: response.epoch,
+        members: response.members.into_iter().map(member).collect::<Option<_>>()?,
+    })
+}

@@ -1,0 +1,74 @@
+//! A connection to another manager: TCP, the TLS of this manager's identity, HTTP/2 over exactly that stream. It never connects again by
+//! itself: a break is seen, not repaired behind our back.
+
+use std::io;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use cluster::authorize::Presented;
+use hyper_util::rt::TokioIo;
+use pki::time::Time;
+use tokio::net::TcpStream;
+use tonic::transport::{Channel, Endpoint};
+
+use crate::server::presented;
+
+/// Time for TCP and TLS together.
+const DIAL_WITHIN: Duration = Duration::from_secs(5);
+/// The windows of our side of HTTP/2, in bytes: entries and pieces of snapshots come at once.
+const WINDOW_BYTES: u32 = 1024 * 1024;
+
+/// Why there is no connection.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum DialError {
+    #[error("{0}")]
+    Tcp(#[from] io::Error),
+    #[error("{}", chain(.0))]
+    Tls(#[from] mtls::ConnectError),
+    #[error("{0}")]
+    Http(#[from] tonic::transport::Error),
+    #[error("no connection within {} s", DIAL_WITHIN.as_secs())]
+    Late,
+}
+
+/// Connects, and says whose leaf it was.
+pub(super) async fn manager(
+    identity: &mtls::Live,
+    addr: &str,
+    expect: &mtls::Expect,
+    at: Time,
+) -> Result<(Channel, Presented), DialError> {
+    let dialled = async {
+        let tcp = TcpStream::connect(addr).await?;
+        tcp.set_nodelay(true)?;
+        Ok::<_, DialError>(identity.connect(tcp, expect, at).await?)
+    };
+    let connected = tokio::time::timeout(DIAL_WITHIN, dialled).await.map_err(|_| DialError::Late)??;
+    let leaf = presented(&connected.peer);
+    let slot = Arc::new(Mutex::new(Some(TokioIo::new(connected.stream))));
+    let connector = tower::service_fn(move |_: http::Uri| {
+        let stream = slot.lock().unwrap_or_else(PoisonError::into_inner).take();
+        async move { stream.ok_or_else(|| io::Error::new(io::ErrorKind::NotConnected, "the connection has ended")) }
+    });
+    let channel = Endpoint::from_static("http://swarm-manager")
+        .user_agent(concat!("swarmpki/", env!("CARGO_PKG_VERSION")))?
+        .initial_stream_window_size(WINDOW_BYTES)
+        .initial_connection_window_size(WINDOW_BYTES)
+        .connect_with_connector(connector)
+        .await?;
+    Ok((channel, leaf))
+}
+
+fn chain(error: &mtls::ConnectError) -> String {
+    let mut text = error.to_string();
+    let mut next = std::error::Error::source(error);
+    while let Some(cause) = next {
+        let part = cause.to_string();
+        if !text.contains(&part) {
+            text.push_str(": ");
+            text.push_str(&part);
+        }
+        next = cause.source();
+    }
+    text
+}

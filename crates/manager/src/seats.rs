@@ -1,0 +1,70 @@
+//! Carries out what the leader has to do about the members of its group: [`cluster::seats::next`] decides it.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use cluster::seats::{self, Change, SeatStep};
+use cluster::{Outcome, State};
+use replica::{Group, GroupChange, Handle};
+use tokio_util::sync::CancellationToken;
+
+use crate::shared::Shared;
+
+/// How long until the next look, if nothing happens before: members come and go by time too.
+const LOOK_AGAIN: Duration = Duration::from_secs(1);
+
+/// Looks whenever the state or the group changes, until `over`.
+pub(crate) async fn tend<H: Handle>(shared: Arc<Shared<H>>, over: CancellationToken) {
+    let mut states = shared.handle.watch();
+    let mut groups = shared.handle.group();
+    loop {
+        let state = Arc::clone(&states.borrow_and_update());
+        let group = Arc::clone(&groups.borrow_and_update());
+        let steps = next(&shared, &state, &group);
+        tokio::select! {
+            () = over.cancelled() => return,
+            () = take(&shared, steps) => {}
+        }
+        tokio::select! {
+            () = over.cancelled() => return,
+            changed = states.changed() => if changed.is_err() { return },
+            changed = groups.changed() => if changed.is_err() { return },
+            () = tokio::time::sleep(LOOK_AGAIN) => {}
+        }
+    }
+}
+
+fn next<H: Handle>(shared: &Shared<H>, state: &State, group: &Group) -> Vec<SeatStep> {
+    let progress = group.members.iter().map(|(id, seen)| (*id, (seen.behind, shared.is_reachable(*id)))).collect();
+    seats::next(state, &group.voters, &group.learners, &progress, shared.handle.raft_id(), shared.now())
+}
+
+async fn take<H: Handle>(shared: &Arc<Shared<H>>, steps: Vec<SeatStep>) {
+    for step in steps {
+        match step {
+            SeatStep::Propose(command) => match shared.handle.propose(vec![command.clone()]).await {
+                Ok(outcomes) if matches!(outcomes.first(), Some(Outcome::Rejected(_))) => {
+                    // The state has moved on: the next look sees it.
+                    tracing::debug!(?outcomes, "a change of the managers came too late");
+                }
+                Ok(_) => {}
+                Err(error) => tracing::warn!(%error, "a change of the managers could not be committed"),
+            },
+            SeatStep::Change(change) => {
+                tracing::info!(?change, "the group of managers changes");
+                if let Err(error) = shared.handle.change(asked(change)).await {
+                    tracing::warn!(?change, %error, "the group of managers could not be changed: it is tried again");
+                }
+            }
+        }
+    }
+}
+
+fn asked(change: Change) -> GroupChange {
+    match change {
+        Change::AddLearner(id) => GroupChange::AddLearner(id),
+        Change::Promote(id) => GroupChange::Promote(id),
+        Change::Remove(id) => GroupChange::Remove(id),
+        Change::HandOver(id) => GroupChange::HandOver(id),
+    }
+}

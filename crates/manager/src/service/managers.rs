@@ -1,0 +1,138 @@
+//! `swarmpki.v1.Managers`: what members of the group say to each other, and how a node becomes one.
+
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use cluster::authorize::{Caller, Method};
+use cluster::{Command, Outcome};
+use replica::Handle;
+use tokio::net::TcpStream;
+use tonic::{Request, Response, Status};
+use wire::managers::{AskRequest, AskResponse, EnlistRequest, EnlistResponse, ShareRequest, ShareResponse};
+use wire::status::{Refusal, Unauthorized};
+
+use super::{Service, call};
+use crate::issue::pipeline::refused;
+use crate::peers;
+use crate::server::Call;
+use crate::share;
+
+/// Time for reaching a newcomer under the address that it gave.
+const REACH_WITHIN: Duration = Duration::from_secs(3);
+
+#[tonic::async_trait]
+impl<H: Handle> wire::managers::Managers for Service<H> {
+    async fn enlist(&self, request: Request<EnlistRequest>) -> Result<Response<EnlistResponse>, Status> {
+        let call = call(&request)?;
+        let shared = &self.0;
+        let (node, _) = shared.authorize_node(&call, Method::Enlist)?;
+        let Caller::Identified(leaf, _) = call.caller() else {
+            return Err(Refusal::Peer(Unauthorized::NoCertificate).status());
+        };
+        let serial = leaf.serial;
+        let EnlistRequest { addr, raft_id } = request.into_inner();
+        let addr = reachable(&addr, call.addr())?;
+        // Who cannot be reached would be a member that the others wait for.
+        let reached = tokio::time::timeout(REACH_WITHIN, TcpStream::connect(&addr)).await;
+        if !matches!(reached, Ok(Ok(_))) {
+            return Err(Status::unknown(
+                "could not connect to prospective new cluster member using its advertised address",
+            ));
+        }
+        let known = shared.handle.state().members.rows.get(&node).map(|row| row.raft_id);
+        let replaces = known.filter(|known| *known != raft_id);
+        let enlist = Command::Enlist { node: node.clone(), addr: addr.clone(), serial, replaces };
+        let outcomes = shared.handle.propose(vec![enlist]).await.map_err(|error| refused(&error))?;
+        let raft_id = match outcomes.into_iter().next() {
+            Some(Outcome::Enlisted { raft_id }) => raft_id,
+            Some(Outcome::Rejected(rejection)) => {
+                return Err(Status::failed_precondition(format!("no place in the group: {rejection:?}")));
+            }
+            _ => return Err(Refusal::OutcomeUnknown.status()),
+        };
+        tracing::info!(%node, addr, raft_id, "a manager has its place in the group");
+        let response = peers::response(&shared.handle.state(), raft_id).ok_or(Refusal::SignerStarting)?;
+        Ok(Response::new(response))
+    }
+
+    async fn ask(&self, request: Request<AskRequest>) -> Result<Response<AskResponse>, Status> {
+        let call = call(&request)?;
+        let from = self.member(&call)?;
+        let AskRequest { cluster, epoch, from: claimed, question } = request.into_inner();
+        self.in_scope(&cluster, epoch)?;
+        if claimed != from {
+            return Err(Status::permission_denied(format!("the caller is member {from} of the group, not {claimed}")));
+        }
+        let answer = self.0.handle.answer(from, question).await;
+        let answer = answer.map_err(|error| Status::failed_precondition(error.to_string()))?;
+        Ok(Response::new(AskResponse { answer }))
+    }
+
+    async fn share(&self, request: Request<ShareRequest>) -> Result<Response<ShareResponse>, Status> {
+        let call = call(&request)?;
+        let from = self.member(&call)?;
+        let request = request.into_inner();
+        let shared = &self.0;
+        if !shared.leads() {
+            return Err(Refusal::LeaderLost.status());
+        }
+        // Its own sessions as they are now: whoever asks shows them.
+        let _ = shared.sharer.lock().await.exchange(shared).await;
+        Ok(Response::new(share::told(shared, from, request).await))
+    }
+}
+
+impl<H: Handle> Service<H> {
+    /// The place of the caller in the group.
+    pub(crate) fn member(&self, call: &Call) -> Result<u64, Refusal> {
+        let Caller::Identified(leaf, _) = call.caller() else {
+            return Err(Refusal::Peer(Unauthorized::NoCertificate));
+        };
+        let place = self.0.peers.raft_id_of(&leaf, self.0.now());
+        place.ok_or_else(|| Refusal::Peer(Unauthorized::Unregistered { node: leaf.node.clone() }))
+    }
+
+    fn in_scope(&self, cluster: &str, epoch: u64) -> Result<(), Status> {
+        let Some((own, ours)) = self.0.peers.scope() else { return Err(Refusal::SignerStarting.status()) };
+        if own != cluster {
+            return Err(Status::failed_precondition(format!(
+                "this manager is of cluster {own}, the caller of {cluster}"
+            )));
+        }
+        if epoch < ours {
+            return Err(Status::failed_precondition(format!(
+                "this cluster was made anew: its epoch is {ours}, that of the caller's state is {epoch}. Run \"swarmpki leave --force\" there and join again"
+            )));
+        }
+        Ok(())
+    }
+}
+
+/// The address under which the others reach the newcomer: its own word, but for a host that means nothing elsewhere.
+fn reachable(addr: &str, caller: SocketAddr) -> Result<String, Refusal> {
+    match addr.parse::<SocketAddr>() {
+        Ok(told) if told.ip().is_unspecified() => Ok(SocketAddr::new(caller.ip(), told.port()).to_string()),
+        Ok(told) => Ok(told.to_string()),
+        // A name: looked up by whoever dials.
+        Err(_) if addr.rsplit_once(':').is_some_and(|(_, port)| port.parse::<u16>().is_ok()) => Ok(addr.to_owned()),
+        Err(_) => Err(Refusal::ArgumentMissing),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+
+    #[test]
+    fn a_host_without_meaning_elsewhere_is_the_callers() {
+        let caller = "10.0.0.7:4000".parse().unwrap();
+        assert_eq!(reachable("0.0.0.0:2377", caller).unwrap(), "10.0.0.7:2377");
+        assert_eq!(reachable("[::]:2377", caller).unwrap(), "10.0.0.7:2377");
+        assert_eq!(reachable("10.0.0.8:2377", caller).unwrap(), "10.0.0.8:2377");
+        assert_eq!(reachable("m2.example:2377", caller).unwrap(), "m2.example:2377");
+        for wrong in ["", "10.0.0.8", "m2.example:port"] {
+            reachable(wrong, caller).unwrap_err();
+        }
+    }
+}

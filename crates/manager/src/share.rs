@@ -1,0 +1,195 @@
+//! Tells the leader of this manager's sessions and learns of everybody else's; looks whether this manager hears the others at all.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+
+use cluster::Command;
+use pki::identity::NodeId;
+use pki::time::Time;
+use replica::Handle;
+use tokio_util::sync::CancellationToken;
+use wire::managers::{NodeSession, ShareRequest, ShareResponse};
+use wire::status::Refusal;
+
+use crate::sessions::Input;
+use crate::shared::Shared;
+
+/// How often sessions are shared at least: the leader knows by it that a manager is there.
+const PERIOD: Duration = Duration::from_secs(1);
+/// Time for the leader's answer.
+const ANSWER_WITHIN: Duration = Duration::from_secs(2);
+/// A manager that has not heard the leader (or, leading, a majority) for so long admits no session. Source: design.md 7.
+const CUT_OFF_AFTER: Duration = Duration::from_secs(3);
+
+/// What this manager has told whom.
+#[derive(Default)]
+pub(crate) struct Sharer {
+    /// Drawn at the first sharing: who leads knows by it that this manager has begun anew.
+    run: u64,
+    /// The leader that was told, by term and raft id.
+    to: Option<(u64, u64)>,
+    told: BTreeMap<NodeId, NodeSession>,
+}
+
+/// Nobody could be told.
+#[derive(Debug, thiserror::Error)]
+#[error("the leader could not be told of sessions: {0}")]
+pub(crate) struct Untold(String);
+
+impl Sharer {
+    /// Tells the leader what has changed, and takes its answer.
+    pub(crate) async fn exchange<H: Handle>(&mut self, shared: &Arc<Shared<H>>) -> Result<(), Untold> {
+        // All of them, if the leader does not know this manager's.
+        for _ in 0..2 {
+            if !self.once(shared).await? {
+                return Ok(());
+            }
+        }
+        Ok(())
+    }
+
+    async fn once<H: Handle>(&mut self, shared: &Arc<Shared<H>>) -> Result<bool, Untold> {
+        if self.run == 0 {
+            let drawn = shared.chance.bytes().map_err(|error| Untold(error.to_string()))?;
+            self.run = u64::from_be_bytes(drawn).max(1);
+        }
+        let leadership = *shared.handle.leadership().borrow();
+        let leader = leadership.leader.ok_or_else(|| Untold("nobody leads".to_owned()))?;
+        let present: BTreeMap<NodeId, NodeSession> = {
+            let sessions = shared.sessions();
+            sessions.rows().filter_map(|(node, row)| Some((node.clone(), row.shared(node)?))).collect()
+        };
+        let full = self.to != Some((leadership.term, leader));
+        let news = present.iter().filter(|(node, session)| full || self.told.get(*node) != Some(*session));
+        let ended = self.told.keys().filter(|node| !full && !present.contains_key(*node));
+        let (term, known) = shared.roster().known();
+        let request = ShareRequest {
+            epoch: shared.handle.state().epoch(),
+            run: self.run,
+            full,
+            sessions: news.map(|(_, session)| session.clone()).collect(),
+            ended: ended.map(ToString::to_string).collect(),
+            known,
+            term,
+        };
+        let response = if leadership.here {
+            told(shared, leader, request).await
+        } else {
+            let response = tell(shared, leader, request).await?;
+            shared.roster().learn(&response);
+            shared.touch();
+            response
+        };
+        self.to = Some((leadership.term, leader)).filter(|_| !response.tell_all);
+        for node in response.moved.iter().filter_map(|node| node.parse::<NodeId>().ok()) {
+            moved(shared, &node, present.get(&node));
+        }
+        self.told = present;
+        Ok(response.tell_all)
+    }
+}
+
+/// Asks the leader over the wire.
+async fn tell<H: Handle>(shared: &Arc<Shared<H>>, leader: u64, request: ShareRequest) -> Result<ShareResponse, Untold> {
+    let asked = async {
+        let mut client = shared.peers.client(leader, false).await.map_err(|error| Untold(error.to_string()))?;
+        let answer = client.share(request).await.map_err(|status| Untold(status.message().to_owned()))?;
+        Ok(answer.into_inner())
+    };
+    tokio::time::timeout(ANSWER_WITHIN, asked).await.unwrap_or_else(|_| Err(Untold("no answer in time".to_owned())))
+}
+
+/// The leader is told: what follows is done, and this is the answer.
+pub(crate) async fn told<H: Handle>(shared: &Arc<Shared<H>>, from: u64, request: ShareRequest) -> ShareResponse {
+    let now = shared.now();
+    let (gone, mut response) = shared.roster().share(now, from, request);
+    response.unreachable = shared.unreachable(&shared.handle.state());
+    let here = |node: &NodeId| shared.sessions().row(node).is_some_and(|row| row.session.is_some());
+    let down = |(node, heard): (NodeId, i64)| Command::Presence {
+        node,
+        down: true,
+        seen: Some(heard).filter(|heard| *heard != 0).map_or(now, Time::from_unix_millis),
+    };
+    let down: Vec<_> = gone.into_iter().filter(|(node, _)| !here(node)).map(down).collect();
+    if !down.is_empty()
+        && let Err(error) = shared.handle.propose(down).await
+    {
+        tracing::warn!(%error, "what happened to nodes could not be committed");
+    }
+    shared.touch();
+    response
+}
+
+/// A node has a newer session with another manager: that with this one ends, unless it has begun since.
+fn moved<H: Handle>(shared: &Shared<H>, node: &NodeId, told: Option<&NodeSession>) {
+    {
+        let mut sessions = shared.sessions();
+        let present = sessions.row(node).and_then(|row| row.session.clone());
+        if present.is_none() || present != told.map(|session| session.session.clone()) {
+            return;
+        }
+        sessions.forget(node);
+    }
+    tracing::info!(%node, "the node is in session with another manager");
+    shared.slots.end(node, Refusal::SessionInvalid);
+}
+
+/// What a leader does about sessions, until `over`: everybody shares anew, and managers that are silent lose theirs.
+pub(crate) async fn lead<H: Handle>(shared: Arc<Shared<H>>, over: CancellationToken) {
+    let state = shared.handle.state();
+    shared.roster().lead(shared.handle.leadership().borrow().term);
+    shared.tell(Input::Lead(&state)).await;
+    shared.deadline_moved.notify_one();
+    loop {
+        tokio::select! {
+            () = over.cancelled() => return,
+            () = tokio::time::sleep(PERIOD) => {}
+        }
+        let nodes = shared.roster().silent(shared.now());
+        if nodes.is_empty() {
+            continue;
+        }
+        tracing::warn!(nodes = nodes.len(), "a manager is silent: its nodes are expected elsewhere");
+        let period = shared.handle.state().settings.heartbeat_period();
+        shared.tell(Input::Expect(&nodes, period)).await;
+        shared.deadline_moved.notify_one();
+    }
+}
+
+/// Shares this manager's sessions while the group has other members, until `shutdown`.
+pub(crate) async fn follow<H: Handle>(shared: Arc<Shared<H>>, shutdown: CancellationToken) {
+    let mut states = shared.handle.watch();
+    loop {
+        let alone = states.borrow_and_update().members.rows.len() <= 1;
+        if alone {
+            shared.cut_off.store(false, Ordering::Relaxed);
+            tokio::select! {
+                () = shutdown.cancelled() => return,
+                changed = states.changed() => if changed.is_err() { return },
+            }
+            continue;
+        }
+        hears(&shared);
+        if let Err(error) = shared.sharer.lock().await.exchange(&shared).await {
+            tracing::debug!(%error, "sessions were not shared");
+        }
+        tokio::select! {
+            () = shutdown.cancelled() => return,
+            () = tokio::time::sleep(PERIOD) => {}
+        }
+    }
+}
+
+/// Looks whether this manager hears the others; one that does not lets its nodes go.
+fn hears<H: Handle>(shared: &Shared<H>) {
+    let cut_off = shared.handle.contact().is_none_or(|since| since > CUT_OFF_AFTER);
+    let before = shared.cut_off.swap(cut_off, Ordering::Relaxed);
+    if cut_off && !before {
+        tracing::warn!("this manager does not hear the others: its nodes are told to look for one that does");
+        shared.slots.end_all(&Refusal::MustDisconnect);
+    } else if before && !cut_off {
+        tracing::info!("this manager hears the others again");
+    }
+}
