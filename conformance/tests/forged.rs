@@ -45,11 +45,10 @@ impl Thief {
         let state = cluster.manager.folder().join("state");
         let loot = tempfile::tempdir().unwrap();
         copy(&state.join("raft"), &loot.path().join("raft"));
-        let headers = swarmpki::keystore::Keystore::new(&state).headers().unwrap();
-        let dek = base64::engine::general_purpose::STANDARD.decode(&headers["raft-dek"]).unwrap();
+        let dek = swarmpki::keystore::Keystore::new(&state).data_keys().unwrap().current.unwrap();
         let config = replica::Config {
             dir: loot.path().join("raft"),
-            dek: SecretBytes::from(dek),
+            dek,
             clock: Arc::new(now),
             carrier: Arc::new(replica::carrier::Alone),
             limits: replica::Limits::default(),

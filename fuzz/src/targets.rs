@@ -103,7 +103,7 @@ pub fn key_file(input: &[u8]) {
             let Ok(again) = pki::KeyFile::parse(encoded.expose(), None) else {
                 panic!("a key file that was written cannot be read")
             };
-            assert_eq!(again.headers, file.headers);
+            assert_eq!(*again.headers, *file.headers);
         }
     }
 }
@@ -187,7 +187,7 @@ fn join_token_seeds() -> Vec<Vec<u8>> {
 fn key_file_seeds() -> Vec<Vec<u8>> {
     let Some(key) = key(4) else { return Vec::new() };
     let headers = std::collections::BTreeMap::from([("raft-dek".to_owned(), "EgMKAQ".to_owned())]);
-    let file = pki::KeyFile { kek_version: 3, headers, key };
+    let file = pki::KeyFile { kek_version: 3, headers: headers.into(), key };
     let kek = pki::SecretBytes::new(vec![7; 32]);
     let encoded = [file.encode(None), file.encode(Some((&kek, [1; 8], [2; 16])))];
     encoded.into_iter().flatten().map(|bytes| bytes.expose().to_vec()).collect()

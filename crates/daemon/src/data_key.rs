@@ -17,7 +17,5 @@ pub(crate) fn encode(key: &[u8; BYTES]) -> String {
 
 /// Reads it; `None` if the key file is not there or its header holds no such key.
 pub(crate) fn load(keystore: &Keystore) -> Result<Option<SecretBytes>, KeystoreError> {
-    let headers = keystore.headers()?;
-    let key = headers.get(HEADER).and_then(|text| STANDARD.decode(text).ok()).filter(|key| key.len() == BYTES);
-    Ok(key.map(SecretBytes::from))
+    Ok(keystore.data_keys()?.current.filter(|key| key.expose().len() == BYTES))
 }

@@ -7,6 +7,9 @@
 //! - CBC has no authentication: a wrong KEK can pass by chance. The `raft-dek` header's own seal is the real check.
 
 use std::collections::BTreeMap;
+use std::ops::{Deref, DerefMut};
+
+use zeroize::Zeroize;
 
 use crate::dek_info::{self, DEK_INFO};
 use crate::key::{KeyError, PrivateKey};
@@ -33,9 +36,45 @@ pub enum KeyFileError {
     /// A header that cannot be written: a colon or line break in the name, a line break in the value, or a reserved name.
     #[error("header {0:?} cannot be written")]
     Header(String),
+    /// A header that is to hold a data key holds none.
+    #[error("header {0} holds no data key")]
+    DataKey(String),
+    /// A data key that is being changed to, and none that it is changed from.
+    #[error("there is a pending DEK, but no current DEK")]
+    PendingAlone,
     /// The key itself.
     #[error(transparent)]
     Key(#[from] KeyError),
+}
+
+/// Headers by name. No Debug or Clone: values can be secrets; they are wiped on drop.
+#[derive(Default)]
+pub struct Headers(BTreeMap<String, String>);
+
+impl From<BTreeMap<String, String>> for Headers {
+    fn from(headers: BTreeMap<String, String>) -> Self {
+        Headers(headers)
+    }
+}
+
+impl Deref for Headers {
+    type Target = BTreeMap<String, String>;
+
+    fn deref(&self) -> &Self::Target {
+        &self.0
+    }
+}
+
+impl DerefMut for Headers {
+    fn deref_mut(&mut self) -> &mut Self::Target {
+        &mut self.0
+    }
+}
+
+impl Drop for Headers {
+    fn drop(&mut self) {
+        self.0.values_mut().for_each(Zeroize::zeroize);
+    }
 }
 
 /// Content of a key file. No Debug: headers can hold secrets.
@@ -43,7 +82,7 @@ pub struct KeyFile {
     /// Version of the cluster object at which the KEK was read.
     pub kek_version: u64,
     /// All headers but `kek-version`, by name.
-    pub headers: BTreeMap<String, String>,
+    pub headers: Headers,
     /// The key.
     pub key: PrivateKey,
 }
@@ -53,7 +92,7 @@ impl KeyFile {
     pub fn parse(bytes: &[u8], kek: Option<&SecretBytes>) -> Result<KeyFile, KeyFileError> {
         let block = Blocks::of(bytes).find(pem_block::Block::is_key).ok_or(KeyFileError::NoKey)?;
         let mut kek_version = 0;
-        let mut headers = BTreeMap::new();
+        let mut headers = Headers::default();
         for (name, value) in block.headers() {
             match name.as_str() {
                 KEK_VERSION => kek_version = value.parse().map_err(|_| KeyFileError::KekVersion)?,
@@ -74,12 +113,18 @@ impl KeyFile {
         Ok(KeyFile { kek_version, headers, key })
     }
 
+    /// Whether a file's key is encrypted. What holds no key is not.
+    pub fn is_encrypted(bytes: &[u8]) -> bool {
+        let block = Blocks::of(bytes).find(pem_block::Block::is_key);
+        block.is_some_and(|block| block.is_legacy_encrypted() || block.is_encrypted_pkcs8())
+    }
+
     /// Writes the file, encrypted if there is a KEK (an empty one counts as none). `salt` and `iv` are to be random,
     /// new for each call. Headers stand in byte order of their names.
     pub fn encode(&self, kek: Option<(&SecretBytes, [u8; 8], [u8; 16])>) -> Result<SecretBytes, KeyFileError> {
         let version = self.kek_version.to_string();
         let mut headers: Vec<(&str, &str)> = vec![(KEK_VERSION, &version)];
-        for (name, value) in &self.headers {
+        for (name, value) in self.headers.iter() {
             let reserved = name == KEK_VERSION || LEGACY_HEADERS.contains(&name.as_str());
             let breaks = |text: &str| text.contains(['\n', '\r']) || text.trim() != text;
             if reserved || name.is_empty() || name.contains(':') || breaks(name) || breaks(value) {

@@ -9,7 +9,7 @@ use std::collections::BTreeMap;
 
 use authority::{data, key};
 use pki::key::KeyError;
-use pki::key_file::{KeyFile, KeyFileError};
+use pki::key_file::{Headers, KeyFile, KeyFileError};
 use pki::{PrivateKey, SecretBytes, Signer};
 
 fn unhex(text: &str) -> Vec<u8> {
@@ -32,7 +32,7 @@ fn locked_file_of_a_real_engine() {
     assert_eq!(read.kek_version, 85);
     let dek =
         "CAESMCMrgK4xB6f20z8jJBR447I5lcVq5CD9cZDumQXMBYbCNXgAWI3z54EFyn32C0XeJxoY4bsVurnD1zhUZrOh97y5kf8eeEjMtKpf";
-    assert_eq!(read.headers, BTreeMap::from([("raft-dek".to_owned(), dek.to_owned())]));
+    assert_eq!(*read.headers, BTreeMap::from([("raft-dek".to_owned(), dek.to_owned())]));
     let scalar: [u8; 32] =
         unhex("5cb2be20457242f884f5cee978e4236df1592807134189069eda7b987af0ca83").try_into().unwrap();
     assert!(read.key.pkcs8_der().ct_eq(PrivateKey::generate_p256(&scalar).unwrap().pkcs8_der().expose()));
@@ -49,13 +49,13 @@ fn locked_file_of_a_real_engine() {
 #[test]
 fn c201_c202_without_kek() {
     let headers = BTreeMap::from([("raft-dek".to_owned(), "EiCH".to_owned()), ("a".to_owned(), "b:c".to_owned())]);
-    let file = KeyFile { kek_version: 8, headers: headers.clone(), key: key(1) };
+    let file = KeyFile { kek_version: 8, headers: headers.clone().into(), key: key(1) };
     let text = file.encode(None).unwrap();
     let lines = String::from_utf8_lossy(text.expose()).into_owned();
     assert!(lines.starts_with("-----BEGIN PRIVATE KEY-----\na: b:c\nkek-version: 8\nraft-dek: EiCH\n\n"), "{lines}");
     for kek in [None, Some(&kek(b"kek!"))] {
         let read = KeyFile::parse(text.expose(), kek).unwrap();
-        assert_eq!((read.kek_version, &read.headers), (8, &headers));
+        assert_eq!((read.kek_version, &*read.headers), (8, &headers));
         assert!(read.key.pkcs8_der().ct_eq(key(1).pkcs8_der().expose()));
     }
     // Without any header: version 0.
@@ -65,7 +65,7 @@ fn c201_c202_without_kek() {
 
 #[test]
 fn c203_c204_c218_with_kek() {
-    let file = KeyFile { kek_version: 3, headers: BTreeMap::new(), key: key(1) };
+    let file = KeyFile { kek_version: 3, headers: Headers::default(), key: key(1) };
     let new = kek(b"kek!");
     let text = file.encode(Some((&new, [1; 8], [2; 16]))).unwrap();
     assert!(matches!(error(KeyFile::parse(text.expose(), None)), KeyFileError::InvalidKek(KeyError::Encrypted)));
@@ -83,7 +83,7 @@ fn headers_that_cannot_be_written() {
         [("a\nb", "x"), ("a:b", "x"), ("", "x"), ("a", "x\ny"), ("Proc-Type", "x"), ("kek-version", "7")]
     {
         let headers = BTreeMap::from([(name.to_owned(), value.to_owned())]);
-        let file = KeyFile { kek_version: 0, headers, key: key(1) };
+        let file = KeyFile { kek_version: 0, headers: headers.into(), key: key(1) };
         assert_eq!(file.encode(None).err(), Some(KeyFileError::Header(name.to_owned())));
     }
 }

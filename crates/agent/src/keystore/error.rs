@@ -47,6 +47,9 @@ pub enum KeystoreError {
         /// Why.
         source: KeyFileError,
     },
+    /// Two unlock keys of the same version of the cluster object.
+    #[error("candidate KEK has the same version as the current KEK, but a different KEK value")]
+    KekConflict,
     /// The key file does not hold a usable key.
     #[error("{} holds no usable key: {source}", path.display())]
     Key {
@@ -86,6 +89,9 @@ impl KeystoreError {
             }
             KeystoreError::Mismatch { path } => {
                 format!("put back the key that belongs to {}, or remove both and join again", path.display())
+            }
+            KeystoreError::KekConflict => {
+                "the key file was not changed; look whether all managers are of one cluster".to_owned()
             }
             KeystoreError::Locked { .. } => "unlock the node with the cluster's unlock key".to_owned(),
             KeystoreError::Key { path, .. } => {

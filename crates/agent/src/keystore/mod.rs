@@ -5,28 +5,35 @@
 //!   directory after.
 //! - Reading mends what a cut left behind.
 //! - A worker's key is never sealed and its file has no headers of a manager.
-//! - Headers of the key file are kept over every rewrite; the daemon keeps its data key there.
+//! - Headers of the key file are kept over every rewrite. The data keys of a manager's store are among them; whoever asks here sees
+//!   them open, and on disk they are sealed whenever the key is.
+//! - The unlock key is never on disk. Key and headers go from one to another in one rewrite, and until it is known to be whole the file is
+//!   read by either.
 
+mod data_keys;
 mod disk;
 mod error;
+mod kek;
 #[cfg(test)]
 mod tests;
 
-use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use pki::certificate::Certificate;
 use pki::identity::Role;
 use pki::key::{PrivateKey, Signer};
-use pki::key_file::KeyFile;
+use pki::key_file::{Headers, KeyFile, KeyFileError};
 use pki::secret::SecretBytes;
 use pki::time::Time;
 
+pub use data_keys::DataKeys;
 pub use error::KeystoreError;
+pub use kek::Rekeyed;
 
 use crate::plan::Peer;
 use disk::{Disk, RealDisk};
+use kek::{Kek, Keks};
 
 /// The directory of certificates inside the state directory.
 pub const CERTIFICATES_DIR: &str = "certificates";
@@ -62,18 +69,12 @@ pub struct Pair {
     pub received: Time,
 }
 
-/// The key that seals a manager's key file, and the version of the cluster object it was read at.
-struct Kek {
-    key: Option<Arc<SecretBytes>>,
-    version: u64,
-}
-
 /// The files of one node. Share it by `Arc`: its writes exclude each other.
 pub struct Keystore {
     state_dir: PathBuf,
     certificates: PathBuf,
     disk: Arc<dyn Disk>,
-    kek: Mutex<Kek>,
+    kek: Mutex<Keks>,
     writing: Mutex<()>,
 }
 
@@ -89,7 +90,7 @@ impl Keystore {
             certificates: state_dir.join(CERTIFICATES_DIR),
             state_dir,
             disk,
-            kek: Mutex::new(Kek { key: None, version: 0 }),
+            kek: Mutex::default(),
             writing: Mutex::new(()),
         }
     }
@@ -120,15 +121,30 @@ impl Keystore {
 
     /// Sets the key by which a manager's key file is read and written from now on; the file itself is not touched.
     pub fn set_kek(&self, key: Option<Arc<SecretBytes>>, version: u64) {
-        *lock(&self.kek) = Kek { key, version };
+        *lock(&self.kek) = Keks::of(Kek { key, version });
     }
 
-    /// The same for a key that a manager handed out: taken only if it was read later than the present one.
+    /// The same for a key that a manager handed out: taken with the next manager's pair that is written, and only if it was read later than
+    /// the present one.
     pub fn offer_kek(&self, key: Option<Arc<SecretBytes>>, version: u64) {
-        let mut kek = lock(&self.kek);
-        if version > kek.version {
-            *kek = Kek { key, version };
+        lock(&self.kek).offer(Kek { key, version });
+    }
+
+    /// Opens a sealed key file with the operator's key, for this process. Nothing is written; a file that is not sealed needs no key.
+    ///
+    /// # Errors
+    /// [`KeystoreError::Locked`] if it is another key.
+    pub fn unlock(&self, key: SecretBytes) -> Result<(), KeystoreError> {
+        let _writing = lock(&self.writing);
+        let path = self.key_path();
+        let Some(bytes) = self.read(&path)?.map(SecretBytes::new) else { return Ok(()) };
+        if !KeyFile::is_encrypted(bytes.expose()) {
+            return Ok(());
         }
+        let kek = Kek { key: Some(Arc::new(key)), version: 0 };
+        let file = kek.open(bytes.expose()).map_err(|error| KeystoreError::key(path, error))?;
+        *lock(&self.kek) = Keks::of(Kek { version: file.kek_version, ..kek });
+        Ok(())
     }
 
     /// Whether a key file exists and cannot be read without another unlock key.
@@ -140,18 +156,30 @@ impl Keystore {
         }
     }
 
-    /// Seals the key file under another key, or opens it for good, in one rewrite (pki.md 10.2).
-    pub fn rekey(&self, key: Option<Arc<SecretBytes>>, version: u64) -> Result<(), KeystoreError> {
+    /// Seals the key file under another key, or opens it for good, in one rewrite (pki.md 10.2). An older key, and the same, change nothing.
+    /// When a file is sealed that was not, its data key has been on disk for all to read, and is marked to be replaced.
+    ///
+    /// # Errors
+    /// [`KeystoreError::KekConflict`] for another key of the same version.
+    pub fn rekey(&self, key: Option<Arc<SecretBytes>>, version: u64) -> Result<Rekeyed, KeystoreError> {
         let _writing = lock(&self.writing);
         let file = self.read_key()?;
-        *lock(&self.kek) = Kek { key, version };
-        match file {
-            Some(mut file) => {
-                file.kek_version = version;
-                self.write_key(&file, true)
+        let (next, rekeyed) = {
+            let mut keks = lock(&self.kek);
+            let next = Kek { key, version };
+            let rekeyed = keks.judge(&next).map_err(|kek::Conflict| KeystoreError::KekConflict)?;
+            if rekeyed == Rekeyed::Unchanged {
+                return Ok(rekeyed);
             }
-            None => Ok(()),
+            keks.next = Some(next.clone());
+            (next, rekeyed)
+        };
+        if let Some(mut file) = file {
+            next.adopt(&mut file, rekeyed == Rekeyed::Locked);
+            self.write_sealed(&file, Some(&next))?;
         }
+        *lock(&self.kek) = Keks::of(next);
+        Ok(rekeyed)
     }
 
     /// The trust bundle's bytes, if the file is there.
@@ -196,30 +224,70 @@ impl Keystore {
     /// Writes a pair. A manager's key is sealed if there is a key for that, and keeps its headers; a worker's is not and does not.
     pub fn save_pair(&self, chain: &[Certificate], key: &PrivateKey, role: Role) -> Result<(), KeystoreError> {
         let _writing = lock(&self.writing);
-        let manager = role == Role::Manager;
-        let before = if manager { self.read_key().ok().flatten() } else { None };
-        let file = KeyFile {
-            kek_version: if manager { lock(&self.kek).version } else { 0 },
-            headers: before.map(|file| file.headers).unwrap_or_default(),
-            key: key.duplicate(),
+        let mut file = KeyFile { kek_version: 0, headers: Headers::default(), key: key.duplicate() };
+        let kek = if role == Role::Manager {
+            match self.read_key() {
+                Ok(before) => file.headers = before.map(|file| file.headers).unwrap_or_default(),
+                // Its data key would be lost with it.
+                Err(error @ KeystoreError::Locked { .. }) => return Err(error),
+                Err(_) => {}
+            }
+            let keks = lock(&self.kek);
+            let kek = keks.latest().clone();
+            kek.adopt(&mut file, keks.locks(&kek));
+            Some(kek)
+        } else {
+            None
         };
         let next = self.certificates.join(NEXT_CERTIFICATE_FILE);
         self.replace(&next, pki::certificate::encode_pem(chain).as_bytes(), PUBLIC)?;
-        self.write_key(&file, manager)?;
+        self.write_sealed(&file, kek.as_ref())?;
+        if let Some(kek) = kek {
+            *lock(&self.kek) = Keks::of(kek);
+        }
         self.rename(&next, &self.certificate_path())
     }
 
-    /// The headers of the key file other than `kek-version`; none if there is no file.
-    pub fn headers(&self) -> Result<BTreeMap<String, String>, KeystoreError> {
+    /// The headers of the key file other than `kek-version`, data keys open; none if there is no file.
+    pub fn headers(&self) -> Result<Headers, KeystoreError> {
         Ok(self.read_key()?.map(|file| file.headers).unwrap_or_default())
     }
 
     /// Changes headers of the key file in one atomic rewrite; the key stays. The file must exist.
-    pub fn update_headers(&self, change: impl FnOnce(&mut BTreeMap<String, String>)) -> Result<(), KeystoreError> {
+    pub fn update_headers(&self, change: impl FnOnce(&mut Headers)) -> Result<(), KeystoreError> {
+        self.rewrite(|file| {
+            change(&mut file.headers);
+            Ok(())
+        })
+    }
+
+    /// The data keys of the manager's store; none if there is no file.
+    ///
+    /// # Errors
+    /// Also if the headers that hold them contradict each other.
+    pub fn data_keys(&self) -> Result<DataKeys, KeystoreError> {
+        let file = self.read_key()?;
+        let keys = file.map(|file| DataKeys::of(&file.headers)).transpose();
+        keys.map(Option::unwrap_or_default).map_err(|error| KeystoreError::key(self.key_path(), error))
+    }
+
+    /// Changes the data keys in one atomic rewrite, on disk when this returns. The file must exist.
+    pub fn update_data_keys(&self, change: impl FnOnce(&mut DataKeys)) -> Result<(), KeystoreError> {
+        self.rewrite(|file| {
+            let mut keys = DataKeys::of(&file.headers)?;
+            change(&mut keys);
+            keys.put(&mut file.headers);
+            Ok(())
+        })
+    }
+
+    fn rewrite(&self, change: impl FnOnce(&mut KeyFile) -> Result<(), KeyFileError>) -> Result<(), KeystoreError> {
         let _writing = lock(&self.writing);
-        let mut file = self.read_key()?.ok_or_else(|| KeystoreError::Missing { path: self.key_path() })?;
-        change(&mut file.headers);
-        self.write_key(&file, true)
+        let path = self.key_path();
+        let mut file = self.read_key()?.ok_or_else(|| KeystoreError::Missing { path: path.clone() })?;
+        change(&mut file).map_err(|error| KeystoreError::key(path, error))?;
+        let kek = lock(&self.kek).now.clone();
+        self.write_sealed(&file, Some(&kek))
     }
 
     /// The managers that the last session told; none if the file is not there or not readable as such.
@@ -315,8 +383,8 @@ impl Keystore {
         let Some(bytes) = self.read(&legacy)? else {
             return Ok(());
         };
-        let kek = lock(&self.kek).key.clone();
-        let matches = match KeyFile::parse(&bytes, kek.as_deref()) {
+        let kek = lock(&self.kek).now.clone();
+        let matches = match kek.open(&bytes) {
             Ok(key) => self.read_matching(&self.certificate_path(), &key)?.is_ok(),
             Err(_) => false,
         };
@@ -329,20 +397,16 @@ impl Keystore {
             return Ok(None);
         };
         let bytes = SecretBytes::new(bytes);
-        let kek = lock(&self.kek).key.clone();
-        KeyFile::parse(bytes.expose(), kek.as_deref()).map(Some).map_err(|error| KeystoreError::key(path, error))
+        let mut keks = lock(&self.kek);
+        keks.open(bytes.expose()).map(Some).map_err(|error| KeystoreError::key(path, error))
     }
 
-    fn write_key(&self, file: &KeyFile, seal: bool) -> Result<(), KeystoreError> {
+    /// Writes the key file, sealed if there is a key for that; without `kek` it is a worker's.
+    fn write_sealed(&self, file: &KeyFile, kek: Option<&Kek>) -> Result<(), KeystoreError> {
         let path = self.key_path();
-        let kek = if seal { lock(&self.kek).key.clone() } else { None };
-        let (mut salt, mut iv) = ([0; 8], [0; 16]);
-        crate::connect::fill_random(&mut salt)
-            .and_then(|()| crate::connect::fill_random(&mut iv))
-            .map_err(|source| KeystoreError::io(&path, "write", source))?;
-        let bytes = file
-            .encode(kek.as_deref().map(|key| (key, salt, iv)))
-            .map_err(|error| KeystoreError::key(path.clone(), error))?;
+        let none = Kek::default();
+        let seeds = kek::Seeds::draw().map_err(|source| KeystoreError::io(&path, "write", source))?;
+        let bytes = kek.unwrap_or(&none).seal(file, seeds).map_err(|error| KeystoreError::key(path.clone(), error))?;
         self.replace(&path, bytes.expose(), PRIVATE)
     }
 

@@ -13,7 +13,7 @@ use pki::secret::SecretBytes;
 use pki::time::Time;
 
 use super::disk::Disk;
-use super::{CERTIFICATE_FILE, KEY_FILE, Keystore, KeystoreError, LEGACY_KEY_FILE, NEXT_CERTIFICATE_FILE};
+use super::{CERTIFICATE_FILE, KEY_FILE, Keystore, KeystoreError, LEGACY_KEY_FILE, NEXT_CERTIFICATE_FILE, Rekeyed};
 use crate::plan::Peer;
 use crate::testing::{Ca, DAY, csr, key, subject};
 
@@ -205,21 +205,16 @@ fn a_power_cut_while_headers_change_keeps_key_and_headers() {
     let disk = MemDisk::with(Files::new());
     let keystore = disk.keystore();
     keystore.save_pair(&chain, &key, Role::Manager).unwrap();
-    let set = |value: &str| {
-        let value = value.to_owned();
-        keystore.update_headers(move |headers| {
-            headers.insert("raft-dek".to_owned(), value);
-        })
-    };
-    set("one").unwrap();
+    let set = |value: u8| keystore.update_data_keys(|keys| keys.current = Some(SecretBytes::copy_of(&[value; 32])));
+    set(1).unwrap();
     let before = disk.files();
     disk.take_ops();
-    set("two").unwrap();
+    set(2).unwrap();
     for files in after_every_cut(&before, &disk.take_ops()) {
         let cut = MemDisk::with(files);
         assert!(loaded(&cut.keystore()).is_some());
-        let value = cut.keystore().headers().unwrap()["raft-dek"].clone();
-        assert!(value == "one" || value == "two", "{value}");
+        let value = current(&cut.keystore()).unwrap();
+        assert!(value == [1; 32] || value == [2; 32], "{value:?}");
     }
 }
 
@@ -231,12 +226,14 @@ fn headers_survive_a_managers_renewal_and_not_a_demotion() {
     keystore.save_pair(&chain, &key, Role::Manager).unwrap();
     keystore
         .update_headers(|headers| {
-            headers.insert("raft-dek".to_owned(), "sealed".to_owned());
+            headers.insert("other".to_owned(), "value".to_owned());
         })
         .unwrap();
+    keystore.update_data_keys(|keys| keys.current = Some(SecretBytes::copy_of(&[1; 32]))).unwrap();
     let (chain, key) = pair(2);
     keystore.save_pair(&chain, &key, Role::Manager).unwrap();
-    assert_eq!(keystore.headers().unwrap()["raft-dek"], "sealed");
+    assert_eq!(keystore.headers().unwrap()["other"], "value");
+    assert_eq!(current(&keystore), Some(vec![1; 32]));
     let (chain, key) = pair(3);
     keystore.save_pair(&chain, &key, Role::Worker).unwrap();
     assert!(keystore.headers().unwrap().is_empty());
@@ -263,6 +260,175 @@ fn c69_c70_c71_c94_only_a_managers_key_is_sealed() {
     keystore.offer_kek(kek(), 8);
     keystore.save_pair(&chain, &key, Role::Manager).unwrap();
     assert!(!disk.keystore().is_locked().unwrap());
+}
+
+fn current(keystore: &Keystore) -> Option<Vec<u8>> {
+    keystore.data_keys().unwrap().current.map(|key| key.expose().to_vec())
+}
+
+fn kek(seed: u8) -> Option<Arc<SecretBytes>> {
+    Some(Arc::new(SecretBytes::copy_of(&[seed; 32])))
+}
+
+/// A manager with a data key, its file in clear.
+fn manager() -> (Arc<MemDisk>, Keystore) {
+    let disk = MemDisk::with(Files::new());
+    let keystore = disk.keystore();
+    let (chain, key) = pair(1);
+    keystore.save_pair(&chain, &key, Role::Manager).unwrap();
+    keystore.update_data_keys(|keys| keys.current = Some(SecretBytes::copy_of(&[9; 32]))).unwrap();
+    (disk, keystore)
+}
+
+fn key_text(disk: &MemDisk) -> String {
+    let path = Path::new(DIR).join("certificates").join(KEY_FILE);
+    String::from_utf8(disk.files()[&path].clone()).unwrap()
+}
+
+fn opened(disk: &Arc<MemDisk>, seed: u8) -> Result<Keystore, KeystoreError> {
+    let keystore = disk.keystore();
+    keystore.unlock(SecretBytes::copy_of(&[seed; 32])).map(|()| keystore)
+}
+
+#[test]
+fn c178_c180_c185_c188_a_file_is_sealed_and_opened_again() {
+    let (disk, keystore) = manager();
+    assert!(key_text(&disk).starts_with("-----BEGIN PRIVATE KEY-----\nkek-version: 0\nraft-dek: EiAJ"));
+    assert_eq!(keystore.rekey(kek(7), 5).unwrap(), Rekeyed::Locked);
+    let text = key_text(&disk);
+    assert!(text.starts_with("-----BEGIN ENCRYPTED PRIVATE KEY-----\nkek-version: 5\nraft-dek: CAESM"), "{text}");
+    assert!(keystore.data_keys().unwrap().needs_rotation, "it lay there in clear");
+    assert!(disk.keystore().is_locked().unwrap());
+    assert!(matches!(opened(&disk, 8), Err(KeystoreError::Locked { .. })));
+    let again = opened(&disk, 7).unwrap();
+    assert_eq!(current(&again), Some(vec![9; 32]));
+    assert!(loaded(&again).is_some());
+    // What is written after an unlock is sealed too, and its version stays.
+    again.update_data_keys(|keys| keys.needs_rotation = false).unwrap();
+    let (chain, key) = pair(2);
+    again.save_pair(&chain, &key, Role::Manager).unwrap();
+    assert!(key_text(&disk).starts_with("-----BEGIN ENCRYPTED PRIVATE KEY-----\nkek-version: 5\nraft-dek: CAESM"));
+    assert_eq!(again.rekey(kek(8), 6).unwrap(), Rekeyed::Changed);
+    assert!(opened(&disk, 7).is_err());
+    assert_eq!(current(&opened(&disk, 8).unwrap()), Some(vec![9; 32]));
+    assert_eq!(again.rekey(None, 9).unwrap(), Rekeyed::Unlocked);
+    let text = key_text(&disk);
+    assert!(text.starts_with("-----BEGIN PRIVATE KEY-----\nkek-version: 9\nraft-dek: EiAJ"), "{text}");
+    assert!(!again.data_keys().unwrap().needs_rotation);
+    assert!(!disk.keystore().is_locked().unwrap());
+    // The version in the file counts after a restart.
+    assert_eq!(disk.keystore().rekey(kek(7), 8).unwrap(), Rekeyed::Unchanged);
+}
+
+#[test]
+fn c184_c186_c187_keys_that_change_nothing() {
+    let (disk, keystore) = manager();
+    keystore.rekey(kek(7), 5).unwrap();
+    let before = disk.files();
+    let conflict = keystore.rekey(kek(8), 5).unwrap_err();
+    assert_eq!(
+        conflict.to_string(),
+        "candidate KEK has the same version as the current KEK, but a different KEK value"
+    );
+    assert!(keystore.rekey(None, 5).is_err());
+    assert_eq!(keystore.rekey(kek(8), 4).unwrap(), Rekeyed::Unchanged);
+    assert_eq!(keystore.rekey(None, 4).unwrap(), Rekeyed::Unchanged);
+    assert_eq!(keystore.rekey(kek(7), 9).unwrap(), Rekeyed::Unchanged);
+    assert!(disk.files() == before);
+}
+
+#[test]
+fn c190_c191_c192_c193_data_keys() {
+    let (disk, keystore) = manager();
+    keystore
+        .update_data_keys(|keys| {
+            keys.pending = Some(SecretBytes::copy_of(&[10; 32]));
+            keys.needs_rotation = true;
+        })
+        .unwrap();
+    keystore.rekey(kek(7), 5).unwrap();
+    let keys = opened(&disk, 7).unwrap().data_keys().unwrap();
+    assert_eq!(keys.pending.unwrap().expose(), [10; 32]);
+    assert!(keys.needs_rotation);
+    assert_eq!(key_text(&disk).matches(": CAESM").count(), 2);
+    keystore.update_data_keys(|keys| *keys = Default::default()).unwrap();
+    let text = key_text(&disk);
+    assert_eq!(text.lines().filter(|line| line.contains(": ")).collect::<Vec<_>>(), ["kek-version: 5"]);
+    keystore.update_data_keys(|keys| keys.pending = Some(SecretBytes::copy_of(&[10; 32]))).unwrap();
+    let error = keystore.data_keys().err().unwrap().to_string();
+    assert!(error.contains("pending DEK, but no current DEK"), "{error}");
+}
+
+#[test]
+fn a_key_as_it_stood_there_before_there_were_records() {
+    let (disk, keystore) = manager();
+    let bare = base64::Engine::encode(&base64::engine::general_purpose::STANDARD, [9; 32]);
+    let path = Path::new(DIR).join("certificates").join(KEY_FILE);
+    let text = key_text(&disk);
+    let line = text.lines().find(|line| line.starts_with("raft-dek")).unwrap();
+    let text = text.replace(line, &format!("raft-dek: {bare}"));
+    disk.files.lock().unwrap().insert(path, text.into_bytes());
+    assert_eq!(current(&keystore), Some(vec![9; 32]));
+    keystore.rekey(kek(7), 5).unwrap();
+    assert_eq!(current(&opened(&disk, 7).unwrap()), Some(vec![9; 32]));
+}
+
+#[test]
+fn c194_c206_a_wrong_key_that_passes_the_padding_is_found_out() {
+    let (disk, keystore) = manager();
+    keystore.rekey(kek(7), 5).unwrap();
+    // The private key opens and the data key does not: it is of another file.
+    let sealed = key_text(&disk).lines().find(|line| line.starts_with("raft-dek: ")).unwrap().to_owned();
+    keystore.rekey(kek(8), 6).unwrap();
+    let other = key_text(&disk).lines().find(|line| line.starts_with("raft-dek: ")).unwrap().to_owned();
+    let path = Path::new(DIR).join("certificates").join(KEY_FILE);
+    let mixed = key_text(&disk).replace(&other, &sealed);
+    disk.files.lock().unwrap().insert(path, mixed.into_bytes());
+    assert!(matches!(opened(&disk, 8), Err(KeystoreError::Locked { .. })));
+    assert!(matches!(keystore.headers(), Err(KeystoreError::Locked { .. })));
+    // Nobody writes a pair over a data key that cannot be read.
+    let (chain, key) = pair(2);
+    assert!(matches!(keystore.save_pair(&chain, &key, Role::Manager), Err(KeystoreError::Locked { .. })));
+}
+
+#[test]
+fn a_key_that_is_handed_out_is_taken_with_the_next_pair() {
+    let (disk, keystore) = manager();
+    keystore.offer_kek(kek(7), 5);
+    assert!(!disk.keystore().is_locked().unwrap());
+    assert_eq!(current(&keystore), Some(vec![9; 32]));
+    let (chain, key) = pair(2);
+    keystore.save_pair(&chain, &key, Role::Manager).unwrap();
+    let again = opened(&disk, 7).unwrap();
+    assert_eq!(current(&again), Some(vec![9; 32]));
+    assert!(again.data_keys().unwrap().needs_rotation);
+    keystore.offer_kek(kek(8), 4);
+    keystore.offer_kek(kek(9), 6);
+    keystore.save_pair(&chain, &key, Role::Manager).unwrap();
+    assert_eq!(current(&opened(&disk, 9).unwrap()), Some(vec![9; 32]));
+    keystore.save_pair(&chain, &key, Role::Worker).unwrap();
+    assert!(!disk.keystore().is_locked().unwrap());
+    assert!(disk.keystore().headers().unwrap().is_empty());
+}
+
+#[test]
+fn a_power_cut_while_the_unlock_key_changes_leaves_the_old_one_or_the_new() {
+    for (from, to) in [(None, kek(7)), (kek(7), kek(8)), (kek(7), None)] {
+        let (disk, keystore) = manager();
+        keystore.rekey(from.clone(), 4).unwrap();
+        let before = disk.files();
+        disk.take_ops();
+        keystore.rekey(to.clone(), 5).unwrap();
+        let reads = |files: &Files, key: &Option<Arc<SecretBytes>>| {
+            let cut = MemDisk::with(files.clone()).keystore();
+            cut.set_kek(key.clone(), 1);
+            !cut.is_locked().unwrap() && current(&cut) == Some(vec![9; 32])
+        };
+        for files in after_every_cut(&before, &disk.take_ops()) {
+            assert!(reads(&files, &from) || reads(&files, &to));
+        }
+        assert!(reads(&disk.files(), &to));
+    }
 }
 
 #[test]
