@@ -217,6 +217,9 @@ fn rotation_is_consistent(state: &State) -> Result<(), Broken> {
     if !rotation.leads() {
         return broken("the way leads to every root that members hold", format!("{:?}", rotation.phase));
     }
+    if let Some(id) = rotation.aside.iter().find(|id| state.members.rows.contains_key(*id)) {
+        return broken("a member of the raft group is not put aside", id.to_string());
+    }
     match rotation.aside.iter().find(|id| !state.nodes.contains_key(*id)) {
         Some(id) => broken("who is put aside is a node", id.to_string()),
         None => Ok(()),
@@ -272,7 +275,7 @@ fn leaves_are_of_the_plan(before: &State, after: &State) -> Result<(), Broken> {
     Ok(())
 }
 
-/// Design 8: a node has a place in the raft group if it is a manager, or is becoming one; who has a place holds the root's key;
+/// Design 4: a node has a place in the raft group if it is a manager, or is becoming one; who has a place holds the root's key;
 /// a cluster has a manager.
 fn members_are_managers(state: &State) -> Result<(), Broken> {
     let rows = &state.members.rows;
@@ -298,7 +301,7 @@ fn members_are_managers(state: &State) -> Result<(), Broken> {
     if state.cluster.is_some() && !managers { broken("a cluster has a manager", String::new()) } else { Ok(()) }
 }
 
-/// Design 8: a number stands for one place.
+/// Design 4: a number stands for one place.
 fn places_are_unique(state: &State) -> Result<(), Broken> {
     let mut seen = BTreeSet::new();
     for (id, row) in &state.members.rows {
@@ -309,7 +312,7 @@ fn places_are_unique(state: &State) -> Result<(), Broken> {
     Ok(())
 }
 
-/// Design 8: whoever forgot how it voted comes back under another number.
+/// Design 4: whoever forgot how it voted comes back under another number.
 fn places_are_given_once(before: &State, after: &State) -> Result<(), Broken> {
     let property = "the number of a place is never given again";
     let (old, new) = (&before.members, &after.members);

@@ -9,6 +9,8 @@
 //! - [`apply`](State::apply) in one file a part: `admission`, `issuance`, `presence`, `removal`, `tokens`, `settings`;
 //! - [`rotation`] how one root replaces another, [`trust`] who can verify whom meanwhile;
 //! - [`authorize`] who may call what;
+//! - [`members`] who has a place in the raft group, [`seats`] what its leader does next about that;
+//! - `repeat` what may be said twice, and how to tell what came of it;
 //! - [`format`](mod@format) what all of it looks like on disk, format 1;
 //! - [`invariant`] what must hold after every step.
 

@@ -65,10 +65,12 @@ impl State {
 
     /// Whether no other member is a manager and is to stay one.
     pub(crate) fn is_last_manager(&self, id: &NodeId) -> bool {
-        let stays = |other: &NodeId| {
-            self.nodes.get(other).is_some_and(|node| node.role == Role::Manager && node.spec.role == Role::Manager)
-        };
-        !self.members.rows.keys().any(|other| other != id && stays(other))
+        !self.members.rows.keys().any(|other| other != id && self.stays_manager(other))
+    }
+
+    /// Whether a node is a manager and is to stay one.
+    pub(crate) fn stays_manager(&self, id: &NodeId) -> bool {
+        self.nodes.get(id).is_some_and(|node| node.role == Role::Manager && node.spec.role == Role::Manager)
     }
 
     /// Whether anybody else is a manager now.

@@ -56,7 +56,9 @@ pub fn quorum_remains(voters: &BTreeSet<u64>, progress: &Progress, own: u64, id:
     left().count() > 0 && left().filter(here).count() > left().count() / 2
 }
 
-/// What the leader `own` does next. The steps in their order; at most one of them is a [`Change`].
+/// What the leader `own` does next. The steps in their order; at most one of them is a [`Change`]. The group has to be read
+/// after the state: a manager that an older group does not know yet would be taken for one that is out of it. A leader that is
+/// no voter, as far as is known here, does nothing.
 pub fn next(
     state: &State,
     voters: &BTreeSet<u64>,
@@ -65,6 +67,9 @@ pub fn next(
     own: u64,
     now: Time,
 ) -> Vec<SeatStep> {
+    if !voters.contains(&own) {
+        return Vec::new();
+    }
     Seats { state, voters, learners, progress, own, now }.steps()
 }
 
@@ -118,10 +123,7 @@ impl Seats<'_> {
     /// Whether a voter other than this one is a manager and is to stay one.
     fn manager_beside(&self, row: Option<u64>) -> bool {
         self.state.members.rows.iter().any(|(node, other)| {
-            let stays = |node: &crate::node::Node| node.role == Role::Manager && node.spec.role == Role::Manager;
-            Some(other.raft_id) != row
-                && self.voters.contains(&other.raft_id)
-                && self.state.nodes.get(node).is_some_and(|node| stays(node))
+            Some(other.raft_id) != row && self.voters.contains(&other.raft_id) && self.state.stays_manager(node)
         })
     }
 
@@ -148,9 +150,6 @@ impl Seats<'_> {
 
     /// Whether this place is that of a manager that is to stay one.
     fn manages(&self, id: u64) -> bool {
-        self.state.members.rows.iter().any(|(node, row)| {
-            let stays = |node: &crate::node::Node| node.role == Role::Manager && node.spec.role == Role::Manager;
-            row.raft_id == id && self.state.nodes.get(node).is_some_and(|node| stays(node))
-        })
+        self.state.members.rows.iter().any(|(node, row)| row.raft_id == id && self.state.stays_manager(node))
     }
 }

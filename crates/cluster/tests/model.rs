@@ -35,6 +35,7 @@ struct Budget {
     joins: u8,
     jumps: u8,
     late: u8,
+    promotions: u8,
 }
 
 /// A cluster and what may happen to it.
@@ -103,6 +104,8 @@ enum Act {
     RollBack(usize),
     Remove(usize),
     Join(usize),
+    Promote(usize),
+    Seat(usize),
     Jump,
 }
 
@@ -187,6 +190,12 @@ impl Model for Scenario {
                     acts.push(Act::Take(n));
                 }
             }
+            if n > 0 && left.promotions > 0 {
+                acts.push(Act::Promote(n));
+            }
+            if n > 0 && self.budget.promotions > 0 {
+                acts.push(Act::Seat(n));
+            }
             if n > 0 && left.crashes > 0 {
                 acts.push(Act::Crash(n));
             }
@@ -260,6 +269,11 @@ impl Model for Scenario {
                 left.joins -= 1;
                 world.join(n)
             }
+            Act::Promote(n) => {
+                left.promotions -= 1;
+                world.promote(n)
+            }
+            Act::Seat(n) => world.seat(n),
             Act::Jump => {
                 left.jumps -= 1;
                 world.later(PAST_DEADLINE);
@@ -371,6 +385,15 @@ fn an_emergency() {
 fn removals_and_joins_midway() {
     let budget = Budget { starts: 1, aborts: 1, removals: 1, joins: 1, late: 1, ..Budget::default() };
     check("removal and join", Scenario { workers: 1, budget, ..base() }, 1_500);
+}
+
+#[test]
+fn managers_come_midway() {
+    let budget = Budget { starts: 1, promotions: 2, crashes: 1, removals: 1, ..Budget::default() };
+    check("promotions", Scenario { budget, ..base() }, 1_500);
+    let policy = Policy::Deadline(START.saturating_add(PAST_DEADLINE / 2));
+    let budget = Budget { starts: 1, promotions: 1, crashes: 1, late: 1, jumps: 1, ..Budget::default() };
+    check("promotions and a deadline", Scenario { policy, budget, ..base() }, 1_500);
 }
 
 #[test]

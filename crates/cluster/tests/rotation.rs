@@ -17,7 +17,7 @@ use pki::certificate::Certificate;
 use pki::identity::Role;
 use support::authorities::{authority, both, cross};
 use support::world::World;
-use support::{DAY, START, id, secret};
+use support::{DAY, HOUR, START, id, secret};
 
 fn done(outcome: &Outcome) -> bool {
     matches!(outcome, Outcome::Done { .. })
@@ -337,6 +337,24 @@ fn c278_a_ladder_made_anew_leads_where_the_first_did() {
     assert_eq!(world.run(same), Outcome::Unchanged, "that is how it leads now");
     let longer = vec![cross(&authority(1), &authority(0)), cross(&authority(2), &authority(0))];
     assert!(done(&world.run(replace(longer))));
+}
+
+#[test]
+fn who_is_given_a_place_in_the_group_is_waited_for_again() {
+    let mut world = World::new(2);
+    let policy = Policy::Deadline(world.cluster.now.saturating_add(HOUR));
+    assert!(done(&world.start(1, true, policy)));
+    assert!(world.promote(2) && world.convert(2), "it has its manager's leaf, and not the bundle");
+    assert!(world.narrow(0) && world.narrow(1));
+    world.later(2 * HOUR);
+    assert!(done(&world.advance()));
+    assert!(world.rotation().unwrap().aside.contains(&id(2)));
+    assert!(world.seat(2));
+    assert!(world.rotation().unwrap().aside.is_empty());
+    assert!(world.convert(0) && world.convert(1));
+    world.later(DAY);
+    refused(world.advance(), Rejection::NotConverted);
+    assert!(world.ends());
 }
 
 #[test]

@@ -12,6 +12,7 @@ use std::time::Duration;
 
 use cluster::authorize::Presented;
 use cluster::command::Command;
+use cluster::invariant;
 use cluster::node::{Leaf, PROMOTION_LIFE};
 use cluster::outcome::{Outcome, Rejection};
 use cluster::seats::{self, Change, SeatStep};
@@ -315,6 +316,7 @@ fn a_promotion_step_by_step() {
     assert!(next(&cluster, &[1], &[], &[], 1).is_empty());
     cluster.run(cluster.wish(1, Role::Manager));
     assert!(next(&cluster, &[1], &[], &[], 1).is_empty(), "it has to ask for a place first");
+    assert!(next(&cluster, &[], &[], &[], 1).is_empty(), "nothing is known of the group yet");
     cluster.enlist(1);
     assert_eq!(only(&next(&cluster, &[1], &[], &[], 1)), Some(Change::AddLearner(2)));
     assert_eq!(only(&next(&cluster, &[1], &[2], &[], 1)), Some(Change::Promote(2)));
@@ -374,6 +376,47 @@ fn a_lost_store_is_replaced_step_by_step() {
     cluster.run(Command::Enlist { node: id(2), addr: "192.0.2.3:2377".into(), serial, replaces: Some(3) });
     assert_eq!(only(&next(&cluster, &[1, 2, 3], &[], &[3], 1)), Some(Change::Remove(3)));
     assert_eq!(only(&next(&cluster, &[1, 2], &[], &[], 1)), Some(Change::AddLearner(4)));
+}
+
+#[test]
+fn states_that_cannot_be_are_told() {
+    type Twist = fn(&mut Cluster);
+    fn edit(cluster: &mut Cluster, n: u64, edit: impl FnOnce(&mut cluster::node::Node)) {
+        let mut node = cluster.node(n).clone();
+        edit(&mut node);
+        cluster.state.nodes.insert(id(n), Arc::new(node));
+    }
+    let rows: [(&str, Twist); 8] = [
+        ("a manager has a place", |cluster| edit(cluster, 2, |node| node.role = Role::Manager)),
+        ("a place in the raft group", |cluster| edit(cluster, 1, |node| node.role = Role::Worker)),
+        ("who is becoming a manager", |cluster| edit(cluster, 2, |node| node.promoting = Some(support::START))),
+        ("who is becoming a manager", |cluster| edit(cluster, 1, |node| node.promoting = Some(support::START))),
+        ("a place in the raft group", |cluster| drop(cluster.state.nodes.remove(&id(1)))),
+        ("whoever has a place", |cluster| drop(cluster.state.members.key_holders.remove(&id(1)))),
+        ("a number stands for one place", |cluster| cluster.state.members.next_raft_id = 2),
+        ("a number stands for one place", |cluster| {
+            cluster.state.members.rows.get_mut(&id(1)).unwrap().raft_id = 1;
+        }),
+    ];
+    for (property, twist) in rows {
+        let mut cluster = managed(2);
+        twist(&mut cluster);
+        let broken = invariant::check(&cluster.state).expect_err(property);
+        assert!(broken.property.starts_with(property), "{property}: {broken}");
+    }
+    let mut nobody = Cluster::new();
+    nobody.state.members.rows.clear();
+    edit(&mut nobody, 0, |node| node.role = Role::Worker);
+    let broken = invariant::check(&nobody.state).expect_err("no manager");
+    assert_eq!(broken.property, "a cluster has a manager");
+
+    let before = managed(2);
+    let mut again = before.clone();
+    again.state.members.next_raft_id = 2;
+    assert!(invariant::check_step(&before.state, &again.state).is_err(), "the next number goes back");
+    let mut other = before.clone();
+    other.state.members.rows.get_mut(&id(0)).unwrap().raft_id = 2;
+    assert!(invariant::check_step(&before.state, &other.state).is_err(), "a number that was another's");
 }
 
 /// A rule that is broken on purpose.

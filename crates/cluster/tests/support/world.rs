@@ -13,6 +13,7 @@ use cluster::roots::{Root, Roots};
 use cluster::rotation::{self, Abort, Advance, Need, Phase, Policy, RootsChange, Rotation, Start, Way};
 use cluster::trust::Anchor;
 use pki::certificate::Certificate;
+use pki::identity::Role;
 use pki::serial::Serial;
 
 use super::authorities::{authority, both, ladder_back, ladder_to, verifies, verifies_at};
@@ -61,7 +62,7 @@ impl World {
         let mut world =
             Self { cluster, members: vec![Member::default(); workers + 1], without_ladder: false, by_bundle: false };
         let root = authority(0);
-        let mut letter = super::letter(0, 0, pki::identity::Role::Manager, START, super::LIFE);
+        let mut letter = super::letter(0, 0, Role::Manager, START, super::LIFE);
         letter.leaf.issuer = root.issuer;
         let first = Held { letter: Arc::new(letter), trust: Arc::from(root.bundle.as_slice()) };
         world.members[0] = Member { up: true, held: Some(first), ..Member::default() };
@@ -289,7 +290,39 @@ impl World {
             Some(Standing::Quarantined { .. }) => true,
             _ => return false,
         };
-        self.reachable(n) && self.members[n].letter.is_none() && (quarantined || self.need(n) == Some(Need::Renewal))
+        let due = quarantined || self.need(n) == Some(Need::Renewal) || self.lacks_role(n);
+        self.reachable(n) && self.members[n].letter.is_none() && due
+    }
+
+    /// Whether the node is to have another role than its leaf says.
+    fn lacks_role(&self, n: usize) -> bool {
+        let role = self.members[n].held.as_ref().map(|held| held.letter.leaf.role);
+        self.record(n).is_some_and(|node| Some(node.signed_role()) != role)
+    }
+
+    /// A worker is to be a manager.
+    pub fn promote(&mut self, n: usize) -> bool {
+        let worker = self.record(n).is_some_and(|node| node.unfinished.is_none() && node.spec.role == Role::Worker);
+        worker && matches!(self.run(self.cluster.wish(n as u64, Role::Manager)), Outcome::Done { .. })
+    }
+
+    /// It has the certificate for it: it is given its place, and is a manager.
+    pub fn seat(&mut self, n: usize) -> bool {
+        let place = self.cluster.state.members().contains_key(&id(n as u64));
+        let Some(held) = self.members[n].held.clone().filter(|held| held.letter.leaf.role == Role::Manager) else {
+            return false;
+        };
+        if place || !self.reachable(n) || !matches!(self.standing(n), Some(Standing::Admitted { .. })) {
+            return false;
+        }
+        let serial = held.letter.leaf.serial;
+        let enlist = Command::Enlist { node: id(n as u64), addr: "192.0.2.9:2377".into(), serial, replaces: None };
+        match self.run(enlist) {
+            Outcome::Enlisted { raft_id } => {
+                matches!(self.run(Command::Seat { node: id(n as u64), raft_id }), Outcome::Done { .. })
+            }
+            _ => false,
+        }
     }
 
     /// The node renews; its answer is on the way then.
@@ -497,11 +530,13 @@ impl Hash for World {
                 if known.is_none() {
                     serials.push(leaf.serial);
                 }
-                (place, leaf.issuer).hash(to);
+                (place, leaf.issuer, leaf.role == Role::Manager).hash(to);
             };
             match record {
                 None => 0_u8.hash(to),
                 Some(node) => {
+                    let place = self.cluster.state.members().contains_key(&node.id);
+                    (node.role == Role::Manager, node.promoting, place).hash(to);
                     (1_u8, node.cut, node.unfinished.is_some(), node.offered.len(), node.previous.len()).hash(to);
                     leaf(node.current.as_ref(), to);
                     node.offered.iter().for_each(|offered| leaf(Some(offered), to));
