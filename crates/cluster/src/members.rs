@@ -47,6 +47,12 @@ impl State {
         &self.members.rows
     }
 
+    /// The managers: what nodes are told to turn to. Who has a place and does not vote yet is not among them.
+    pub fn managers(&self) -> impl Iterator<Item = (&NodeId, &Member)> {
+        let seated = |id: &NodeId| self.nodes.get(id).is_some_and(|node| node.role == Role::Manager);
+        self.members.rows.iter().filter(move |(id, _)| seated(id))
+    }
+
     /// Who this is among the members of the raft group, with its number there: a node with a place, by a manager's leaf that
     /// is on record in any standing. What the time says does not count: managers whose leaves have all ended go on, and
     /// give each other new ones.

@@ -68,11 +68,13 @@ fn c009_the_managers_token_makes_a_node_that_is_to_be_a_manager() {
     assert_eq!(again, Outcome::Issued { node: id(1), letter: Arc::clone(&letter), fresh: false });
 
     assert_eq!(cluster.enlist(1), 2);
+    assert_eq!(cluster.state.managers().count(), 1, "nobody is told to turn to it yet");
     let node = cluster.node(1);
     assert_eq!((node.current.as_ref(), node.unfinished), (Some(&letter.leaf), None), "its leaf was seen in use");
     assert!(cluster.state.members.key_holders.contains(&id(1)));
     assert!(done(&cluster.seat(1)));
     assert_eq!((cluster.node(1).role, cluster.node(1).promoting), (Role::Manager, None));
+    assert_eq!(cluster.state.managers().count(), 2);
 }
 
 #[test]

@@ -41,7 +41,7 @@ impl Change {
             }
         }
         let [old, new] = [before, after].map(|state| state.roots.served().map(|root| &root.bundle));
-        change.everybody = before.members != after.members || old != new;
+        change.everybody = !before.managers().eq(after.managers()) || old != new;
         change
     }
 

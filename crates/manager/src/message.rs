@@ -119,8 +119,7 @@ pub fn session_message(
         role: convert::role::to_wire(record.signed_role()),
         ..Node::default()
     };
-    let managers =
-        state.members.rows.iter().map(|(node, member)| convert::weighted_peer::manager(node, &member.addr)).collect();
+    let managers = state.managers().map(|(node, member)| convert::weighted_peer::manager(node, &member.addr)).collect();
     let root_ca = if order == Order::Return { Vec::new() } else { state.roots.trust_for(record, pushed)?.to_vec() };
     Some(SessionMessage {
         session_id: session.to_owned(),
