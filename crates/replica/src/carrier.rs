@@ -1,5 +1,5 @@
 //! The way from this member of the group to the others. What is carried is opaque: `replica` alone knows what members say to
-//! each other.
+//! each other. It holds the CA's keys and the join tokens: it goes to that member only, encrypted, and into no log.
 
 use futures::future::BoxFuture;
 use std::time::Duration;

@@ -162,6 +162,7 @@ pub(crate) mod faulty {
     use std::collections::BTreeMap;
     use std::sync::Mutex;
     use std::sync::atomic::AtomicBool;
+    use std::time::Duration;
 
     const SECTOR: usize = 512;
 
@@ -187,6 +188,8 @@ pub(crate) mod faulty {
     pub(crate) struct FaultyDisk {
         disk: Arc<Mutex<Disk>>,
         fail_syncs: Arc<AtomicBool>,
+        /// Milliseconds that a sync takes.
+        slow: Arc<AtomicU64>,
     }
 
     /// One open file of that disk; cut off by a crash, so that a process that is dead cannot write.
@@ -194,6 +197,7 @@ pub(crate) mod faulty {
     pub(crate) struct Session {
         image: Arc<Mutex<Image>>,
         fail_syncs: Arc<AtomicBool>,
+        slow: Arc<AtomicU64>,
     }
 
     impl FaultyDisk {
@@ -212,8 +216,11 @@ pub(crate) mod faulty {
             let lost_at_most = draw() % 5;
             let mut next = Disk::default();
             let old = self.disk.lock().unwrap();
-            for (path, image) in old.files.iter().chain(&old.removed) {
-                let image = image.lock().unwrap();
+            // All at the same moment: whoever writes to two of them writes in an order.
+            let images: Vec<_> = old.files.iter().chain(&old.removed).collect();
+            let images: Vec<_> = images.into_iter().map(|(path, image)| (path, image.lock().unwrap())).collect();
+            for (path, image) in &images {
+                let path = *path;
                 let certain = image.named && !old.removed.contains_key(path);
                 if !certain && draw() % 2 == 0 {
                     continue;
@@ -222,6 +229,7 @@ pub(crate) mod faulty {
                 let left = Image { now: left.clone(), durable: left, named: true, ..Image::default() };
                 next.files.insert(path.clone(), Arc::new(Mutex::new(left)));
             }
+            drop(images);
             drop(old);
             self.disk = Arc::new(Mutex::new(next));
             self.fail_syncs = Arc::default();
@@ -229,6 +237,11 @@ pub(crate) mod faulty {
 
         pub(crate) fn fail_syncs(&self) {
             self.fail_syncs.store(true, Ordering::SeqCst);
+        }
+
+        /// Every sync takes so long from now on.
+        pub(crate) fn slow(&self, sync: Duration) {
+            self.slow.store(sync.as_millis() as u64, Ordering::SeqCst);
         }
 
         /// All that lies on it.
@@ -280,7 +293,7 @@ pub(crate) mod faulty {
                 disk.files.insert(path.to_path_buf(), Arc::default());
             }
             let image = disk.files.get(path).ok_or(io::ErrorKind::NotFound)?.clone();
-            Ok(Session { image, fail_syncs: self.fail_syncs.clone() })
+            Ok(Session { image, fail_syncs: self.fail_syncs.clone(), slow: self.slow.clone() })
         }
 
         fn names(&self, dir: &Path) -> io::Result<Vec<String>> {
@@ -328,6 +341,7 @@ pub(crate) mod faulty {
             if self.fail_syncs.load(Ordering::SeqCst) {
                 return Err(io::Error::other("the disk failed to sync"));
             }
+            std::thread::sleep(Duration::from_millis(self.slow.load(Ordering::SeqCst)));
             let image = &mut *self.image.lock().unwrap();
             let pending = std::mem::take(&mut image.pending);
             if std::mem::take(&mut image.lengths).is_empty() {

@@ -14,6 +14,7 @@ pub mod handle;
 pub mod model;
 pub mod seal;
 
+mod backfill;
 mod fatal;
 mod forward;
 mod issued;

@@ -1,6 +1,5 @@
 //! The product's replica: one member of the raft group, its store, and the task that proposes.
 
-use crate::batch;
 use crate::carrier::Carrier;
 use crate::disk::{Local, Medium};
 use crate::fatal::{Fatal, FatalFlag};
@@ -11,6 +10,7 @@ use crate::propose::{Proposer, Queue};
 use crate::raft::{self, Heard, Node, Progress, Start, StartError};
 use crate::seal::{DataKey, Scope};
 use crate::store::{FIRST_MEMBER, Store, StoreError};
+use crate::{backfill, batch};
 use cluster::authorize::Presented;
 use cluster::{Batch, Command, LogEntry, Outcome, State};
 use pki::identity::ClusterId;
@@ -108,11 +108,19 @@ struct Inner {
     store: Mutex<Option<Store>>,
     /// The proposer's task.
     packing: Mutex<Option<JoinHandle<()>>>,
+    /// What fills gaps in the issuance log.
+    filling: JoinHandle<()>,
 }
 
 impl Drop for Inner {
     fn drop(&mut self) {
         self.proposer.queue.close(self.fatal.get());
+        // Nobody is left who waits for them.
+        self.proposer.node.ending();
+        self.filling.abort();
+        if let Some(packing) = self.packing.get_mut().unwrap_or_else(PoisonError::into_inner) {
+            packing.abort();
+        }
     }
 }
 
@@ -206,7 +214,8 @@ impl Replica {
         let clock = config.clock.clone();
         let proposer = Proposer { queue, node, clock, fatal: fatal.clone(), states: states.clone() };
         let packing = Mutex::new(Some(tokio::spawn(proposer.clone().run())));
-        let inner = Inner { proposer, states, fatal, store: Mutex::new(Some(store)), packing };
+        let filling = tokio::spawn(backfill::run(proposer.clone(), store.clone()));
+        let inner = Inner { proposer, states, fatal, store: Mutex::new(Some(store)), packing, filling };
         Ok(Self { inner: Arc::new(inner) })
     }
 
@@ -214,13 +223,20 @@ impl Replica {
     /// The handles that are left refuse proposals and serve the last state.
     pub async fn shutdown(&self) {
         self.inner.proposer.queue.close(self.inner.fatal.get());
+        self.inner.filling.abort();
         let packing = self.inner.packing.lock().unwrap_or_else(PoisonError::into_inner).take();
-        if let Some(packing) = packing
-            && let Err(error) = packing.await
-        {
-            tracing::error!(%error, "the proposer failed");
+        if let Some(mut packing) = packing {
+            // What a leader without followers has under way may never come back: raft ends it.
+            let packed = tokio::time::timeout(CLOSE_WITHIN, &mut packing).await;
+            self.inner.proposer.node.stop().await;
+            let packed = match packed {
+                Ok(packed) => packed,
+                Err(_) => packing.await,
+            };
+            if let Err(error) = packed {
+                tracing::error!(%error, "the proposer failed");
+            }
         }
-        self.inner.proposer.node.stop().await;
         let store = self.inner.store.lock().unwrap_or_else(PoisonError::into_inner).take();
         if let Some(store) = store {
             let (sender, receiver) = oneshot::channel();
@@ -338,6 +354,13 @@ impl Handle for Replica {
                 let result = proposer.propose_here(commands).await;
                 raft::proposed(&result, self.state().index)
             }
+            Heard::Issued(range) => {
+                let max = usize::try_from(range.end.saturating_sub(range.start)).unwrap_or(usize::MAX).min(ISSUED_MAX);
+                let entries = self.log_entries(range.start, max).await;
+                let entries = entries.map_err(|error| AnswerError::Refused(error.to_string()))?;
+                let here = entries.into_iter().zip(range).take_while(|(entry, seq)| entry.seq == *seq);
+                raft::issued(here.map(|(entry, _)| entry.bytes).collect())
+            }
             Heard::Read => raft::read_at(&proposer.node.confirm().await.map(|()| self.state().index)),
         })
     }
@@ -351,6 +374,8 @@ impl Handle for Replica {
     }
 }
 
+/// Entries of the issuance log that another member gets at once, at most.
+const ISSUED_MAX: usize = 1024;
 /// How long closing waits for readers of the store to let go of it.
 const CLOSE_WITHIN: Duration = Duration::from_secs(5);
 

@@ -78,18 +78,22 @@ async fn the_log_is_read_from_its_end_and_no_further_than_needed() {
     let (log, leaf) = cluster();
     let entry = log.log_entries(0, 10).into_iter().find(|entry| is_of(entry, &leaf)).unwrap();
     type Row = (u64, Option<u64>, &'static [u64], Option<bool>);
-    let rows: [Row; 4] = [
+    let rows: [Row; 5] = [
         (1000, Some(999), &[744], Some(true)),
         (1000, Some(700), &[744, 488], Some(true)),
         (600, None, &[344, 88, 0], Some(false)),
         (0, None, &[], Some(false)),
+        // Number 100 is missing.
+        (601, None, &[345, 89, 0], None),
     ];
     for (size, at, read, expected) in rows {
         let mut pages = Vec::new();
         let found = is_issued(&leaf, size, |from, max| {
             pages.push(from);
-            let here = at.is_some_and(|at| (from..from + max as u64).contains(&at));
-            std::future::ready(Some(if here { vec![entry.clone()] } else { Vec::new() }))
+            let seqs = (from..from + max as u64).filter(|seq| size != 601 || *seq != 100);
+            let other = |seq| LogEntry { seq, bytes: Vec::new() };
+            let this = |seq| LogEntry { seq, ..entry.clone() };
+            std::future::ready(Some(seqs.map(|seq| if Some(seq) == at { this(seq) } else { other(seq) }).collect()))
         });
         assert_eq!(found.await, expected, "{size} {at:?}");
         assert_eq!(pages, read, "{size} {at:?}");

@@ -7,7 +7,7 @@ use crate::group::{ChangeError, GroupChange};
 use crate::handle::RETRY_AFTER;
 use openraft::async_runtime::watch::WatchReceiver;
 use openraft::errors::{ChangeMembershipError, ClientWriteError, RaftError};
-use openraft::{BasicNode, ChangeMembers, ServerState};
+use openraft::{BasicNode, ChangeMembers, RaftMetrics, ServerState};
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
@@ -58,7 +58,12 @@ impl Node {
     async fn commit(&self, change: Change) -> Result<(), ChangeError> {
         let changed = self.raft.change_membership(change, false);
         match tokio::time::timeout(CHANGE_WITHIN, changed).await {
-            Ok(Ok(_)) => Ok(()),
+            Ok(Ok(changed)) => {
+                // The next change must see it.
+                let seen = |metrics: &RaftMetrics<Types>| *metrics.membership_config.log_id() >= Some(changed.log_id);
+                let wait = self.raft.wait(Some(CHANGE_WITHIN));
+                wait.metrics(seen, "the change is seen").await.map(drop).map_err(|_| ChangeError::Unknown)
+            }
             Ok(Err(error)) => Err(refused(error)),
             Err(_) => Err(ChangeError::Unknown),
         }

@@ -1,15 +1,20 @@
-//! What a member that does not lead asks of the leader: to propose, and from which state on it may read.
+//! What a member that does not lead asks of the leader: to propose, and from which state on it may read; and what any member
+//! asks of another: entries of the issuance log.
 
 use super::node::Node;
-use super::words::{self, Answered, Asked, Fate, Propose, Read};
+use super::words::{self, Answered, Asked, Fate, Issued, Propose, Read};
 use crate::carrier::CarryError;
 use crate::handle::{ProposeError, RETRY_AFTER, ReadError};
 use cluster::{Batch, Command, Outcome};
 use pki::time::Time;
+use std::ops::Range;
 use std::time::Duration;
 
 /// How long a leader may take to answer.
 const ANSWER_WITHIN: Duration = Duration::from_secs(5);
+
+/// How long a part of the issuance log may take on its way.
+const ISSUED_WITHIN: Duration = Duration::from_secs(10);
 
 /// Outcomes, and the index of the state that includes them.
 pub(crate) struct Done {
@@ -61,6 +66,25 @@ impl Node {
                 Err(ReadError::Unavailable { retry_after: RETRY_AFTER })
             }
             Ok(_) | Err(_) => Err(ReadError::NoLeader),
+        }
+    }
+
+    /// Everybody else in the group, the leader first.
+    pub(crate) fn others(&self) -> Vec<u64> {
+        let (leader, group) = (self.leader(), self.view.group.borrow().clone());
+        let mut others: Vec<u64> = group.voters.iter().chain(&group.learners).copied().collect();
+        others.retain(|other| *other != self.id);
+        others.sort_by_key(|other| Some(*other) != leader);
+        others
+    }
+
+    /// Entries of the issuance log of another member, without a gap; none: it lacks the first of them, or cannot be reached.
+    pub(crate) async fn issued_at(&self, peer: u64, range: Range<u64>) -> Option<Vec<Vec<u8>>> {
+        let question = words::question(Asked::Issued(Issued { from: range.start, to: range.end }));
+        let answer = self.carrier.ask(peer, question, ISSUED_WITHIN, true).await.ok()?;
+        match words::answered(&answer).ok()? {
+            Answered::Issued(issued) => Some(issued.entries),
+            _ => None,
         }
     }
 }

@@ -30,6 +30,8 @@ pub(crate) struct Progress {
     snapshot_bytes: AtomicU64,
     asked: AtomicBool,
     due: Notify,
+    /// Changes when a snapshot of another member was taken.
+    received: watch::Sender<()>,
     pub(super) forget: Forget,
 }
 
@@ -49,6 +51,7 @@ impl Progress {
             snapshot_bytes: AtomicU64::new(0),
             asked: AtomicBool::new(false),
             due: Notify::new(),
+            received: watch::Sender::new(()),
             forget: Forget::default(),
         }
     }
@@ -94,6 +97,11 @@ impl Progress {
         self.forget.covered(snapshot.meta.last_log_id.map_or(0, |id| id.index));
         // It may have come too early for what has to go.
         self.tell();
+    }
+
+    /// Changes when a snapshot of another member was taken.
+    pub(crate) fn received(&self) -> watch::Receiver<()> {
+        self.received.subscribe()
     }
 
     /// Whether root keys that the state has let go of may be left in the log.
@@ -309,6 +317,9 @@ impl RaftStateMachine<Types> for Machine {
             self.progress.covered(self.progress.take(), &description);
         }
         self.publish();
+        if foreign {
+            self.progress.received.send_replace(());
+        }
         Ok(())
     }
 

@@ -17,7 +17,7 @@ mod words;
 
 pub(crate) use machine::Progress;
 pub(crate) use node::{Node, Start, StartError};
-pub(crate) use peer::{Heard, proposed, read_at};
+pub(crate) use peer::{Heard, issued, proposed, read_at};
 pub(crate) use reply::Reply;
 
 use cluster::{Batch, Outcome};

@@ -92,6 +92,7 @@ impl Node {
     /// Starts raft over a store, rebuilds the state, and waits until a sole voter leads.
     pub(crate) async fn start(start: Start) -> Result<Self, StartError> {
         let Start { id, found, store, states, progress, carrier } = start;
+        let fatal = store.fatal().clone();
         let log = Log::open(store.clone(), progress.clone())?;
         let machine = Machine::open(store, states, progress.clone())?;
         let late = machine.covers().filter(|covered| log.purged().is_none_or(|purged| purged < *covered));
@@ -126,7 +127,7 @@ impl Node {
             let members = BTreeMap::from([(id, BasicNode::default())]);
             raft.initialize(members).await.map_err(|e| stopped(&e))?;
         }
-        let view = Arc::new(View::new());
+        let view = Arc::new(View::new(fatal));
         tokio::spawn(view::follow(&raft, view.clone()));
         if sole {
             raft.trigger().elect(false).await.map_err(|e| stopped(&e))?;
@@ -162,22 +163,24 @@ impl Node {
     /// Whether there is nobody else in the group.
     pub(crate) fn is_alone(&self) -> bool {
         let server = self.raft.server_metrics();
-        server.borrow_watched().membership_config.membership().nodes().all(|(id, _)| *id == self.id)
-            && server.borrow_watched().state == ServerState::Leader
+        let server = server.borrow_watched();
+        let mut members = server.membership_config.membership().nodes();
+        server.state == ServerState::Leader && members.all(|(id, _)| *id == self.id)
     }
 
     /// Time since a leader was heard, or, leading, a quorum.
     pub(crate) fn contact(&self) -> Option<Duration> {
-        let metrics = self.raft.data_metrics();
-        let server = self.raft.server_metrics();
+        let (server, data) = (self.raft.server_metrics(), self.raft.data_metrics());
         let server = server.borrow_watched();
+        let heard = self.view.last_heard().map(|at| at.elapsed());
         if server.state != ServerState::Leader {
-            return self.view.last_heard().map(|at| at.elapsed());
+            return heard;
         }
         if server.membership_config.membership().voter_ids().eq([self.id]) {
             return Some(Duration::ZERO);
         }
-        metrics.borrow_watched().last_quorum_acked.map(|at| at.elapsed())
+        let acked = data.borrow_watched().last_quorum_acked.map(|at| at.elapsed());
+        acked.into_iter().chain(heard).min()
     }
 
     /// Hands a batch to raft; `reply` is told what came of it, or dropped. It fails only when raft has stopped; nobody knows
@@ -213,8 +216,22 @@ impl Node {
         let _ = self.raft.trigger().purge_log(upto).await;
     }
 
+    /// Returns when the log begins behind this entry.
+    #[cfg(test)]
+    pub(crate) async fn purged(&self, index: u64) {
+        let purged =
+            |metrics: &openraft::RaftMetrics<Types>| metrics.purged.is_some_and(|purged| purged.index >= index);
+        self.raft.wait(None).metrics(purged, "purged").await.map(drop).unwrap_or_default();
+    }
+
+    /// Raft will end, and is meant to.
+    pub(crate) fn ending(&self) {
+        self.view.ending();
+    }
+
     /// Stops raft and waits for its task.
     pub(crate) async fn stop(&self) {
+        self.ending();
         if let Err(error) = self.raft.shutdown().await {
             tracing::warn!(%error, "raft did not stop in order");
         }

@@ -3,7 +3,9 @@
 use super::machine::Image;
 use super::node::Node;
 use super::record::{self, Description};
-use super::words::{self, Answered, Appended, Asked, Fate, HandedOver, Piece, Proposed, ReadAt, Taken};
+use super::words::{
+    self, Answered, Appended, Asked, Entries, Fate, HandedOver, PIECE_BYTES, Piece, Proposed, ReadAt, Taken,
+};
 use super::{Types, Vote};
 use crate::Fatal;
 use crate::handle::{AnswerError, ProposeError, ReadError};
@@ -12,6 +14,7 @@ use openraft::raft::{AppendEntriesRequest, TransferLeaderRequest, VoteRequest};
 use openraft::storage::Snapshot;
 use pki::digest::sha256;
 use std::fmt::Display;
+use std::ops::Range;
 use std::sync::{Arc, MutexGuard, PoisonError};
 use zeroize::Zeroizing;
 
@@ -26,6 +29,8 @@ pub(crate) enum Heard {
     Propose(Vec<Command>),
     /// The index of a state that includes everything is wanted; [`read_at`] makes the answer.
     Read,
+    /// Entries of the issuance log are wanted; [`issued`] makes the answer.
+    Issued(Range<u64>),
 }
 
 /// A snapshot of which the first pieces are there.
@@ -84,6 +89,7 @@ impl Node {
                 return Ok(Heard::Propose(Batch::decode(&propose.batch).map_err(malformed)?.commands));
             }
             Asked::Read(_) => return Ok(Heard::Read),
+            Asked::Issued(issued) => return Ok(Heard::Issued(issued.from..issued.to)),
         };
         Ok(Heard::Answered(words::answer(answered)))
     }
@@ -155,4 +161,15 @@ pub(crate) fn read_at(result: &Result<u64, ReadError>) -> Vec<u8> {
         Err(ReadError::Unavailable { .. } | ReadError::Fatal(_)) => (Fate::Busy, 0),
     };
     words::answer(Answered::Read(ReadAt { fate: fate.into(), index }))
+}
+
+/// The answer to who lacks entries of the issuance log.
+pub(crate) fn issued(entries: Vec<Vec<u8>>) -> Vec<u8> {
+    let mut bytes = 0;
+    let fits = entries.into_iter().take_while(|entry| {
+        let first = bytes == 0;
+        bytes += entry.len();
+        first || bytes <= PIECE_BYTES
+    });
+    words::answer(Answered::Issued(Entries { entries: fits.collect() }))
 }

@@ -21,7 +21,7 @@ pub(super) const PIECE_BYTES: usize = 1024 * 1024;
 struct Question {
     #[prost(uint32, tag = "1")]
     version: u32,
-    #[prost(oneof = "Asked", tags = "2, 3, 4, 5, 6, 7")]
+    #[prost(oneof = "Asked", tags = "2, 3, 4, 5, 6, 7, 8")]
     asked: Option<Asked>,
 }
 
@@ -40,6 +40,8 @@ pub(super) enum Asked {
     Propose(Propose),
     #[prost(message, tag = "7")]
     Read(Read),
+    #[prost(message, tag = "8")]
+    Issued(Issued),
 }
 
 #[derive(Clone, PartialEq, Message)]
@@ -117,11 +119,20 @@ impl Drop for Propose {
 #[derive(Clone, PartialEq, Message)]
 pub(super) struct Read {}
 
+/// Entries of the issuance log, from a sequence number on up to another, exclusive.
+#[derive(Clone, PartialEq, Message)]
+pub(super) struct Issued {
+    #[prost(uint64, tag = "1")]
+    pub(super) from: u64,
+    #[prost(uint64, tag = "2")]
+    pub(super) to: u64,
+}
+
 #[derive(Clone, PartialEq, Message)]
 struct Answer {
     #[prost(uint32, tag = "1")]
     version: u32,
-    #[prost(oneof = "Answered", tags = "2, 3, 4, 5, 6, 7")]
+    #[prost(oneof = "Answered", tags = "2, 3, 4, 5, 6, 7, 8")]
     answered: Option<Answered>,
 }
 
@@ -140,6 +151,8 @@ pub(super) enum Answered {
     Propose(Proposed),
     #[prost(message, tag = "7")]
     Read(ReadAt),
+    #[prost(message, tag = "8")]
+    Issued(Entries),
 }
 
 /// Done if neither.
@@ -209,6 +222,13 @@ pub(super) struct ReadAt {
     /// The state that includes everything.
     #[prost(uint64, tag = "2")]
     pub(super) index: u64,
+}
+
+/// As many as fit, without a gap; none: the first is not here.
+#[derive(Clone, PartialEq, Message)]
+pub(super) struct Entries {
+    #[prost(bytes = "vec", repeated, tag = "1")]
+    pub(super) entries: Vec<Vec<u8>>,
 }
 
 pub(super) fn question(asked: Asked) -> Vec<u8> {

@@ -26,7 +26,11 @@ struct Wires {
     /// From whom to whom questions arrive whose answers do not come back.
     deaf: BTreeSet<(u64, u64)>,
     delay: Duration,
+    /// Bulky questions.
     bulk: usize,
+    /// Parts of the issuance log are changed on the way; and how many were.
+    lies: bool,
+    lied: usize,
 }
 
 /// One member's end.
@@ -84,7 +88,14 @@ impl Carrier for Wire {
                 return Err(CarryError::Lost("cut".into()));
             }
             match answer {
-                Ok(Ok(Ok(answer))) => Ok(answer),
+                Ok(Ok(Ok(mut answer))) => {
+                    let mut wires = net.lock();
+                    if wires.lies && bulk && answer.len() > 1000 {
+                        wires.lied += 1;
+                        *answer.last_mut().unwrap() ^= 1;
+                    }
+                    Ok(answer)
+                }
                 Ok(Ok(Err(AnswerError::Fatal(error)))) => Err(CarryError::Lost(error.to_string())),
                 Ok(Ok(Err(error))) => Err(CarryError::Refused(error.to_string())),
                 Ok(Err(error)) => Err(CarryError::Lost(error.to_string())),
@@ -314,15 +325,43 @@ async fn a_follower_that_was_away_gets_the_log_or_a_snapshot() {
     for n in 2..100 {
         join(two, n).await.unwrap();
     }
+    // Followers snapshot and purge too.
+    for member in [one, two] {
+        member.inner.proposer.node.purged(60).await;
+    }
     cluster.net.heal();
     same(&[one, two, three]).await;
     assert!(cluster.net.lock().bulk > 0);
-    // Followers snapshot and purge too.
-    for member in [one, two] {
-        let mut snapshots = member.inner.proposer.node.snapshots();
-        while snapshots.next().await.0 < 60 {}
+    join(three, 200).await.unwrap();
+    same(&[one, two, three]).await;
+    whole(three).await;
+    let logs = futures::future::join_all([one, two, three].map(|member| member.log_entries(0, 1000))).await;
+    assert!(logs.iter().all(|log| log.as_ref().unwrap() == logs[0].as_ref().unwrap()));
+}
+
+/// Nothing is missing in its issuance log any more.
+async fn whole(member: &Replica) {
+    while member.missing().await.unwrap().is_some() {
+        tokio::task::yield_now().await;
     }
-    // What lies in the gap is unknown there, and known elsewhere.
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_lies_in_a_gap_is_unknown_until_it_is_filled_by_who_has_the_same() {
+    let limits = Limits { snapshot_entries: 20, ..Limits::default() };
+    let (cluster, members) = Cluster::three(limits).await;
+    let [one, two, three] = &members[..] else { panic!() };
+    join(one, 1).await.unwrap();
+    same(&[one, two, three]).await;
+    cluster.net.isolate(3);
+    for n in 2..100 {
+        join(two, n).await.unwrap();
+    }
+    one.inner.proposer.node.purged(60).await;
+    // Both give other entries than there are.
+    cluster.net.lock().lies = true;
+    cluster.net.heal();
+    same(&[one, two, three]).await;
     let unknown = Presented {
         cluster: support::cluster_id(),
         role: Role::Worker,
@@ -332,15 +371,22 @@ async fn a_follower_that_was_away_gets_the_log_or_a_snapshot() {
         issuer: support::root().issuer,
         not_after: START,
     };
+    while cluster.net.lock().lied < 2 {
+        tokio::task::yield_now().await;
+    }
     assert_eq!(one.is_issued(&unknown).await, Some(false));
     assert_eq!(three.is_issued(&unknown).await, None);
     join(three, 200).await.unwrap();
     let missing = three.missing().await.unwrap().unwrap();
     let kept = three.log_entries(missing.start, 1000).await.unwrap();
-    assert!(kept.iter().all(|entry| entry.seq >= missing.end));
+    assert!(!kept.is_empty() && kept.iter().all(|entry| entry.seq >= missing.end));
     let before = three.log_entries(0, 1000).await.unwrap();
     assert_eq!(before.last().unwrap().seq + 1, missing.start, "it ends where the gap begins");
     assert_eq!(one.missing().await.unwrap(), None);
+    cluster.net.lock().lies = false;
+    whole(three).await;
+    assert_eq!(three.is_issued(&unknown).await, Some(false));
+    assert_eq!(three.log_entries(0, 1000).await.unwrap(), one.log_entries(0, 1000).await.unwrap());
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -419,4 +465,111 @@ async fn a_member_speaks_for_itself_only_and_nonsense_is_refused() {
     assert!(matches!(one.answer(2, vec![0xff; 20]).await, Err(AnswerError::Malformed(_))));
     assert!(matches!(one.answer(2, Vec::new()).await, Err(AnswerError::Malformed(_))));
     drop((cluster, two.clone()));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_key_that_was_let_go_is_gone_from_every_member() {
+    let (cluster, members) = Cluster::three(Limits::default()).await;
+    let (last, key) = tests::up_to_the_last_step(&members[1], false).await;
+    same(&members.iter().collect::<Vec<_>>()).await;
+    let stores: Vec<Store> = members.iter().map(|member| member.store().unwrap()).collect();
+    for store in &stores {
+        assert!(tests::stored(store, key.expose()));
+    }
+    // One is away meanwhile.
+    cluster.net.isolate(3);
+    tests::done(&members[1], vec![last]).await;
+    for member in &members[..2] {
+        member.forgotten().await;
+    }
+    cluster.net.heal();
+    same(&members.iter().collect::<Vec<_>>()).await;
+    members[2].forgotten().await;
+    for (store, member) in stores.iter().zip(1..) {
+        assert!(!tests::stored(store, key.expose()), "member {member}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_crash_of_everybody_keeps_what_was_answered() {
+    let limits = Limits { snapshot_entries: 7, ..Limits::default() };
+    let (mut cluster, mut members) = Cluster::three(limits).await;
+    let mut joined = 0;
+    for seed in 0..4 {
+        for _ in 0..(seed * 5) {
+            joined += 1;
+            join(&members[joined as usize % 3], joined).await.unwrap();
+        }
+        for member in 1..=3 {
+            cluster.crash(member, seed * 3 + member);
+        }
+        members.clear();
+        for member in 1..=3 {
+            members.push(cluster.reopen(member).await);
+        }
+        let all: Vec<&Replica> = members.iter().collect();
+        another_leads(&all, 0).await;
+        for member in &all {
+            let state = member.read().await.unwrap();
+            assert!((1..=joined).all(|n| state.node(&id(n)).is_some()), "seed {seed}");
+        }
+        same(&all).await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_member_that_was_removed_disturbs_nobody_and_one_that_comes_gets_a_snapshot() {
+    let limits = Limits { snapshot_entries: 10, ..Limits::default() };
+    let (mut cluster, members) = Cluster::three(limits).await;
+    let [one, two, three] = &members[..] else { panic!() };
+    one.change(GroupChange::Remove(3)).await.unwrap();
+    for n in 1..40 {
+        join(one, n).await.unwrap();
+    }
+    one.inner.proposer.node.purged(20).await;
+    assert!(three.state().node(&id(39)).is_none());
+    let term = one.leadership().borrow().term;
+    let four = cluster.voter(one, 4).await;
+    same(&[one, two, &four]).await;
+    assert!(cluster.net.lock().bulk > 0);
+    assert_eq!(one.leadership().borrow().term, term);
+    one.change(GroupChange::HandOver(4)).await.unwrap();
+    another_leads(&[&four], 1).await;
+    assert_eq!(one.change(GroupChange::HandOver(2)).await, Err(ChangeError::NotLeader));
+    join(one, 50).await.unwrap();
+    // It starts again, with a snapshot of another's making.
+    cluster.crash(4, 1);
+    another_leads(&[one, two], 4).await;
+    let four = cluster.reopen(4).await;
+    same(&[one, two, &four]).await;
+    assert_eq!(four.raft_id(), 4);
+    join(&four, 51).await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_slow_disk_costs_no_leader() {
+    let (cluster, members) = Cluster::three(Limits::default()).await;
+    let [one, two, three] = &members[..] else { panic!() };
+    let before = *one.leadership().borrow();
+    for disk in cluster.disks.values() {
+        disk.slow(Duration::from_millis(300));
+    }
+    for n in 1..=4 {
+        let members = [one, two, three];
+        let all = members.into_iter().zip(0..).map(|(member, m)| join(member, 10 * n + m));
+        futures::future::try_join_all(all).await.unwrap();
+    }
+    assert_eq!(*one.leadership().borrow(), before);
+    assert!(before.here);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn who_is_heard_and_hears_nobody_does_not_lead_for_long() {
+    let (cluster, members) = Cluster::three(Limits::default()).await;
+    let [one, two, three] = &members[..] else { panic!() };
+    cluster.net.lock().deaf.extend([(1, 2), (1, 3)]);
+    let leader = another_leads(&[two, three], 1).await;
+    join(leader, 1).await.unwrap();
+    cluster.net.heal();
+    same(&[one, two, three]).await;
 }

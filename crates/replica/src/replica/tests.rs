@@ -114,20 +114,20 @@ fn holds(bytes: &[u8], wanted: &[u8]) -> bool {
 }
 
 /// Whether any record in the store holds this, opened.
-fn stored(store: &Store, wanted: &[u8]) -> bool {
+pub(super) fn stored(store: &Store, wanted: &[u8]) -> bool {
     let entries = store.entries(0..=u64::MAX).unwrap();
     let issued = store.issued(0, usize::MAX).unwrap();
     entries.iter().chain(&issued).any(|(_, bytes)| holds(bytes, wanted)) || holds(&store.snapshot().unwrap(), wanted)
 }
 
-async fn done(replica: &Replica, commands: Vec<Command>) {
+pub(super) async fn done(replica: &Replica, commands: Vec<Command>) {
     let outcomes = replica.propose(commands).await.unwrap();
     assert!(!outcomes.iter().any(|outcome| matches!(outcome, Outcome::Rejected(_))), "{outcomes:?}");
 }
 
 /// A rotation by a bundle begins, and is taken back at once if `back`; then the manager does its part in each phase, until one
 /// step is left. Gives that step and the key that it lets go.
-async fn up_to_the_last_step(replica: &Replica, back: bool) -> (Command, Arc<SecretBytes>) {
+pub(super) async fn up_to_the_last_step(replica: &Replica, back: bool) -> (Command, Arc<SecretBytes>) {
     let old = replica.state().roots.served().cloned().unwrap();
     let new = support::authorities::authority(1);
     let change = |change| {
