@@ -94,6 +94,7 @@ impl State {
             rows: vec![row(Role::Worker, &first.worker_secret), row(Role::Manager, &first.manager_secret)],
         });
         self.settings = Arc::new(first.settings.clone());
+        self.lock_by(first.unlock.clone());
         self.cluster_version = entry.index;
         self.cluster_updated = entry.now;
         self.members.rows.insert(first.node.clone(), Member { raft_id: 1, addr: first.addr.clone() });

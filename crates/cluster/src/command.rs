@@ -10,6 +10,7 @@ use pki::key::SpkiHash;
 use pki::serial::Serial;
 use pki::time::Time;
 
+use crate::lock::UnlockBox;
 use crate::node::{BlobDigest, IssuerHash, Letter, Report, Spec, TokenUse};
 use crate::roots::{Custody, Root};
 use crate::rotation::{Advance, RootsChange};
@@ -133,8 +134,10 @@ pub struct Bootstrap {
     pub worker_secret: SecretBox,
     /// The manager's.
     pub manager_secret: SecretBox,
-    /// The settings.
+    /// The settings; whether managers are locked at rest is said by the next field.
     pub settings: Settings,
+    /// The unlock key, if managers are locked at rest from the beginning.
+    pub unlock: Option<UnlockBox>,
 }
 
 /// What a signed leaf was based on: judged again when it is committed.
@@ -236,6 +239,8 @@ pub struct UpdateCluster {
     pub roots: Option<RootsChange>,
     /// The key of the root with this bundle, of now or that is gone to, is in other custody from now on.
     pub custody: Option<(BlobDigest, Custody)>,
+    /// A fresh unlock key; not looked at if the settings say that managers are not locked at rest.
+    pub unlock: Option<UnlockBox>,
 }
 
 /// A ladder made anew: the same steps with a later end.

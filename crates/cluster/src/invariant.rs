@@ -39,6 +39,7 @@ pub fn check(state: &State) -> Result<(), Broken> {
     anchors_are_led_to(state)?;
     members_are_managers(state)?;
     places_are_unique(state)?;
+    locked_with_a_key(state)?;
     log_fits_frontier(state)
 }
 
@@ -299,6 +300,15 @@ fn members_are_managers(state: &State) -> Result<(), Broken> {
     }
     let managers = state.nodes.values().any(|node| node.role == Role::Manager);
     if state.cluster.is_some() && !managers { broken("a cluster has a manager", String::new()) } else { Ok(()) }
+}
+
+/// pki.md 10.1: whoever is locked can be unlocked.
+fn locked_with_a_key(state: &State) -> Result<(), Broken> {
+    if state.settings.autolock == state.unlock.is_some() {
+        Ok(())
+    } else {
+        broken("managers are locked at rest while there is an unlock key", format!("{}", state.settings.autolock))
+    }
 }
 
 /// Design 4: a number stands for one place.

@@ -20,6 +20,7 @@ pub mod command;
 pub mod format;
 pub mod invariant;
 pub mod issuance;
+pub mod lock;
 pub mod log;
 pub mod members;
 pub mod node;

@@ -142,14 +142,15 @@ impl State {
 
     /// Every part that the update changes is as it would have it, and it was made since.
     fn already_updated(&self, update: &UpdateCluster) -> Option<Outcome> {
-        let UpdateCluster { version, settings, worker_secret, manager_secret, roots, custody } = update;
+        let UpdateCluster { version, settings, worker_secret, manager_secret, roots, custody, unlock } = update;
         let settings = settings.as_ref().map(|settings| *self.settings == *settings);
         let secret = |row, secret: &crate::command::SecretBox| self.has_secret(row, &secret.0);
         let worker = worker_secret.as_ref().map(|fresh| secret(WORKER_ROW, fresh));
         let manager = manager_secret.as_ref().map(|fresh| secret(MANAGER_ROW, fresh));
         let roots = roots.as_ref().map(|change| self.already_changed(change));
         let custody = custody.as_ref().map(|(trust, _)| self.has_root(trust));
-        let mut parts = [settings, worker, manager, roots, custody].into_iter().flatten().peekable();
+        let unlock = unlock.as_ref().map(|fresh| !self.settings.autolock || self.unlock.as_ref() == Some(fresh));
+        let mut parts = [settings, worker, manager, roots, custody, unlock].into_iter().flatten().peekable();
         let done = self.cluster_version > *version && parts.peek().is_some() && parts.all(|there| there);
         done.then_some(Outcome::Done { version: self.cluster_version })
     }

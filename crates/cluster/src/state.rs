@@ -7,6 +7,7 @@ use pki::identity::{ClusterId, NodeId};
 use pki::key::SpkiHash;
 use pki::time::Time;
 
+use crate::lock::UnlockBox;
 use crate::log::LogHead;
 use crate::members::Members;
 use crate::node::{BlobDigest, Node};
@@ -42,6 +43,8 @@ pub struct State {
     pub members: Members,
     /// The settings.
     pub settings: Arc<Settings>,
+    /// The unlock key, while managers are locked at rest.
+    pub unlock: Option<UnlockBox>,
     /// Log index of the last change of settings, tokens or roots: the cluster object's version.
     pub cluster_version: u64,
     /// When that was.

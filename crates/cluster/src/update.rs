@@ -84,9 +84,11 @@ impl State {
         if let Some((trust, custody)) = &update.custody {
             self.entrust(*trust, custody)?;
         }
+        let unlock = self.unlock_after(update);
         if let Some(settings) = &update.settings {
             self.settings = Arc::new(settings.clone());
         }
+        self.lock_by(unlock);
         let secrets = [(WORKER_ROW, &update.worker_secret), (MANAGER_ROW, &update.manager_secret)];
         for (row, secret) in secrets {
             if let Some(secret) = secret {

@@ -13,6 +13,7 @@ use cluster::command::{
     Admit, Ask, Batch, Bootstrap, Command, Premises, Renew, ReplaceLadder, Reported, Right, SecretBox, UpdateCluster,
 };
 use cluster::format::LogRecord;
+use cluster::lock::UnlockBox;
 use cluster::node::{Availability, BlobDigest, IssuerHash, Leaf, Letter, Report, Spec, TokenUse};
 use cluster::roots::{Custody, Root};
 use cluster::rotation::{Abort, Advance, Phase, Policy, RootsChange, Rotation, Start, Way};
@@ -24,7 +25,9 @@ use pki::key::SpkiHash;
 use pki::secret::SecretBytes;
 use pki::serial::Serial;
 use pki::time::Time;
+use pki::unlock_key::UnlockKey;
 use proptest::collection::{btree_map, vec};
+use proptest::option;
 use proptest::prelude::*;
 use support::walk::Step;
 use support::{Cluster, assert_same, id};
@@ -55,6 +58,10 @@ fn bytes() -> impl Strategy<Value = Vec<u8>> {
 
 fn secret() -> impl Strategy<Value = SecretBox> {
     any::<[u8; 16]>().prop_map(|bytes| SecretBox(Arc::new(JoinSecret::from_bytes(bytes))))
+}
+
+fn unlock() -> impl Strategy<Value = UnlockBox> {
+    any::<[u8; 32]>().prop_map(|bytes| UnlockBox(Arc::new(UnlockKey::from_bytes(bytes))))
 }
 
 fn spec() -> impl Strategy<Value = Spec> {
@@ -156,8 +163,11 @@ fn custody() -> impl Strategy<Value = Custody> {
 
 fn bootstrap() -> impl Strategy<Value = Command> {
     let first = ("[0-9A-Za-z._-]{1,64}", any::<bool>(), root(), vec(bytes(), 0..3), node_id());
-    (first, (spec(), text(), letter(), secret(), secret(), settings())).prop_map(
-        |((cluster, fips, root, logged, node), (spec, addr, letter, worker_secret, manager_secret, settings))| {
+    (first, (spec(), text(), letter(), secret(), secret(), settings(), option::of(unlock()))).prop_map(
+        |(
+            (cluster, fips, root, logged, node),
+            (spec, addr, letter, worker_secret, manager_secret, settings, unlock),
+        )| {
             Command::Bootstrap(Box::new(Bootstrap {
                 cluster: cluster.parse().unwrap(),
                 fips,
@@ -170,6 +180,7 @@ fn bootstrap() -> impl Strategy<Value = Command> {
                 worker_secret,
                 manager_secret,
                 settings,
+                unlock,
             }))
         },
     )
@@ -218,7 +229,7 @@ fn rotation_step() -> impl Strategy<Value = Command> {
     let replace = (any::<u64>(), ladder(), vec(bytes(), 0..3)).prop_map(|(rotation, ladder, logged)| {
         Command::ReplaceLadder(Box::new(ReplaceLadder { rotation, ladder, logged }))
     });
-    let entrust = proptest::option::of((any::<[u8; 32]>(), custody()));
+    let entrust = option::of((any::<[u8; 32]>(), custody()));
     let change = (any::<u64>(), roots_change(), entrust).prop_map(|(version, roots, entrust)| {
         Command::UpdateCluster(Box::new(UpdateCluster {
             custody: entrust.map(|(trust, custody)| (BlobDigest(trust), custody)),
@@ -233,7 +244,7 @@ fn rotation_step() -> impl Strategy<Value = Command> {
 fn command() -> impl Strategy<Value = Command> {
     let admit = (node_id(), spec(), any::<bool>(), token(), letter(), premises());
     let renew = (node_id(), any::<u32>(), letter(), premises());
-    let update = (any::<u64>(), proptest::option::of(settings()), [secret(), secret()], any::<[bool; 2]>());
+    let update = (any::<u64>(), option::of(settings()), [secret(), secret()], option::of(unlock()), any::<[bool; 2]>());
     prop_oneof![
         bootstrap(),
         admit.prop_map(|(node, spec, ours, token, letter, premises)| Command::Admit(Box::new(Admit {
@@ -267,12 +278,13 @@ fn command() -> impl Strategy<Value = Command> {
             force,
             ready
         }),
-        update.prop_map(|(version, settings, [worker, manager], [some_worker, some_manager])| {
+        update.prop_map(|(version, settings, [worker, manager], unlock, [some_worker, some_manager])| {
             Command::UpdateCluster(Box::new(UpdateCluster {
                 version,
                 settings,
                 worker_secret: some_worker.then_some(worker),
                 manager_secret: some_manager.then_some(manager),
+                unlock,
                 ..UpdateCluster::default()
             }))
         }),
@@ -297,9 +309,15 @@ fn hidden(command: &Command) -> Vec<Option<Vec<u8>>> {
             Some(first.root.bundle.clone()),
             Some(first.root.signer.der().to_vec()),
             Some(first.root.intermediates.clone()),
+            first.unlock.as_ref().map(|key| key.0.bytes().expose().to_vec()),
         ],
         Command::UpdateCluster(update) => {
-            vec![update.worker_secret.as_ref().and_then(secret), update.manager_secret.as_ref().and_then(secret)]
+            let unlock = update.unlock.as_ref().map(|key| key.0.bytes().expose().to_vec());
+            vec![
+                update.worker_secret.as_ref().and_then(secret),
+                update.manager_secret.as_ref().and_then(secret),
+                unlock,
+            ]
         }
         Command::AdvanceRotation(advance) => vec![secret(&advance.worker_secret), secret(&advance.manager_secret)],
         _ => Vec::new(),
@@ -394,12 +412,23 @@ fn samples_of_format_1_open() {
     let decoded = State::decode_snapshot(&state).unwrap();
     assert_same(&decoded, &cluster.state);
     invariant::check(&decoded).unwrap();
-    assert!(cluster.state.encode_snapshot() == state, "this build writes states otherwise: a new sample is due");
+    // These two samples say that managers are locked, and have no key, as no manager ever wrote it: nobody is locked by that.
+    assert!(!decoded.settings.autolock);
+    assert!(
+        cluster.state.encode_snapshot() == decoded.encode_snapshot(),
+        "this build writes states otherwise: a new sample is due"
+    );
 
     let rotating = support::rotating();
     let bytes = sample("rotating.bin");
     assert_same(&State::decode_snapshot(&bytes).unwrap(), &rotating);
-    assert!(rotating.encode_snapshot() == bytes, "this build writes rotations otherwise: a new sample is due");
+    let again = State::decode_snapshot(&bytes).unwrap().encode_snapshot();
+    assert!(rotating.encode_snapshot() == again, "this build writes rotations otherwise: a new sample is due");
+
+    let locked = support::locked();
+    let bytes = sample("locked.bin");
+    assert_same(&State::decode_snapshot(&bytes).unwrap(), &locked);
+    assert!(locked.encode_snapshot() == bytes, "this build writes unlock keys otherwise: a new sample is due");
 
     let (commands, managed) = support::managers();
     let bytes = sample("managers-batch.bin");

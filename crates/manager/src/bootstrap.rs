@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use cluster::State;
 use cluster::command::{self, SecretBox};
+use cluster::lock::UnlockBox;
 use cluster::node::{Availability, IssuerHash, Leaf, Letter, Spec};
 use cluster::roots::{Custody, Root};
 use cluster::settings::{ExternalCa, Settings};
@@ -14,6 +15,7 @@ use pki::identity::{ClusterId, NodeId, Role, Subject};
 use pki::join_token::JoinSecret;
 use pki::key::PrivateKey;
 use pki::time::Time;
+use pki::unlock_key::UnlockKey;
 
 use wire::status::{CaUpdateRefusal, Refusal, WhichCa};
 
@@ -38,6 +40,8 @@ pub struct Bootstrap {
     pub key: PrivateKey,
     /// The trust bundle.
     pub trust: TrustBundle,
+    /// The unlock key, if the settings want managers locked at rest.
+    pub unlock: Option<UnlockBox>,
 }
 
 /// What a cluster begins with.
@@ -129,6 +133,10 @@ impl Draft {
         let Self { params, root, logged, subject, key, csr } = self;
         let letter = letter(csr.into_bytes(), &leaf, &root.steps, Role::Manager, root.issuer, now);
         let trust = TrustBundle::parse(&root.bundle, now).map_err(failed)?;
+        let unlock = match params.settings.autolock {
+            true => Some(UnlockBox(Arc::new(UnlockKey::from_bytes(chance.bytes()?)))),
+            false => None,
+        };
         let chain = [leaf].into_iter().chain(root.steps.iter().cloned()).collect();
         let command = cluster::Command::Bootstrap(Box::new(command::Bootstrap {
             cluster: subject.cluster.clone(),
@@ -142,8 +150,9 @@ impl Draft {
             worker_secret: SecretBox(Arc::new(JoinSecret::from_bytes(chance.bytes()?))),
             manager_secret: SecretBox(Arc::new(JoinSecret::from_bytes(chance.bytes()?))),
             settings: params.settings,
+            unlock: unlock.clone(),
         }));
-        Ok(Bootstrap { command, cluster_id: subject.cluster, node_id: subject.node, chain, key, trust })
+        Ok(Bootstrap { command, cluster_id: subject.cluster, node_id: subject.node, chain, key, trust, unlock })
     }
 }
 

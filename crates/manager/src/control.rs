@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use cluster::command::{SecretBox, UpdateCluster};
 use cluster::issuance::SIGNING_SKEW_MAX;
+use cluster::lock::{self, LockChange, UnlockBox};
 use cluster::node::{BlobDigest, Node};
 use cluster::roots::{Custody, Root};
 use cluster::rotation::{Policy, RootsChange};
@@ -15,6 +16,7 @@ use pki::digest::Digest;
 use pki::identity::{NodeId, Role};
 use pki::join_token::JoinSecret;
 use pki::secret::SecretString;
+use pki::unlock_key::UnlockKey;
 use replica::Handle;
 use tokio::sync::watch;
 use wire::status::{CaUpdateRefusal, Refusal, WhichCa};
@@ -44,13 +46,7 @@ impl<H: Handle> Control<H> {
     /// # Errors
     /// Without a leader, or if leadership cannot be confirmed (engine-api.md 2.1).
     pub async fn fresh(&self) -> Result<(), ControlError> {
-        self.0.handle.read().await.map_err(|error| match error {
-            replica::ReadError::NoLeader { .. } => ControlError::from(Refusal::NoLeader),
-            replica::ReadError::Unavailable { .. } => Refusal::DeadlineExceeded.into(),
-            replica::ReadError::Fatal(fatal) => {
-                ControlError { code: tonic::Code::Internal, message: fatal.to_string() }
-            }
-        })?;
+        self.0.handle.read().await.map_err(unread)?;
         if self.0.handle.state().members.rows.len() > 1 {
             // What sessions there are is shown as it was known last if the leader does not say.
             let _ = self.0.sharer.lock().await.exchange(&self.0).await;
@@ -128,19 +124,12 @@ impl<H: Handle> Control<H> {
         if !spec.node_cert_expiry.is_zero() && spec.node_cert_expiry < NODE_CERT_EXPIRY_MIN {
             return Err(Refusal::ExpiryTooShort.into());
         }
-        let later = |what: &str| ControlError {
-            code: tonic::Code::Unimplemented,
-            message: format!("{what} is not available in this version of swarmpki"),
-        };
         let before = &state.settings;
-        let wanted = spec.settings(before);
-        if spec.autolock || rotate.unlock_key {
-            return Err(later("autolock"));
-        }
-        let mut wanted = wanted;
+        let mut wanted = spec.settings(before);
         wanted.external_cas = rotate::with_present(&state, &wish, wanted.external_cas);
         let change = self.roots_change(&state, wish, &wanted.external_cas, Policy::WaitForAll).await?;
         self.try_out(&state, &change, &wanted.external_cas).await?;
+        let lock = lock::change(wanted.autolock, state.unlock.is_some(), rotate.unlock_key);
         let update = UpdateCluster {
             version,
             settings: Some(wanted),
@@ -148,6 +137,7 @@ impl<H: Handle> Control<H> {
             manager_secret: self.secret(rotate.manager)?,
             roots: change.roots,
             custody: change.custody,
+            unlock: self.fresh_unlock_key(lock)?,
         };
         let changed = update.settings.as_ref() != Some(before);
         self.ask(Command::UpdateCluster(Box::new(update)), None).await?;
@@ -159,7 +149,21 @@ impl<H: Handle> Control<H> {
                 tracing::info!(role = role.word(), "the join token was replaced: the old one admits nobody any more");
             }
         }
+        match lock {
+            LockChange::Keep => {}
+            LockChange::Fresh => tracing::info!("there is a new unlock key: managers need it when they start"),
+            LockChange::Drop => tracing::info!("managers are not locked at rest any more"),
+        }
         Ok(())
+    }
+
+    /// The unlock key; none while managers are not locked at rest. It is the key of now, whichever manager was asked.
+    ///
+    /// # Errors
+    /// Without a leader, or if leadership cannot be confirmed (engine-api.md 2.1).
+    pub async fn unlock_key(&self) -> Result<Option<SecretString>, ControlError> {
+        let state = self.0.handle.read().await.map_err(unread)?;
+        Ok(state.unlock.as_ref().map(|unlock| unlock.0.text()))
     }
 
     /// Begins to replace the root.
@@ -197,6 +201,7 @@ impl<H: Handle> Control<H> {
             manager_secret: self.secret(emergency)?,
             roots: change.roots,
             custody: change.custody,
+            unlock: None,
         };
         self.ask(Command::UpdateCluster(Box::new(update)), None).await
     }
@@ -429,6 +434,14 @@ impl<H: Handle> Control<H> {
         Ok(Some(SecretBox(Arc::new(JoinSecret::from_bytes(bytes)))))
     }
 
+    fn fresh_unlock_key(&self, change: LockChange) -> Result<Option<UnlockBox>, ControlError> {
+        if change != LockChange::Fresh {
+            return Ok(None);
+        }
+        let bytes = self.0.chance.bytes().map_err(|_| Refusal::SignerStopped)?;
+        Ok(Some(UnlockBox(Arc::new(UnlockKey::from_bytes(bytes)))))
+    }
+
     /// What only this manager knows of nodes.
     fn seen<T>(&self, look: impl FnOnce(&Seen<'_>) -> T) -> T {
         let shared = &self.0;
@@ -553,6 +566,15 @@ fn received(leaf: &cluster::node::Leaf) -> pki::time::Time {
 struct RootsUpdate {
     roots: Option<RootsChange>,
     custody: Option<(BlobDigest, Custody)>,
+}
+
+/// Why the state could not be read as it is now.
+fn unread(error: replica::ReadError) -> ControlError {
+    match error {
+        replica::ReadError::NoLeader => Refusal::NoLeader.into(),
+        replica::ReadError::Unavailable { .. } => Refusal::DeadlineExceeded.into(),
+        replica::ReadError::Fatal(fatal) => ControlError { code: tonic::Code::Internal, message: fatal.to_string() },
+    }
 }
 
 fn signer_failed(why: &dyn std::fmt::Display) -> ControlError {

@@ -89,6 +89,8 @@ struct Bootstrap {
     manager_secret: Vec<u8>,
     #[prost(message, optional, tag = "11")]
     settings: Option<Settings>,
+    #[prost(message, optional, tag = "12")]
+    unlock: Option<record::Unlock>,
 }
 
 #[derive(Clone, PartialEq, prost::Message)]
@@ -215,6 +217,8 @@ struct UpdateCluster {
     custody: Option<record::Entrust>,
     #[prost(message, optional, tag = "8")]
     policy: Option<record::Policy>,
+    #[prost(message, optional, tag = "9")]
+    unlock: Option<record::Unlock>,
 }
 
 #[derive(Clone, PartialEq, prost::Message)]
@@ -441,6 +445,7 @@ impl From<&domain::Command> for Command {
                 worker_secret: first.worker_secret.0.expose().to_vec(),
                 manager_secret: first.manager_secret.0.expose().to_vec(),
                 settings: Some((&first.settings).into()),
+                unlock: first.unlock.as_ref().map(Into::into),
             })),
             domain::Command::Admit(admit) => Kind::Admit(Box::new(Admit {
                 node: admit.node.to_string(),
@@ -501,6 +506,7 @@ impl From<&domain::Command> for Command {
                     Some(RootsChange::Start(_) | RootsChange::Abort(_)) | None => None,
                 },
                 custody: update.custody.as_ref().map(Into::into),
+                unlock: update.unlock.as_ref().map(Into::into),
             })),
             domain::Command::AdvanceRotation(advance) => Kind::AdvanceRotation(Box::new(AdvanceRotation {
                 rotation: advance.rotation,
@@ -549,6 +555,7 @@ impl TryFrom<Command> for domain::Command {
                 worker_secret: secret(&first.worker_secret)?,
                 manager_secret: secret(&first.manager_secret)?,
                 settings: required("settings", first.settings.take())?.into(),
+                unlock: first.unlock.take().map(TryInto::try_into).transpose()?,
             })),
             Kind::Admit(admit) => Self::Admit(Box::new(domain::Admit {
                 node: record::node_id(&admit.node)?,
@@ -610,6 +617,7 @@ impl TryFrom<Command> for domain::Command {
                 worker_secret: update.worker_secret.as_deref().map(secret).transpose()?,
                 manager_secret: update.manager_secret.as_deref().map(secret).transpose()?,
                 custody: update.custody.take().map(TryInto::try_into).transpose()?,
+                unlock: update.unlock.take().map(TryInto::try_into).transpose()?,
                 roots: match (update.start.take(), update.abort.take(), update.policy.take()) {
                     (None, None, None) => None,
                     (Some(start), None, None) => Some(RootsChange::Start(Box::new(start.try_into()?))),

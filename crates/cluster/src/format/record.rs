@@ -10,10 +10,12 @@ use pki::key::SpkiHash;
 use pki::secret::SecretBytes;
 use pki::serial::Serial;
 use pki::time::Time;
+use pki::unlock_key::UnlockKey;
 use std::time::Duration;
 use zeroize::Zeroize;
 
 use super::DecodeError;
+use crate::lock::UnlockBox;
 use crate::node::{self, Availability, BlobDigest, IssuerHash};
 use crate::roots::Custody;
 use crate::{roots, rotation, settings};
@@ -314,6 +316,41 @@ fn custody(key: Option<Vec<u8>>, token: Option<String>) -> Result<Custody, Decod
         (None, Some(uri)) => Ok(Custody::Token(uri.into())),
         (None, None) => Ok(Custody::Outside),
         (Some(_), Some(_)) => Err(DecodeError::Field("custody")),
+    }
+}
+
+/// The unlock key.
+#[derive(Clone, PartialEq, prost::Message)]
+#[prost(skip_debug)]
+pub(super) struct Unlock {
+    #[prost(bytes = "vec", tag = "1")]
+    key: Vec<u8>,
+}
+
+impl std::fmt::Debug for Unlock {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Unlock").finish_non_exhaustive()
+    }
+}
+
+impl Drop for Unlock {
+    fn drop(&mut self) {
+        self.key.zeroize();
+    }
+}
+
+impl From<&UnlockBox> for Unlock {
+    fn from(unlock: &UnlockBox) -> Self {
+        Self { key: unlock.0.bytes().expose().to_vec() }
+    }
+}
+
+impl TryFrom<Unlock> for UnlockBox {
+    type Error = DecodeError;
+
+    fn try_from(unlock: Unlock) -> Result<Self, DecodeError> {
+        let key = zeroize::Zeroizing::new(array("unlock key", &unlock.key)?);
+        Ok(Self(Arc::new(UnlockKey::from_bytes(*key))))
     }
 }
 

@@ -61,6 +61,8 @@ pub(super) struct State {
     /// 0: one more than the greatest that there is, as in a cluster whose managers never changed.
     #[prost(uint64, tag = "20")]
     next_raft_id: u64,
+    #[prost(message, optional, tag = "21")]
+    unlock: Option<record::Unlock>,
 }
 
 #[derive(Clone, PartialEq, prost::Message)]
@@ -448,6 +450,7 @@ impl From<&state::State> for State {
                 .collect(),
             key_holders: state.members.key_holders.iter().map(ToString::to_string).collect(),
             settings: Some(state.settings.as_ref().into()),
+            unlock: state.unlock.as_ref().map(Into::into),
             cluster_version: state.cluster_version,
             cluster_updated: state.cluster_updated.unix_millis(),
             removals: state
@@ -554,6 +557,7 @@ impl TryFrom<State> for state::State {
             log: LogHead::from_parts(state.log_size, frontier).ok_or(DecodeError::Field("log frontier"))?,
             ..Self::default()
         };
+        decoded.lock_by(state.unlock.map(TryInto::try_into).transpose()?);
         for blob in state.blobs {
             decoded.blobs.insert(BlobDigest::of(&blob.bytes), (0, Arc::from(blob.bytes)));
         }

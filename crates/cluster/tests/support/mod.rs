@@ -19,6 +19,7 @@ use std::time::Duration;
 use cluster::command::{
     Admit, Ask, Batch, Bootstrap, Command, Premises, Renew, ReplaceLadder, Reported, Right, SecretBox, UpdateCluster,
 };
+use cluster::lock::UnlockBox;
 use cluster::node::{Availability, BlobDigest, IssuerHash, Leaf, Letter, Node, Report, Spec, TokenUse};
 use cluster::outcome::{Outcome, Rejection};
 use cluster::roots::{Custody, Root, Roots, StragglerAnchor};
@@ -32,6 +33,7 @@ use pki::key::SpkiHash;
 use pki::secret::SecretBytes;
 use pki::serial::Serial;
 use pki::time::Time;
+use pki::unlock_key::UnlockKey;
 
 pub const START: Time = Time::from_unix_secs(1_795_000_000);
 pub const HOUR: Duration = Duration::from_secs(60 * 60);
@@ -145,6 +147,7 @@ impl Cluster {
             worker_secret: secret(1),
             manager_secret: secret(2),
             settings: Settings::default(),
+            unlock: None,
         }))
     }
 
@@ -365,6 +368,20 @@ fn kept() -> Vec<Certificate> {
 }
 
 /// A state with a rotation under way, as no rules would make it: every field holds something.
+pub fn locked() -> State {
+    let (_, mut cluster) = sample();
+    let key = UnlockBox(Arc::new(UnlockKey::from_bytes([7; 32])));
+    let settings = Settings { autolock: true, ..cluster.state.settings.as_ref().clone() };
+    let update = UpdateCluster {
+        version: cluster.state.cluster_version,
+        settings: Some(settings),
+        unlock: Some(key),
+        ..UpdateCluster::default()
+    };
+    cluster.run(Command::UpdateCluster(Box::new(update)));
+    cluster.state
+}
+
 pub fn rotating() -> State {
     let (_, mut cluster) = sample();
     let [to, cross] = &kept()[..] else { panic!("two certificates") };

@@ -30,7 +30,13 @@ impl<H: Handle> wire::server::Ca for Service<H> {
         let call = call(&request)?;
         self.0.authorize(&call, Method::GetUnlockKey)?;
         // Not noted as the use of a leaf: a manager asks before it has installed what it was given.
-        let version = Some(Version { index: self.0.handle.state().cluster_version });
-        Ok(Response::new(GetUnlockKeyResponse { unlock_key: Vec::new(), version }))
+        // Whoever seals its key under an old one could not be opened with the one that operators know.
+        let state = self.0.handle.read().await.map_err(|error| {
+            tracing::warn!(%error, "the unlock key could not be given out");
+            Refusal::LeaderLost
+        })?;
+        let unlock_key = state.unlock.as_ref().map(|unlock| unlock.0.bytes().expose().to_vec()).unwrap_or_default();
+        let version = Some(Version { index: state.cluster_version });
+        Ok(Response::new(GetUnlockKeyResponse { unlock_key, version }))
     }
 }
