@@ -154,6 +154,8 @@ enum Event {
     Joined(Result<Box<Joined>, ApiError>),
     Status,
     Ended(Ended),
+    /// A worker that is to be a manager has its place in the group, or has none.
+    Seated(Result<Box<seat::Seat>, String>),
     Fatal(String),
     Restart,
 }
@@ -225,8 +227,13 @@ impl Owner {
         match event {
             Event::Joined(Ok(joined)) => self.joined(*joined).await,
             Event::Joined(Err(refused)) => self.join_failed(refused).await,
-            Event::Status => self.status_changed(),
+            Event::Status => {
+                if self.status_changed() {
+                    self.dismissed().await;
+                }
+            }
             Event::Ended(ended) => self.ended(&ended).await,
+            Event::Seated(taken) => self.seated(taken),
             Event::Fatal(text) => {
                 error!(%text, "the cluster's store failed");
                 return Err(LifecycleError::Store(text));
@@ -296,7 +303,7 @@ impl Owner {
         let open = || member::open(&self.setup, &settings);
         let founded = seat::Founded::found(&self.setup, &plan, addresses.advertise, open).await;
         let (node, founded) = founded.map_err(|error| internal(&error))?;
-        let seat = founded.sit(&node, listener, self.setup.keys.clone()).map_err(|error| internal(&error))?;
+        let seat = founded.sit(&node.handle(), listener, self.setup.keys.clone()).map_err(|error| internal(&error))?;
         let mut running = Running::start(node, settings.clone(), None, Some(seat));
         let node_id = match running.until_ready(JOIN_ANSWER_MAX).await {
             Ok(node_id) => node_id,
@@ -374,13 +381,15 @@ impl Owner {
         }
     }
 
-    fn status_changed(&mut self) {
-        let Part::Member(running) = &mut self.part else { return };
+    /// Whether this node is a manager no more.
+    fn status_changed(&mut self) -> bool {
+        let Part::Member(running) = &mut self.part else { return false };
         let status = running.status.borrow_and_update().clone();
         let ready = status.phase == Phase::Ready;
         running.ready |= ready;
+        let dismissed = running.follow_role(&self.setup, status.role);
         if !ready || (running.settings.under_way != UnderWay::Join && running.answer.is_none()) {
-            return;
+            return dismissed;
         }
         running.settings.under_way = UnderWay::Nothing;
         let saved = running.settings.save(&self.setup.state_dir).map_err(|error| ApiError::internal(error.to_string()));
@@ -391,6 +400,43 @@ impl Owner {
         if let Some(answer) = answer {
             let _ = answer.send(saved);
         }
+        dismissed
+    }
+
+    /// A worker that was promoted is a manager now. One that has got no place yet asks again.
+    fn seated(&mut self, taken: Result<Box<seat::Seat>, String>) {
+        let Part::Member(running) = &mut self.part else { return };
+        match taken {
+            Ok(seat) => {
+                info!("this node is a manager now");
+                running.seat = Some(*seat);
+            }
+            Err(error) => {
+                warn!(%error, "this node is to be a manager and has no place among them yet");
+                let role = running.status.borrow().role;
+                running.follow_role(&self.setup, role);
+            }
+        }
+    }
+
+    /// A manager that was demoted is a worker now: what it held of the cluster goes.
+    async fn dismissed(&mut self) {
+        let Part::Member(running) = &mut self.part else { return };
+        if let Some(seat) = running.seat.take() {
+            seat.stop().await;
+        }
+        // Who founded the cluster is told from who joined it by this; it is a worker of others' now.
+        let known = running.status.borrow().managers.first().map(|peer| peer.addr.clone());
+        if let Some(manager) = known.filter(|_| running.settings.founded()) {
+            running.settings.remote_addr = manager;
+            if let Err(error) = running.settings.save(&self.setup.state_dir) {
+                error!(%error, "that this node is a worker now could not be written down");
+            }
+        }
+        if let Err(error) = seat::forget(&self.setup, running.keystore()).await {
+            error!(%error, "what this node held as a manager could not be removed");
+        }
+        info!("this node is a worker now");
     }
 
     async fn ended(&mut self, ended: &Ended) {

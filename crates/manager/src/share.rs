@@ -2,13 +2,14 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
-use std::time::Duration;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::{Duration, Instant};
 
 use cluster::Command;
 use pki::identity::NodeId;
 use pki::time::Time;
 use replica::Handle;
+use tokio::sync::{Notify, watch};
 use tokio_util::sync::CancellationToken;
 use wire::managers::{NodeSession, ShareRequest, ShareResponse};
 use wire::status::Refusal;
@@ -18,6 +19,8 @@ use crate::shared::Shared;
 
 /// How often sessions are shared at least: the leader knows by it that a manager is there.
 const PERIOD: Duration = Duration::from_secs(1);
+/// How long news of sessions wait for more.
+const GATHER: Duration = Duration::from_millis(5);
 /// Time for the leader's answer.
 const ANSWER_WITHIN: Duration = Duration::from_secs(2);
 /// A manager that has not heard the leader (or, leading, a majority) for so long admits no session. Source: design.md 7.
@@ -33,6 +36,35 @@ pub(crate) struct Sharer {
     told: BTreeMap<NodeId, NodeSession>,
 }
 
+/// Counts what is shared, for those who wait until they are told of.
+pub(crate) struct Shares {
+    begun: AtomicU64,
+    done: watch::Sender<u64>,
+    /// Wakes the task that shares.
+    news: Notify,
+}
+
+impl Default for Shares {
+    fn default() -> Self {
+        Self { begun: AtomicU64::new(0), done: watch::Sender::new(0), news: Notify::new() }
+    }
+}
+
+impl Shares {
+    /// There are news.
+    pub(crate) fn notify(&self) {
+        self.news.notify_one();
+    }
+
+    /// Waits until the leader was told of what is so now, so that everybody shows it; not for ever.
+    pub(crate) async fn told(&self) {
+        let begun = self.begun.load(Ordering::SeqCst);
+        self.notify();
+        let mut done = self.done.subscribe();
+        let _ = tokio::time::timeout(ANSWER_WITHIN, done.wait_for(|done| *done > begun)).await;
+    }
+}
+
 /// Nobody could be told.
 #[derive(Debug, thiserror::Error)]
 #[error("the leader could not be told of sessions: {0}")]
@@ -41,13 +73,14 @@ pub(crate) struct Untold(String);
 impl Sharer {
     /// Tells the leader what has changed, and takes its answer.
     pub(crate) async fn exchange<H: Handle>(&mut self, shared: &Arc<Shared<H>>) -> Result<(), Untold> {
+        let number = shared.shares.begun.fetch_add(1, Ordering::SeqCst);
+        let mut outcome = self.once(shared).await;
         // All of them, if the leader does not know this manager's.
-        for _ in 0..2 {
-            if !self.once(shared).await? {
-                return Ok(());
-            }
+        if matches!(outcome, Ok(true)) {
+            outcome = self.once(shared).await;
         }
-        Ok(())
+        shared.shares.done.send_replace(number + 1);
+        outcome.map(drop)
     }
 
     async fn once<H: Handle>(&mut self, shared: &Arc<Shared<H>>) -> Result<bool, Untold> {
@@ -161,9 +194,11 @@ pub(crate) async fn lead<H: Handle>(shared: Arc<Shared<H>>, over: CancellationTo
 /// Shares this manager's sessions while the group has other members, until `shutdown`.
 pub(crate) async fn follow<H: Handle>(shared: Arc<Shared<H>>, shutdown: CancellationToken) {
     let mut states = shared.handle.watch();
+    let mut heard = Instant::now();
     loop {
         let alone = states.borrow_and_update().members.rows.len() <= 1;
         if alone {
+            heard = Instant::now();
             shared.cut_off.store(false, Ordering::Relaxed);
             tokio::select! {
                 () = shutdown.cancelled() => return,
@@ -171,20 +206,29 @@ pub(crate) async fn follow<H: Handle>(shared: Arc<Shared<H>>, shutdown: Cancella
             }
             continue;
         }
-        hears(&shared);
+        // Who has only begun has heard nobody yet.
+        if let Some(since) = shared.handle.contact() {
+            heard = Instant::now().checked_sub(since).unwrap_or(heard);
+        }
+        hears(&shared, heard.elapsed());
         if let Err(error) = shared.sharer.lock().await.exchange(&shared).await {
             tracing::debug!(%error, "sessions were not shared");
         }
         tokio::select! {
             () = shutdown.cancelled() => return,
             () = tokio::time::sleep(PERIOD) => {}
+            () = shared.shares.news.notified() => tokio::select! {
+                // Those that come together are told together.
+                () = shutdown.cancelled() => return,
+                () = tokio::time::sleep(GATHER) => {}
+            },
         }
     }
 }
 
 /// Looks whether this manager hears the others; one that does not lets its nodes go.
-fn hears<H: Handle>(shared: &Shared<H>) {
-    let cut_off = shared.handle.contact().is_none_or(|since| since > CUT_OFF_AFTER);
+fn hears<H: Handle>(shared: &Shared<H>, since: Duration) {
+    let cut_off = since > CUT_OFF_AFTER;
     let before = shared.cut_off.swap(cut_off, Ordering::Relaxed);
     if cut_off && !before {
         tracing::warn!("this manager does not hear the others: its nodes are told to look for one that does");

@@ -23,7 +23,7 @@ use crate::roster::Roster;
 use crate::rotate::Pacer;
 use crate::server::{Call, Callers, Connections, Peer};
 use crate::sessions::{Effect, Input, Sessions};
-use crate::share::Sharer;
+use crate::share::{Sharer, Shares};
 use crate::slots::Slots;
 use crate::view::ManagerStatus;
 
@@ -53,6 +53,7 @@ pub(crate) struct Shared<H> {
     pub(crate) peers: Peers,
     /// Tells the leader of this manager's sessions.
     pub(crate) sharer: tokio::sync::Mutex<Sharer>,
+    pub(crate) shares: Shares,
     /// Whether this manager does not hear the others: it admits nobody then.
     pub(crate) cut_off: std::sync::atomic::AtomicBool,
     roster: Mutex<Roster>,
@@ -86,6 +87,7 @@ impl<H: Handle> Shared<H> {
             callers: Callers::default(),
             peers,
             sharer: tokio::sync::Mutex::default(),
+            shares: Shares::default(),
             cut_off: std::sync::atomic::AtomicBool::new(false),
             roster: Mutex::default(),
             sessions: Mutex::new(Sessions::default()),
@@ -160,6 +162,7 @@ impl<H: Handle> Shared<H> {
     pub(crate) fn arrived(&self, node: &NodeId) {
         self.arrivals.lock().unwrap_or_else(PoisonError::into_inner).insert(node.clone());
         self.arrival.notify_one();
+        self.shares.notify();
     }
 
     /// Nodes that opened a session since this was last asked.

@@ -109,7 +109,7 @@ async fn join(setup: Setup, settings: Settings, pending: swarmpki::Pending) -> R
     let node = pending.join().await.map_err(|error| join_refusal(&error))?;
     let manager = node.status().borrow().role == Some(Role::Manager);
     let seat = if manager {
-        let taken = Seat::take(&setup, &settings, &node, &settings.remote_addr).await;
+        let taken = Seat::take(&setup, &settings, &node.handle()).await;
         let id = node.status().borrow().node.clone();
         Some(taken.map_err(|error| seat_refusal(&error, id.as_ref()))?)
     } else {
@@ -141,6 +141,9 @@ fn foreign_managers(node: Option<&NodeId>) -> String {
     )
 }
 
+/// How long a node waits before it asks for a place among the managers again.
+const SEAT_PAUSE: Duration = Duration::from_secs(2);
+
 /// A node that runs.
 pub(super) struct Running {
     pub(super) settings: Settings,
@@ -150,6 +153,10 @@ pub(super) struct Running {
     /// Whether a manager ever served its session since it runs here.
     pub(super) ready: bool,
     ended: bool,
+    /// A worker that takes a place among the managers.
+    seating: Option<JoinHandle<Result<Seat, SeatError>>>,
+    /// Whether it asked for a place among the managers in vain.
+    denied: bool,
     stop: CancellationToken,
     agent: swarmpki::Handle,
     task: JoinHandle<Ended>,
@@ -161,13 +168,52 @@ impl Running {
         let stop = CancellationToken::new();
         let (status, agent) = (node.status(), node.handle());
         let task = tokio::spawn(node.run(stop.clone().cancelled_owned()));
-        Self { settings, answer, seat, status, ready: false, ended: false, stop, agent, task }
+        Self {
+            settings,
+            answer,
+            seat,
+            status,
+            ready: false,
+            ended: false,
+            seating: None,
+            denied: false,
+            stop,
+            agent,
+            task,
+        }
+    }
+
+    /// The certificate's role may be another than what this node does: begins to take a place among the managers, or gives that up. Whether it
+    /// is a manager no more: it gets a worker's certificate when it is out of the group.
+    pub(super) fn follow_role(&mut self, setup: &Setup, role: Option<Role>) -> bool {
+        match (role, self.seat.is_some(), &self.seating) {
+            (Some(Role::Manager), false, None) => {
+                let (setup, settings, agent) = (setup.clone(), self.settings.clone(), self.agent.clone());
+                // What was asked for in vain is asked for again in a while.
+                let pause = if self.denied { SEAT_PAUSE } else { Duration::ZERO };
+                self.seating = Some(tokio::spawn(async move {
+                    tokio::time::sleep(pause).await;
+                    Seat::take(&setup, &settings, &agent).await
+                }));
+            }
+            (Some(Role::Worker), false, Some(task)) => {
+                task.abort();
+                self.seating = None;
+            }
+            _ => {}
+        }
+        role == Some(Role::Worker) && self.seat.is_some()
+    }
+
+    pub(super) fn keystore(&self) -> Arc<swarmpki::keystore::Keystore> {
+        self.agent.keystore()
     }
 
     /// Waits for what happens next.
     pub(super) async fn event(&mut self) -> Event {
+        let (seat, seating) = (&self.seat, &mut self.seating);
         let fatal = async {
-            match &mut self.seat {
+            match seat {
                 Some(seat) => seat.failed().await,
                 None => std::future::pending().await,
             }
@@ -175,14 +221,26 @@ impl Running {
         if self.ended {
             return Event::Fatal(fatal.await);
         }
-        tokio::select! {
+        let seated = async {
+            let Some(task) = seating else { return std::future::pending().await };
+            match task.await {
+                Ok(taken) => taken.map(Box::new).map_err(|error| error.to_string()),
+                Err(error) => Err(error.to_string()),
+            }
+        };
+        let event = tokio::select! {
+            taken = seated => Event::Seated(taken),
             text = fatal => Event::Fatal(text),
             changed = self.status.changed() => match changed {
                 Ok(()) => Event::Status,
                 Err(_) => Event::Ended(Self::outcome(&mut self.task, &mut self.ended).await),
             },
             ended = Self::outcome(&mut self.task, &mut self.ended) => Event::Ended(ended),
+        };
+        if let Event::Seated(taken) = &event {
+            (self.seating, self.denied) = (None, taken.is_err());
         }
+        event
     }
 
     async fn outcome(task: &mut JoinHandle<Ended>, ended: &mut bool) -> Ended {
@@ -248,12 +306,16 @@ impl Running {
     }
 
     fn settings_join(&self) -> bool {
-        self.settings.under_way == crate::settings::UnderWay::Join
+        self.settings.under_way == UnderWay::Join
     }
 
     /// Stops the agent, then the manager.
     pub(super) async fn stop(mut self) {
         self.stop.cancel();
+        if let Some(task) = self.seating.take() {
+            task.abort();
+            let _ = task.await;
+        }
         if !self.ended && tokio::time::timeout(STOP_MAX, &mut self.task).await.is_err() {
             self.task.abort();
         }
@@ -279,14 +341,15 @@ pub(super) fn open(setup: &Setup, settings: &Settings) -> Result<Node, NodeError
 pub(super) async fn resume(setup: &Setup, settings: &Settings) -> Result<Running, Failure> {
     let node = open(setup, settings).map_err(|error| Failure::new(error.to_string()))?;
     let failed = |error: SeatError| Failure::new(error.to_string());
-    let manager = settings.founded() || node.status().borrow().role == Some(Role::Manager);
+    let role = node.status().borrow().role;
+    let manager = role == Some(Role::Manager) || (role.is_none() && settings.founded());
     let seat = if is_manager(setup) {
         Some(Seat::resume(setup, settings, &node).await.map_err(failed)?)
     } else if manager && settings.founded() {
         return Err(Failure::new(STORE_LOST));
     } else if manager {
         // A join that was cut short, or a store that is lost: the group has another copy, and gives this node another place.
-        let taken = Seat::take(setup, settings, &node, &settings.remote_addr).await;
+        let taken = Seat::take(setup, settings, &node.handle()).await;
         Some(taken.map_err(|error| match settings.under_way {
             UnderWay::Join => failed(error),
             _ => Failure::new(format!("{STORE_LOST}. No other manager has given it a place anew: {error}")),

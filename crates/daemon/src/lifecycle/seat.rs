@@ -113,7 +113,12 @@ impl Founded {
     }
 
     /// Asks a manager of the cluster for a place in its group, and makes the store that the leader will fill.
-    async fn enlist(setup: &Setup, node: &Node, addr: &str, advertise: &str) -> Result<Self, SeatError> {
+    async fn enlist(
+        setup: &Setup,
+        node: &swarmpki::Handle,
+        addrs: &[String],
+        advertise: &str,
+    ) -> Result<Self, SeatError> {
         let data_key = Chance::system().bytes::<{ data_key::BYTES }>()?;
         let (dir, header) = (setup.state_dir.clone(), data_key::encode(&data_key));
         let written = tokio::task::spawn_blocking(move || {
@@ -123,7 +128,14 @@ impl Founded {
         });
         written.await.map_err(|error| SeatError::Store(error.to_string()))??;
         let peers = Peers::new(node.identity(), clock());
-        let place = peers.enlist(addr, advertise, None).await?;
+        let mut asked = Err(EnlistError::Unreachable("no manager of the cluster is known".to_owned()));
+        for addr in addrs {
+            asked = peers.enlist(addr, advertise, None).await;
+            if !matches!(asked, Err(EnlistError::Unreachable(_))) {
+                break;
+            }
+        }
+        let place = asked?;
         let (raft_id, cluster, epoch) = (place.raft_id, place.cluster.clone(), place.epoch);
         peers.believe(place);
         let config = store_config(&setup.state_dir, SecretBytes::from(data_key.to_vec()), &peers);
@@ -168,7 +180,7 @@ impl Founded {
     }
 
     /// Serves on `listener` with the node's identity.
-    pub(super) fn sit(self, node: &Node, listener: TcpListener, keys: Keys) -> Result<Seat, SeatError> {
+    pub(super) fn sit(self, node: &swarmpki::Handle, listener: TcpListener, keys: Keys) -> Result<Seat, SeatError> {
         let config =
             Config { clock: clock(), chance: Chance::system(), identity: node.identity(), keys, peers: self.peers };
         let manager = Manager::start(config, self.replica.clone(), listener)?;
@@ -209,20 +221,26 @@ impl Seat {
             founded.replica.shutdown().await;
             return Err(refused);
         }
-        founded.sit(node, listener, setup.keys.clone())
+        founded.sit(&node.handle(), listener, setup.keys.clone())
     }
 
-    /// Takes a place in the group of the cluster whose manager's certificate the node holds, by way of the manager at `addr`, and waits until the
-    /// group has made it a manager.
-    pub(super) async fn take(setup: &Setup, settings: &Settings, node: &Node, addr: &str) -> Result<Self, SeatError> {
+    /// Takes a place in the group of the cluster whose manager's certificate the node holds, by way of one of the managers that it
+    /// knows, and waits until the group has made it a manager.
+    pub(super) async fn take(setup: &Setup, settings: &Settings, node: &swarmpki::Handle) -> Result<Self, SeatError> {
         let listener = listen(settings).await?;
         let port = listener.local_addr().map_err(|error| SeatError::Bind(error.to_string()))?.port();
         let advertise = match settings.advertise_addr.as_str() {
             "" => SocketAddr::new(Ipv4Addr::UNSPECIFIED.into(), port).to_string(),
             told => told.to_owned(),
         };
-        let own = node.status().borrow().node.clone();
-        let founded = Founded::enlist(setup, node, addr, &advertise).await?;
+        let (own, mut addrs) = {
+            let status = node.status();
+            let status = status.borrow();
+            let known = status.managers.iter().map(|peer| peer.addr.clone());
+            (status.node.clone(), known.chain([settings.remote_addr.clone()]).collect::<Vec<_>>())
+        };
+        addrs.retain(|addr| !addr.is_empty() && *addr != advertise);
+        let founded = Founded::enlist(setup, node, &addrs, &advertise).await?;
         let seat = founded.sit(node, listener, setup.keys.clone())?;
         let mut states = seat.replica.watch();
         let seated = states.wait_for(|state| {
@@ -260,6 +278,24 @@ impl Seat {
         }
         self.replica.shutdown().await;
     }
+}
+
+/// Removes what a manager held that is one no more: the store, and the key that it is sealed with.
+pub(super) async fn forget(setup: &Setup, keystore: Arc<Keystore>) -> Result<(), SeatError> {
+    let dir = setup.state_dir.join("raft");
+    let removed = tokio::task::spawn_blocking(move || {
+        match std::fs::remove_dir_all(&dir) {
+            Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
+                return Err(SeatError::Store(format!("cannot remove {}: {error}", dir.display())));
+            }
+            _ => {}
+        }
+        keystore.update_headers(|headers| {
+            headers.remove(data_key::HEADER);
+        })?;
+        Ok(())
+    });
+    removed.await.map_err(|error| SeatError::Store(error.to_string()))?
 }
 
 fn store_config(state_dir: &Path, dek: SecretBytes, peers: &Peers) -> replica::Config {

@@ -74,6 +74,9 @@ impl<H: Handle> wire::server::Dispatcher for Service<H> {
         } else if !returning && !opened.resumed {
             tracing::info!(%node, addr, "the node is in session");
         }
+        if state.members.rows.len() > 1 {
+            shared.shares.told().await;
+        }
         let slot = shared.slots.open(&node);
         shared.arrived(&node);
         shared.touch();

@@ -88,7 +88,7 @@ impl<H: Handle> Service<H> {
         let Caller::Identified(leaf, _) = call.caller() else {
             return Err(Refusal::Peer(Unauthorized::NoCertificate));
         };
-        let place = self.0.peers.raft_id_of(&leaf, self.0.now());
+        let place = self.0.peers.raft_id_of(leaf, self.0.now());
         place.ok_or_else(|| Refusal::Peer(Unauthorized::Unregistered { node: leaf.node.clone() }))
     }
 

@@ -46,6 +46,8 @@ struct Tail {
     vote: Option<Vote>,
     /// The last membership, if one is known.
     members: Option<Membership>,
+    /// What is known to be committed.
+    committed: Option<LogId>,
 }
 
 struct Kept {
@@ -64,6 +66,7 @@ impl Log {
             store.description()?.map(|bytes| record::decode_description(&bytes)).transpose().map_err(broken)?;
         let mut last = purged;
         let mut members = described.map(|described| described.meta.last_membership.membership().clone());
+        let mut committed = None;
         let mut next = purged.map_or(0, |id| id.index.saturating_add(1));
         if let Some(end) = store.last_entry() {
             while next <= end {
@@ -72,7 +75,11 @@ impl Log {
                     if index != next {
                         return Err(StoreError::damaged(store.path(), format!("log entry {next} is missing")));
                     }
-                    let entry = record::decode_entry(index, &Zeroizing::new(bytes)).map_err(broken)?;
+                    let bytes = Zeroizing::new(bytes);
+                    if index == end {
+                        committed = record::committed_at(&bytes).map_err(broken)?;
+                    }
+                    let entry = record::decode_entry(index, &bytes).map_err(broken)?;
                     last = Some(entry.log_id);
                     if let EntryPayload::Membership(membership) = &entry.payload {
                         members = Some(membership.clone());
@@ -85,7 +92,7 @@ impl Log {
             }
         }
         let alone = Arc::new(watch::Sender::new(members.as_ref().is_some_and(|members| members.nodes().count() == 1)));
-        let tail = Tail { last, purged, vote, members, ..Tail::default() };
+        let tail = Tail { last, purged, vote, members, committed, ..Tail::default() };
         Ok(Self { store, tail: Arc::new(Mutex::new(tail)), progress, alone })
     }
 
@@ -228,11 +235,19 @@ impl RaftLogStorage<Types> for Log {
         Ok(())
     }
 
+    /// Goes to the disk with the next entry: nobody waits for it.
+    async fn save_committed(&mut self, committed: Option<LogId>) -> io::Result<()> {
+        self.lock().committed = committed;
+        Ok(())
+    }
+
     /// With a sole voter, whatever is in its log was decided when it was written: there is no other log that could win.
-    /// Otherwise nothing is known until a leader says so; raft waits for that before it serves reads.
+    /// Otherwise what was known when the last entry was written: so a member knows its cluster, and the other members, before it hears of a
+    /// leader. Raft waits for one before it serves reads.
     async fn read_committed(&mut self) -> io::Result<Option<LogIdOf<Types>>> {
         let tail = self.lock();
-        Ok(tail.last.filter(|_| tail.members.as_ref().and_then(sole_voter).is_some()))
+        let sole = tail.members.as_ref().and_then(sole_voter).is_some();
+        Ok(if sole { tail.last } else { tail.committed.min(tail.last) })
     }
 
     async fn append<I>(&mut self, entries: I, callback: IOFlushed<Types>) -> io::Result<()>
@@ -246,8 +261,9 @@ impl RaftLogStorage<Types> for Log {
             let mut tail = self.lock();
             tail.appended += 1;
             let append = tail.appended;
+            let alone = *self.alone.borrow();
             for entry in entries {
-                let row = record::encode_entry(&entry);
+                let row = record::encode_entry(&entry, tail.committed.as_ref().filter(|_| !alone));
                 tail.bytes += row.len();
                 tail.last = Some(entry.log_id);
                 if let EntryPayload::Membership(membership) = &entry.payload {

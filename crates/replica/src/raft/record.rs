@@ -24,6 +24,9 @@ pub(super) struct EntryRecord {
     batch: Option<Vec<u8>>,
     #[prost(message, optional, tag = "5")]
     membership: Option<MembershipRecord>,
+    /// What was known to be committed when this was written; absent where one member decides alone.
+    #[prost(message, optional, tag = "6")]
+    committed: Option<LogIdRecord>,
 }
 
 /// A batch can hold CA keys and tokens: the copy made for encoding or decoding is wiped.
@@ -104,8 +107,11 @@ pub(super) struct Description {
     pub(super) sha256: [u8; 32],
 }
 
-pub(super) fn encode_entry(entry: &Entry) -> Vec<u8> {
-    entry_record(entry).encode_to_vec()
+/// `committed`: what is known to be committed by now; it is found again by [`committed_at`].
+pub(super) fn encode_entry(entry: &Entry, committed: Option<&LogId>) -> Vec<u8> {
+    let mut record = entry_record(entry);
+    record.committed = committed.map(log_id_record);
+    record.encode_to_vec()
 }
 
 pub(super) fn entry_record(entry: &Entry) -> EntryRecord {
@@ -115,7 +121,7 @@ pub(super) fn entry_record(entry: &Entry) -> EntryRecord {
         EntryPayload::Membership(membership) => (None, Some(membership_record(membership))),
     };
     let leader = entry.log_id.leader_id;
-    EntryRecord { format: FORMAT, term: leader.term, leader: leader.node_id, batch, membership }
+    EntryRecord { format: FORMAT, term: leader.term, leader: leader.node_id, batch, membership, committed: None }
 }
 
 pub(super) fn decode_entry(index: u64, bytes: &[u8]) -> io::Result<Entry> {
@@ -132,6 +138,12 @@ pub(super) fn entry_from(index: u64, mut record: EntryRecord) -> io::Result<Entr
         (Some(_), Some(_)) => return Err(io::Error::other("an entry is both a batch and a membership")),
     };
     Ok(Entry::new(log_id, payload))
+}
+
+/// What was known to be committed when the entry was written.
+pub(super) fn committed_at(bytes: &[u8]) -> io::Result<Option<LogId>> {
+    let record = EntryRecord::decode(bytes).map_err(io::Error::other)?;
+    record.committed.as_ref().map(log_id_from).transpose()
 }
 
 pub(super) fn encode_vote(vote: &Vote) -> Vec<u8> {
