@@ -14,8 +14,8 @@ const VERSION: u32 = 1;
 
 /// Bytes of entries in one question, about; a single entry may be larger.
 pub(super) const APPEND_BYTES: usize = 1024 * 1024;
-/// Bytes of a piece of a snapshot, at most.
-pub(super) const PIECE_BYTES: usize = 1024 * 1024;
+/// Bytes of a piece of a snapshot, at most; few in tests, whose states are small.
+pub(super) const PIECE_BYTES: usize = if cfg!(test) { 16 * 1024 } else { 1024 * 1024 };
 
 #[derive(Clone, PartialEq, Message)]
 struct Question {

@@ -26,11 +26,23 @@ struct Wires {
     /// From whom to whom questions arrive whose answers do not come back.
     deaf: BTreeSet<(u64, u64)>,
     delay: Duration,
+    /// Out of a thousand questions, so many do not arrive; as many answers.
+    loss: u64,
+    drawn: u64,
+    /// The last question between two.
+    said: BTreeMap<(u64, u64), Vec<u8>>,
     /// Bulky questions.
     bulk: usize,
     /// Parts of the issuance log are changed on the way; and how many were.
     lies: bool,
     lied: usize,
+}
+
+impl Wires {
+    fn lost(&mut self) -> bool {
+        self.drawn = self.drawn.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+        (self.drawn >> 33) % 1000 < self.loss
+    }
 }
 
 /// One member's end.
@@ -69,8 +81,9 @@ impl Carrier for Wire {
     ) -> BoxFuture<'static, Result<Vec<u8>, CarryError>> {
         let (net, from) = (self.net.clone(), self.from);
         Box::pin(async move {
-            let (member, delay) = {
+            let (member, delay, lost) = {
                 let mut wires = net.lock();
+                wires.said.insert((from, to), question.clone());
                 if wires.cut.contains(&(from, to)) {
                     return Err(CarryError::Unreachable("cut".into()));
                 }
@@ -78,12 +91,20 @@ impl Carrier for Wire {
                 let Some(member) = wires.members.get(&to).cloned() else {
                     return Err(CarryError::Unreachable("off".into()));
                 };
-                (member, wires.delay)
+                (member, wires.delay, wires.lost())
             };
             tokio::time::sleep(delay).await;
+            if lost {
+                tokio::time::sleep(within).await;
+                return Err(CarryError::Lost("lost".into()));
+            }
             // The other end goes on when this one gives up.
             let answer = tokio::spawn(async move { member.answer(from, question).await });
             let answer = tokio::time::timeout(within, answer).await;
+            if net.lock().lost() {
+                tokio::time::sleep(within).await;
+                return Err(CarryError::Lost("lost".into()));
+            }
             if net.lock().cut.contains(&(to, from)) || net.lock().deaf.contains(&(from, to)) {
                 return Err(CarryError::Lost("cut".into()));
             }
@@ -244,7 +265,7 @@ async fn three_members_from_one() {
     same(&[one, two, three]).await;
     let voters = BTreeSet::from([1, 2, 3]);
     for member in &members {
-        let now = member.leadership().wait_for(|now| now.leader == Some(1)).await.unwrap().clone();
+        let now = *member.leadership().wait_for(|now| now.leader == Some(1)).await.unwrap();
         assert_eq!(now.here, member.raft_id() == 1);
         member.group().wait_for(|group| group.voters == voters && group.learners.is_empty()).await.unwrap();
         assert!(member.contact().is_some());
@@ -464,7 +485,15 @@ async fn a_member_speaks_for_itself_only_and_nonsense_is_refused() {
     let [one, two, _] = &members[..] else { panic!() };
     assert!(matches!(one.answer(2, vec![0xff; 20]).await, Err(AnswerError::Malformed(_))));
     assert!(matches!(one.answer(2, Vec::new()).await, Err(AnswerError::Malformed(_))));
-    drop((cluster, two.clone()));
+    // What the leader said, once more, by another.
+    let said = cluster.net.lock().said[&(1, 2)].clone();
+    assert!(matches!(two.answer(3, said.clone()).await, Err(AnswerError::Refused(_))));
+    assert!(two.answer(1, said.clone()).await.is_ok());
+    for end in 0..said.len() {
+        // No part of it does any harm.
+        let _ = two.answer(1, said[..end].to_vec()).await;
+    }
+    join(two, 1).await.unwrap();
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -572,4 +601,54 @@ async fn who_is_heard_and_hears_nobody_does_not_lead_for_long() {
     join(leader, 1).await.unwrap();
     cluster.net.heal();
     same(&[one, two, three]).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_gets_lost_on_the_way_is_said_again() {
+    let (cluster, members) = Cluster::three(Limits::default()).await;
+    let [one, two, three] = &members[..] else { panic!() };
+    {
+        let mut wires = cluster.net.lock();
+        (wires.loss, wires.delay) = (50, Duration::from_millis(5));
+    }
+    for n in 0..10 {
+        let all = [one, two, three].into_iter().zip(1..).map(|(member, m)| async move {
+            match member.propose(vec![admit(10 * n + m)]).await {
+                Ok(outcomes) => assert!(matches!(outcomes.as_slice(), [Outcome::Issued { .. }]), "{outcomes:?}"),
+                // Never refused, and never a wrong answer.
+                Err(error) => assert!(matches!(error, ProposeError::Unknown | ProposeError::NoLeader), "{error}"),
+            }
+        });
+        futures::future::join_all(all).await;
+    }
+    cluster.net.lock().loss = 0;
+    another_leads(&[one, two, three], 0).await;
+    join(two, 500).await.unwrap();
+    same(&[one, two, three]).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_sole_voter_with_one_who_follows_starts_again_and_is_followed() {
+    for seed in 0..4 {
+        let (mut cluster, one) = Cluster::found(Limits::default()).await;
+        let two = cluster.empty(2).await;
+        one.change(GroupChange::AddLearner(2)).await.unwrap();
+        join(&one, 1).await.unwrap();
+        caught_up(&one, 2).await;
+        let under_way = {
+            let one = one.clone();
+            tokio::spawn(async move { join(&one, 2).await })
+        };
+        cluster.crash(1, seed);
+        // Who is dead may still say something, to whoever is dead with it.
+        let _ = under_way.await.unwrap();
+        let one = cluster.reopen(1).await;
+        assert!(one.leadership().wait_for(|now| now.here).await.is_ok());
+        assert!(one.state().node(&id(1)).is_some());
+        join(&one, 3).await.unwrap();
+        same(&[&one, &two]).await;
+        join(&two, 4).await.unwrap();
+        one.change(GroupChange::Promote(2)).await.unwrap();
+        same(&[&one, &two]).await;
+    }
 }

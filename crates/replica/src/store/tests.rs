@@ -232,3 +232,45 @@ fn a_torn_write_leaves_the_state_before_it() {
         assert!(!disk.bytes().windows(32).any(|w| w == [20u8; 32]));
     }
 }
+
+#[test]
+fn the_header_says_whose_store_it_is_and_cannot_be_changed() {
+    let dir = tempfile::tempdir().unwrap();
+    drop(Store::create(&Local, dir.path(), scope(), 3, &key(1)).unwrap().finish().unwrap());
+    assert_eq!(header(dir.path()).unwrap().unwrap().member, 3);
+    assert_eq!(Store::open(&Local, dir.path(), &key(1)).unwrap().1.member, 3);
+    // The field at the end is another number, or is not there.
+    let file = dir.path().join("header");
+    let written = std::fs::read(&file).unwrap();
+    assert_eq!(written[written.len() - 2..], [0x38, 3]);
+    let other = [&written[..written.len() - 1], &[4]].concat();
+    for changed in [&other, &written[..written.len() - 2]] {
+        std::fs::write(&file, changed).unwrap();
+        assert!(matches!(Store::open(&Local, dir.path(), &key(1)), Err(StoreError::Damaged { .. })));
+    }
+    std::fs::write(&file, &written).unwrap();
+    assert!(Store::open(&Local, dir.path(), &key(1)).is_ok());
+    let first = tempfile::tempdir().unwrap();
+    drop(create(first.path()));
+    assert_eq!(Store::open(&Local, first.path(), &key(1)).unwrap().1.member, FIRST_MEMBER);
+}
+
+#[test]
+fn gaps_in_the_issuance_projection_are_found() {
+    let dir = tempfile::tempdir().unwrap();
+    let store = create(dir.path());
+    type Row<'a> = (&'a [u64], u64, Option<Range<u64>>);
+    let rows: [Row<'_>; 6] = [
+        (&[], 0, None),
+        (&[], 3, Some(0..3)),
+        (&[0, 1, 2], 3, None),
+        (&[7], 8, Some(3..7)),
+        (&[3, 4, 5, 6], 8, None),
+        (&[10], 11, Some(8..10)),
+    ];
+    for (added, size, missing) in rows {
+        store.add_issued(added.iter().map(|seq| (*seq, vec![1])).collect());
+        waiting(|done| store.settle(done)).unwrap();
+        assert_eq!(store.missing(size).unwrap(), missing, "{added:?}");
+    }
+}
