@@ -12,6 +12,7 @@ use tokio_util::sync::CancellationToken;
 use crate::engine_api::error::ApiError;
 use crate::engine_api::json::RemoteManager;
 use crate::lifecycle::Lifecycle;
+use crate::lifecycle::locked::LOCKED;
 use crate::machine::Machine;
 use crate::settings::Settings;
 
@@ -44,6 +45,8 @@ pub enum Present {
     Worker(Membership),
     /// A manager, with its replica of the cluster's state.
     Manager(Membership, Control, replica::Replica),
+    /// A manager whose files are sealed, and which nobody unlocked yet.
+    Locked(Membership),
     /// A member whose part stopped with an error.
     Error(Membership, Failure),
 }
@@ -92,6 +95,11 @@ impl Membership {
         }
     }
 
+    /// What is shown of a locked manager: where it is, and nothing else.
+    pub(crate) fn locked(settings: &Settings) -> Self {
+        Self { addr: Self::of(settings).addr, ..Self::default() }
+    }
+
     /// What the agent says at present.
     pub fn status(&self) -> Option<Status> {
         self.status.as_ref().map(|status| status.borrow().clone())
@@ -130,6 +138,7 @@ impl Present {
             Self::Inactive => "inactive",
             Self::Pending(_) => "pending",
             Self::Worker(_) | Self::Manager(..) => "active",
+            Self::Locked(_) => "locked",
             Self::Error(..) => "error",
         }
     }
@@ -150,6 +159,7 @@ impl Present {
             Self::Pending(membership)
             | Self::Worker(membership)
             | Self::Manager(membership, ..)
+            | Self::Locked(membership)
             | Self::Error(membership, _) => Some(membership),
         }
     }
@@ -164,6 +174,7 @@ impl Present {
         Err(ApiError::unavailable(match self {
             Self::Manager(_, control, _) => return Ok(control),
             Self::Inactive => NO_SWARM,
+            Self::Locked(_) => LOCKED,
             Self::Error(_, failure) if failure.expired => EXPIRED,
             Self::Error(..) => NO_SWARM,
             starting if starting.is_starting_manager() => MANAGER_STARTING,
@@ -322,6 +333,7 @@ mod tests {
             (Present::Pending(member.clone()), "pending", WORKER),
             (Present::Pending(manager), "pending", MANAGER_STARTING),
             (Present::Worker(member.clone()), "active/worker", WORKER),
+            (Present::Locked(member.clone()), "locked", LOCKED),
             (Present::Error(member.clone(), Failure::new("x")), "error", NO_SWARM),
             (Present::Error(member, expired), "error", EXPIRED),
         ];

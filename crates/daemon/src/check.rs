@@ -298,21 +298,20 @@ impl Findings {
 
     /// The store, its state and its log.
     async fn store(&mut self, keystore: &Keystore, own: Option<&Pair>, now: Time) {
-        let dek = match data_key::load(keystore) {
-            Ok(Some(key)) => key,
+        // What is wrong with the key file is told with the identity.
+        let Ok(keys) = data_key::load(keystore) else { return };
+        let clock: replica::Clock = Arc::new(move || now);
+        let dir = keystore.state_dir().join(STORE);
+        let config = |dek| {
+            let (carrier, limits) = (Arc::new(replica::carrier::Alone), replica::Limits::default());
+            replica::Config { dir: dir.clone(), dek, clock: clock.clone(), carrier, limits }
+        };
+        let replica = match data_key::open(keys, config).await {
+            Ok(Some((replica, _))) => replica,
             Ok(None) => {
                 let text = "the node's key file holds no data key: nothing in the store can be read";
                 return self.add(text, "put back the key file that belongs to this state directory");
             }
-            // Told with the identity.
-            Err(_) => return,
-        };
-        let clock: replica::Clock = Arc::new(move || now);
-        let dir = keystore.state_dir().join(STORE);
-        let (carrier, limits) = (Arc::new(replica::carrier::Alone), replica::Limits::default());
-        let config = replica::Config { dir, dek, clock, carrier, limits };
-        let replica = match Replica::open(config).await {
-            Ok(replica) => replica,
             Err(error) => return self.add(format!("the store cannot be opened: {error}"), RESTORE),
         };
         match replica.read().await {

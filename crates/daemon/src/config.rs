@@ -6,6 +6,8 @@ use std::str::FromStr;
 
 use manager::Keys;
 
+use crate::unlock_source::UnlockSource;
+
 /// Port of the Engine API over plain TCP when a host names none (engine-api.md 12).
 pub const TCP_PORT: u16 = 2375;
 /// Port of the Engine API over TLS when a host names none (engine-api.md 12).
@@ -26,6 +28,8 @@ pub struct DaemonConfig {
     pub hostname: Option<String>,
     /// How tokens are reached that hold a root's key; by itself there are none.
     pub keys: Keys,
+    /// Where the unlock key comes from when a locked manager starts and nobody types it; read only then.
+    pub unlock_from: Option<UnlockSource>,
 }
 
 impl Default for DaemonConfig {
@@ -38,6 +42,7 @@ impl Default for DaemonConfig {
             plain_tcp: false,
             hostname: None,
             keys: Keys::default(),
+            unlock_from: None,
         }
     }
 }

@@ -234,8 +234,8 @@ where
             let query = call.query.clone();
             swarm::update(backend, &query, call.json().await?).await
         }
-        Route::SwarmUnlockKey => swarm::unlock_key(backend),
-        Route::SwarmUnlock => swarm::unlock(backend, call.json().await?),
+        Route::SwarmUnlockKey => swarm::unlock_key(backend).await,
+        Route::SwarmUnlock => swarm::unlock(backend, call.json().await?).await,
         Route::Nodes => nodes::list(backend, &call.query),
         Route::Node(reference) => nodes::inspect(backend, &reference),
         Route::NodeUpdate(reference) => {

@@ -22,11 +22,13 @@ mod run;
 mod settings;
 mod state_dir;
 mod tls;
+pub mod unlock_source;
 
 pub use backend::Backend;
 pub use config::{DaemonConfig, Host, TlsSettings};
 pub use manager::{Keys, Pin, TokenAccess};
 pub use run::{Daemon, RunError, run};
+pub use unlock_source::UnlockSource;
 
 /// The version this daemon gives itself in `docker version`, `docker info` and `docker node ls`.
 pub const ENGINE_VERSION: &str = concat!("swarmpki-", env!("CARGO_PKG_VERSION"));

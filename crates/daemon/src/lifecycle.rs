@@ -6,14 +6,18 @@
 //! - A join that fails leaves nothing behind; one that only takes long goes on after its answer.
 
 mod leave;
+pub(crate) mod locked;
 mod member;
 mod request;
+mod sealing;
 mod seat;
 
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
+use pki::secret::SecretString;
+use swarmpki::keystore::Keystore;
 use swarmpki::{Ended, NodeId, Phase};
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio_util::sync::CancellationToken;
@@ -25,6 +29,7 @@ pub use request::{InitRequest, JoinRequest};
 use crate::backend::{ALREADY_MEMBER, Failure, Membership, NOT_MEMBER, Present, WORKER};
 use crate::engine_api::error::ApiError;
 use crate::settings::{Resume, Settings, UnderWay};
+use crate::unlock_source::UnlockSource;
 use member::{Joined, Joining, Running};
 
 /// How long a join may keep its caller waiting. Source: engine-api.md 13.
@@ -51,6 +56,7 @@ enum Command {
     Init(Box<InitRequest>, oneshot::Sender<Result<NodeId, ApiError>>),
     Join(Box<JoinRequest>, oneshot::Sender<Result<(), ApiError>>),
     Leave(bool, oneshot::Sender<Result<(), ApiError>>),
+    Unlock(SecretString, oneshot::Sender<Result<(), ApiError>>),
 }
 
 /// What the task needs to know of the machine.
@@ -62,6 +68,10 @@ pub(crate) struct Setup {
     pub(crate) hostname: Option<String>,
     /// How tokens are reached.
     pub(crate) keys: manager::Keys,
+    /// The node's files. It is the only one that writes them, and holds the unlock key while there is one.
+    pub(crate) keystore: Arc<Keystore>,
+    /// Where the unlock key comes from when nobody types it.
+    pub(crate) unlock_from: Option<UnlockSource>,
 }
 
 /// Why the daemon has to end.
@@ -122,6 +132,11 @@ impl Lifecycle {
         self.ask(|reply| Command::Leave(force, reply)).await?.await.unwrap_or_else(|_| Err(ending()))
     }
 
+    /// Opens a locked manager with the operator's key; answers once it works.
+    pub async fn unlock(&self, key: SecretString) -> Result<(), ApiError> {
+        self.ask(|reply| Command::Unlock(key, reply)).await?.await.unwrap_or_else(|_| Err(ending()))
+    }
+
     async fn ask<T>(
         &self,
         command: impl FnOnce(oneshot::Sender<T>) -> Command,
@@ -141,6 +156,10 @@ enum Part {
     Nothing,
     Joining(Joining),
     Member(Box<Running>),
+    /// A manager whose files are sealed.
+    Locked {
+        settings: Settings,
+    },
     /// A member that could not start; tried again after `pause`.
     Stopped {
         settings: Settings,
@@ -219,6 +238,9 @@ impl Owner {
             Command::Leave(force, reply) => {
                 let _ = reply.send(self.leave(force).await);
             }
+            Command::Unlock(key, reply) => {
+                let _ = reply.send(self.unlock(key).await);
+            }
         }
         Ok(())
     }
@@ -260,6 +282,7 @@ impl Owner {
                 Part::Member(running) if running.seat.is_some() => ApiError::not_implemented(
                     "--force-new-cluster is not supported: a cluster has one manager in this version of swarmpki",
                 ),
+                Part::Locked { .. } => ApiError::unavailable(locked::LOCKED),
                 _ => ApiError::unavailable(WORKER),
             });
         }
@@ -372,7 +395,7 @@ impl Owner {
                 running.stop().await;
                 answer
             }
-            Part::Nothing | Part::Stopped { .. } => None,
+            Part::Nothing | Part::Locked { .. } | Part::Stopped { .. } => None,
         };
         self.wipe();
         self.show();
@@ -458,6 +481,9 @@ impl Owner {
         if matches!(self.part, Part::Nothing) {
             return Err(ApiError::unavailable(NOT_MEMBER));
         }
+        if matches!(self.part, Part::Locked { .. }) && !force {
+            return Err(ApiError::unavailable(locked::LEAVE));
+        }
         if let Present::Manager(_, control, _) = self.part.present()
             && !force
         {
@@ -474,6 +500,7 @@ impl Owner {
         self.show();
         part.stop().await;
         Settings::wipe(&self.setup.state_dir).map_err(|error| ApiError::internal(error.to_string()))?;
+        self.setup.keystore.set_kek(None, 0);
         info!("left the cluster");
         Ok(())
     }
@@ -483,6 +510,10 @@ impl Owner {
         if settings.under_way == UnderWay::Nothing && matches!(self.part, Part::Nothing) {
             let starting = Membership { manager: member::is_manager(&self.setup), ..Membership::of(&settings) };
             self.publish.send_replace(Arc::new(Present::Pending(starting)));
+        }
+        if locked::is_locked(&self.setup).await && !locked::unlock_unattended(&self.setup).await {
+            self.part = Part::Locked { settings };
+            return;
         }
         self.part = match member::resume(&self.setup, &settings).await {
             Ok(running) => Part::Member(Box::new(running)),
@@ -494,6 +525,7 @@ impl Owner {
     }
 
     fn wipe(&self) {
+        self.setup.keystore.set_kek(None, 0);
         if let Err(error) = Settings::wipe(&self.setup.state_dir) {
             error!(%error, "what a failed init or join left behind could not be removed");
         }
@@ -504,7 +536,7 @@ impl Part {
     /// What happens next by itself.
     async fn event(&mut self) -> Event {
         match self {
-            Self::Nothing => std::future::pending().await,
+            Self::Nothing | Self::Locked { .. } => std::future::pending().await,
             Self::Joining(joining) => Event::Joined(joining.finished().await.map(Box::new)),
             Self::Member(running) => running.event().await,
             Self::Stopped { pause, .. } => {
@@ -519,13 +551,14 @@ impl Part {
             Self::Nothing => Present::Inactive,
             Self::Joining(joining) => joining.present(),
             Self::Member(running) => running.present(),
+            Self::Locked { settings } => Present::Locked(Membership::locked(settings)),
             Self::Stopped { settings, failure, .. } => Present::Error(Membership::of(settings), failure.clone()),
         }
     }
 
     async fn stop(self) {
         match self {
-            Self::Nothing | Self::Stopped { .. } => {}
+            Self::Nothing | Self::Locked { .. } | Self::Stopped { .. } => {}
             Self::Joining(joining) => joining.give_up().await,
             Self::Member(running) => running.stop().await,
         }

@@ -301,7 +301,13 @@ mod tests {
     fn connect() -> (DuplexStream, impl Sized) {
         let dir = PathBuf::from("/nonexistent");
         let shutdown = CancellationToken::new();
-        let setup = Setup { state_dir: dir.clone(), hostname: Some("host1".into()), keys: manager::Keys::default() };
+        let setup = Setup {
+            keystore: Arc::new(swarmpki::keystore::Keystore::new(&dir)),
+            state_dir: dir.clone(),
+            hostname: Some("host1".into()),
+            keys: manager::Keys::default(),
+            unlock_from: None,
+        };
         let (lifecycle, task) = Lifecycle::new(setup, shutdown.clone());
         let backend = Backend::new(Machine::inspect(Some("host1")), "id".to_owned(), dir, lifecycle, shutdown.clone());
         let (ours, served) = tokio::io::duplex(1 << 16);

@@ -2,9 +2,11 @@
 
 use std::io;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::Duration;
 
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
+use swarmpki::keystore::Keystore;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tracing::{info, warn};
@@ -77,7 +79,13 @@ impl Daemon {
             listeners.push(Listener::bind(&host, tls.clone(), config.plain_tcp).await?);
         }
         let machine = Machine::inspect(config.hostname.as_deref());
-        let setup = Setup { state_dir: dir.clone(), hostname: config.hostname.clone(), keys: config.keys.clone() };
+        let setup = Setup {
+            keystore: Arc::new(Keystore::new(&dir)),
+            state_dir: dir.clone(),
+            hostname: config.hostname.clone(),
+            keys: config.keys.clone(),
+            unlock_from: config.unlock_from.clone(),
+        };
         let (lifecycle, task) = Lifecycle::new(setup, shutdown.clone());
         let backend = Backend::new(machine, engine_id, dir, lifecycle, shutdown.clone());
         Ok(Self { backend, listeners, lifecycle: Box::pin(task), shutdown, _lock: lock })

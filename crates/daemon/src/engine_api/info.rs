@@ -7,6 +7,7 @@ use crate::ENGINE_VERSION;
 use crate::backend::{Backend, Present, refusal};
 use crate::engine_api::error::ApiError;
 use crate::engine_api::json::{ShownCluster, SwarmInfo, Timestamp};
+use crate::lifecycle::locked::LOCKED;
 
 /// Given when a swarm has exactly two managers. Source: engine-api.md 6.2.
 const TWO_MANAGERS: &str = "WARNING: Running Swarm in a two-manager configuration. This configuration provides\n         no fault tolerance, and poses a high risk to lose control over the cluster.\n         Refer to https://docs.docker.com/engine/swarm/admin_guide/ to configure the\n         Swarm for fault-tolerance.";
@@ -28,6 +29,7 @@ pub fn swarm_info(present: &Present, trouble: Option<ApiError>) -> SwarmInfo {
                 .map(|trouble| trouble.text)
                 .unwrap_or_default();
         }
+        Present::Locked(_) => LOCKED.clone_into(&mut info.error),
         Present::Error(_, failure) => info.error = failure.text.clone(),
         Present::Manager(..) if trouble.is_some() => {
             info.control_available = true;

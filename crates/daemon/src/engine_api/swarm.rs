@@ -84,17 +84,19 @@ pub(super) async fn update(backend: &Backend, query: &Query, body: Option<Docume
     Ok(empty(StatusCode::OK))
 }
 
-/// `GET /swarm/unlockkey`: autolock is always off in this version.
-pub(super) fn unlock_key(backend: &Backend) -> Answer {
-    backend.control()?;
-    json(&serde_json::json!({ "UnlockKey": "" }))
+/// `GET /swarm/unlockkey`: nothing while managers are not locked at rest.
+pub(super) async fn unlock_key(backend: &Backend) -> Answer {
+    let key = backend.control()?.unlock_key().await.map_err(refusal)?;
+    let shown = key.as_ref().map(SecretString::expose).unwrap_or_default();
+    let document = Document::new(serde_json::json!({ "UnlockKey": shown }));
+    json(document.value())
 }
 
-/// `POST /swarm/unlock`: nothing is ever locked in this version.
-pub(super) fn unlock(backend: &Backend, body: Option<Document>) -> Answer {
-    Object::document(body.as_ref().map(Document::value), "types.UnlockRequest")?.string("UnlockKey")?;
-    backend.control()?;
-    Err(ApiError::conflict("swarm is not locked"))
+/// `POST /swarm/unlock`.
+pub(super) async fn unlock(backend: &Backend, body: Option<Document>) -> Answer {
+    let key = Object::document(body.as_ref().map(Document::value), "types.UnlockRequest")?.string("UnlockKey")?;
+    backend.lifecycle().unlock(SecretString::from(key)).await?;
+    Ok(empty(StatusCode::OK))
 }
 
 /// Checks the pools as the engine's JSON reader does.

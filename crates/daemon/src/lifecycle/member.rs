@@ -31,6 +31,7 @@ pub(super) fn is_manager(setup: &Setup) -> bool {
 /// The agent's configuration for this machine.
 pub(super) fn agent_config(setup: &Setup, managers: Vec<String>) -> swarmpki::Config {
     let mut config = swarmpki::Config::new(&setup.state_dir);
+    config.keystore = setup.keystore.clone();
     config.managers = managers;
     config.can_manage = true;
     let hostname = setup.hostname.clone();

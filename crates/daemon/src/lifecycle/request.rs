@@ -61,11 +61,10 @@ impl InitRequest {
         let addresses = address::resolve(&self.listen, &self.advertise, &self.data_path, interfaces)?;
         check_data_path(self.data_path_port, &self.pools, self.subnet_size)?;
         let availability = initial_availability(&self.availability)?;
-        if self.autolock || self.spec.autolock() {
-            return Err(ApiError::not_implemented("autolock is not supported by this version of swarmpki"));
-        }
         let (wish, pkcs11) = (self.spec.wish(), self.spec.pkcs11().map(str::to_owned));
-        let spec = self.spec.merged_into(crate::engine_api::spec::defaults())?;
+        // Said in two places: either will do.
+        let autolock = self.autolock || self.spec.autolock();
+        let spec = ClusterSpec { autolock, ..self.spec.merged_into(crate::engine_api::spec::defaults())? };
         let or = |value: u32, default: u32| if value == 0 { default } else { value };
         let root = first_root(wish, &spec, pkcs11, keys).await.map_err(refusal)?;
         Ok(InitPlan {
@@ -189,7 +188,7 @@ mod tests {
     #[test]
     fn an_init_is_refused_before_anything_is_done() {
         type Row = (Value, fn(&mut InitRequest), u16, &'static str);
-        let rows: [Row; 8] = [
+        let rows: [Row; 7] = [
             (json!({}), |r| r.listen.clear(), 400, "invalid ListenAddr \"\": invalid empty address"),
             (json!({"Name": "foo"}), |_| {}, 400, "swarm spec must be named \"default\""),
             (
@@ -206,7 +205,6 @@ mod tests {
                 400,
                 "advertise address must be a non-zero IP address or network interface (with optional port number)",
             ),
-            (json!({}), |r| r.autolock = true, 501, "autolock is not supported by this version of swarmpki"),
             (
                 json!({"CAConfig": {"ExternalCAs": [{"Protocol": "foo", "URL": "https://x"}]}}),
                 |_| {},

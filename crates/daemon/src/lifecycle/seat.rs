@@ -24,10 +24,11 @@ use replica::{Handle as _, Replica};
 use swarmpki::keystore::Keystore;
 use swarmpki::{Node, NodeError};
 use tokio::net::TcpListener;
+use tokio::task::JoinHandle;
 use tracing::warn;
 
 use super::request::InitPlan;
-use super::{STOP_MAX, Setup};
+use super::{STOP_MAX, Setup, sealing};
 use crate::backend::Control;
 use crate::data_key;
 use crate::engine_api::error::ApiError;
@@ -90,23 +91,21 @@ impl Founded {
         settings.data_path_port = plan.data_path_port;
         let params = Params { addr: advertise.to_string(), availability: plan.availability, settings };
         let begun = begin(setup, plan, params, &chance, now).await?;
-        let data_key = chance.bytes::<{ data_key::BYTES }>()?;
+        let data_key = draw_data_key(&chance)?;
 
-        let dir = setup.state_dir.clone();
+        let (keystore, fresh) = (setup.keystore.clone(), data_key.duplicate());
         let (chain, key, trust) = (begun.chain, begun.key, begun.trust);
-        let header = data_key::encode(&data_key);
+        // A manager that is to be locked at rest is so from the first write on.
+        keystore.set_kek(begun.unlock.map(|unlock| Arc::new(unlock.0.bytes().duplicate())), 0);
         let written = tokio::task::spawn_blocking(move || {
-            let keystore = Keystore::new(dir);
             keystore.save_trust(trust.raw())?;
             keystore.save_pair(&chain, &key, Role::Manager)?;
-            keystore.update_headers(|headers| {
-                headers.insert(data_key::HEADER.to_owned(), header);
-            })
+            data_key::write(&keystore, &fresh)
         });
         written.await.map_err(|error| SeatError::Store(error.to_string()))??;
         let node = open()?;
         let peers = Peers::new(node.identity(), clock());
-        let config = store_config(&setup.state_dir, SecretBytes::from(data_key.to_vec()), &peers);
+        let config = store_config(&setup.state_dir, data_key, &peers);
         let replica =
             Replica::create(config, begun.command).await.map_err(|error| SeatError::Store(error.to_string()))?;
         Ok((node, Self { replica, peers }))
@@ -119,13 +118,9 @@ impl Founded {
         addrs: &[String],
         advertise: &str,
     ) -> Result<Self, SeatError> {
-        let data_key = Chance::system().bytes::<{ data_key::BYTES }>()?;
-        let (dir, header) = (setup.state_dir.clone(), data_key::encode(&data_key));
-        let written = tokio::task::spawn_blocking(move || {
-            Keystore::new(dir).update_headers(|headers| {
-                headers.insert(data_key::HEADER.to_owned(), header);
-            })
-        });
+        let data_key = draw_data_key(&Chance::system())?;
+        let (keystore, fresh) = (setup.keystore.clone(), data_key.duplicate());
+        let written = tokio::task::spawn_blocking(move || data_key::write(&keystore, &fresh));
         written.await.map_err(|error| SeatError::Store(error.to_string()))??;
         let peers = Peers::new(node.identity(), clock());
         let mut asked = Err(EnlistError::Unreachable("no manager of the cluster is known".to_owned()));
@@ -138,7 +133,7 @@ impl Founded {
         let place = asked?;
         let (raft_id, cluster, epoch) = (place.raft_id, place.cluster.clone(), place.epoch);
         peers.believe(place);
-        let config = store_config(&setup.state_dir, SecretBytes::from(data_key.to_vec()), &peers);
+        let config = store_config(&setup.state_dir, data_key, &peers);
         let replica = Replica::join(config, raft_id, cluster, epoch);
         let replica = replica.await.map_err(|error| SeatError::Store(error.to_string()))?;
         Ok(Self { replica, peers })
@@ -146,13 +141,16 @@ impl Founded {
 
     /// Opens the store of an earlier run.
     async fn reopen(setup: &Setup, node: &Node) -> Result<Self, SeatError> {
-        let dir = setup.state_dir.clone();
-        let data_key = tokio::task::spawn_blocking(move || data_key::load(&Keystore::new(dir)));
-        let data_key = data_key.await.map_err(|error| SeatError::Store(error.to_string()))??;
-        let data_key = data_key.ok_or_else(|| SeatError::NoDataKey(setup.state_dir.display().to_string()))?;
+        let keystore = setup.keystore.clone();
+        let data_keys = tokio::task::spawn_blocking(move || data_key::load(&keystore));
+        let data_keys = data_keys.await.map_err(|error| SeatError::Store(error.to_string()))??;
         let peers = Peers::new(node.identity(), clock());
-        let config = store_config(&setup.state_dir, data_key, &peers);
-        let replica = Replica::open(config).await.map_err(|error| SeatError::Store(error.to_string()))?;
+        let opened = data_key::open(data_keys, |key| store_config(&setup.state_dir, key, &peers)).await;
+        let opened = opened.map_err(|error| SeatError::Store(error.to_string()))?;
+        let (replica, data_key) = opened.ok_or_else(|| SeatError::NoDataKey(setup.state_dir.display().to_string()))?;
+        let keystore = setup.keystore.clone();
+        let settled = tokio::task::spawn_blocking(move || data_key::settle(&keystore, &data_key));
+        settled.await.map_err(|error| SeatError::Store(error.to_string()))??;
         Ok(Self { replica, peers })
     }
 
@@ -184,7 +182,8 @@ impl Founded {
         let config =
             Config { clock: clock(), chance: Chance::system(), identity: node.identity(), keys, peers: self.peers };
         let manager = Manager::start(config, self.replica.clone(), listener)?;
-        Ok(Seat { manager, replica: self.replica })
+        let sealing = tokio::spawn(sealing::follow(self.replica.clone(), node.clone()));
+        Ok(Seat { manager, replica: self.replica, sealing })
     }
 }
 
@@ -210,6 +209,8 @@ async fn begin(
 pub(super) struct Seat {
     manager: Manager<Replica>,
     replica: Replica,
+    /// What keeps the key file sealed as the cluster wants it.
+    sealing: JoinHandle<()>,
 }
 
 impl Seat {
@@ -273,6 +274,8 @@ impl Seat {
 
     /// Lets sessions say goodbye, then closes the store.
     pub(super) async fn stop(self) {
+        self.sealing.abort();
+        let _ = self.sealing.await;
         if tokio::time::timeout(STOP_MAX, self.manager.shutdown()).await.is_err() {
             warn!("the manager did not stop in time");
         }
@@ -290,12 +293,13 @@ pub(super) async fn forget(setup: &Setup, keystore: Arc<Keystore>) -> Result<(),
             }
             _ => {}
         }
-        keystore.update_headers(|headers| {
-            headers.remove(data_key::HEADER);
-        })?;
-        Ok(())
+        Ok(data_key::forget(&keystore)?)
     });
     removed.await.map_err(|error| SeatError::Store(error.to_string()))?
+}
+
+fn draw_data_key(chance: &Chance) -> Result<SecretBytes, manager::chance::NoChance> {
+    Ok(SecretBytes::from(chance.bytes::<{ data_key::BYTES }>()?.to_vec()))
 }
 
 fn store_config(state_dir: &Path, dek: SecretBytes, peers: &Peers) -> replica::Config {
