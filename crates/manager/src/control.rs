@@ -47,7 +47,7 @@ impl<H: Handle> Control<H> {
     /// Without a leader, or if leadership cannot be confirmed (engine-api.md 2.1).
     pub async fn fresh(&self) -> Result<(), ControlError> {
         self.0.handle.read().await.map_err(unread)?;
-        if self.0.handle.state().members.rows.len() > 1 {
+        if self.0.is_one_of_several(&self.0.handle.state()) {
             // What sessions there are is shown as it was known last if the leader does not say.
             let _ = self.0.sharer.lock().await.exchange(&self.0).await;
         }

@@ -211,6 +211,10 @@ impl<H: Handle> Shared<H> {
     /// What there is for the node that asks. While its request waits, so does the caller.
     pub(crate) async fn fetch(&self, peer: &Peer, id: &str) -> Result<Fetched, Refusal> {
         let until = tokio::time::Instant::now() + WAIT;
+        // It may have been issued by another manager, a moment ago.
+        if matches!(issue::fetch(&self.handle.state(), peer, id), Err(Refusal::CertificateMissing)) {
+            self.surely().await;
+        }
         loop {
             let node = match issue::fetch(&self.handle.state(), peer, id)? {
                 Fetched::Pending(node) => node,

@@ -33,6 +33,9 @@ const WAKE_CHUNK: usize = 64;
 /// A member of the group that did not answer for so long is called unreachable.
 const UNREACHABLE_AFTER: Duration = Duration::from_secs(3);
 
+/// Looks at the leader's state at a time for callers who would be refused, at most.
+const LOOKS_MAX: usize = 32;
+
 /// Nodes whose last refusal is remembered.
 const REFUSALS_MAX: usize = 1024;
 
@@ -54,6 +57,7 @@ pub(crate) struct Shared<H> {
     /// Tells the leader of this manager's sessions.
     pub(crate) sharer: tokio::sync::Mutex<Sharer>,
     pub(crate) shares: Shares,
+    looks: tokio::sync::Semaphore,
     /// Whether this manager does not hear the others: it admits nobody then.
     pub(crate) cut_off: std::sync::atomic::AtomicBool,
     roster: Mutex<Roster>,
@@ -88,6 +92,7 @@ impl<H: Handle> Shared<H> {
             peers,
             sharer: tokio::sync::Mutex::default(),
             shares: Shares::default(),
+            looks: tokio::sync::Semaphore::new(LOOKS_MAX),
             cut_off: std::sync::atomic::AtomicBool::new(false),
             roster: Mutex::default(),
             sessions: Mutex::new(Sessions::default()),
@@ -252,6 +257,21 @@ impl<H: Handle> Shared<H> {
                 }
             }
         }
+    }
+
+    /// Whether there are other managers, by whose way the state may have changed without this one knowing yet.
+    pub(crate) fn is_one_of_several(&self, state: &State) -> bool {
+        state.members.rows.len() > 1
+    }
+
+    /// The state with whatever was answered anywhere before, for those who would be refused on what is known here. Strangers can ask
+    /// for it, so only so many at a time are served.
+    pub(crate) async fn surely(&self) -> Option<Arc<State>> {
+        if !self.is_one_of_several(&self.handle.state()) {
+            return None;
+        }
+        let _place = self.looks.try_acquire().ok()?;
+        self.handle.read().await.ok()
     }
 
     /// Refuses to have sessions while this manager does not hear the others: nodes look for one that does.

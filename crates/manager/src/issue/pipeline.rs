@@ -71,7 +71,16 @@ impl<H: Handle> Shared<H> {
         let _in_work = self.pipeline.in_work.try_acquire().map_err(|_| busy())?;
         let mut state = self.handle.state();
         let mut began = Some(Instant::now());
-        let mut issuing = match Issuing::begin(&state, call.caller(), request, self.now())? {
+        let spare = self.is_one_of_several(&state).then(|| request.clone());
+        let mut begun = Issuing::begin(&state, call.caller(), request, self.now());
+        // What was changed by way of another manager may not have come here yet: nobody is refused for that.
+        if let (Err(Refusal::TokenRefused | Refusal::Peer(_)), Some(request)) = (&begun, spare)
+            && let Some(sure) = self.surely().await
+        {
+            begun = Issuing::begin(&sure, call.caller(), request, self.now());
+            state = sure;
+        }
+        let mut issuing = match begun? {
             Begun::Answered(issued) => return Ok(Accepted::of(&issued)),
             Begun::Admitted(issuing) => issuing,
         };

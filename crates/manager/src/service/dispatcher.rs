@@ -74,7 +74,7 @@ impl<H: Handle> wire::server::Dispatcher for Service<H> {
         } else if !returning && !opened.resumed {
             tracing::info!(%node, addr, "the node is in session");
         }
-        if state.members.rows.len() > 1 {
+        if shared.is_one_of_several(&state) {
             shared.shares.told().await;
         }
         let slot = shared.slots.open(&node);

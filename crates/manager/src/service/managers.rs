@@ -39,7 +39,9 @@ impl<H: Handle> wire::managers::Managers for Service<H> {
                 "could not connect to prospective new cluster member using its advertised address",
             ));
         }
-        let known = shared.handle.state().members.rows.get(&node).map(|row| row.raft_id);
+        // A store that was lost must not pass for the one that another manager knows of.
+        let state = shared.handle.read().await.map_err(|_| Refusal::NoLeader)?;
+        let known = state.members.rows.get(&node).map(|row| row.raft_id);
         let replaces = known.filter(|known| *known != raft_id);
         let enlist = Command::Enlist { node: node.clone(), addr: addr.clone(), serial, replaces };
         let outcomes = shared.handle.propose(vec![enlist]).await.map_err(|error| refused(&error))?;
