@@ -90,8 +90,13 @@ impl Progress {
     }
 
     fn covered(&self, (entries, bytes): (u64, u64), snapshot: &Description) {
-        self.entries.fetch_sub(entries, Ordering::Relaxed);
-        self.bytes.fetch_sub(bytes, Ordering::Relaxed);
+        // Another member's snapshot may have come since these were counted.
+        let less = |counter: &AtomicU64, by: u64| {
+            // There always is a next value.
+            let _ = counter.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |now| Some(now.saturating_sub(by)));
+        };
+        less(&self.entries, entries);
+        less(&self.bytes, bytes);
         self.snapshot_bytes.store(snapshot.bytes, Ordering::Relaxed);
         self.asked.store(false, Ordering::Relaxed);
         self.forget.covered(snapshot.meta.last_log_id.map_or(0, |id| id.index));
