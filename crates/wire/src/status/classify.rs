@@ -24,7 +24,7 @@ pub enum Class {
     Unauthorized(Unauthorized),
     /// No valid join token: final for a joiner. To a node that renews it says that its certificate counts for nothing.
     TokenRefused,
-    /// The manager token admits nobody of this kind: an engine, or any node while a cluster has one manager.
+    /// The manager token admits nobody of this kind: an engine.
     ManagerTokenRefused,
     /// The CSR is refused: final for this key.
     CsrRefused {
