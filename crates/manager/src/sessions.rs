@@ -56,6 +56,8 @@ pub struct Sessions {
     releases: BTreeSet<(Time, NodeId)>,
     /// What the clock said last.
     said: Option<Time>,
+    /// Where the numbers of orders begin.
+    orders: u32,
 }
 
 /// What is known of a node's presence.
@@ -176,6 +178,12 @@ pub struct Registered {
 }
 
 impl Sessions {
+    /// An empty table. Engines obey an order only if it is worded otherwise than the one before, also when that came from another manager, or from
+    /// this one before it was started again: so each begins to number them somewhere else.
+    pub fn numbered_from(orders: u32) -> Self {
+        Self { orders, ..Self::default() }
+    }
+
     /// Looks at the clock. If it was set back, what is remembered goes with it: a node would have to wait for its next
     /// registration, and one that is gone would be called present, until the clock is where it was.
     fn pass(&mut self, now: Time) {
@@ -264,7 +272,7 @@ impl Sessions {
         let releases = known.filter(|_| returning).map_or(0, |row| row.releases);
         let returns = known.and_then(|row| row.returns).or(Some(now)).filter(|_| returning);
         let resumes = known.map_or((now, 0), |row| row.resumes);
-        let (order, orders) = known.map_or((None, 0), |row| (row.order, row.orders));
+        let (order, orders) = known.map_or((None, self.orders), |row| (row.order, row.orders.max(self.orders)));
         let row = Row {
             session: Some(fresh.clone()),
             returning,
@@ -490,6 +498,18 @@ mod tests {
 
     fn register(table: &mut Sessions, millis: i64, id: &str) -> Result<Registered, Refusal> {
         table.register(at(millis), &node(), "", id.to_owned(), PERIOD, false)
+    }
+
+    #[test]
+    fn orders_of_two_managers_differ() {
+        let orders = |begin| {
+            let mut table = Sessions::numbered_from(begin);
+            table.expect(at(0), PERIOD, UNKNOWN_GRACE, [node()]);
+            table.register(at(1), &node(), "", "a".to_owned(), PERIOD, false).unwrap();
+            table.order_renewal(&node()).unwrap();
+            table.ordered(&node()).unwrap()
+        };
+        assert_eq!((orders(0), orders(700)), (1, 701));
     }
 
     #[test]

@@ -77,6 +77,8 @@ pub(crate) struct Shared<H> {
 
 impl<H: Handle> Shared<H> {
     pub(crate) fn new(handle: H, clock: Clock, chance: Chance, identity: mtls::Live, keys: Keys, peers: Peers) -> Self {
+        // Without chance they begin at nought: an order may then have to be given twice.
+        let orders = chance.bytes().map_or(0, u32::from_be_bytes) >> 8;
         let outside = Outside::new(keys, Arc::clone(&clock), &chance, identity.clone());
         Self {
             handle,
@@ -95,7 +97,7 @@ impl<H: Handle> Shared<H> {
             looks: tokio::sync::Semaphore::new(LOOKS_MAX),
             cut_off: std::sync::atomic::AtomicBool::new(false),
             roster: Mutex::default(),
-            sessions: Mutex::new(Sessions::default()),
+            sessions: Mutex::new(Sessions::numbered_from(orders)),
             pacer: Mutex::new(Pacer::new(cores())),
             arrivals: Mutex::default(),
             arrival: tokio::sync::Notify::new(),
