@@ -314,13 +314,10 @@ impl Findings {
             }
             Err(error) => return self.add(format!("the store cannot be opened: {error}"), RESTORE),
         };
-        match replica.read().await {
-            Ok(state) => {
-                let audit = self.log(&replica, &state).await;
-                self.state(&state, own, keystore, audit.as_ref());
-            }
-            Err(error) => self.add(format!("the store's log cannot be applied: {error}"), RESTORE),
-        }
+        // Opening it applied what is known to be committed; the other managers are not asked.
+        let state = replica.state();
+        let audit = self.log(&replica, &state).await;
+        self.state(&state, own, keystore, audit.as_ref());
         replica.shutdown().await;
     }
 

@@ -4,7 +4,11 @@
 //! - an outcome is answered only after its entry is on disk (one sync for a whole batch);
 //! - everything that lies on disk is sealed under the data key, bound to its cluster, epoch and place;
 //! - a failed sync is final: the replica says so ([`Fatal`]) and the process must end;
-//! - openraft's types stay inside one module, and none of its layouts is ever stored.
+//! - openraft's types stay inside one module, and none of its layouts is ever stored or sent.
+//!
+//! With several members, each proposes and reads: one that does not lead asks the leader, and answers when it has applied what
+//! the leader did. Members ask each other by a [`carrier::Carrier`] and answer by [`Handle::answer`]; what they say is
+//! opaque to everybody else.
 
 pub mod batch;
 pub mod carrier;
@@ -29,7 +33,7 @@ mod support;
 pub use fatal::Fatal;
 pub use group::{ChangeError, Group, GroupChange, Leadership, Seen};
 pub use handle::{AnswerError, Handle, ProposeError, ReadError};
-pub use replica::{Clock, Config, Limits, Metrics, OpenError, Replica};
+pub use replica::{Clock, Config, Limits, Metrics, OpenError, Replica, ResealError};
 pub use store::{Header, StoreError, header};
 
 /// Encoded bytes of one caller's commands, at most.

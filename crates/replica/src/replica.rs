@@ -94,6 +94,17 @@ pub enum OpenError {
     Fatal(#[from] Fatal),
 }
 
+/// Why a store could not be put under another data key.
+#[derive(Debug, thiserror::Error)]
+pub enum ResealError {
+    /// Not 32 bytes.
+    #[error("the data key has {0} bytes instead of 32")]
+    DataKey(usize),
+    /// The new files could not be written.
+    #[error("{0}")]
+    Failed(String),
+}
+
 /// One member of the group. Clones share it. Dropping the last one ends it as a crash would, and loses nothing;
 /// [`shutdown`](Self::shutdown) ends it in order.
 #[derive(Clone)]
@@ -260,6 +271,22 @@ impl Replica {
         async move { progress.forgotten().await }
     }
 
+    /// Puts the whole store under another data key, in other files, and returns when nothing is left of the present ones. It takes the time of writing
+    /// it all, and nothing is committed here meanwhile. A crash leaves a store that opens with one of the two keys.
+    ///
+    /// # Errors
+    /// Then the store goes on under the present key, unless the replica has stopped.
+    pub async fn reseal(&self, dek: SecretBytes) -> Result<(), ResealError> {
+        let data_key = DataKey::from_slice(dek.expose()).ok_or(ResealError::DataKey(dek.expose().len()))?;
+        let closed = || ResealError::Failed("the replica is shut down".to_owned());
+        let store = self.store().ok_or_else(closed)?;
+        let (sender, receiver) = oneshot::channel();
+        store.exchange(data_key, Box::new(move |result| drop(sender.send(result))));
+        drop(store);
+        let resealed = receiver.await.map_err(|_| closed())?;
+        resealed.map_err(|error| ResealError::Failed(error.to_string()))
+    }
+
     /// Counters since it was opened.
     pub fn metrics(&self) -> Metrics {
         let (entries, commands) = self.inner.proposer.queue.counts();
@@ -385,5 +412,7 @@ fn data_key(dek: &SecretBytes) -> Result<DataKey, OpenError> {
 
 #[cfg(test)]
 mod group;
+#[cfg(test)]
+mod net;
 #[cfg(test)]
 mod tests;
