@@ -16,6 +16,9 @@ fn main() -> std::io::Result<()> {
     let (batch, managed) = support::managers();
     std::fs::write(dir.join("managers-batch.bin"), batch.encode())?;
     std::fs::write(dir.join("managers.bin"), managed.state.encode_snapshot())?;
+    let (batch, refounded) = support::refounded();
+    std::fs::write(dir.join("refounded-batch.bin"), batch.encode())?;
+    std::fs::write(dir.join("refounded.bin"), refounded.state.encode_snapshot())?;
     std::fs::write(dir.join("locked.bin"), support::locked().encode_snapshot())?;
     std::fs::write(dir.join("rotating.bin"), support::rotating().encode_snapshot())?;
     std::fs::write(dir.join("log.bin"), &cluster.log[2].bytes)

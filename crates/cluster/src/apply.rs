@@ -73,6 +73,7 @@ impl State {
             Command::Enlist { node, addr, serial, replaces } => self.enlist(entry, node, addr, serial, *replaces),
             Command::Seat { node, raft_id } => self.seat(entry, node, *raft_id),
             Command::Unseat { node, raft_id } => self.unseat(entry, node, *raft_id),
+            Command::Refound(refound) => self.refound(entry, refound),
             Command::Collect { nodes } => Ok(self.collect(entry, nodes)),
         }
     }

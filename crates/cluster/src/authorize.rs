@@ -136,6 +136,8 @@ pub struct Presented {
     pub spki: SpkiHash,
     /// Who issued it.
     pub issuer: IssuerHash,
+    /// When it begins.
+    pub not_before: Time,
     /// When it ends.
     pub not_after: Time,
 }
@@ -185,6 +187,8 @@ pub enum Quarantine {
     Expired,
     /// Its leaf is of a root that was replaced.
     RetiredIssuer,
+    /// Its leaf is unknown, and may have been issued after the backup that the cluster was restored from.
+    AfterBackup,
 }
 
 /// Who is calling: nobody in particular, or a certificate with its standing.
@@ -275,7 +279,9 @@ impl State {
             return if removed { Standing::Removed } else { Standing::Unregistered };
         };
         let Some((registered, known)) = node.registered(&leaf.serial, &leaf.spki, now) else {
-            return Standing::Unregistered;
+            let after_backup = node.unfinished.is_none() && self.is_after_backup(leaf, now);
+            let reason = Quarantine::AfterBackup;
+            return if after_backup { Standing::Quarantined { cut: node.cut, reason } } else { Standing::Unregistered };
         };
         if known.role != leaf.role || known.issuer != leaf.issuer {
             return Standing::Unregistered;

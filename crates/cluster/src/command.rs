@@ -104,6 +104,9 @@ pub enum Command {
         /// Its place; none: it never had one.
         raft_id: Option<u64>,
     },
+    /// The cluster is made anew with one manager. It never travels through the log of a group: it is applied to a store that nobody
+    /// has open.
+    Refound(Box<Refound>),
     /// What has outlived its time: joins never finished, letters, replaced leaves, removals.
     Collect {
         /// Nodes to look at.
@@ -138,6 +141,47 @@ pub struct Bootstrap {
     pub settings: Settings,
     /// The unlock key, if managers are locked at rest from the beginning.
     pub unlock: Option<UnlockBox>,
+}
+
+/// A cluster made anew.
+#[derive(Clone, Debug)]
+pub struct Refound {
+    /// Its epoch from now on, above the one before.
+    pub epoch: u64,
+    /// The one manager's advertised `host:port`.
+    pub addr: String,
+    /// Who it is.
+    pub founder: Founder,
+}
+
+/// Who makes a cluster anew.
+#[derive(Clone, Debug)]
+pub enum Founder {
+    /// One of its managers, when too few of them are left.
+    Manager(NodeId),
+    /// A machine that has a backup.
+    Restored(Box<Restored>),
+}
+
+/// What a machine brings that makes a cluster anew from a backup.
+#[derive(Clone, Debug)]
+pub struct Restored {
+    /// The cluster's time in the backup.
+    pub backup: Time,
+    /// The id drawn for the machine.
+    pub node: NodeId,
+    /// Its spec.
+    pub spec: Spec,
+    /// Its leaf, already in its hands.
+    pub letter: Letter,
+    /// A fresh secret for the worker's token.
+    pub worker_secret: SecretBox,
+    /// A fresh secret for the manager's token.
+    pub manager_secret: SecretBox,
+    /// A fresh unlock key, if managers are locked at rest.
+    pub unlock: Option<UnlockBox>,
+    /// Nodes that were removed after the backup.
+    pub removed: Vec<NodeId>,
 }
 
 /// What a signed leaf was based on: judged again when it is committed.

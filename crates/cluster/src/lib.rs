@@ -10,6 +10,7 @@
 //! - [`rotation`] how one root replaces another, [`trust`] who can verify whom meanwhile;
 //! - [`authorize`] who may call what;
 //! - [`members`] who has a place in the raft group, [`seats`] what its leader does next about that;
+//! - [`refound`] a cluster made anew with one manager, by force or from a backup;
 //! - `repeat` what may be said twice, and how to tell what came of it;
 //! - [`format`](mod@format) what all of it looks like on disk, format 1;
 //! - [`invariant`] what must hold after every step.
@@ -26,6 +27,7 @@ pub mod members;
 pub mod node;
 pub mod outcome;
 mod pending;
+pub mod refound;
 pub mod removal;
 mod repeat;
 pub mod roots;

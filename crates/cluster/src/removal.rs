@@ -25,19 +25,22 @@ impl State {
         force: bool,
         ready: bool,
     ) -> Result<Outcome, Rejection> {
-        let node = self.known(id)?;
+        let until = self.known(id)?.leaves_end;
         if self.members.rows.contains_key(id) {
             return Err(Rejection::Manager);
         }
         if ready && !force {
             return Err(Rejection::Ready);
         }
-        let until = node.leaves_end;
-        let node = std::sync::Arc::clone(node);
-        self.nodes.remove(id);
-        self.release(&node);
-        self.leave_aside(id, None);
+        self.let_go(id);
         self.removals.insert(id.clone(), Removal { at: entry.now, until });
         Ok(Outcome::Done { version: entry.index })
+    }
+
+    /// Drops a node's record, if there is one, and what it holds elsewhere.
+    pub(crate) fn let_go(&mut self, id: &NodeId) {
+        let Some(node) = self.nodes.remove(id) else { return };
+        self.release(&node);
+        self.leave_aside(id, None);
     }
 }

@@ -34,7 +34,8 @@ impl Command {
             | Self::Presence { .. }
             | Self::UpdateNode { .. }
             | Self::RemoveNode { .. }
-            | Self::UpdateCluster(_) => false,
+            | Self::UpdateCluster(_)
+            | Self::Refound(_) => false,
         }
     }
 }
@@ -120,7 +121,7 @@ impl State {
                 let done = if raft_id.is_some() { gone } else { node.promoting.is_none() };
                 done.then_some(Outcome::Unchanged)
             }
-            Command::Bootstrap(_) | Command::Collect { .. } => None,
+            Command::Bootstrap(_) | Command::Refound(_) | Command::Collect { .. } => None,
         }
     }
 

@@ -11,6 +11,7 @@ use crate::lock::UnlockBox;
 use crate::log::LogHead;
 use crate::members::Members;
 use crate::node::{BlobDigest, Node};
+use crate::refound::Refounded;
 use crate::removal::Removal;
 use crate::roots::Roots;
 use crate::settings::Settings;
@@ -51,6 +52,8 @@ pub struct State {
     pub cluster_updated: Time,
     /// Removed nodes, until their last leaf has ended.
     pub removals: OrdMap<NodeId, Removal>,
+    /// When the cluster was made anew, if it ever was.
+    pub refounded: Option<Refounded>,
     /// The issuance log.
     pub log: LogHead,
 }

@@ -26,6 +26,7 @@ fn presented(n: u64, leaf: &Leaf) -> Presented {
         serial: leaf.serial,
         spki: leaf.spki,
         issuer: leaf.issuer,
+        not_before: leaf.not_before,
         not_after: leaf.not_after,
     }
 }

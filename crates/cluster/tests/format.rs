@@ -10,7 +10,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use cluster::command::{
-    Admit, Ask, Batch, Bootstrap, Command, Premises, Renew, ReplaceLadder, Reported, Right, SecretBox, UpdateCluster,
+    Admit, Ask, Batch, Bootstrap, Command, Founder, Premises, Refound, Renew, ReplaceLadder, Reported, Restored, Right,
+    SecretBox, UpdateCluster,
 };
 use cluster::format::LogRecord;
 use cluster::lock::UnlockBox;
@@ -294,8 +295,22 @@ fn command() -> impl Strategy<Value = Command> {
         }),
         (node_id(), any::<u64>()).prop_map(|(node, raft_id)| Command::Seat { node, raft_id }),
         (node_id(), any::<Option<u64>>()).prop_map(|(node, raft_id)| Command::Unseat { node, raft_id }),
+        refound(),
         rotation_step(),
     ]
+}
+
+fn refound() -> impl Strategy<Value = Command> {
+    let first = (time(), node_id(), spec(), letter());
+    let rest = (secret(), secret(), option::of(unlock()), vec(node_id(), 0..4));
+    let restored = (first, rest).prop_map(|((backup, node, spec, letter), rest)| {
+        let (worker_secret, manager_secret, unlock, removed) = rest;
+        let restored = Restored { backup, node, spec, letter, worker_secret, manager_secret, unlock, removed };
+        Founder::Restored(Box::new(restored))
+    });
+    let founder = prop_oneof![node_id().prop_map(Founder::Manager), restored];
+    (any::<u64>(), text(), founder)
+        .prop_map(|(epoch, addr, founder)| Command::Refound(Box::new(Refound { epoch, addr, founder })))
 }
 
 /// What `Debug` hides of a command: its secrets, and a root's bytes.
@@ -320,6 +335,13 @@ fn hidden(command: &Command) -> Vec<Option<Vec<u8>>> {
             ]
         }
         Command::AdvanceRotation(advance) => vec![secret(&advance.worker_secret), secret(&advance.manager_secret)],
+        Command::Refound(refound) => match &refound.founder {
+            Founder::Manager(_) => Vec::new(),
+            Founder::Restored(restored) => {
+                let unlock = restored.unlock.as_ref().map(|key| key.0.bytes().expose().to_vec());
+                vec![secret(&restored.worker_secret), secret(&restored.manager_secret), unlock]
+            }
+        },
         _ => Vec::new(),
     }
 }
@@ -440,6 +462,16 @@ fn samples_of_format_1_open() {
     invariant::check(&decoded).unwrap();
     assert!(managed.state.encode_snapshot() == bytes, "this build writes managers otherwise: a new sample is due");
 
+    let (commands, refounded) = support::refounded();
+    let bytes = sample("refounded-batch.bin");
+    let decoded = Batch::decode(&bytes).unwrap();
+    assert_eq!(format!("{decoded:?}"), format!("{commands:?}"));
+    assert!(decoded.commands.iter().map(hidden).eq(commands.commands.iter().map(hidden)), "secrets differ");
+    assert!(commands.encode() == bytes, "this build writes batches otherwise: a new sample is due");
+    let bytes = sample("refounded.bin");
+    assert_same(&State::decode_snapshot(&bytes).unwrap(), &refounded.state);
+    assert!(refounded.state.encode_snapshot() == bytes, "this build writes states otherwise: a new sample is due");
+
     let record = LogRecord::decode(&log).unwrap();
     assert_eq!(record.node, Some(id(1)));
     assert_eq!(record.time, support::START);
@@ -448,9 +480,10 @@ fn samples_of_format_1_open() {
 
 #[test]
 fn a_sample_has_every_command() {
-    let commands = [support::sample().0, support::managers().0].map(|batch| batch.commands).concat();
+    let commands =
+        [support::sample().0, support::managers().0, support::refounded().0].map(|batch| batch.commands).concat();
     let kinds: std::collections::BTreeSet<_> = commands.iter().map(kind).collect();
-    assert!(kinds.into_iter().eq(0..16));
+    assert!(kinds.into_iter().eq(0..17));
 }
 
 /// Fails to compile when a command is added: it needs a place in the sample.
@@ -472,6 +505,7 @@ fn kind(command: &Command) -> u8 {
         Command::Enlist { .. } => 13,
         Command::Seat { .. } => 14,
         Command::Unseat { .. } => 15,
+        Command::Refound(_) => 16,
     }
 }
 

@@ -20,6 +20,7 @@ fn current(cluster: &Cluster, n: u64) -> Presented {
         serial: leaf.serial,
         spki: leaf.spki,
         issuer: leaf.issuer,
+        not_before: leaf.not_before,
         not_after: leaf.not_after,
     }
 }

@@ -195,6 +195,7 @@ mod tests {
             serial: Serial::from_random([serial; 20]),
             spki: SpkiHash([1; 32]),
             issuer: IssuerHash([1; 32]),
+            not_before: at,
             not_after: at,
         };
         let looked = std::cell::Cell::new(0);

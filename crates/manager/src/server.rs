@@ -450,6 +450,7 @@ pub(crate) fn presented(verified: &mtls::VerifiedPeer) -> Presented {
         serial: verified.serial,
         spki: verified.spki,
         issuer: IssuerHash::of(&verified.issuer),
+        not_before: verified.not_before,
         not_after: verified.not_after,
     }
 }

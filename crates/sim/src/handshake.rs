@@ -133,6 +133,7 @@ pub fn judge_client(
         serial: leaf.serial(),
         spki: leaf.spki_hash(),
         issuer: IssuerHash::of(&issuer),
+        not_before: leaf.not_before(),
         not_after: leaf.not_after(),
     })
 }

@@ -324,5 +324,17 @@ fn identity_of<'a>(machine: &'a Machine, state: &State, clock: Time) -> Option<(
     let registered = state.node(&subject.node).and_then(|node| node.registered(&serial, &spki, clock));
     let issuer = registered.map_or(IssuerHash([0; 32]), |(_, leaf)| leaf.issuer);
     let (cluster, role, node) = (subject.cluster, subject.role, subject.node);
-    Some((identity, Presented { cluster, role, node, serial, spki, issuer, not_after: leaf.not_after() }))
+    Some((
+        identity,
+        Presented {
+            cluster,
+            role,
+            node,
+            serial,
+            spki,
+            issuer,
+            not_before: leaf.not_before(),
+            not_after: leaf.not_after(),
+        },
+    ))
 }

@@ -24,7 +24,7 @@ pub(super) struct Batch {
 
 #[derive(Clone, PartialEq, prost::Message)]
 pub(super) struct Command {
-    #[prost(oneof = "Kind", tags = "1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15, 16")]
+    #[prost(oneof = "Kind", tags = "1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15, 16, 17")]
     kind: Option<Kind>,
 }
 
@@ -62,6 +62,8 @@ enum Kind {
     Seat(Seat),
     #[prost(message, tag = "16")]
     Unseat(Unseat),
+    #[prost(message, tag = "17")]
+    Refound(Box<Refound>),
 }
 
 #[derive(Clone, PartialEq, prost::Message)]
@@ -294,6 +296,32 @@ struct Unseat {
     raft_id: Option<u64>,
 }
 
+/// With a letter it is a restore; without, a manager goes on alone.
+#[derive(Clone, PartialEq, prost::Message)]
+#[prost(skip_debug)]
+struct Refound {
+    #[prost(uint64, tag = "1")]
+    epoch: u64,
+    #[prost(string, tag = "2")]
+    addr: String,
+    #[prost(string, tag = "3")]
+    node: String,
+    #[prost(int64, tag = "4")]
+    backup: i64,
+    #[prost(message, optional, tag = "5")]
+    spec: Option<Spec>,
+    #[prost(message, optional, tag = "6")]
+    letter: Option<Letter>,
+    #[prost(bytes = "vec", tag = "7")]
+    worker_secret: Vec<u8>,
+    #[prost(bytes = "vec", tag = "8")]
+    manager_secret: Vec<u8>,
+    #[prost(message, optional, tag = "9")]
+    unlock: Option<record::Unlock>,
+    #[prost(string, repeated, tag = "10")]
+    removed: Vec<String>,
+}
+
 #[derive(Clone, PartialEq, prost::Message)]
 struct Collect {
     #[prost(string, repeated, tag = "1")]
@@ -321,6 +349,19 @@ impl std::fmt::Debug for AdvanceRotation {
 impl std::fmt::Debug for Root {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("Root").finish_non_exhaustive()
+    }
+}
+
+impl std::fmt::Debug for Refound {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Refound").field("epoch", &self.epoch).finish_non_exhaustive()
+    }
+}
+
+impl Drop for Refound {
+    fn drop(&mut self) {
+        self.worker_secret.zeroize();
+        self.manager_secret.zeroize();
     }
 }
 
@@ -384,6 +425,51 @@ impl TryFrom<Abort> for rotation::Abort {
             policy: required("policy", abort.policy)?.into(),
             logged: abort.logged,
         })
+    }
+}
+
+impl From<&domain::Refound> for Refound {
+    fn from(refound: &domain::Refound) -> Self {
+        let mut record = Self::default();
+        record.epoch = refound.epoch;
+        record.addr.clone_from(&refound.addr);
+        match &refound.founder {
+            domain::Founder::Manager(node) => record.node = node.to_string(),
+            domain::Founder::Restored(restored) => {
+                record.node = restored.node.to_string();
+                record.backup = restored.backup.unix_millis();
+                record.spec = Some((&restored.spec).into());
+                record.letter = Some((&restored.letter).into());
+                record.worker_secret = restored.worker_secret.0.expose().to_vec();
+                record.manager_secret = restored.manager_secret.0.expose().to_vec();
+                record.unlock = restored.unlock.as_ref().map(Into::into);
+                record.removed = restored.removed.iter().map(ToString::to_string).collect();
+            }
+        }
+        record
+    }
+}
+
+impl TryFrom<Refound> for domain::Refound {
+    type Error = DecodeError;
+
+    fn try_from(mut record: Refound) -> Result<Self, DecodeError> {
+        let secret = |bytes: &[u8]| record::secret(bytes).map(domain::SecretBox);
+        let node = record::node_id(&record.node)?;
+        let founder = match record.letter.take() {
+            None => domain::Founder::Manager(node),
+            Some(letter) => domain::Founder::Restored(Box::new(domain::Restored {
+                backup: Time::from_unix_millis(record.backup),
+                node,
+                spec: required("spec", record.spec.take())?.try_into()?,
+                letter: letter.try_into()?,
+                worker_secret: secret(&record.worker_secret)?,
+                manager_secret: secret(&record.manager_secret)?,
+                unlock: record.unlock.take().map(TryInto::try_into).transpose()?,
+                removed: record.removed.iter().map(|id| record::node_id(id)).collect::<Result<_, _>>()?,
+            })),
+        };
+        Ok(Self { epoch: record.epoch, addr: std::mem::take(&mut record.addr), founder })
     }
 }
 
@@ -529,6 +615,7 @@ impl From<&domain::Command> for Command {
             domain::Command::Unseat { node, raft_id } => {
                 Kind::Unseat(Unseat { node: node.to_string(), raft_id: *raft_id })
             }
+            domain::Command::Refound(refound) => Kind::Refound(Box::new(refound.as_ref().into())),
             domain::Command::Collect { nodes } => {
                 Kind::Collect(Collect { nodes: nodes.iter().map(ToString::to_string).collect() })
             }
@@ -645,6 +732,7 @@ impl TryFrom<Command> for domain::Command {
             },
             Kind::Seat(seat) => Self::Seat { node: record::node_id(&seat.node)?, raft_id: seat.raft_id },
             Kind::Unseat(unseat) => Self::Unseat { node: record::node_id(&unseat.node)?, raft_id: unseat.raft_id },
+            Kind::Refound(refound) => Self::Refound(Box::new((*refound).try_into()?)),
             Kind::Collect(collect) => Self::Collect {
                 nodes: collect.nodes.iter().map(|node| record::node_id(node)).collect::<Result<_, _>>()?,
             },

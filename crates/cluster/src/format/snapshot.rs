@@ -11,6 +11,7 @@ use super::{DecodeError, FORMAT};
 use crate::log::LogHead;
 use crate::members::{self, Members};
 use crate::node::{self, BlobDigest, IssuerHash};
+use crate::refound;
 use crate::removal;
 use crate::roots::{self, Roots};
 use crate::rotation;
@@ -63,6 +64,16 @@ pub(super) struct State {
     next_raft_id: u64,
     #[prost(message, optional, tag = "21")]
     unlock: Option<record::Unlock>,
+    #[prost(message, optional, tag = "24")]
+    refounded: Option<Refounded>,
+}
+
+#[derive(Clone, PartialEq, prost::Message)]
+struct Refounded {
+    #[prost(int64, tag = "1")]
+    at: i64,
+    #[prost(int64, optional, tag = "2")]
+    backup: Option<i64>,
 }
 
 #[derive(Clone, PartialEq, prost::Message)]
@@ -451,6 +462,10 @@ impl From<&state::State> for State {
             key_holders: state.members.key_holders.iter().map(ToString::to_string).collect(),
             settings: Some(state.settings.as_ref().into()),
             unlock: state.unlock.as_ref().map(Into::into),
+            refounded: state.refounded.map(|refounded| Refounded {
+                at: refounded.at.unix_millis(),
+                backup: refounded.backup.map(Time::unix_millis),
+            }),
             cluster_version: state.cluster_version,
             cluster_updated: state.cluster_updated.unix_millis(),
             removals: state
@@ -554,6 +569,10 @@ impl TryFrom<State> for state::State {
             cluster_version: state.cluster_version,
             cluster_updated: Time::from_unix_millis(state.cluster_updated),
             removals,
+            refounded: state.refounded.map(|refounded| refound::Refounded {
+                at: Time::from_unix_millis(refounded.at),
+                backup: refounded.backup.map(Time::from_unix_millis),
+            }),
             log: LogHead::from_parts(state.log_size, frontier).ok_or(DecodeError::Field("log frontier"))?,
             ..Self::default()
         };

@@ -17,7 +17,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use cluster::command::{
-    Admit, Ask, Batch, Bootstrap, Command, Premises, Renew, ReplaceLadder, Reported, Right, SecretBox, UpdateCluster,
+    Admit, Ask, Batch, Bootstrap, Command, Founder, Premises, Refound, Renew, ReplaceLadder, Reported, Restored, Right,
+    SecretBox, UpdateCluster,
 };
 use cluster::lock::UnlockBox;
 use cluster::node::{Availability, BlobDigest, IssuerHash, Leaf, Letter, Node, Report, Spec, TokenUse};
@@ -166,9 +167,10 @@ impl Cluster {
         invariant::check_step(&before, &self.state).unwrap();
         let fresh = |outcome: &&Outcome| matches!(outcome, Outcome::Issued { fresh: true, .. });
         if before.cluster.is_some() {
+            let founders = batch.commands.iter().zip(&applied.outcomes).filter(is_founder_logged).count();
             let authorities: usize = batch.commands.iter().zip(&applied.outcomes).map(authorities_logged).sum();
             let leaves = applied.outcomes.iter().filter(fresh).count();
-            assert_eq!(leaves + authorities, applied.issued.len(), "what is issued is logged");
+            assert_eq!(leaves + authorities + founders, applied.issued.len(), "what is issued is logged");
         }
         self.log.extend(applied.issued.iter().cloned());
         applied
@@ -319,6 +321,12 @@ impl Cluster {
     }
 }
 
+/// Whether a command brings the leaf of a machine that makes the cluster anew into the issuance log.
+fn is_founder_logged((command, outcome): &(&Command, &Outcome)) -> bool {
+    let Command::Refound(refound) = command else { return false };
+    matches!(refound.founder, Founder::Restored(_)) && !matches!(outcome, Outcome::Rejected(_))
+}
+
 /// CA certificates that a command brings into the issuance log.
 fn authorities_logged((command, outcome): (&Command, &Outcome)) -> usize {
     match (command, outcome) {
@@ -337,6 +345,7 @@ fn authorities_logged((command, outcome): (&Command, &Outcome)) -> usize {
 pub fn assert_same(a: &State, b: &State) {
     assert_eq!(a.cluster, b.cluster);
     assert_eq!((a.epoch, a.time, a.index), (b.epoch, b.time, b.index));
+    assert_eq!(a.refounded, b.refounded);
     assert_eq!(a.nodes, b.nodes);
     assert_eq!(a.joins, b.joins);
     assert_eq!(a.pending, b.pending);
@@ -513,7 +522,43 @@ pub fn managers() -> (Batch, Cluster) {
     (Batch { time: cluster.now, commands }, cluster)
 }
 
+/// What the samples of clusters made anew hold: by force, and then from a backup that was taken afterwards.
+pub fn refounded() -> (Batch, Cluster) {
+    let (_, mut cluster) = managers();
+    let forced = cluster.force(1);
+    cluster.run(forced.clone());
+    let restored = cluster.restoring(7, vec![id(3)]);
+    cluster.run(restored.clone());
+    (Batch { time: cluster.now, commands: vec![forced, restored] }, cluster)
+}
+
 impl Cluster {
+    /// Manager `n` makes the cluster anew by force.
+    pub fn force(&self, n: u64) -> Command {
+        let addr = format!("192.0.2.{}:2377", n + 1);
+        Command::Refound(Box::new(Refound { epoch: self.state.epoch + 1, addr, founder: Founder::Manager(id(n)) }))
+    }
+
+    /// Machine `n` makes the cluster anew from the state as it is.
+    pub fn restoring(&mut self, n: u64, removed: Vec<NodeId>) -> Command {
+        let letter = self.signed(None, Role::Manager).as_ref().clone();
+        let restored = Restored {
+            backup: self.state.time,
+            node: id(n),
+            spec: Spec::new(Role::Manager, Availability::Active),
+            letter,
+            worker_secret: secret(11),
+            manager_secret: secret(12),
+            unlock: None,
+            removed,
+        };
+        Command::Refound(Box::new(Refound {
+            epoch: self.state.epoch + 1,
+            addr: "192.0.2.200:2377".to_owned(),
+            founder: Founder::Restored(Box::new(restored)),
+        }))
+    }
+
     /// A join with this request, whose signer is not at hand.
     pub fn ask_to_join(&self, n: u64, key: u64) -> Command {
         let token = TokenUse { row: 0, generation: self.state.tokens.rows[0].generation };

@@ -203,6 +203,7 @@ impl World {
             serial: leaf.serial,
             spki: leaf.spki,
             issuer: leaf.issuer,
+            not_before: leaf.not_before,
             not_after: leaf.not_after,
         }
     }

@@ -292,6 +292,7 @@ fn presented(fixture: &Fixture, id: &NodeId) -> Presented {
         serial: leaf.serial,
         spki: leaf.spki,
         issuer: leaf.issuer,
+        not_before: leaf.not_before,
         not_after: leaf.not_after,
     }
 }

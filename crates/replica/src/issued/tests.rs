@@ -46,6 +46,7 @@ fn cluster() -> (ModelLog, Presented) {
         serial: leaf.serial(),
         spki: leaf.spki_hash(),
         issuer: IssuerHash::of(&leaf.issuer_id()),
+        not_before: leaf.not_before(),
         not_after: leaf.not_after(),
     };
     (log, presented)

@@ -106,6 +106,7 @@ pub(super) fn keys_at_stake(state: &State, batch: &Batch) -> Vec<Arc<SecretBytes
             | Command::Enlist { .. }
             | Command::Seat { .. }
             | Command::Unseat { .. }
+            | Command::Refound(_)
             | Command::Collect { .. } => {}
         }
     }

@@ -143,6 +143,7 @@ async fn what_lies_in_a_gap_is_unknown_until_it_is_filled_by_who_has_the_same() 
         serial: support::serial(500),
         spki: support::spki(500),
         issuer: support::root().issuer,
+        not_before: START,
         not_after: START,
     };
     while cluster.net.lock().lied < 2 {

@@ -1,0 +1,158 @@
+//! A cluster made anew with one manager: by force, when too few managers are left to decide anything, or from a backup. Rules:
+//! - the epoch rises, so that whoever still has the old state is refused and told why;
+//! - cluster id, roots, nodes and settings stay: nodes go on with the certificates they have;
+//! - the one manager has the only place in the group; every other is a worker now, and comes back as one that is promoted;
+//! - after a restore the secrets are fresh, and a leaf that was issued after the backup lets its holder come back, no more.
+//!
+//! It is applied to a store that nobody has open, and never travels through the log of a group.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use pki::identity::Role;
+use pki::issue::LEAF_BACKDATE;
+use pki::time::Time;
+
+use crate::apply::Entry;
+use crate::authorize::Presented;
+use crate::command::{Founder, Refound, Restored};
+use crate::members::Member;
+use crate::node::Node;
+use crate::outcome::{Outcome, Rejection};
+use crate::removal::Removal;
+use crate::state::State;
+use crate::tokens::{MANAGER_ROW, WORKER_ROW};
+
+/// A certificate's dates are in whole seconds.
+const ROUNDED: Duration = Duration::from_secs(1);
+
+/// When a cluster was made anew, last.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Refounded {
+    /// When.
+    pub at: Time,
+    /// The time of the backup that it was made from; none: it was forced.
+    pub backup: Option<Time>,
+}
+
+impl State {
+    pub(crate) fn refound(&mut self, entry: &mut Entry<'_>, refound: &Refound) -> Result<Outcome, Rejection> {
+        if refound.epoch <= self.epoch {
+            return Err(Rejection::Epoch);
+        }
+        let (id, raft_id, backup) = match &refound.founder {
+            Founder::Manager(id) => {
+                let row = self.members.rows.get(id).ok_or(Rejection::NotSeated)?;
+                if self.known(id)?.role != Role::Manager {
+                    return Err(Rejection::NotSeated);
+                }
+                (id, row.raft_id, None)
+            }
+            Founder::Restored(restored) => {
+                self.check_founder(entry, restored)?;
+                (&restored.node, self.members.next_raft_id, Some(restored.backup))
+            }
+        };
+        let others: Vec<_> =
+            self.nodes.values().filter(|node| node.id != *id && is_manager(node)).map(|node| node.id.clone()).collect();
+        for other in others {
+            self.change(&other, |node| {
+                node.role = Role::Worker;
+                node.spec.role = Role::Worker;
+                node.promoting = None;
+                node.cut = node.cut.saturating_add(1);
+                node.version = entry.index;
+                node.updated = entry.now;
+            });
+        }
+        if let Founder::Restored(restored) = &refound.founder {
+            self.take_founder(entry, restored);
+        } else {
+            self.change(id, |node| {
+                node.spec.role = Role::Manager;
+                node.version = entry.index;
+                node.updated = entry.now;
+            });
+        }
+        let row = Member { raft_id, addr: refound.addr.clone() };
+        self.members.rows = std::iter::once((id.clone(), row)).collect();
+        self.members.next_raft_id = self.members.next_raft_id.max(raft_id.saturating_add(1));
+        self.members.key_holders.insert(id.clone());
+        self.epoch = refound.epoch;
+        self.refounded = Some(Refounded { at: entry.now, backup });
+        self.cluster_version = entry.index;
+        self.cluster_updated = entry.now;
+        Ok(Outcome::Enlisted { raft_id })
+    }
+
+    fn check_founder(&self, entry: &Entry<'_>, restored: &Restored) -> Result<(), Rejection> {
+        let leaf = &restored.letter.leaf;
+        if !self.roots.is_signing(&leaf.issuer) {
+            return Err(Rejection::Issuer);
+        }
+        if leaf.role != Role::Manager || restored.spec.role != Role::Manager {
+            return Err(Rejection::Role);
+        }
+        self.check_ladder(None, &restored.letter, entry.now)?;
+        if self.settings.autolock != restored.unlock.is_some() {
+            return Err(Rejection::Way);
+        }
+        if self.nodes.contains_key(&restored.node) || self.removals.contains_key(&restored.node) {
+            return Err(Rejection::IdTaken);
+        }
+        Ok(())
+    }
+
+    fn take_founder(&mut self, entry: &mut Entry<'_>, restored: &Restored) {
+        let leaf = &restored.letter.leaf;
+        let node = Node {
+            id: restored.node.clone(),
+            role: Role::Manager,
+            spec: restored.spec.clone(),
+            created: entry.now,
+            updated: entry.now,
+            version: entry.index,
+            cut: 0,
+            ours: true,
+            unfinished: None,
+            current: Some(leaf.clone()),
+            offered: Vec::new(),
+            previous: Vec::new(),
+            mailbox: Vec::new(),
+            pending: None,
+            report: None,
+            down: false,
+            last_seen: None,
+            issuances: (entry.now, 0),
+            leaves_end: leaf.not_after,
+            promoting: None,
+        };
+        self.nodes.insert(restored.node.clone(), Arc::new(node));
+        self.note(entry, &restored.node, &restored.letter);
+        let tokens = Arc::make_mut(&mut self.tokens);
+        tokens.replace_secret(WORKER_ROW, Arc::clone(&restored.worker_secret.0), entry.now);
+        tokens.replace_secret(MANAGER_ROW, Arc::clone(&restored.manager_secret.0), entry.now);
+        self.lock_by(restored.unlock.clone());
+        for id in restored.removed.iter().filter(|id| **id != restored.node) {
+            // One that came after the backup has no record; that it was removed is all that is known of it.
+            let unknown = entry.now.saturating_add(self.settings.leaf_life());
+            let until = self.nodes.get(id).map_or(unknown, |node| node.leaves_end);
+            self.let_go(id);
+            self.removals.entry(id.clone()).or_insert(Removal { at: entry.now, until });
+        }
+    }
+
+    /// Whether this leaf may have been issued after the backup that the cluster was restored from, to a node that the backup
+    /// knows: nobody can tell, so its holder may come back for one leaf life, and gets another.
+    pub(crate) fn is_after_backup(&self, leaf: &Presented, now: Time) -> bool {
+        let Some(Refounded { at, backup: Some(backup) }) = self.refounded else { return false };
+        let issued = leaf.not_before.saturating_add(LEAF_BACKDATE + ROUNDED);
+        let within = issued >= backup && leaf.not_before <= at;
+        within && leaf.not_after >= now && now < at.saturating_add(self.settings.leaf_life())
+    }
+}
+
+/// Whether a node is a manager, or is to be one.
+fn is_manager(node: &Node) -> bool {
+    node.role == Role::Manager || node.spec.role == Role::Manager || node.promoting.is_some()
+}
