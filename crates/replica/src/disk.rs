@@ -190,6 +190,24 @@ pub(crate) mod faulty {
         fail_syncs: Arc<AtomicBool>,
         /// Milliseconds that a sync takes.
         slow: Arc<AtomicU64>,
+        power: Power,
+    }
+
+    /// How many changes are made before the power goes; none: it stays.
+    #[derive(Clone, Debug, Default)]
+    struct Power(Arc<Mutex<Option<u64>>>);
+
+    impl Power {
+        fn take(&self) -> io::Result<()> {
+            match self.0.lock().unwrap().as_mut() {
+                None => Ok(()),
+                Some(0) => Err(io::Error::other("the power is gone")),
+                Some(left) => {
+                    *left -= 1;
+                    Ok(())
+                }
+            }
+        }
     }
 
     /// One open file of that disk; cut off by a crash, so that a process that is dead cannot write.
@@ -198,9 +216,20 @@ pub(crate) mod faulty {
         image: Arc<Mutex<Image>>,
         fail_syncs: Arc<AtomicBool>,
         slow: Arc<AtomicU64>,
+        power: Power,
     }
 
     impl FaultyDisk {
+        /// The power goes before the change after so many.
+        pub(crate) fn power_for(&self, changes: u64) {
+            *self.power.0.lock().unwrap() = Some(changes);
+        }
+
+        /// For how many changes it stays.
+        pub(crate) fn power(&self) -> Option<u64> {
+            *self.power.0.lock().unwrap()
+        }
+
         /// The power goes: each sector that was written since its file's last sync reached the platter or not, as the seed
         /// says; so did each name that was made or removed since its directory's.
         /// Whoever still holds the old disk writes to nothing.
@@ -233,6 +262,7 @@ pub(crate) mod faulty {
             drop(old);
             self.disk = Arc::new(Mutex::new(next));
             self.fail_syncs = Arc::default();
+            self.power = Power::default();
         }
 
         pub(crate) fn fail_syncs(&self) {
@@ -287,13 +317,17 @@ pub(crate) mod faulty {
         type Backend = Session;
 
         fn open(&self, path: &Path, create: bool) -> io::Result<Session> {
+            if create {
+                self.power.take()?;
+            }
             let mut disk = self.disk.lock().unwrap();
             if create && !disk.files.contains_key(path) {
                 disk.removed.remove(path);
                 disk.files.insert(path.to_path_buf(), Arc::default());
             }
             let image = disk.files.get(path).ok_or(io::ErrorKind::NotFound)?.clone();
-            Ok(Session { image, fail_syncs: self.fail_syncs.clone(), slow: self.slow.clone() })
+            let (fail_syncs, slow, power) = (self.fail_syncs.clone(), self.slow.clone(), self.power.clone());
+            Ok(Session { image, fail_syncs, slow, power })
         }
 
         fn names(&self, dir: &Path) -> io::Result<Vec<String>> {
@@ -303,6 +337,7 @@ pub(crate) mod faulty {
         }
 
         fn remove(&self, path: &Path) -> io::Result<()> {
+            self.power.take()?;
             let mut disk = self.disk.lock().unwrap();
             if let Some(image) = disk.files.remove(path) {
                 disk.removed.insert(path.to_path_buf(), image);
@@ -311,6 +346,7 @@ pub(crate) mod faulty {
         }
 
         fn sync_dir(&self, dir: &Path) -> io::Result<()> {
+            self.power.take()?;
             let mut disk = self.disk.lock().unwrap();
             disk.removed.retain(|path, _| path.parent() != Some(dir));
             for (_, image) in disk.files.iter().filter(|(path, _)| path.parent() == Some(dir)) {
@@ -332,12 +368,14 @@ pub(crate) mod faulty {
             Ok(())
         }
         fn set_len(&self, len: u64) -> io::Result<()> {
+            self.power.take()?;
             let mut image = self.image.lock().unwrap();
             image.now.resize(len as usize, 0);
             image.lengths.push(len);
             Ok(())
         }
         fn sync_data(&self) -> io::Result<()> {
+            self.power.take()?;
             if self.fail_syncs.load(Ordering::SeqCst) {
                 return Err(io::Error::other("the disk failed to sync"));
             }
@@ -355,6 +393,7 @@ pub(crate) mod faulty {
             Ok(())
         }
         fn write(&self, offset: u64, data: &[u8]) -> io::Result<()> {
+            self.power.take()?;
             let mut image = self.image.lock().unwrap();
             let at = offset as usize;
             if image.now.len() < at + data.len() {

@@ -70,17 +70,17 @@ pub(super) fn exists(dir: &Path) -> Result<bool, StoreError> {
     Ok(load(&dir.join(FILE))?.is_some())
 }
 
-pub(super) fn encode(scope: &Scope, member: u64, data_key: &DataKey) -> Result<Vec<u8>, StoreError> {
+pub(super) fn encode(scope: &Scope, member: u64, file: &str, data_key: &DataKey) -> Result<Vec<u8>, StoreError> {
     let path = PathBuf::from(FILE);
     let failed = |source| StoreError::seal(&path, source);
     let salt = seal::random_salt().map_err(failed)?;
     let mut sealer = Sealer::new(data_key, scope.clone(), SALT_ID, &salt).map_err(failed)?;
-    let proof = sealer.seal(Kind::Header, 0, &proof(FIRST_FILE, member)).map_err(failed)?;
+    let proof = sealer.seal(Kind::Header, 0, &proof(file, member)).map_err(failed)?;
     let stored = Stored {
         format: FORMAT,
         cluster: scope.cluster.clone(),
         epoch: scope.epoch,
-        file: FIRST_FILE.into(),
+        file: file.into(),
         salt: salt.to_vec(),
         proof,
         member: if member == FIRST_MEMBER { 0 } else { member },

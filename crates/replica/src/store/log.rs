@@ -192,6 +192,11 @@ impl<M: Medium> Log<M> {
         Ok(here as u64)
     }
 
+    /// Who waits until nothing is left of what was given up.
+    pub(super) fn into_waiting(self) -> Vec<Done> {
+        self.waiting
+    }
+
     /// The reading end.
     pub(super) fn index(&self) -> Index {
         self.index.clone()
@@ -326,8 +331,19 @@ impl Index {
         self.lock().purged.as_ref().map(|(_, mark)| mark.clone())
     }
 
+    /// How far the log was purged, and the mark that says so.
+    pub(super) fn purge(&self) -> Option<(u64, Vec<u8>)> {
+        self.lock().purged.clone()
+    }
+
     pub(super) fn last_entry(&self) -> Option<u64> {
         self.lock().last()
+    }
+
+    /// The first and the last entry on disk.
+    pub(super) fn bounds(&self) -> Option<(u64, u64)> {
+        let content = self.lock();
+        content.last().map(|last| (content.first, last))
     }
 
     /// The entries in this range that are on disk, in order.

@@ -13,6 +13,7 @@
 //!   data key is found out before the database is touched.
 
 mod error;
+mod exchange;
 mod fill;
 mod frame;
 mod header;
@@ -29,13 +30,14 @@ pub(crate) use writer::Done;
 use crate::disk::{self, Medium, Metered};
 use crate::fatal::{Fatal, FatalFlag};
 use crate::seal::{DataKey, Kind, Opener, Scope, Sealer};
+use exchange::Exchange;
 use log::{Index, Log, SEGMENT_BYTES};
 use redb::{Database, ReadableDatabase, ReadableTable, ReadableTableMetadata};
 use segment::Place;
 use std::ops::{Range, RangeInclusive};
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, PoisonError, RwLock};
 use std::time::Duration;
 use table::{ISSUED, META, META_KEYS, SNAPSHOT};
 use writer::{Job, Writer};
@@ -54,14 +56,22 @@ pub(crate) struct Store {
 }
 
 struct Inner {
+    /// The database that was opened.
     path: PathBuf,
     writer: Writer,
-    database: Arc<Database>,
-    index: Index,
-    opener: Arc<Opener>,
+    /// What is read from. Whoever reads holds it, and gives it back soon.
+    files: Arc<RwLock<Arc<Files>>>,
     syncs: Arc<AtomicU64>,
     commits: Arc<AtomicU64>,
     fatal: FatalFlag,
+}
+
+/// The reading ends of a store's files.
+struct Files {
+    path: PathBuf,
+    database: Arc<Database>,
+    index: Index,
+    opener: Arc<Opener>,
 }
 
 /// What was counted since the store was opened.
@@ -103,10 +113,10 @@ impl Store {
         if header::exists(dir)? {
             return Err(StoreError::Exists { path: dir.to_path_buf() });
         }
-        let header = header::encode(&scope, member, data_key)?;
+        let header = header::encode(&scope, member, header::FIRST_FILE, data_key)?;
         let path = dir.join(header::FIRST_FILE);
         medium.remove(&path).map_err(|source| StoreError::io(&path, "replace an unfinished store", source))?;
-        let store = Self::start(medium, path, true, scope, data_key)?;
+        let store = Self::start(medium, path, true, scope, member, data_key)?;
         medium.sync_dir(dir).map_err(|source| StoreError::io(dir, "sync the directory", source))?;
         Ok(Unfinished { store, dir: dir.to_path_buf(), header })
     }
@@ -115,7 +125,8 @@ impl Store {
     pub(crate) fn open<M: Medium>(medium: &M, dir: &Path, data_key: &DataKey) -> Result<(Self, Header), StoreError> {
         let header = header::open(dir, data_key)?;
         let scope = Scope { cluster: header.cluster.clone(), epoch: header.epoch };
-        let store = Self::start(medium, dir.join(&header.file), false, scope, data_key)?;
+        let store = Self::start(medium, dir.join(&header.file), false, scope, header.member, data_key)?;
+        exchange::sweep(medium, dir, &header.file)?;
         Ok((store, header))
     }
 
@@ -124,34 +135,23 @@ impl Store {
         path: PathBuf,
         create: bool,
         scope: Scope,
+        member: u64,
         data_key: &DataKey,
     ) -> Result<Self, StoreError> {
-        let inner = medium.open(&path, create).map_err(|source| StoreError::io(&path, "open", source))?;
         let syncs = Arc::new(AtomicU64::new(0));
-        let backend = Metered { inner, path: path.clone(), syncs: syncs.clone() };
-        let mut builder = Database::builder();
-        builder.set_cache_size(PAGE_CACHE_BYTES);
-        let database = builder.create_with_backend(backend).map_err(|error| StoreError::open(&path, error))?;
-        let (salts, salt_id, salt) =
-            table::prepare(&database).map_err(|error| StoreError::database(&path, "prepare", error))?;
-        let sealed = |source| StoreError::seal(&path, source);
-        let opener = Arc::new(Opener::new(data_key, scope.clone(), salts).map_err(sealed)?);
-        let mut sealer = Sealer::new(data_key, scope, salt_id, &salt).map_err(sealed)?;
-        let segments = Place::beside(medium.clone(), &path, syncs.clone());
-        let log = if create {
-            Log::create(segments, SEGMENT_BYTES, opener.clone(), &mut sealer)?
-        } else {
-            let row = row(&database, META_KEYS.frame).map_err(|error| StoreError::database(&path, "read", error))?;
-            let seen = row.map(|row| opener.open(Kind::Meta, META_KEYS.frame, &row)).transpose().map_err(sealed)?;
-            let seen = seen.and_then(|seen| seen.try_into().ok()).map_or(0, u64::from_be_bytes);
-            Log::open(segments, SEGMENT_BYTES, opener.clone(), seen)?
-        };
-        let index = log.index();
-        let fatal = FatalFlag::new();
-        let commits = Arc::new(AtomicU64::new(0));
-        let database = Arc::new(database);
-        let writer = Writer::start(path.clone(), database.clone(), log, sealer, fatal.clone(), commits.clone())?;
-        Ok(Self { inner: Arc::new(Inner { path, writer, database, index, opener, syncs, commits, fatal }) })
+        let (files, log, sealer) = Files::start(medium, path.clone(), create, scope.clone(), data_key, &syncs)?;
+        let now = Arc::new(files);
+        let files = Arc::new(RwLock::new(now.clone()));
+        let dir = path.parent().unwrap_or(&path).to_path_buf();
+        let exchange =
+            Exchange { medium: medium.clone(), dir, scope, member, syncs: syncs.clone(), files: files.clone() };
+        let (fatal, commits) = (FatalFlag::new(), Arc::new(AtomicU64::new(0)));
+        let writer = Writer::start(now, log, sealer, fatal.clone(), commits.clone(), exchange)?;
+        Ok(Self { inner: Arc::new(Inner { path, writer, files, syncs, commits, fatal }) })
+    }
+
+    fn files(&self) -> Arc<Files> {
+        self.inner.files.read().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
     /// The database's file.
@@ -207,6 +207,12 @@ impl Store {
         }
     }
 
+    /// Puts everything under another data key, in other files; `done` is called when nothing is left of the present ones. It takes the time
+    /// of writing it all, and nothing else is written meanwhile. If it fails and the store goes on, it goes on under the present key.
+    pub(crate) fn exchange(&self, data_key: DataKey, done: Done) {
+        self.inner.writer.send(Job::Exchange { data_key, done });
+    }
+
     /// Everything queued so far is on disk when `done` is called.
     pub(crate) fn flush(&self, done: Done) {
         self.inner.writer.send(Job::Flush { done });
@@ -231,40 +237,42 @@ impl Store {
 
     /// Whom this member votes for.
     pub(crate) fn vote(&self) -> Option<Vec<u8>> {
-        self.inner.index.vote()
+        self.files().index.vote()
     }
 
     /// The mark of the last purge.
     pub(crate) fn purged(&self) -> Option<Vec<u8>> {
-        self.inner.index.purged()
+        self.files().index.purged()
     }
 
     /// What the snapshot covers, if there is one.
     pub(crate) fn description(&self) -> Result<Option<Vec<u8>>, StoreError> {
-        let row = row(&self.inner.database, META_KEYS.snapshot).map_err(|error| self.failed("read", error))?;
-        row.map(|sealed| self.unseal(Kind::Meta, META_KEYS.snapshot, &sealed)).transpose()
+        let files = self.files();
+        let row = row(&files.database, META_KEYS.snapshot).map_err(|error| self.failed("read", error))?;
+        row.map(|sealed| files.unseal(Kind::Meta, META_KEYS.snapshot, &sealed)).transpose()
     }
 
     /// The log entries in this range that are on disk, in order.
     pub(crate) fn entries(&self, range: RangeInclusive<u64>) -> Result<Vec<Row>, StoreError> {
-        self.inner.index.entries(range).inspect_err(|error| self.inner.fatal.raise(Fatal::new(error.to_string())))
+        self.files().index.entries(range).inspect_err(|error| self.inner.fatal.raise(Fatal::new(error.to_string())))
     }
 
     /// How each frame on disk that holds an entry begins where it is sealed.
     #[cfg(test)]
     pub(crate) fn begins(&self) -> Vec<[u8; 13]> {
-        self.inner.index.begins()
+        self.files().index.begins()
     }
 
     /// The index of the last log entry on disk.
     pub(crate) fn last_entry(&self) -> Option<u64> {
-        self.inner.index.last_entry()
+        self.files().index.last_entry()
     }
 
     /// The snapshot's pieces, put together.
     pub(crate) fn snapshot(&self) -> Result<Zeroizing<Vec<u8>>, StoreError> {
+        let files = self.files();
         let read = || -> Result<Vec<Row>, redb::Error> {
-            let table = self.inner.database.begin_read()?.open_table(SNAPSHOT)?;
+            let table = files.database.begin_read()?.open_table(SNAPSHOT)?;
             table
                 .iter()?
                 .map(|row| row.map(|(key, value)| (key.value(), value.value().to_vec())))
@@ -275,15 +283,16 @@ impl Store {
         let bytes = pieces.iter().map(|(_, sealed)| sealed.len()).sum();
         let mut out = Zeroizing::new(Vec::with_capacity(bytes));
         for (key, sealed) in pieces {
-            out.extend_from_slice(&Zeroizing::new(self.unseal(Kind::Snapshot, key, &sealed)?));
+            out.extend_from_slice(&Zeroizing::new(files.unseal(Kind::Snapshot, key, &sealed)?));
         }
         Ok(out)
     }
 
     /// The last sequence number in the issuance projection on disk.
     pub(crate) fn last_issued(&self) -> Result<Option<u64>, StoreError> {
+        let files = self.files();
         let read = || -> Result<Option<u64>, redb::Error> {
-            let table = self.inner.database.begin_read()?.open_table(ISSUED)?;
+            let table = files.database.begin_read()?.open_table(ISSUED)?;
             Ok(table.last()?.map(|(key, _)| key.value()))
         };
         read().map_err(|error| self.failed("read the issuance log of", error))
@@ -291,8 +300,9 @@ impl Store {
 
     /// At most `max` rows of the issuance projection on disk, from a sequence number on.
     pub(crate) fn issued(&self, from: u64, max: usize) -> Result<Vec<Row>, StoreError> {
+        let files = self.files();
         let read = || -> Result<Vec<Row>, redb::Error> {
-            let table = self.inner.database.begin_read()?.open_table(ISSUED)?;
+            let table = files.database.begin_read()?.open_table(ISSUED)?;
             let mut out = Vec::new();
             for row in table.range(from..)?.take(max) {
                 let (key, value) = row?;
@@ -300,13 +310,15 @@ impl Store {
             }
             Ok(out)
         };
-        self.unseal_rows(Kind::Issued, read().map_err(|error| self.failed("read the issuance log of", error))?)
+        let rows = read().map_err(|error| self.failed("read the issuance log of", error))?;
+        rows.into_iter().map(|(key, sealed)| Ok((key, files.unseal(Kind::Issued, key, &sealed)?))).collect()
     }
 
     /// The first sequence numbers below `size` that the issuance projection on disk lacks.
     pub(crate) fn missing(&self, size: u64) -> Result<Option<Range<u64>>, StoreError> {
+        let files = self.files();
         let read = || -> Result<Option<Range<u64>>, redb::Error> {
-            let table = self.inner.database.begin_read()?.open_table(ISSUED)?;
+            let table = files.database.begin_read()?.open_table(ISSUED)?;
             let mut next = 0;
             if table.len()? < size {
                 for row in table.iter()? {
@@ -323,18 +335,48 @@ impl Store {
         read().map_err(|error| self.failed("read the issuance log of", error))
     }
 
-    fn unseal_rows(&self, kind: Kind, rows: Vec<Row>) -> Result<Vec<Row>, StoreError> {
-        rows.into_iter().map(|(key, sealed)| Ok((key, self.unseal(kind, key, &sealed)?))).collect()
-    }
-
-    fn unseal(&self, kind: Kind, key: u64, sealed: &[u8]) -> Result<Vec<u8>, StoreError> {
-        self.inner.opener.open(kind, key, sealed).map_err(|source| StoreError::seal(&self.inner.path, source))
-    }
-
     fn failed(&self, doing: &'static str, error: redb::Error) -> StoreError {
         let error = StoreError::database(&self.inner.path, doing, error);
         self.inner.fatal.raise(Fatal::new(error.to_string()));
         error
+    }
+}
+
+impl Files {
+    /// Makes or opens a database and the log beside it.
+    fn start<M: Medium>(
+        medium: &M,
+        path: PathBuf,
+        create: bool,
+        scope: Scope,
+        data_key: &DataKey,
+        syncs: &Arc<AtomicU64>,
+    ) -> Result<(Self, Log<M>, Sealer), StoreError> {
+        let inner = medium.open(&path, create).map_err(|source| StoreError::io(&path, "open", source))?;
+        let backend = Metered { inner, path: path.clone(), syncs: syncs.clone() };
+        let mut builder = Database::builder();
+        builder.set_cache_size(PAGE_CACHE_BYTES);
+        let database = builder.create_with_backend(backend).map_err(|error| StoreError::open(&path, error))?;
+        let (salts, salt_id, salt) =
+            table::prepare(&database).map_err(|error| StoreError::database(&path, "prepare", error))?;
+        let sealed = |source| StoreError::seal(&path, source);
+        let opener = Arc::new(Opener::new(data_key, scope.clone(), salts).map_err(sealed)?);
+        let mut sealer = Sealer::new(data_key, scope, salt_id, &salt).map_err(sealed)?;
+        let segments = Place::beside(medium.clone(), &path, syncs.clone());
+        let log = if create {
+            Log::create(segments, SEGMENT_BYTES, opener.clone(), &mut sealer)?
+        } else {
+            let row = row(&database, META_KEYS.frame).map_err(|error| StoreError::database(&path, "read", error))?;
+            let seen = row.map(|row| opener.open(Kind::Meta, META_KEYS.frame, &row)).transpose().map_err(sealed)?;
+            let seen = seen.and_then(|seen| seen.try_into().ok()).map_or(0, u64::from_be_bytes);
+            Log::open(segments, SEGMENT_BYTES, opener.clone(), seen)?
+        };
+        let index = log.index();
+        Ok((Self { path, database: Arc::new(database), index, opener }, log, sealer))
+    }
+
+    fn unseal(&self, kind: Kind, key: u64, sealed: &[u8]) -> Result<Vec<u8>, StoreError> {
+        self.opener.open(kind, key, sealed).map_err(|source| StoreError::seal(&self.path, source))
     }
 }
 

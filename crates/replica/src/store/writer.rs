@@ -1,17 +1,18 @@
 //! The thread that writes: takes all that is queued, writes what is the log's in one frame with one sync, answers who waited
 //! for that, then the rest in one transaction of the database.
 
+use super::exchange::{Exchange, Made, Retiring};
 use super::fill::Fill;
 use super::frame::{Plain, Record};
 use super::log::Log;
 use super::table::{ISSUED, META, META_KEYS, SNAPSHOT};
-use super::{Row, StoreError};
+use super::{Files, Row, StoreError};
 use crate::disk::Medium;
 use crate::fatal::{Fatal, FatalFlag};
-use crate::seal::{Kind, Sealer};
-use redb::{Database, Durability};
+use crate::seal::{DataKey, Kind, Sealer};
+use redb::Durability;
+use std::collections::VecDeque;
 use std::io;
-use std::path::PathBuf;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError, mpsc};
 use std::thread::JoinHandle;
@@ -56,6 +57,11 @@ pub(crate) enum Job {
     Issued {
         rows: Vec<Row>,
     },
+    /// All of it is put under another key, in other files.
+    Exchange {
+        data_key: DataKey,
+        done: Done,
+    },
     /// All before it is on disk.
     Flush {
         done: Done,
@@ -74,7 +80,7 @@ impl Job {
             Self::Append { rows: r, .. } | Self::Issued { rows: r } => rows(r),
             Self::Snapshot { image, .. } => image.len(),
             Self::Vote { .. } | Self::TruncateFrom { .. } | Self::PurgeThrough { .. } => 64,
-            Self::Flush { .. } | Self::Settle { .. } | Self::Stop => 0,
+            Self::Exchange { .. } | Self::Flush { .. } | Self::Settle { .. } | Self::Stop => 0,
         }
     }
 
@@ -82,10 +88,18 @@ impl Job {
     fn is_logged(&self) -> bool {
         match self {
             Self::Append { .. } | Self::Vote { .. } | Self::TruncateFrom { .. } | Self::PurgeThrough { .. } => true,
-            Self::Snapshot { .. } | Self::Issued { .. } | Self::Flush { .. } | Self::Settle { .. } | Self::Stop => {
-                false
-            }
+            Self::Snapshot { .. }
+            | Self::Issued { .. }
+            | Self::Exchange { .. }
+            | Self::Flush { .. }
+            | Self::Settle { .. }
+            | Self::Stop => false,
         }
+    }
+
+    /// Whether all before it is written before it, and nothing after it is in the same batch.
+    fn is_last(&self) -> bool {
+        matches!(self, Self::Exchange { .. } | Self::Stop)
     }
 
     /// Whether the issuance projection goes first: what lets it be read, and the snapshot, behind which the entries that it
@@ -104,6 +118,7 @@ impl Job {
             | Self::Vote { .. }
             | Self::PurgeThrough { forgotten: Some(_), .. }
             | Self::Snapshot { .. }
+            | Self::Exchange { .. }
             | Self::Flush { .. }
             | Self::Stop => Urgency::Synced,
         }
@@ -117,6 +132,7 @@ impl Job {
             | Self::TruncateFrom { .. }
             | Self::PurgeThrough { .. }
             | Self::Snapshot { .. }
+            | Self::Exchange { .. }
             | Self::Flush { .. }
             | Self::Settle { .. }
             | Self::Stop => {}
@@ -129,6 +145,7 @@ impl Job {
             Self::Append { done, .. }
             | Self::Vote { done, .. }
             | Self::Snapshot { done, .. }
+            | Self::Exchange { done, .. }
             | Self::Flush { done }
             | Self::Settle { done } => Some(done),
             Self::TruncateFrom { .. } | Self::Issued { .. } | Self::Stop => None,
@@ -174,17 +191,18 @@ pub(crate) struct Writer {
 }
 
 impl Writer {
-    pub(crate) fn start<M: Medium>(
-        path: PathBuf,
-        database: Arc<Database>,
+    pub(super) fn start<M: Medium>(
+        files: Arc<Files>,
         log: Log<M>,
         sealer: Sealer,
         fatal: FatalFlag,
         commits: Arc<AtomicU64>,
+        exchange: Exchange<M>,
     ) -> Result<Self, StoreError> {
         let (jobs, queue) = mpsc::channel();
-        let thread_path = path.clone();
-        let work = Work { path: thread_path, database, log, sealer, fatal, commits, fill: None };
+        let path = files.path.clone();
+        let retiring = VecDeque::new();
+        let work = Work { files, log, sealer, fatal, commits, fill: None, exchange, retiring };
         let thread = std::thread::Builder::new()
             .name("replica-writer".into())
             .spawn(move || work.run(&queue))
@@ -238,15 +256,17 @@ impl Drop for Writer {
     }
 }
 
-struct Work<M> {
-    path: PathBuf,
-    database: Arc<Database>,
+struct Work<M: Medium> {
+    files: Arc<Files>,
     log: Log<M>,
     sealer: Sealer,
     fatal: FatalFlag,
     commits: Arc<AtomicU64>,
     /// Free pages of the database are being overwritten.
     fill: Option<Fill>,
+    exchange: Exchange<M>,
+    /// Files that were exchanged for others.
+    retiring: VecDeque<Retiring<M>>,
 }
 
 /// Raises the flag when the thread unwinds, so that callers that wait for ever are told.
@@ -286,8 +306,8 @@ impl<M: Medium> Work<M> {
             }
             while let Some(job) = next.take() {
                 urgency = urgency.max(job.urgency());
-                if matches!(job, Job::Stop) {
-                    open = false;
+                if job.is_last() {
+                    open = !matches!(job, Job::Stop);
                     batch.push(job);
                     break;
                 }
@@ -305,6 +325,7 @@ impl<M: Medium> Work<M> {
             }
         }
         // After a failure nothing is written any more, and everybody is told.
+        self.retiring.clear();
         while open && let Ok(job) = queue.recv() {
             open = !matches!(job, Job::Stop);
             if let Some(done) = job.into_done() {
@@ -319,9 +340,15 @@ impl<M: Medium> Work<M> {
             return Ok(true);
         }
         if let Some(fill) = self.fill.take() {
-            let filled = fill.go_on(&self.database, &self.path);
-            self.fill = filled.map_err(|error| StoreError::database(&self.path, "overwrite", error))?;
-            return Ok(self.fill.is_some());
+            let filled = fill.go_on(&self.files.database, &self.files.path);
+            self.fill = filled.map_err(|error| StoreError::database(&self.files.path, "overwrite", error))?;
+            return Ok(self.fill.is_some() || !self.retiring.is_empty());
+        }
+        if let Some(first) = self.retiring.front_mut() {
+            if first.go_on()? {
+                self.retiring.pop_front();
+            }
+            return Ok(true);
         }
         Ok(false)
     }
@@ -342,21 +369,56 @@ impl<M: Medium> Work<M> {
 
     /// False: the disk failed.
     fn write(&mut self, batch: Vec<Job>) -> bool {
-        let (mut logged, rest): (Vec<Job>, Vec<Job>) = batch.into_iter().partition(Job::is_logged);
+        let (mut logged, mut rest): (Vec<Job>, Vec<Job>) = batch.into_iter().partition(Job::is_logged);
+        let exchange = rest.pop_if(|job| matches!(job, Job::Exchange { .. }));
         if !logged.is_empty() {
             let result = self.log(&mut logged);
             self.answer(logged, &result);
             if result.is_err() {
-                self.answer(rest, &result);
+                self.answer(rest.into_iter().chain(exchange).collect(), &result);
                 return false;
             }
         }
         let mut result = Ok(());
         if rest.iter().any(|job| !matches!(job, Job::Settle { .. })) {
-            result = self.transact(&rest).map_err(|error| StoreError::database(&self.path, "write", error));
+            result = self.transact(&rest).map_err(|error| StoreError::database(&self.files.path, "write", error));
         }
         self.answer(rest, &result);
-        result.is_ok()
+        match (result, exchange) {
+            (Ok(()), Some(Job::Exchange { data_key, done })) => self.exchange(&data_key, done),
+            (Err(error), Some(job)) => {
+                self.answer(vec![job], &Err(error));
+                false
+            }
+            (result, _) => result.is_ok(),
+        }
+    }
+
+    /// False: nobody knows which files are the store now.
+    fn exchange(&mut self, data_key: &DataKey, done: Done) -> bool {
+        let Made { files, log, sealer } = match self.exchange.make(&self.files, data_key) {
+            Ok(made) => made,
+            Err(error) => {
+                done(Err(io::Error::other(error.to_string())));
+                return true;
+            }
+        };
+        let retired = self.exchange.switch(&files, data_key).and_then(|()| {
+            let old = std::mem::replace(&mut self.files, files);
+            let mut waiting = std::mem::replace(&mut self.log, log).into_waiting();
+            self.sealer = sealer;
+            self.fill = None;
+            waiting.push(done);
+            Retiring::new(&self.exchange, old, waiting)
+        });
+        match retired {
+            Ok(retiring) => self.retiring.push_back(retiring),
+            Err(error) => {
+                self.fatal.raise(Fatal::new(error.to_string()));
+                return false;
+            }
+        }
+        true
     }
 
     /// One frame for all of it.
@@ -374,7 +436,12 @@ impl<M: Medium> Work<M> {
                     plain.push(Record::PurgeThrough(*index, mark));
                     forget = forgotten.take().map(|done| (*index, done)).or(forget);
                 }
-                Job::Snapshot { .. } | Job::Issued { .. } | Job::Flush { .. } | Job::Settle { .. } | Job::Stop => {}
+                Job::Snapshot { .. }
+                | Job::Issued { .. }
+                | Job::Exchange { .. }
+                | Job::Flush { .. }
+                | Job::Settle { .. }
+                | Job::Stop => {}
             }
         }
         match forget {
@@ -390,7 +457,7 @@ impl<M: Medium> Work<M> {
 
     /// One transaction for all of it; it also keeps how far the log was written by then.
     fn transact(&mut self, batch: &[Job]) -> Result<(), redb::Error> {
-        let mut transaction = self.database.begin_write()?;
+        let mut transaction = self.files.database.begin_write()?;
         if batch.iter().all(|job| job.urgency() < Urgency::Synced) {
             transaction.set_durability(Durability::None)?;
         }
@@ -421,6 +488,7 @@ impl<M: Medium> Work<M> {
                 | Job::Vote { .. }
                 | Job::TruncateFrom { .. }
                 | Job::PurgeThrough { .. }
+                | Job::Exchange { .. }
                 | Job::Flush { .. }
                 | Job::Settle { .. }
                 | Job::Stop => {}
