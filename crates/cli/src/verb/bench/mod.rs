@@ -6,6 +6,7 @@
 //! - an answer counts only once it was checked as an engine checks it;
 //! - the manager's own cost is read from `/proc`, if `--pid` says which process it is.
 
+mod failover;
 mod figures;
 mod fleet;
 mod handshake;
@@ -27,6 +28,7 @@ use crate::output::Output;
 /// The nodes stay in its cluster: bench one made for that.
 #[derive(Subcommand, Clone, Debug)]
 pub(crate) enum BenchCommand {
+    Failover(failover::FailoverArgs),
     Fleet(fleet::FleetArgs),
     Handshake(handshake::HandshakeArgs),
     Issue(issue::IssueArgs),
@@ -36,6 +38,7 @@ pub(crate) enum BenchCommand {
 /// Runs one measurement and prints its figures.
 pub(crate) async fn run(command: &BenchCommand, out: &mut Output) -> Result<(), Failure> {
     match command {
+        BenchCommand::Failover(args) => failover::run(args, out).await,
         BenchCommand::Fleet(args) => fleet::run(args, out).await,
         BenchCommand::Handshake(args) => handshake::run(args, out).await,
         BenchCommand::Issue(args) => issue::run(args, out).await,

@@ -138,6 +138,12 @@ impl Target {
         Calls::over(self.tls(live).await?).await
     }
 
+    /// The same to another manager of the cluster.
+    pub(super) async fn as_node_at(&self, live: &Live, addr: SocketAddr) -> Result<Calls, Failure> {
+        let connected = live.connect(tcp(addr).await?, &Expect::manager(), now()).await;
+        Calls::over(connected.map_err(|error| broken(addr, &error))?.stream).await
+    }
+
     /// The same, before HTTP/2.
     pub(super) async fn tls(&self, live: &Live) -> Result<mtls::ClientStream<TcpStream>, Failure> {
         let connected = live.connect(tcp(self.addr).await?, &Expect::manager(), now()).await;
