@@ -44,6 +44,22 @@ pub(crate) fn forget(keystore: &Keystore) -> Result<(), KeystoreError> {
     keystore.update_data_keys(|keys| *keys = DataKeys::default())
 }
 
+/// Writes a key that is to take the place of the present one.
+pub(crate) fn announce(keystore: &Keystore, key: &SecretBytes) -> Result<(), KeystoreError> {
+    keystore.update_data_keys(|keys| {
+        keys.pending = Some(key.duplicate());
+        keys.needs_rotation = false;
+    })
+}
+
+/// What was to take the present one's place does not, for now.
+pub(crate) fn take_back(keystore: &Keystore) -> Result<(), KeystoreError> {
+    keystore.update_data_keys(|keys| {
+        keys.pending = None;
+        keys.needs_rotation = true;
+    })
+}
+
 /// The store was found under `key`. A change to another one that was cut short has to be made again.
 pub(crate) fn settle(keystore: &Keystore, key: &SecretBytes) -> Result<(), KeystoreError> {
     if keystore.data_keys()?.pending.is_none() {

@@ -100,9 +100,12 @@ pub enum ResealError {
     /// Not 32 bytes.
     #[error("the data key has {0} bytes instead of 32")]
     DataKey(usize),
-    /// The new files could not be written.
+    /// The new files could not be written: the store goes on under the present key.
     #[error("{0}")]
     Failed(String),
+    /// The replica has stopped: the next start finds out which of the two keys it is.
+    #[error("the replica has stopped")]
+    Stopped,
 }
 
 /// One member of the group. Clones share it. Dropping the last one ends it as a crash would, and loses nothing;
@@ -275,16 +278,18 @@ impl Replica {
     /// it all, and nothing is committed here meanwhile. A crash leaves a store that opens with one of the two keys.
     ///
     /// # Errors
-    /// Then the store goes on under the present key, unless the replica has stopped.
+    /// Then the store goes on under the present key, unless the replica has [stopped](ResealError::Stopped).
     pub async fn reseal(&self, dek: SecretBytes) -> Result<(), ResealError> {
         let data_key = DataKey::from_slice(dek.expose()).ok_or(ResealError::DataKey(dek.expose().len()))?;
-        let closed = || ResealError::Failed("the replica is shut down".to_owned());
-        let store = self.store().ok_or_else(closed)?;
+        let store = self.store().ok_or(ResealError::Stopped)?;
         let (sender, receiver) = oneshot::channel();
         store.exchange(data_key, Box::new(move |result| drop(sender.send(result))));
         drop(store);
-        let resealed = receiver.await.map_err(|_| closed())?;
-        resealed.map_err(|error| ResealError::Failed(error.to_string()))
+        match receiver.await {
+            Ok(Ok(())) => Ok(()),
+            Ok(Err(error)) if self.inner.fatal.get().is_none() => Err(ResealError::Failed(error.to_string())),
+            Ok(Err(_)) | Err(_) => Err(ResealError::Stopped),
+        }
     }
 
     /// Counters since it was opened.
