@@ -36,7 +36,7 @@ pub trait Handle: Clone + Send + Sync + 'static {
     /// Who leads. The value changes only when something in it does.
     fn leadership(&self) -> watch::Receiver<Leadership>;
 
-    /// Who is in the group.
+    /// Who is in the group. It shows a change a moment after it was made.
     fn group(&self) -> watch::Receiver<Arc<Group>>;
 
     /// Changes the group. Only where this member leads; one change at a time; a change that is made already is made.

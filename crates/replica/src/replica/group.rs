@@ -175,7 +175,7 @@ async fn a_sole_voter_that_did_not_found_the_group_starts_alone() {
     three.change(GroupChange::Remove(2)).await.unwrap();
     three.change(GroupChange::Remove(2)).await.unwrap();
     assert!(matches!(three.change(GroupChange::Remove(3)).await, Err(ChangeError::Impossible(_))));
-    assert_eq!(*three.group().borrow().voters.iter().collect::<Vec<_>>(), [&3]);
+    three.group().wait_for(|group| group.voters == BTreeSet::from([3])).await.unwrap();
     join(three, 2).await.unwrap();
     assert_eq!(three.contact(), Some(Duration::ZERO));
     drop((one.clone(), two.clone()));

@@ -21,6 +21,8 @@ pub(super) struct Net {
 #[derive(Default)]
 pub(super) struct Wires {
     members: BTreeMap<u64, Replica>,
+    /// How often each has died: who is dead says nothing more, although it may not know.
+    deaths: BTreeMap<u64, u32>,
     /// From whom to whom nothing comes through.
     cut: BTreeSet<(u64, u64)>,
     /// From whom to whom questions arrive whose answers do not come back.
@@ -39,6 +41,10 @@ pub(super) struct Wires {
 }
 
 impl Wires {
+    fn deaths(&self, member: u64) -> u32 {
+        self.deaths.get(&member).copied().unwrap_or_default()
+    }
+
     fn lost(&mut self) -> bool {
         self.drawn = self.drawn.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
         (self.drawn >> 33) % 1000 < self.loss
@@ -49,6 +55,7 @@ impl Wires {
 struct Wire {
     net: Net,
     from: u64,
+    deaths: u32,
 }
 
 impl Net {
@@ -79,12 +86,12 @@ impl Carrier for Wire {
         within: Duration,
         bulk: bool,
     ) -> BoxFuture<'static, Result<Vec<u8>, CarryError>> {
-        let (net, from) = (self.net.clone(), self.from);
+        let (net, from, deaths) = (self.net.clone(), self.from, self.deaths);
         Box::pin(async move {
             let (member, delay, lost) = {
                 let mut wires = net.lock();
                 wires.said.insert((from, to), question.clone());
-                if wires.cut.contains(&(from, to)) {
+                if wires.cut.contains(&(from, to)) || wires.deaths(from) != deaths {
                     return Err(CarryError::Unreachable("cut".into()));
                 }
                 wires.bulk += usize::from(bulk);
@@ -151,7 +158,7 @@ impl Cluster {
             dir: self.dir.path().join(format!("raft-{member}")),
             dek: SecretBytes::new(vec![u8::try_from(member).unwrap(); 32]),
             clock: Arc::new(|| START),
-            carrier: Arc::new(Wire { net: self.net.clone(), from: member }),
+            carrier: Arc::new(Wire { net: self.net.clone(), from: member, deaths: self.net.lock().deaths(member) }),
             limits: self.limits,
         }
     }
@@ -185,7 +192,9 @@ impl Cluster {
     /// Its process dies. What it had written is there.
     pub(super) fn kill(&self, member: u64) {
         self.net.isolate(member);
-        self.net.lock().members.remove(&member);
+        let mut wires = self.net.lock();
+        wires.members.remove(&member);
+        *wires.deaths.entry(member).or_default() += 1;
     }
 
     /// The power goes, at once.
