@@ -39,10 +39,23 @@ struct Kept {
 }
 
 /// What the leader knows of one manager.
+#[derive(Default)]
 struct Feed {
     run: u64,
     heard: Time,
-    moved: Vec<String>,
+    /// Sessions that it had and that are over, since their nodes have newer ones elsewhere: until it says so too, or has another one.
+    moved: BTreeMap<NodeId, String>,
+}
+
+/// What follows when a manager has told of its sessions.
+#[derive(Debug, Default)]
+pub struct Told {
+    /// The answer.
+    pub response: ShareResponse,
+    /// Nodes that have no session with anybody any more, each with the moment it was last heard of.
+    pub gone: Vec<(NodeId, i64)>,
+    /// Nodes whose manager has begun anew and knows nothing of them: they may come to another one within a grace.
+    pub lost: Vec<NodeId>,
 }
 
 /// Ends remembered for those who ask late; beyond that they get everything.
@@ -54,37 +67,49 @@ impl Roster {
         *self = Self { term, unreachable: std::mem::take(&mut self.unreachable), ..Self::default() };
     }
 
-    /// The leader is told by the manager `from` of its sessions. What comes back is the answer, and the nodes that have no session with anybody
-    /// any more, each with the moment it was last heard of.
-    pub fn share(&mut self, now: Time, from: u64, request: ShareRequest) -> (Vec<(NodeId, i64)>, ShareResponse) {
-        let mut gone = Vec::new();
-        let known = self.feeds.get(&from).is_some_and(|feed| feed.run == request.run);
-        let tell_all = !known && !request.full;
+    /// The leader is told by the manager `from` of its sessions.
+    pub fn share(&mut self, now: Time, from: u64, request: ShareRequest) -> Told {
+        let mut told = Told::default();
+        let before = self.feeds.get(&from).map(|feed| feed.run);
+        let anew = before.is_some_and(|run| run != request.run);
+        let tell_all = before != Some(request.run) && !request.full;
         if !tell_all {
-            let feed = self.feeds.entry(from).or_insert(Feed { run: request.run, heard: now, moved: Vec::new() });
+            let mut feed = self.feeds.remove(&from).filter(|_| !anew).unwrap_or_default();
             (feed.run, feed.heard) = (request.run, now);
             let mut named = BTreeSet::new();
+            let over = request.ended.iter().filter_map(|node| node.parse().ok()).collect::<BTreeSet<NodeId>>();
+            feed.moved.retain(|node, _| !over.contains(node));
             for mut session in request.sessions {
                 let Ok(node) = session.node.parse::<NodeId>() else { continue };
+                // It has not heard yet that this one is over: that the node was heard of in it makes it no newer.
+                if feed.moved.get(&node) == Some(&session.session) {
+                    continue;
+                }
+                feed.moved.remove(&node);
                 session.manager = from;
                 named.insert(node.clone());
-                let before = self.rows.get(&node).map(|kept| kept.session.manager);
-                if let Some(before) = before.filter(|before| *before != from) {
-                    self.moved(before, &node);
+                if let Some(before) = self.rows.get(&node).map(|kept| &kept.session)
+                    && let Some(other) = self.feeds.get_mut(&before.manager)
+                {
+                    other.moved.insert(node.clone(), before.session.clone());
                 }
                 self.put(node, session);
             }
-            let over = request.ended.iter().filter_map(|node| node.parse().ok()).collect::<BTreeSet<NodeId>>();
+            self.feeds.insert(from, feed);
             let over = self.of(from).filter(|node| over.contains(*node) || (request.full && !named.contains(*node)));
             for node in over.cloned().collect::<Vec<_>>() {
                 let heard = self.get(&node).map_or(0, |session| session.heard);
                 self.remove(&node);
-                gone.push((node, heard));
+                if anew {
+                    told.lost.push(node);
+                } else {
+                    told.gone.push((node, heard));
+                }
             }
         }
-        let mut response = self.tell(from, request.term, request.known);
-        response.tell_all = tell_all;
-        (gone, response)
+        told.response = self.tell(from, request.term, request.known);
+        told.response.tell_all = tell_all;
+        told
     }
 
     /// Managers that have not shared for long: their sessions are nobody's. The nodes may come to another manager within a grace.
@@ -145,12 +170,6 @@ impl Roster {
         self.rows.iter().filter(move |(_, kept)| kept.session.manager == manager).map(|(node, _)| node)
     }
 
-    fn moved(&mut self, manager: u64, node: &NodeId) {
-        if let Some(feed) = self.feeds.get_mut(&manager) {
-            feed.moved.push(node.to_string());
-        }
-    }
-
     fn put(&mut self, node: NodeId, session: NodeSession) {
         if self.rows.get(&node).is_some_and(|kept| same(&kept.session, &session)) {
             return;
@@ -171,8 +190,9 @@ impl Roster {
         }
     }
 
-    fn tell(&mut self, to: u64, term: u64, known: u64) -> ShareResponse {
-        let moved = self.feeds.get_mut(&to).map(|feed| std::mem::take(&mut feed.moved)).unwrap_or_default();
+    fn tell(&self, to: u64, term: u64, known: u64) -> ShareResponse {
+        let moved = self.feeds.get(&to).into_iter().flat_map(|feed| feed.moved.keys()).map(ToString::to_string);
+        let moved = moved.collect();
         let full = term != self.term || known < self.forgotten || known == 0;
         let since = if full { 0 } else { known };
         let rows = self.rows.values().filter(|kept| kept.changed > since);
@@ -228,12 +248,21 @@ mod tests {
     #[test]
     fn a_manager_whose_run_is_not_known_tells_all_first() {
         let mut roster = leader();
-        let (_, response) = roster.share(at(0), 2, told(false, &[session("a", "1")], &[]));
+        let Told { response, .. } = roster.share(at(0), 2, told(false, &[session("a", "1")], &[]));
         assert!(response.tell_all && roster.get(&node("a")).is_none());
-        let (_, response) = roster.share(at(0), 2, told(true, &[session("a", "1")], &[]));
+        let Told { response, .. } = roster.share(at(0), 2, told(true, &[session("a", "1")], &[]));
         assert!(!response.tell_all && roster.get(&node("a")).is_some());
-        let (gone, _) = roster.share(at(1), 2, told(true, &[], &[]));
-        assert_eq!(gone, [(node("a"), 0)], "all of its sessions: what is not named is over");
+        let Told { gone, lost, .. } = roster.share(at(1), 2, told(true, &[], &[]));
+        assert_eq!((gone, lost), (vec![(node("a"), 0)], vec![]), "all of its sessions: what is not named is over");
+    }
+
+    #[test]
+    fn who_begins_anew_has_lost_its_sessions_and_their_nodes_are_not_gone() {
+        let mut roster = leader();
+        roster.share(at(0), 2, told(true, &[session("a", "1"), session("b", "1")], &[]));
+        let begun = ShareRequest { run: 2, ..told(true, &[session("b", "2")], &[]) };
+        let Told { gone, lost, response } = roster.share(at(1), 2, begun);
+        assert_eq!((gone, lost, response.tell_all), (vec![], vec![node("a")], false));
     }
 
     #[test]
@@ -241,10 +270,27 @@ mod tests {
         let mut roster = leader();
         roster.share(at(0), 2, told(true, &[session("a", "1")], &[]));
         roster.share(at(0), 3, told(true, &[session("a", "2")], &[]));
-        let (gone, response) = roster.share(at(1), 2, told(false, &[], &["a"]));
-        assert_eq!(response.moved, ["a"]);
+        assert_eq!(roster.share(at(1), 2, told(false, &[], &[])).response.moved, ["a"]);
+        let Told { gone, response, .. } = roster.share(at(1), 2, told(false, &[], &["a"]));
+        assert_eq!(response.moved, [""; 0], "it knows");
         assert_eq!(gone, [], "it has moved: it is not gone");
         assert_eq!(roster.get(&node("a")).unwrap().manager, 3);
+    }
+
+    #[test]
+    fn a_session_that_is_over_is_no_newer_for_its_last_heartbeat_and_a_new_one_there_is() {
+        let mut roster = leader();
+        roster.share(at(0), 2, told(true, &[session("a", "1")], &[]));
+        roster.share(at(0), 3, told(true, &[session("a", "2")], &[]));
+        let beat = NodeSession { heard: 9, ..session("a", "1") };
+        let response = roster.share(at(1), 2, told(false, &[beat], &[])).response;
+        assert_eq!((response.moved.as_slice(), roster.get(&node("a")).unwrap().manager), (&["a".to_owned()][..], 3));
+        let response = roster.share(at(1), 3, told(false, &[], &[])).response;
+        assert_eq!(response.moved, [""; 0], "the newest stays");
+        // The node comes back before the first manager has heard: that is another session, and the newest.
+        let response = roster.share(at(2), 2, told(false, &[session("a", "3")], &[])).response;
+        assert_eq!((response.moved.as_slice(), roster.get(&node("a")).unwrap().manager), (&[][..], 2));
+        assert_eq!(roster.share(at(2), 3, told(false, &[], &[])).response.moved, ["a"]);
     }
 
     #[test]
@@ -253,7 +299,7 @@ mod tests {
         let ask = |follower: &mut Roster, leader: &mut Roster| {
             let (term, known) = follower.known();
             let request = ShareRequest { term, known, ..told(true, &[], &[]) };
-            let response = leader.share(at(5), 3, request).1;
+            let response = leader.share(at(5), 3, request).response;
             follower.learn(&response);
             response
         };
@@ -275,12 +321,12 @@ mod tests {
     fn a_session_that_came_to_the_asker_is_none_elsewhere() {
         let (mut leader, mut follower) = (leader(), Roster::default());
         leader.share(at(0), 2, told(true, &[session("a", "1")], &[]));
-        let response = leader.share(at(0), 3, told(true, &[], &[])).1;
+        let response = leader.share(at(0), 3, told(true, &[], &[])).response;
         follower.learn(&response);
         assert!(follower.get(&node("a")).is_some());
         let (term, known) = follower.known();
         let request = ShareRequest { term, known, ..told(false, &[session("a", "2")], &[]) };
-        let response = leader.share(at(1), 3, request).1;
+        let response = leader.share(at(1), 3, request).response;
         follower.learn(&response);
         assert!(follower.get(&node("a")).is_none());
     }
@@ -293,7 +339,7 @@ mod tests {
         assert_eq!(roster.silent(at(5_000)), []);
         assert_eq!(roster.silent(at(5_001)), [node("a")]);
         assert_eq!(roster.silent(at(5_002)), []);
-        let (_, response) = roster.share(at(6_000), 2, told(false, &[], &[]));
+        let Told { response, .. } = roster.share(at(6_000), 2, told(false, &[], &[]));
         assert!(response.tell_all, "it is asked for all again");
     }
 }

@@ -14,6 +14,7 @@ use tokio_util::sync::CancellationToken;
 use wire::managers::{NodeSession, ShareRequest, ShareResponse};
 use wire::status::Refusal;
 
+use crate::roster::Told;
 use crate::sessions::Input;
 use crate::shared::Shared;
 
@@ -137,7 +138,7 @@ async fn tell<H: Handle>(shared: &Arc<Shared<H>>, leader: u64, request: ShareReq
 /// The leader is told: what follows is done, and this is the answer.
 pub(crate) async fn told<H: Handle>(shared: &Arc<Shared<H>>, from: u64, request: ShareRequest) -> ShareResponse {
     let now = shared.now();
-    let (gone, mut response) = shared.roster().share(now, from, request);
+    let Told { mut response, gone, lost } = shared.roster().share(now, from, request);
     response.unreachable = shared.unreachable(&shared.handle.state());
     let here = |node: &NodeId| shared.sessions().row(node).is_some_and(|row| row.session.is_some());
     let down = |(node, heard): (NodeId, i64)| Command::Presence {
@@ -145,6 +146,10 @@ pub(crate) async fn told<H: Handle>(shared: &Arc<Shared<H>>, from: u64, request:
         down: true,
         seen: Some(heard).filter(|heard| *heard != 0).map_or(now, Time::from_unix_millis),
     };
+    if !lost.is_empty() {
+        tracing::info!(nodes = lost.len(), "a manager has begun anew: its nodes are expected elsewhere");
+        expect(shared, &lost).await;
+    }
     let down: Vec<_> = gone.into_iter().filter(|(node, _)| !here(node)).map(down).collect();
     if !down.is_empty()
         && let Err(error) = shared.handle.propose(down).await
@@ -185,10 +190,15 @@ pub(crate) async fn lead<H: Handle>(shared: Arc<Shared<H>>, over: CancellationTo
             continue;
         }
         tracing::warn!(nodes = nodes.len(), "a manager is silent: its nodes are expected elsewhere");
-        let period = shared.handle.state().settings.heartbeat_period();
-        shared.tell(Input::Expect(&nodes, period)).await;
-        shared.deadline_moved.notify_one();
+        expect(&shared, &nodes).await;
     }
+}
+
+/// Nodes that have lost their manager may come to another one within a grace.
+async fn expect<H: Handle>(shared: &Shared<H>, nodes: &[NodeId]) {
+    let period = shared.handle.state().settings.heartbeat_period();
+    shared.tell(Input::Expect(nodes, period)).await;
+    shared.deadline_moved.notify_one();
 }
 
 /// Shares this manager's sessions while the group has other members, until `shutdown`.
