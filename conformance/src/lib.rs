@@ -14,6 +14,7 @@ pub mod caller;
 pub mod cfssl;
 pub mod cluster;
 pub mod csr;
+pub mod group;
 pub mod method;
 pub mod outside;
 pub mod puppet;

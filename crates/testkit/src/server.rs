@@ -76,6 +76,11 @@ impl Server {
             .unwrap_or_default()
     }
 
+    /// Whether it was started and neither killed nor stopped since.
+    pub fn is_running(&self) -> bool {
+        self.child.is_some()
+    }
+
     /// The process id.
     ///
     /// # Panics
