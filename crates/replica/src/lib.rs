@@ -24,6 +24,7 @@ mod forward;
 mod issued;
 mod propose;
 mod raft;
+mod refound;
 mod replica;
 mod store;
 #[cfg(test)]
@@ -33,6 +34,7 @@ mod support;
 pub use fatal::Fatal;
 pub use group::{ChangeError, Group, GroupChange, Leadership, Seen};
 pub use handle::{AnswerError, Handle, ProposeError, ReadError};
+pub use refound::{Backup, BackupError};
 pub use replica::{Clock, Config, Limits, Metrics, OpenError, Replica, ResealError};
 pub use store::{Header, StoreError, header};
 

@@ -411,10 +411,12 @@ const ISSUED_MAX: usize = 1024;
 /// How long closing waits for readers of the store to let go of it.
 const CLOSE_WITHIN: Duration = Duration::from_secs(5);
 
-fn data_key(dek: &SecretBytes) -> Result<DataKey, OpenError> {
+pub(crate) fn data_key(dek: &SecretBytes) -> Result<DataKey, OpenError> {
     DataKey::from_slice(dek.expose()).ok_or(OpenError::DataKey(dek.expose().len()))
 }
 
+#[cfg(test)]
+mod anew;
 #[cfg(test)]
 mod group;
 #[cfg(test)]

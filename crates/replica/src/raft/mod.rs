@@ -2,6 +2,7 @@
 //!
 //! What is stored ([`record`]) and said ([`words`]) is ours; what openraft calls a vote, an entry or a membership is made from it and back.
 
+mod anew;
 mod change;
 mod forget;
 mod forward;
@@ -15,6 +16,7 @@ mod reply;
 mod view;
 mod words;
 
+pub(crate) use anew::{Content, begin, content};
 pub(crate) use machine::Progress;
 pub(crate) use node::{Node, Start, StartError};
 pub(crate) use peer::{Heard, issued, proposed, read_at};

@@ -153,7 +153,7 @@ impl Cluster {
         (cluster, replica)
     }
 
-    fn config(&self, member: u64) -> Config {
+    pub(super) fn config(&self, member: u64) -> Config {
         Config {
             dir: self.dir.path().join(format!("raft-{member}")),
             dek: SecretBytes::new(vec![u8::try_from(member).unwrap(); 32]),

@@ -90,7 +90,7 @@ impl<M: Medium> Exchange<M> {
 }
 
 /// The name after this one: `store-1.redb`, `store-2.redb`.
-fn next_file(path: &Path) -> String {
+pub(super) fn next_file(path: &Path) -> String {
     let stem = path.file_stem().unwrap_or_default().to_string_lossy();
     let number: u64 = stem.strip_prefix(PREFIX).and_then(|number| number.parse().ok()).unwrap_or(1);
     format!("{PREFIX}{}.redb", number.saturating_add(1))

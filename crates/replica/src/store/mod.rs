@@ -121,6 +121,23 @@ impl Store {
         Ok(Unfinished { store, dir: dir.to_path_buf(), header })
     }
 
+    /// Makes another store beside the one whose header this is, in files with the next number. From [`Unfinished::finish`] on it is the
+    /// store of this directory; what was there before goes at the next opening.
+    pub(crate) fn create_beside<M: Medium>(
+        medium: &M,
+        dir: &Path,
+        old: &Header,
+        scope: Scope,
+        member: u64,
+        data_key: &DataKey,
+    ) -> Result<Unfinished, StoreError> {
+        let file = exchange::next_file(Path::new(&old.file));
+        let header = header::encode(&scope, member, &file, data_key)?;
+        let store = Self::start(medium, dir.join(&file), true, scope, member, data_key)?;
+        medium.sync_dir(dir).map_err(|source| StoreError::io(dir, "sync the directory", source))?;
+        Ok(Unfinished { store, dir: dir.to_path_buf(), header })
+    }
+
     /// Opens a store. Changes nothing when the data key is wrong.
     pub(crate) fn open<M: Medium>(medium: &M, dir: &Path, data_key: &DataKey) -> Result<(Self, Header), StoreError> {
         let header = header::open(dir, data_key)?;
