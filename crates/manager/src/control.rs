@@ -46,6 +46,10 @@ impl<H: Handle> Control<H> {
     /// # Errors
     /// Without a leader, or if leadership cannot be confirmed (engine-api.md 2.1).
     pub async fn fresh(&self) -> Result<(), ControlError> {
+        // Known already: nobody has to wait to be told. A leader that hears no majority is none.
+        if self.0.admits().is_err() {
+            return Err(Refusal::NoLeader.into());
+        }
         self.0.handle.read().await.map_err(unread)?;
         if self.0.is_one_of_several(&self.0.handle.state()) {
             // What sessions there are is shown as it was known last if the leader does not say.
