@@ -29,6 +29,7 @@ fn c041_where_there_is_no_cluster_nobody_was_removed() {
         serial: certificate.serial(),
         spki: certificate.spki_hash(),
         issuer: cluster::node::IssuerHash::of(&certificate.issuer_id()),
+        not_before: certificate.not_before(),
         not_after: certificate.not_after(),
     };
     let standing = state.standing(&presented, now);

@@ -6,13 +6,11 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
-use base64::Engine as _;
 use cluster::authorize::Method;
 use pki::bundle::Issuer;
 use pki::certificate::Certificate;
 use pki::identity::{ClusterId, NodeId, Role, Subject};
 use pki::key::PrivateKey;
-use pki::secret::SecretBytes;
 use pki::serial::Serial;
 use pki::time::Time;
 use replica::{Handle, Replica};
