@@ -252,7 +252,7 @@ where
         Route::CaAbort => rotation::abort(backend, call.json().await?).await,
         Route::CaLog => issuance_log::page(backend, &call.query).await,
         Route::Renew => extra::renew(backend),
-        Route::NodeRenew(reference) => nodes::order_renewal(backend, &reference),
+        Route::NodeRenew(reference) => nodes::order_renewal(backend, &reference).await,
     }
 }
 

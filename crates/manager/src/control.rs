@@ -485,23 +485,28 @@ impl<H: Handle> Control<H> {
         Ok(())
     }
 
-    /// Orders a node in session to renew its certificate now. It is told so in its session; engines begin within half a
-    /// second. Asked again, the order is given again.
+    /// Orders a node in session to renew its certificate now, with whichever manager. It is told so in its session; engines begin within half
+    /// a second. Asked again, the order is given again.
     ///
     /// # Errors
-    /// If there is no such node, or it has no session with this manager.
-    pub fn order_renewal(&self, id: &NodeId) -> Result<(), ControlError> {
+    /// If there is no such node, or it has no session.
+    pub async fn order_renewal(&self, id: &NodeId) -> Result<(), ControlError> {
         if self.0.handle.state().node(id).is_none() {
             return Err(Refusal::NodeMissing { node: id.to_string() }.into());
         }
-        self.0.sessions().order_renewal(id).map_err(|_| ControlError {
-            code: tonic::Code::FailedPrecondition,
-            message: format!("node {id} has no session with this manager: it renews when it comes back"),
-        })?;
-        if let Some(slot) = self.0.slots.get(id) {
-            slot.wake();
+        if self.0.order_renewal(id).is_ok() {
+            return Ok(());
         }
-        Ok(())
+        if self.0.roster().get(id).is_none() {
+            return Err(ControlError {
+                code: tonic::Code::FailedPrecondition,
+                message: format!("node {id} has no session: it renews when it comes back"),
+            });
+        }
+        self.0.sharer.lock().await.order_renewal(&self.0, id).await.map_err(|error| ControlError {
+            code: tonic::Code::Unavailable,
+            message: format!("node {id} is in session with another manager, which could not be told: {error}"),
+        })
     }
 
     async fn ask(&self, command: Command, node: Option<&NodeId>) -> Result<(), ControlError> {

@@ -45,6 +45,8 @@ struct Feed {
     heard: Time,
     /// Sessions that it had and that are over, since their nodes have newer ones elsewhere: until it says so too, or has another one.
     moved: BTreeMap<NodeId, String>,
+    /// Nodes of its that are to renew.
+    renew: BTreeSet<NodeId>,
 }
 
 /// What follows when a manager has told of its sessions.
@@ -108,6 +110,8 @@ impl Roster {
             }
         }
         told.response = self.tell(from, request.term, request.known);
+        let renew = self.feeds.get_mut(&from).map(|feed| std::mem::take(&mut feed.renew)).unwrap_or_default();
+        told.response.renew = renew.iter().map(ToString::to_string).collect();
         told.response.tell_all = tell_all;
         told
     }
@@ -125,6 +129,14 @@ impl Roster {
             self.remove(node);
         }
         nodes
+    }
+
+    /// A node is to renew: its manager is told when it shares next. Whether the leader knows of a manager that has it.
+    pub fn order_renewal(&mut self, node: &NodeId) -> bool {
+        let manager = self.rows.get(node).map(|kept| kept.session.manager);
+        let Some(feed) = manager.and_then(|manager| self.feeds.get_mut(&manager)) else { return false };
+        feed.renew.insert(node.clone());
+        true
     }
 
     /// What the leader said of the others' sessions.
@@ -329,6 +341,15 @@ mod tests {
         let response = leader.share(at(1), 3, request).response;
         follower.learn(&response);
         assert!(follower.get(&node("a")).is_none());
+    }
+
+    #[test]
+    fn a_node_is_told_to_renew_by_the_manager_that_has_it() {
+        let mut roster = leader();
+        roster.share(at(0), 2, told(true, &[session("a", "1")], &[]));
+        assert!(roster.order_renewal(&node("a")) && !roster.order_renewal(&node("b")));
+        assert_eq!(roster.share(at(1), 2, told(false, &[], &[])).response.renew, ["a"]);
+        assert_eq!(roster.share(at(2), 2, told(false, &[], &[])).response.renew, [""; 0], "once");
     }
 
     #[test]

@@ -1,6 +1,6 @@
 //! Tells the leader of this manager's sessions and learns of everybody else's; looks whether this manager hears the others at all.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
@@ -35,6 +35,8 @@ pub(crate) struct Sharer {
     /// The leader that was told, by term and raft id.
     to: Option<(u64, u64)>,
     told: BTreeMap<NodeId, NodeSession>,
+    /// Nodes in session with other managers that are to renew.
+    renew: BTreeSet<NodeId>,
 }
 
 /// Counts what is shared, for those who wait until they are told of.
@@ -84,6 +86,16 @@ impl Sharer {
         outcome.map(drop)
     }
 
+    /// Has a node renew that is in session with another manager.
+    pub(crate) async fn order_renewal<H: Handle>(
+        &mut self,
+        shared: &Arc<Shared<H>>,
+        node: &NodeId,
+    ) -> Result<(), Untold> {
+        self.renew.insert(node.clone());
+        self.exchange(shared).await
+    }
+
     async fn once<H: Handle>(&mut self, shared: &Arc<Shared<H>>) -> Result<bool, Untold> {
         if self.run == 0 {
             let drawn = shared.chance.bytes().map_err(|error| Untold(error.to_string()))?;
@@ -107,6 +119,7 @@ impl Sharer {
             ended: ended.map(ToString::to_string).collect(),
             known,
             term,
+            renew: std::mem::take(&mut self.renew).iter().map(ToString::to_string).collect(),
         };
         let response = if leadership.here {
             told(shared, leader, request).await
@@ -119,6 +132,10 @@ impl Sharer {
         self.to = Some((leadership.term, leader)).filter(|_| !response.tell_all);
         for node in response.moved.iter().filter_map(|node| node.parse::<NodeId>().ok()) {
             moved(shared, &node, present.get(&node));
+        }
+        for node in response.renew.iter().filter_map(|node| node.parse::<NodeId>().ok()) {
+            // One that is gone renews when it comes back.
+            let _ = shared.order_renewal(&node);
         }
         self.told = present;
         Ok(response.tell_all)
@@ -138,6 +155,11 @@ async fn tell<H: Handle>(shared: &Arc<Shared<H>>, leader: u64, request: ShareReq
 /// The leader is told: what follows is done, and this is the answer.
 pub(crate) async fn told<H: Handle>(shared: &Arc<Shared<H>>, from: u64, request: ShareRequest) -> ShareResponse {
     let now = shared.now();
+    for node in request.renew.iter().filter_map(|node| node.parse::<NodeId>().ok()) {
+        if shared.order_renewal(&node).is_err() && !shared.roster().order_renewal(&node) {
+            tracing::info!(%node, "the node is to renew, and is in session with nobody");
+        }
+    }
     let Told { mut response, gone, lost } = shared.roster().share(now, from, request);
     response.unreachable = shared.unreachable(&shared.handle.state());
     let here = |node: &NodeId| shared.sessions().row(node).is_some_and(|row| row.session.is_some());

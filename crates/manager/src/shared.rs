@@ -261,6 +261,18 @@ impl<H: Handle> Shared<H> {
         }
     }
 
+    /// Orders a node that is in session with this manager to renew.
+    ///
+    /// # Errors
+    /// [`Refusal::NotRegistered`] if it is not.
+    pub(crate) fn order_renewal(&self, node: &NodeId) -> Result<(), Refusal> {
+        self.sessions().order_renewal(node)?;
+        if let Some(slot) = self.slots.get(node) {
+            slot.wake();
+        }
+        Ok(())
+    }
+
     /// Whether there are other managers, by whose way the state may have changed without this one knowing yet.
     pub(crate) fn is_one_of_several(&self, state: &State) -> bool {
         state.members.rows.len() > 1

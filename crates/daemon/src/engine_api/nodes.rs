@@ -86,11 +86,11 @@ pub(super) async fn remove(backend: &Backend, wanted: &str, query: &Query) -> An
 }
 
 /// `POST /swarmpki/v1/nodes/{ref}/renew`: the node is told in its session to renew now. Answers at once.
-pub(super) fn order_renewal(backend: &Backend, wanted: &str) -> Answer {
+pub(super) async fn order_renewal(backend: &Backend, wanted: &str) -> Answer {
     let control = backend.control()?;
     let nodes = control.nodes();
     let node = reference::resolve(&nodes, wanted)?;
-    control.order_renewal(&node.id).map_err(refusal)?;
+    control.order_renewal(&node.id).await.map_err(refusal)?;
     Ok(empty(StatusCode::OK))
 }
 

@@ -369,6 +369,9 @@ pub struct ShareRequest {
     /// The leader's term in which it learned that.
     #[prost(uint64, tag = "7")]
     pub term: u64,
+    /// Nodes in session with other managers that are to renew.
+    #[prost(string, repeated, tag = "8")]
+    pub renew: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
 }
 /// One node's session.
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
@@ -426,6 +429,9 @@ pub struct ShareResponse {
     /// Members of the group that the leader has not heard for a while.
     #[prost(uint64, repeated, tag = "8")]
     pub unreachable: ::prost::alloc::vec::Vec<u64>,
+    /// Nodes of the caller's that are to renew.
+    #[prost(string, repeated, tag = "9")]
+    pub renew: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
 }
 /// Generated client implementations.
 pub mod managers_client {
