@@ -196,3 +196,17 @@ where
 {
     Ok(Option::<T>::deserialize(deserializer)?.unwrap_or_default())
 }
+
+/// `POST /swarm/unlock`.
+#[derive(Serialize)]
+#[serde(rename_all = "PascalCase")]
+pub(crate) struct UnlockRequest<'a> {
+    pub(crate) unlock_key: &'a str,
+}
+
+/// `GET /swarm/unlockkey`.
+#[derive(Default, Deserialize)]
+#[serde(rename_all = "PascalCase", default)]
+pub(crate) struct UnlockKey {
+    pub(crate) unlock_key: String,
+}

@@ -14,13 +14,21 @@ pub(crate) const TIMED_OUT: u8 = 124;
 pub(crate) const INTERRUPTED: u8 = 130;
 
 /// What a daemon's refusals say, as an engine says it too, and what to do about them. The first that fits.
-const NEXT_STEPS: [(&str, &str); 15] = [
+const NEXT_STEPS: [(&str, &str); 17] = [
     (
         "Use \"docker swarm init\" or",
         "'swarmpki init' starts a swarm here, 'swarmpki join' makes this machine a node of another",
     ),
     ("Use \"docker swarm leave\" to", "'swarmpki leave' leaves it; then init or join again"),
     ("Worker nodes can't be used", "run this on the swarm's manager, or name its daemon with -H"),
+    (
+        "needs to be unlocked before it can be used",
+        "'swarmpki unlock' here, with the key that 'swarmpki unlock-key' showed",
+    ),
+    (
+        "swarm could not be unlocked: invalid key provided",
+        "'swarmpki unlock-key' on a manager that runs shows the key of now; one that was stopped when it was rotated is opened with the key before",
+    ),
     ("invalid join token", "copy the whole token, SWMTKN-1-...; 'swarmpki join-token worker' on the manager shows it"),
     (
         "A valid join token is necessary",

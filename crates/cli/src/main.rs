@@ -119,6 +119,8 @@ async fn ask(command: &Command, context: &mut Context) -> Result<(), Failure> {
         Command::JoinToken(args) => verb::join_token::run(args, context).await,
         Command::Leave(args) => verb::leave::run(args, context).await,
         Command::Node(command) => verb::node::run(command, context).await,
+        Command::Unlock(args) => verb::unlock::run(args, context).await,
+        Command::UnlockKey(args) => verb::unlock_key::run(args, context).await,
         Command::Update(args) => verb::update::run(args, context).await,
         Command::Version => verb::version::run(context).await,
         // These ask nobody and were carried out before.

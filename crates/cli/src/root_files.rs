@@ -149,13 +149,13 @@ fn ask() -> Result<SecretBytes, Failure> {
 }
 
 /// A terminal that does not show what is typed, until this is dropped.
-struct Hidden<'a> {
+pub(crate) struct Hidden<'a> {
     terminal: &'a std::io::Stdin,
     before: Termios,
 }
 
 impl<'a> Hidden<'a> {
-    fn new(terminal: &'a std::io::Stdin) -> Result<Self, Failure> {
+    pub(crate) fn new(terminal: &'a std::io::Stdin) -> Result<Self, Failure> {
         let failed = |error: nix::Error| Failure::new(format!("cannot hide what is typed: {error}"));
         let before = tcgetattr(terminal.as_fd()).map_err(failed)?;
         let mut quiet = before.clone();

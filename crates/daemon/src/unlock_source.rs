@@ -34,8 +34,8 @@ pub enum UnlockSource {
 #[derive(Debug, thiserror::Error)]
 pub enum UnlockSourceError {
     /// It is not one of the three forms.
-    #[error("invalid source {0:?}: expected file:PATH, fd:NUMBER or command:COMMAND")]
-    Form(String),
+    #[error("expected file:PATH, fd:NUMBER or command:COMMAND")]
+    Form,
     /// It cannot be read.
     #[error("the unlock key cannot be read from {from}: {text}")]
     Read {
@@ -50,7 +50,7 @@ impl FromStr for UnlockSource {
     type Err = UnlockSourceError;
 
     fn from_str(text: &str) -> Result<Self, UnlockSourceError> {
-        let refused = || UnlockSourceError::Form(text.to_owned());
+        let refused = || UnlockSourceError::Form;
         match text.split_once(':') {
             Some((_, "")) => Err(refused()),
             Some(("file", path)) => Ok(Self::File(PathBuf::from(path))),

@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 
 use clap::Args;
-use daemon::{Daemon, DaemonConfig, RunError};
+use daemon::{Daemon, DaemonConfig, RunError, UnlockSource};
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
@@ -21,6 +21,10 @@ pub(crate) struct DaemonArgs {
     /// Name of this node in lists; the machine's unless set
     #[arg(long, value_name = "NAME")]
     hostname: Option<String>,
+    /// Where a locked manager's unlock key is: file:PATH, fd:NUMBER or command:COMMAND; read when it starts, and only then
+    // Else the service manager's credential swarmpki-unlock-key, if there is one.
+    #[arg(long, value_name = "SOURCE")]
+    unlock_from: Option<UnlockSource>,
     #[command(flatten)]
     tokens: TokenFlags,
 }
@@ -34,6 +38,7 @@ impl DaemonArgs {
             plain_tcp: global.tls.refused(),
             hostname: self.hostname.clone(),
             keys: self.tokens.keys()?,
+            unlock_from: self.unlock_from.clone().or_else(UnlockSource::credential),
             ..DaemonConfig::default()
         };
         if let Some(dir) = &self.state_dir {

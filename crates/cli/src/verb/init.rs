@@ -5,7 +5,7 @@ use serde_json::{Value, json};
 use zeroize::Zeroize;
 
 use super::Context;
-use super::join_token;
+use super::{join_token, unlock_key};
 use crate::api::{InitRequest, Node, Swarm};
 use crate::client::{Client, escape};
 use crate::failure::Failure;
@@ -156,7 +156,8 @@ pub(crate) async fn report(node: &str, client: &mut Client, context: &mut Contex
     context.out.line(format!("Swarm initialized: current node ({node}) is now a manager.\n"))?;
     context.out.text(join_token::how_to_join("worker", &swarm.join_tokens.worker, &addr))?;
     if Value::Bool(true) == swarm.spec["EncryptionConfig"]["AutoLockManagers"] {
-        context.out.line("Managers are locked: write down the unlock key that 'docker swarm unlock-key' shows.")?;
+        let key = unlock_key::get(client).await?;
+        context.out.text(unlock_key::how_to_unlock(&key.unlock_key))?;
     }
     Ok(())
 }

@@ -77,7 +77,10 @@ pub(crate) fn token_of<'a>(swarm: &'a Swarm, role: &str) -> &'a str {
     if role == "manager" { &swarm.join_tokens.manager } else { &swarm.join_tokens.worker }
 }
 
-/// Posts the cluster's settings back, replacing the token of `rotate` (a role, or nothing).
+/// What [`update`] replaces beside tokens.
+pub(crate) const UNLOCK_KEY: &str = "unlock key";
+
+/// Posts the cluster's settings back, replacing the token of `rotate` (a role, [`UNLOCK_KEY`], or nothing).
 pub(crate) async fn update(
     client: &mut crate::client::Client,
     swarm: &Swarm,
@@ -85,8 +88,9 @@ pub(crate) async fn update(
     rotate: &str,
 ) -> Result<(), Failure> {
     let path = format!(
-        "/swarm/update?rotateManagerToken={}&rotateManagerUnlockKey=false&rotateWorkerToken={}&version={}",
+        "/swarm/update?rotateManagerToken={}&rotateManagerUnlockKey={}&rotateWorkerToken={}&version={}",
         rotate == "manager",
+        rotate == UNLOCK_KEY,
         rotate == "worker",
         swarm.version.index
     );

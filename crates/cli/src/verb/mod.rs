@@ -13,6 +13,8 @@ pub(crate) mod join_token;
 pub(crate) mod leave;
 pub(crate) mod man;
 pub(crate) mod node;
+pub(crate) mod unlock;
+pub(crate) mod unlock_key;
 pub(crate) mod up;
 pub(crate) mod update;
 pub(crate) mod version;

@@ -1,10 +1,10 @@
 //! `swarmpki update`: changes the cluster's settings.
 
 use clap::{ArgAction, Args};
-use serde_json::json;
+use serde_json::{Value, json};
 
 use super::Context;
-use super::join_token;
+use super::{join_token, unlock_key};
 use crate::api::Swarm;
 use crate::failure::Failure;
 use crate::spec::{self, SpecFlags};
@@ -37,9 +37,15 @@ pub(crate) async fn run(args: &UpdateArgs, context: &mut Context) -> Result<(), 
         spec::put(&mut spec, "EncryptionConfig", "AutoLockManagers", json!(lock));
     }
     join_token::update(&mut client, &swarm, &spec, "").await?;
+    let locked = |spec: &Value| spec["EncryptionConfig"]["AutoLockManagers"] == Value::Bool(true);
     if context.out.json() {
         let swarm: Swarm = client.get("/swarm").await?;
         return context.out.document(&swarm.spec);
     }
-    context.out.line("Swarm updated.")
+    context.out.line("Swarm updated.")?;
+    if locked(&spec) && !locked(&swarm.spec) {
+        let key = unlock_key::get(&mut client).await?;
+        context.out.text(unlock_key::how_to_unlock(&key.unlock_key))?;
+    }
+    Ok(())
 }
