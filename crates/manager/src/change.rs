@@ -13,6 +13,8 @@ use wire::status::{Refusal, Unauthorized};
 pub struct Change {
     /// Nodes whose record changed.
     pub changed: BTreeSet<NodeId>,
+    /// Nodes that were issued another certificate, here or by another manager.
+    pub issued: BTreeSet<NodeId>,
     /// Nodes whose connections are to be let go, each with what it is told.
     pub cut: BTreeMap<NodeId, Refusal>,
     /// Nodes that are no longer of this cluster.
@@ -31,6 +33,9 @@ impl Change {
                 DiffItem::Update { old: (id, old), new: (_, new) } => {
                     if old.cut != new.cut {
                         change.cut(id, Unauthorized::Withdrawn { node: id.clone() });
+                    }
+                    if new.offered.last().is_some_and(|leaf| !old.offered.contains(leaf)) {
+                        change.issued.insert(id.clone());
                     }
                     change.changed.insert(id.clone());
                 }

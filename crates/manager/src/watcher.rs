@@ -24,6 +24,9 @@ pub(crate) async fn watch<H: Handle>(shared: Arc<Shared<H>>, shutdown: Cancellat
         let after = Arc::clone(&states.borrow_and_update());
         let change = Change::between(&before, &after);
         shared.tell(Input::Changed(&change)).await;
+        if !change.issued.is_empty() {
+            shared.deadline_moved.notify_one();
+        }
         before = after;
         shared.touch();
     }

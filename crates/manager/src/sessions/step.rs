@@ -55,7 +55,7 @@ impl Sessions {
                 self.expect(now, period, GRACE, nodes.iter().cloned());
                 Vec::new()
             }
-            Input::Changed(change) => self.changed(change),
+            Input::Changed(change) => self.changed(now, change),
             Input::Time => self.time(now),
             Input::Renewed(node) => {
                 if self.renewed(node) {
@@ -71,10 +71,14 @@ impl Sessions {
         }
     }
 
-    fn changed(&mut self, change: &Change) -> Vec<Effect> {
+    fn changed(&mut self, now: Time, change: &Change) -> Vec<Effect> {
         let mut effects = Vec::with_capacity(2 * change.cut.len() + change.changed.len());
         for node in &change.removed {
             self.forget(node);
+        }
+        // One that may only come back fetches its certificate wherever it asked for it.
+        for node in &change.issued {
+            self.fetched(now, node);
         }
         for (node, reason) in &change.cut {
             self.excuse(node);
@@ -151,6 +155,18 @@ mod tests {
         assert!(table.step(at(599), Input::Time).is_empty());
         assert_eq!(words(&table.step(due, Input::Time)), ["end", "cut"]);
         assert!(table.step(at(700), Input::Time).is_empty(), "once");
+    }
+
+    #[test]
+    fn a_returning_node_that_another_manager_gave_a_certificate_starts_over() {
+        let (mut table, node) = table(true);
+        let change = Change { issued: [node.clone()].into(), ..Change::default() };
+        assert!(table.step(at(100), Input::Changed(&change)).is_empty());
+        assert!(table.step(at(200), Input::Fetched(&node)).is_empty());
+        assert_eq!(words(&table.step(at(100).saturating_add(INSTALL_TIME), Input::Time)), ["end", "cut"]);
+        let (mut full, node) = self::table(false);
+        full.step(at(100), Input::Changed(&change));
+        assert!(full.step(at(9_000), Input::Time).is_empty(), "{node} is a full member");
     }
 
     #[test]
