@@ -41,6 +41,7 @@ impl State {
         self.time = self.time.max(batch.time);
         self.index = index;
         self.clock_set_back(batch.time);
+        self.wake(batch.time);
         let mut applied = Applied { outcomes: Vec::with_capacity(batch.commands.len()), issued: Vec::new() };
         for command in &batch.commands {
             let mut entry = Entry { index, now: self.time, stamp: batch.time, issued: &mut applied.issued };
@@ -138,6 +139,7 @@ impl State {
     /// What has outlived its time in the nodes named. Each is judged here again: naming a node collects nothing by itself.
     fn collect(&mut self, entry: &Entry<'_>, ids: &[pki::identity::NodeId]) -> Outcome {
         let now = entry.now;
+        let waits = self.comes_back(now);
         let mut gone = Vec::new();
         let mut changed = false;
         for id in ids {
@@ -147,7 +149,7 @@ impl State {
                 gone.push(id.clone());
                 continue;
             }
-            if !node.holds_outlived(now) {
+            if !node.holds_outlived(now, waits) {
                 continue;
             }
             changed = true;
@@ -159,7 +161,7 @@ impl State {
                 node.previous.retain(|(_, until)| *until > now);
                 node.pending.take_if(|pending| pending.is_given_up(now));
                 if node.unfinished.is_none() {
-                    node.offered.retain(|leaf| leaf.forgiven_until() >= now);
+                    node.offered.retain(|leaf| waits || leaf.forgiven_until() >= now);
                     node.mailbox.retain(|letter| node.offered.contains(&letter.leaf));
                 }
             });
@@ -178,7 +180,8 @@ impl State {
 
     /// Nodes in which [`Command::Collect`] would find something at `now`.
     pub fn collectable(&self, now: Time) -> Vec<pki::identity::NodeId> {
-        let due = |node: &&Arc<Node>| node.is_given_up(now) || node.holds_outlived(now);
+        let waits = self.comes_back(now);
+        let due = |node: &&Arc<Node>| node.is_given_up(now) || node.holds_outlived(now, waits);
         self.nodes.values().filter(due).map(|node| node.id.clone()).collect()
     }
 
@@ -213,11 +216,11 @@ impl Node {
         self.unfinished.is_some() && now.since(self.created) >= node::UNFINISHED_LIFE
     }
 
-    /// Whether it holds letters or leaves that have outlived their time.
-    fn holds_outlived(&self, now: Time) -> bool {
+    /// Whether it holds letters or leaves that have outlived their time. `waits`: it may come back with any leaf it was given.
+    fn holds_outlived(&self, now: Time, waits: bool) -> bool {
         self.mailbox.iter().any(|letter| now.since(letter.issued) >= node::LETTER_LIFE)
             || self.previous.iter().any(|(_, until)| *until <= now)
             || self.pending.as_ref().is_some_and(|pending| pending.is_given_up(now))
-            || (self.unfinished.is_none() && self.offered.iter().any(|leaf| leaf.forgiven_until() < now))
+            || (!waits && self.unfinished.is_none() && self.offered.iter().any(|leaf| leaf.forgiven_until() < now))
     }
 }

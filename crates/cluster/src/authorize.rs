@@ -183,7 +183,7 @@ impl Standing {
 pub enum Quarantine {
     /// Its leaf was replaced, and it came with the old one.
     Replaced,
-    /// Its leaf has ended not long ago.
+    /// Its leaf has ended, and it has time to renew it: a while, longer after the cluster slept, and always as a member of the group.
     Expired,
     /// Its leaf is of a root that was replaced.
     RetiredIssuer,
@@ -289,7 +289,7 @@ impl State {
         let cut = node.cut;
         let quarantined = |reason| Standing::Quarantined { cut, reason };
         if known.not_after < now {
-            let forgiven = registered.is_present() && now < known.forgiven_until();
+            let forgiven = self.forgives(node, known, registered, now);
             return if forgiven { quarantined(Quarantine::Expired) } else { Standing::Unregistered };
         }
         if registered == Registered::Previous {

@@ -11,6 +11,7 @@
 //! - [`authorize`] who may call what;
 //! - [`members`] who has a place in the raft group, [`seats`] what its leader does next about that;
 //! - [`refound`] a cluster made anew with one manager, by force or from a backup;
+//! - [`sleep`] who may come back to a cluster that was off for longer than its certificates live;
 //! - `repeat` what may be said twice, and how to tell what came of it;
 //! - [`format`](mod@format) what all of it looks like on disk, format 1;
 //! - [`invariant`] what must hold after every step.
@@ -34,6 +35,7 @@ pub mod roots;
 pub mod rotation;
 pub mod seats;
 pub mod settings;
+pub mod sleep;
 pub mod state;
 pub mod tokens;
 pub mod trust;

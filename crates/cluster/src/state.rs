@@ -15,6 +15,7 @@ use crate::refound::Refounded;
 use crate::removal::Removal;
 use crate::roots::Roots;
 use crate::settings::Settings;
+use crate::sleep::Comeback;
 use crate::tokens::Tokens;
 
 /// The replicated state. Readers take it whole; nobody holds a lock.
@@ -54,6 +55,8 @@ pub struct State {
     pub removals: OrdMap<NodeId, Removal>,
     /// When the cluster was made anew, if it ever was.
     pub refounded: Option<Refounded>,
+    /// The time in which nodes may come back, if the cluster ever slept.
+    pub comeback: Option<Comeback>,
     /// The issuance log.
     pub log: LogHead,
 }

@@ -15,6 +15,7 @@ use crate::refound;
 use crate::removal;
 use crate::roots::{self, Roots};
 use crate::rotation;
+use crate::sleep;
 use crate::state::{self, ClusterFacts};
 use crate::tokens;
 
@@ -64,6 +65,8 @@ pub(super) struct State {
     next_raft_id: u64,
     #[prost(message, optional, tag = "21")]
     unlock: Option<record::Unlock>,
+    #[prost(message, optional, tag = "22")]
+    comeback: Option<Comeback>,
     #[prost(message, optional, tag = "24")]
     refounded: Option<Refounded>,
 }
@@ -74,6 +77,14 @@ struct Refounded {
     at: i64,
     #[prost(int64, optional, tag = "2")]
     backup: Option<i64>,
+}
+
+#[derive(Clone, PartialEq, prost::Message)]
+struct Comeback {
+    #[prost(int64, tag = "1")]
+    since: i64,
+    #[prost(int64, tag = "2")]
+    until: i64,
 }
 
 #[derive(Clone, PartialEq, prost::Message)]
@@ -484,6 +495,9 @@ impl From<&state::State> for State {
             } else {
                 state.members.next_raft_id
             },
+            comeback: state
+                .comeback
+                .map(|comeback| Comeback { since: comeback.since.unix_millis(), until: comeback.until.unix_millis() }),
         }
     }
 }
@@ -572,6 +586,10 @@ impl TryFrom<State> for state::State {
             refounded: state.refounded.map(|refounded| refound::Refounded {
                 at: Time::from_unix_millis(refounded.at),
                 backup: refounded.backup.map(Time::from_unix_millis),
+            }),
+            comeback: state.comeback.map(|comeback| sleep::Comeback {
+                since: Time::from_unix_millis(comeback.since),
+                until: Time::from_unix_millis(comeback.until),
             }),
             log: LogHead::from_parts(state.log_size, frontier).ok_or(DecodeError::Field("log frontier"))?,
             ..Self::default()
