@@ -212,8 +212,10 @@ impl<H: Handle> Shared<H> {
     pub(crate) async fn fetch(&self, peer: &Peer, id: &str) -> Result<Fetched, Refusal> {
         let until = tokio::time::Instant::now() + WAIT;
         // It may have been issued by another manager, a moment ago.
-        if matches!(issue::fetch(&self.handle.state(), peer, id), Err(Refusal::CertificateMissing)) {
-            self.surely().await;
+        let state = self.handle.state();
+        if self.is_one_of_several(&state) && matches!(issue::fetch(&state, peer, id), Err(Refusal::CertificateMissing))
+        {
+            self.surely().await?;
         }
         loop {
             let node = match issue::fetch(&self.handle.state(), peer, id)? {

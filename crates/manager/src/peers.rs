@@ -2,8 +2,8 @@
 //! they are needed and made anew when they break.
 //!
 //! A member is known by its place (raft id), its node, and its registered key; an address is a hint and proves nothing. Its leaf may
-//! have expired: managers that slept for too long find each other again. One who was away cannot know the newest leaf of another: there a
-//! chain that has not expired has to do, and what an impostor with the root's key would gain is told in docs/security.md.
+//! have expired: managers that slept for too long find each other again. One who was away cannot know the newest leaf of another: while it hears
+//! no leader it lets itself be told of the log, and of nothing else, by a leaf that is newer than those it knows.
 
 mod dial;
 
@@ -13,6 +13,7 @@ use std::time::Duration;
 
 use cluster::State;
 use cluster::authorize::Presented;
+use cluster::node::IssuerHash;
 use futures::future::BoxFuture;
 use pki::identity::{NodeId, Role};
 use pki::key::SpkiHash;
@@ -138,15 +139,7 @@ impl Peers {
             return None;
         }
         match self.state() {
-            Some(state) => {
-                let late = || {
-                    let row = state.members.rows.get(&leaf.node)?;
-                    let alive = state.node(&leaf.node).is_some() && leaf.not_after >= now;
-                    let cluster = state.cluster_id().is_some_and(|cluster| *cluster == leaf.cluster);
-                    (alive && cluster).then_some(row.raft_id)
-                };
-                state.peer(leaf).map(|(_, raft_id)| raft_id).or_else(late)
-            }
+            Some(state) => state.peer(leaf).map(|(_, raft_id)| raft_id),
             None => {
                 let told = self.told();
                 let place = told.as_ref().filter(|place| place.cluster == leaf.cluster)?;
@@ -154,6 +147,21 @@ impl Peers {
                 (leaf.not_after >= now || member.keys.contains(&leaf.spki)).then_some(member.raft_id)
             }
         }
+    }
+
+    /// The place of whoever presented a leaf that is not known here, if it may be one that another manager got while this one was away: newer than
+    /// those that are known, not ended, and under a root that counts. Only who has heard no leader for a while may go by this.
+    pub(crate) fn newer_leaf_of(&self, leaf: &Presented, anchor: &IssuerHash, now: Time) -> Option<u64> {
+        let state = self.state()?;
+        let row = state.members.rows.get(&leaf.node)?;
+        let record = state.node(&leaf.node)?;
+        let newest = record.leaves().map(|known| known.not_before).max()?;
+        let stands = leaf.role == Role::Manager
+            && state.cluster_id() == Some(&leaf.cluster)
+            && leaf.not_after >= now
+            && leaf.not_before >= newest
+            && state.roots.in_use().any(|root| root.issuer == *anchor);
+        stands.then_some(row.raft_id)
     }
 
     /// The cluster and its epoch, as known here.

@@ -68,6 +68,8 @@ pub struct Peer {
     /// Where it comes from.
     pub addr: SocketAddr,
     leaf: Option<(Presented, Standing)>,
+    /// The root at which its chain ended.
+    anchor: Option<IssuerHash>,
     /// Set while it has to be committed that the leaf was seen in use.
     unproven: AtomicBool,
     /// What was issued on this connection: asked for its status, it is told of that.
@@ -86,11 +88,23 @@ impl Peer {
         Self {
             addr,
             leaf,
+            anchor: None,
             unproven: AtomicBool::new(unproven),
             issued: Mutex::new(Vec::new()),
             calls: AtomicUsize::new(0),
             served: AtomicU64::new(0),
         }
+    }
+
+    /// The same with the root at which its chain ended.
+    fn anchored(self, anchor: Option<IssuerHash>) -> Self {
+        Self { anchor, ..self }
+    }
+
+    /// The leaf of a manager that this one may not know yet, and the root at which its chain ended.
+    pub(crate) fn unknown_leaf(&self) -> Option<(&Presented, &IssuerHash)> {
+        let (leaf, standing) = self.leaf.as_ref()?;
+        (*standing == Standing::Unregistered).then_some((leaf, self.anchor.as_ref()?))
     }
 
     /// As authorization sees it.
@@ -338,12 +352,13 @@ async fn connection<H: Handle>(
             return;
         }
     };
+    let anchor = accepted.peer.as_ref().map(|verified| IssuerHash::of(&verified.anchor));
     let leaf = match &accepted.peer {
         Some(verified) => Some(standing(&shared, presented(verified)).await),
         None => None,
     };
     drop(handshaking);
-    let peer = Arc::new(Peer::new(addr, leaf));
+    let peer = Arc::new(Peer::new(addr, leaf).anchored(anchor));
     let stranger = peer.is_stranger().then(|| budgets.strangers.enter(addr.ip()));
     let _place = match &stranger {
         Some(_) => None,

@@ -123,7 +123,8 @@ impl<H: Handle> Service<H> {
         let peer = request.extensions().get::<Arc<Peer>>().ok_or(Refusal::Peer(Unauthorized::NoPeer))?;
         // Members of the group are known by their keys, whatever the time and however late the state here is.
         if method == Method::Managers {
-            return self.member(&Call::new(Arc::clone(peer), None)).map(drop);
+            let known = self.member(&Call::new(Arc::clone(peer), None));
+            return known.map(drop).or_else(|refused| self.newcomer(peer).map(drop).ok_or(refused));
         }
         // The keys of forwarded calls are few among the headers, but there is no other way to read them as metadata.
         let origin = request.headers().get(wire::forward::CERT_KEY).and_then(|_| {

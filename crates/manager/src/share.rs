@@ -149,7 +149,12 @@ async fn tell<H: Handle>(shared: &Arc<Shared<H>>, leader: u64, request: ShareReq
         let answer = client.share(request).await.map_err(|status| Untold(status.message().to_owned()))?;
         Ok(answer.into_inner())
     };
-    tokio::time::timeout(ANSWER_WITHIN, asked).await.unwrap_or_else(|_| Err(Untold("no answer in time".to_owned())))
+    let answer = tokio::time::timeout(ANSWER_WITHIN, asked).await;
+    let answer = answer.unwrap_or_else(|_| Err(Untold("no answer in time".to_owned())));
+    if answer.is_err() {
+        shared.peers.hang_up(leader, false);
+    }
+    answer
 }
 
 /// The leader is told: what follows is done, and this is the answer.

@@ -36,6 +36,9 @@ const UNREACHABLE_AFTER: Duration = Duration::from_secs(3);
 /// Looks at the leader's state at a time for callers who would be refused, at most.
 const LOOKS_MAX: usize = 32;
 
+/// When a caller comes back who could not be refused for sure.
+const UNSURE_RETRY: Duration = Duration::from_millis(500);
+
 /// Nodes whose last refusal is remembered.
 const REFUSALS_MAX: usize = 1024;
 
@@ -280,12 +283,13 @@ impl<H: Handle> Shared<H> {
 
     /// The state with whatever was answered anywhere before, for those who would be refused on what is known here. Strangers can ask
     /// for it, so only so many at a time are served.
-    pub(crate) async fn surely(&self) -> Option<Arc<State>> {
-        if !self.is_one_of_several(&self.handle.state()) {
-            return None;
-        }
-        let _place = self.looks.try_acquire().ok()?;
-        self.handle.read().await.ok()
+    ///
+    /// # Errors
+    /// [`Refusal::Busy`] if it cannot be known now: to be refused for good, one has to be refused by what is so.
+    pub(crate) async fn surely(&self) -> Result<Arc<State>, Refusal> {
+        let busy = || Refusal::Busy { retry_after: UNSURE_RETRY };
+        let _place = self.looks.try_acquire().map_err(|_| busy())?;
+        self.handle.read().await.map_err(|_| busy())
     }
 
     /// Refuses to have sessions while this manager does not hear the others: nodes look for one that does.

@@ -10,6 +10,12 @@ use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::watch;
 
+/// Whether a question of another member is of the log itself: entries, votes, a snapshot.
+#[must_use]
+pub fn is_of_the_log(question: &[u8]) -> bool {
+    crate::raft::is_of_the_log(question)
+}
+
 /// When a caller that was put off should come back.
 pub(crate) const RETRY_AFTER: Duration = Duration::from_millis(250);
 

@@ -25,7 +25,8 @@ pub(super) type Answer = Option<oneshot::Sender<Result<(), ApiError>>>;
 
 /// Whether the state directory holds a manager's store.
 pub(super) fn is_manager(setup: &Setup) -> bool {
-    setup.state_dir.join("raft").exists()
+    // One that is damaged is one; without a header, the making of one was cut short.
+    !matches!(replica::header(&setup.state_dir.join("raft")), Ok(None))
 }
 
 /// The agent's configuration for this machine.
@@ -197,9 +198,18 @@ impl Running {
                     Seat::take(&setup, &settings, &agent).await
                 }));
             }
-            (Some(Role::Worker), false, Some(task)) => {
-                task.abort();
-                self.seating = None;
+            (Some(Role::Worker), false, Some(_)) => {
+                let (setup, keystore) = (setup.clone(), self.keystore());
+                if let Some(task) = self.seating.take() {
+                    task.abort();
+                    tokio::spawn(async move {
+                        let _ = task.await;
+                        // What was begun holds the cluster's keys: a worker keeps none of it.
+                        if let Err(error) = super::seat::forget(&setup, keystore).await {
+                            tracing::error!(%error, "what this node got on its way to a manager could not be removed");
+                        }
+                    });
+                }
             }
             _ => {}
         }

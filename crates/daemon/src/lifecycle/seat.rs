@@ -4,7 +4,7 @@
 //!   written before the store exists, so a store never lies there without its key.
 //! - The order of a founding: root key, certificate and pair on disk, then the store with the first entry. A crash in
 //!   between leaves an init under way, which the next start removes.
-//! - The order of taking a place: port, data key, place in the group, then the store, which the leader fills. A crash in between leaves a
+//! - The order of taking a place: port, place in the group, data key, then the store, which the leader fills. A crash in between leaves a
 //!   manager's certificate without a store, which asks for a place again.
 
 use std::net::{Ipv4Addr, SocketAddr};
@@ -118,10 +118,6 @@ impl Founded {
         addrs: &[String],
         advertise: &str,
     ) -> Result<Self, SeatError> {
-        let data_key = draw_data_key(&Chance::system())?;
-        let (keystore, fresh) = (setup.keystore.clone(), data_key.duplicate());
-        let written = tokio::task::spawn_blocking(move || data_key::write(&keystore, &fresh));
-        written.await.map_err(|error| SeatError::Store(error.to_string()))??;
         let peers = Peers::new(node.identity(), clock());
         let mut asked = Err(EnlistError::Unreachable("no manager of the cluster is known".to_owned()));
         for addr in addrs {
@@ -131,6 +127,12 @@ impl Founded {
             }
         }
         let place = asked?;
+        // What an attempt before this one left behind is of a place that is given up.
+        forget(setup, setup.keystore.clone()).await?;
+        let data_key = draw_data_key(&Chance::system())?;
+        let (keystore, fresh) = (setup.keystore.clone(), data_key.duplicate());
+        let written = tokio::task::spawn_blocking(move || data_key::write(&keystore, &fresh));
+        written.await.map_err(|error| SeatError::Store(error.to_string()))??;
         let (raft_id, cluster, epoch) = (place.raft_id, place.cluster.clone(), place.epoch);
         peers.believe(place);
         let config = store_config(&setup.state_dir, data_key, &peers);

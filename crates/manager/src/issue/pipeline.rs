@@ -74,9 +74,8 @@ impl<H: Handle> Shared<H> {
         let spare = self.is_one_of_several(&state).then(|| request.clone());
         let mut begun = Issuing::begin(&state, call.caller(), request, self.now());
         // What was changed by way of another manager may not have come here yet: nobody is refused for that.
-        if let (Err(Refusal::TokenRefused | Refusal::Peer(_)), Some(request)) = (&begun, spare)
-            && let Some(sure) = self.surely().await
-        {
+        if let (Err(Refusal::TokenRefused | Refusal::Peer(_)), Some(request)) = (&begun, spare) {
+            let sure = self.surely().await?;
             begun = Issuing::begin(&sure, call.caller(), request, self.now());
             state = sure;
         }

@@ -18,6 +18,10 @@ const DIAL_WITHIN: Duration = Duration::from_secs(5);
 /// The windows of our side of HTTP/2, in bytes: entries and pieces of snapshots come at once.
 const WINDOW_BYTES: u32 = 1024 * 1024;
 
+/// How often an idle connection is tried, and how soon it has to answer.
+const ALIVE_EVERY: Duration = Duration::from_secs(1);
+const ALIVE_WITHIN: Duration = Duration::from_secs(2);
+
 /// Why there is no connection.
 #[derive(Debug, thiserror::Error)]
 pub(super) enum DialError {
@@ -54,6 +58,10 @@ pub(super) async fn manager(
         .user_agent(concat!("swarmpki/", env!("CARGO_PKG_VERSION")))?
         .initial_stream_window_size(WINDOW_BYTES)
         .initial_connection_window_size(WINDOW_BYTES)
+        // A connection that broke without a word must not be waited on: the other end is believed dead as soon.
+        .http2_keep_alive_interval(ALIVE_EVERY)
+        .keep_alive_timeout(ALIVE_WITHIN)
+        .keep_alive_while_idle(true)
         .connect_with_connector(connector)
         .await?;
     Ok((channel, leaf))

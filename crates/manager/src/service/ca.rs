@@ -9,6 +9,7 @@ use wire::proto::{
 use wire::status::Refusal;
 
 use super::{Service, call};
+use crate::shared::refusal;
 
 #[tonic::async_trait]
 impl<H: Handle> wire::server::Ca for Service<H> {
@@ -35,6 +36,8 @@ impl<H: Handle> wire::server::Ca for Service<H> {
             tracing::warn!(%error, "the unlock key could not be given out");
             Refusal::LeaderLost
         })?;
+        // What this manager knew a moment ago may have been old: a manager of before gets no key of after.
+        state.authorize(call.caller(), Method::GetUnlockKey, self.0.now()).map_err(|denial| refusal(denial, &state))?;
         let unlock_key = state.unlock.as_ref().map(|unlock| unlock.0.bytes().expose().to_vec()).unwrap_or_default();
         let version = Some(Version { index: state.cluster_version });
         Ok(Response::new(GetUnlockKeyResponse { unlock_key, version }))

@@ -14,9 +14,11 @@ use wire::status::{Refusal, Unauthorized};
 use super::{Service, call};
 use crate::issue::pipeline::refused;
 use crate::peers;
-use crate::server::Call;
+use crate::server::{Call, Peer};
 use crate::share;
 
+/// Who has heard no leader for so long may be one whose state is old.
+const UNHEARD: Duration = Duration::from_secs(1);
 /// Time for reaching a newcomer under the address that it gave.
 const REACH_WITHIN: Duration = Duration::from_secs(3);
 
@@ -59,8 +61,16 @@ impl<H: Handle> wire::managers::Managers for Service<H> {
 
     async fn ask(&self, request: Request<AskRequest>) -> Result<Response<AskResponse>, Status> {
         let call = call(&request)?;
-        let from = self.member(&call)?;
+        let known = self.member(&call);
         let AskRequest { cluster, epoch, from: claimed, question } = request.into_inner();
+        let from = match (known, self.newcomer(&call.peer)) {
+            (Ok(from), _) => from,
+            (Err(_), Some(from)) if replica::handle::is_of_the_log(&question) => {
+                tracing::info!(from, "a manager is heard by a certificate that is newer than what is known here");
+                from
+            }
+            (Err(refused), _) => return Err(refused.status()),
+        };
         self.in_scope(&cluster, epoch)?;
         if claimed != from {
             return Err(Status::permission_denied(format!("the caller is member {from} of the group, not {claimed}")));
@@ -92,6 +102,14 @@ impl<H: Handle> Service<H> {
         };
         let place = self.0.peers.raft_id_of(leaf, self.0.now());
         place.ok_or_else(|| Refusal::Peer(Unauthorized::Unregistered { node: leaf.node.clone() }))
+    }
+
+    /// The place of a caller whose leaf may be newer than this manager's state; of use only while it hears no leader.
+    pub(super) fn newcomer(&self, peer: &Peer) -> Option<u64> {
+        let (leaf, anchor) = peer.unknown_leaf()?;
+        let silent = self.0.handle.contact().is_none_or(|since| since > UNHEARD);
+        let leads = self.0.handle.leadership().borrow().leader == Some(self.0.handle.raft_id());
+        if leads || !silent { None } else { self.0.peers.newer_leaf_of(leaf, anchor, self.0.now()) }
     }
 
     fn in_scope(&self, cluster: &str, epoch: u64) -> Result<(), Status> {

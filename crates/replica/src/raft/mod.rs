@@ -21,6 +21,7 @@ pub(crate) use machine::Progress;
 pub(crate) use node::{Node, Start, StartError};
 pub(crate) use peer::{Heard, issued, proposed, read_at};
 pub(crate) use reply::Reply;
+pub(crate) use words::is_of_the_log;
 
 use cluster::{Batch, Outcome};
 use openraft::alias;

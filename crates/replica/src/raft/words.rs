@@ -241,6 +241,13 @@ pub(super) fn asked(question: &Zeroizing<Vec<u8>>) -> io::Result<Asked> {
     asked.ok_or_else(|| io::Error::other("a question that this version does not know"))
 }
 
+/// Whether a question is of the log itself, as a leader or a candidate asks it of a member that may know nothing of what came since: entries,
+/// votes, snapshots. What it brings counts only under a vote of the group.
+pub(crate) fn is_of_the_log(question: &[u8]) -> bool {
+    let asked = Question::decode(question).ok().and_then(|question| question.asked);
+    matches!(asked, Some(Asked::Append(_) | Asked::Vote(_) | Asked::Piece(_)))
+}
+
 pub(super) fn answer(answered: Answered) -> Vec<u8> {
     Answer { version: VERSION, answered: Some(answered) }.encode_to_vec()
 }
