@@ -11,11 +11,14 @@ use pki::secret::SecretBytes;
 use pki::unlock_key::UnlockKey;
 use replica::Handle as _;
 use swarmpki::keystore::Keystore;
-use swarmpki_conformance::{all_ready, node_id, token, try_join};
+use swarmpki_conformance::caller::Pair;
+use swarmpki_conformance::cluster::Cluster;
+use swarmpki_conformance::{all_ready, node_id, swarm, token, try_join};
 use testkit::daemon::Daemon;
 use testkit::docker::{self, Output};
 use testkit::loopback::Loopback;
 use testkit::require_or_skip;
+use wire::proto::GetUnlockKeyRequest;
 
 const LOCKED: &str = "Swarm is encrypted and needs to be unlocked before it can be used. Please use \"docker swarm unlock\" to unlock it.";
 /// How long what follows a change by itself may take.
@@ -359,4 +362,21 @@ async fn c178_nothing_of_a_locked_manager_lies_on_its_disk_in_clear_also_if_it_w
         all_ready(&daemon, &[&id]);
         assert_eq!(state(&daemon), "active");
     }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn c168_c169_a_manager_is_given_the_key_of_now() {
+    require_or_skip!("swarmpki", "docker");
+    let cluster = Cluster::start();
+    // Its certificate is a manager's, whoever presents it; and it lies there in clear, for now.
+    let pair = Pair::load(&cluster.manager.certificates());
+    let caller = cluster.caller(&pair).await;
+    let version = || swarm(&cluster.manager)["Version"]["Index"].as_u64().unwrap();
+    let given = caller.ca().get_unlock_key(GetUnlockKeyRequest {}).await.unwrap().into_inner();
+    assert_eq!((given.unlock_key.len(), given.version.unwrap().index), (0, version()));
+    cluster.manager.docker(&["swarm", "update", "--autolock=true"]).ok();
+    let told: UnlockKey = cluster.manager.docker(&["swarm", "unlock-key", "-q"]).ok().parse().unwrap();
+    let given = caller.ca().get_unlock_key(GetUnlockKeyRequest {}).await.unwrap().into_inner();
+    assert!(told.bytes().ct_eq(&given.unlock_key));
+    assert!(given.version.unwrap().index >= version());
 }
