@@ -85,7 +85,15 @@ struct Inner {
 }
 
 /// One connection, or the place for it: who finds none makes it, others wait for that.
-type Line = Arc<tokio::sync::Mutex<Option<(String, Channel)>>>;
+type Line = Arc<tokio::sync::Mutex<Option<Connected>>>;
+
+struct Connected {
+    addr: String,
+    /// The identity that it was made with: another one is known to the other end by a connection of its own, before the leaf of this one
+    /// has ended or is forgotten.
+    identity: u64,
+    channel: Channel,
+}
 
 impl Peers {
     /// None yet.
@@ -179,8 +187,9 @@ impl Peers {
             .ok_or_else(|| CarryError::Unreachable(format!("nobody knows where member {to} of the group is")))?;
         let line = Arc::clone(self.lines().entry((to, bulk)).or_default());
         let mut line = line.lock().await;
+        let identity = self.0.identity.current().map_or(0, |current| current.generation());
         let channel = match &*line {
-            Some((known, channel)) if *known == addr => channel.clone(),
+            Some(line) if line.addr == addr && line.identity == identity => line.channel.clone(),
             _ => {
                 let now = (self.0.clock)();
                 let (channel, leaf) = dial::manager(&self.0.identity, &addr, &mtls::Expect::member(node), now)
@@ -189,7 +198,7 @@ impl Peers {
                 if self.raft_id_of(&leaf, now) != Some(to) {
                     return Err(CarryError::Unreachable(format!("{addr}: it is not member {to} of the group")));
                 }
-                *line = Some((addr, channel.clone()));
+                *line = Some(Connected { addr, identity, channel: channel.clone() });
                 channel
             }
         };
@@ -216,7 +225,13 @@ impl Peers {
                 self.hang_up(to, bulk);
                 Err(CarryError::Lost(status.message().to_owned()))
             }
-            Err(status) => Err(CarryError::Refused(status.message().to_owned())),
+            Err(status) => {
+                // Whom it takes this member for was decided with the connection.
+                if status.code() == Code::PermissionDenied {
+                    self.hang_up(to, bulk);
+                }
+                Err(CarryError::Refused(status.message().to_owned()))
+            }
         }
     }
 

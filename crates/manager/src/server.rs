@@ -23,6 +23,7 @@ use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use pki::identity::NodeId;
 use pki::key::SpkiHash;
 use pki::serial::Serial;
+use pki::time::Time;
 use replica::Handle;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::Semaphore;
@@ -38,6 +39,8 @@ use crate::shared::Shared;
 const HANDSHAKES_MAX: usize = 512;
 /// Time for one handshake.
 const HANDSHAKE_LIMIT: Duration = Duration::from_secs(10);
+/// Time for looking up the leaf of another manager that this one does not know yet.
+const MEMBER_WAITS: Duration = Duration::from_millis(100);
 /// Connections of strangers at a time, at most.
 const STRANGERS_MAX: usize = 1024;
 /// Connections of nodes at a time, at most.
@@ -442,19 +445,36 @@ async fn idle(peer: Arc<Peer>, stranger: Option<Place>) {
 }
 
 /// The standing of a verified leaf. One that nobody registered is looked up once more in a state that is surely not old
-/// before it is called forged.
-async fn standing<H: Handle>(shared: &Shared<H>, leaf: Presented) -> (Presented, Standing) {
+/// before it is called forged. A member of the group is not made to wait for that: it may be the leader, without whom no state is surely
+/// not old.
+async fn standing<H: Handle>(shared: &Arc<Shared<H>>, leaf: Presented) -> (Presented, Standing) {
     let now = shared.now();
-    let mut standing = shared.handle.state().standing(&leaf, now);
-    if standing == Standing::Unregistered {
-        // A state that may be old proves nothing: then the caller is refused, and nobody is alarmed.
-        let sure = shared.handle.read().await.inspect(|state| standing = state.standing(&leaf, now)).is_ok();
-        // Leaves that have ended come from machines long forgotten: they open nothing, and prove nothing.
-        if sure && standing == Standing::Unregistered && leaf.not_after >= now {
-            shared.alarms.raise_for_leaf(&leaf, now, shared.handle.is_issued(&leaf)).await;
-        }
+    let state = shared.handle.state();
+    let standing = state.standing(&leaf, now);
+    if standing != Standing::Unregistered {
+        return (leaf, standing);
     }
+    let member = state.members.rows.contains_key(&leaf.node);
+    drop(state);
+    // A task of its own: whether to alarm is found out also if nobody waits for it.
+    let looked_up = tokio::spawn(look_up(Arc::clone(shared), leaf.clone(), now));
+    let within = if member { MEMBER_WAITS } else { Duration::MAX };
+    let standing = match tokio::time::timeout(within, looked_up).await {
+        Ok(Ok(found)) => found,
+        _ => Standing::Unregistered,
+    };
     (leaf, standing)
+}
+
+async fn look_up<H: Handle>(shared: Arc<Shared<H>>, leaf: Presented, now: Time) -> Standing {
+    // A state that may be old proves nothing: then the caller is refused, and nobody is alarmed.
+    let Ok(state) = shared.handle.read().await else { return Standing::Unregistered };
+    let standing = state.standing(&leaf, now);
+    // Leaves that have ended come from machines long forgotten: they open nothing, and prove nothing.
+    if standing == Standing::Unregistered && leaf.not_after >= now {
+        shared.alarms.raise_for_leaf(&leaf, now, shared.handle.is_issued(&leaf)).await;
+    }
+    standing
 }
 
 pub(crate) fn presented(verified: &mtls::VerifiedPeer) -> Presented {
