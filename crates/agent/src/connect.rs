@@ -12,6 +12,7 @@ use std::time::Duration;
 use hyper_util::rt::TokioIo;
 use mtls::{ChainFault, ConnectError};
 use pki::bundle::TrustBundle;
+use pki::key::SpkiHash;
 use pki::time::Time;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpStream;
@@ -48,8 +49,9 @@ pub(crate) enum As {
     Joiner(TrustBundle),
     /// This node.
     Node(mtls::Live),
-    /// This node with a manager's certificate that it has just received, for the unlock key.
-    NewManager(mtls::Live),
+    /// This node with a manager's certificate that it has just received, for the unlock key; and the key that it had before, which the
+    /// manager on this machine still has.
+    NewManager(mtls::Live, Option<SpkiHash>),
 }
 
 /// A channel, and where the reason is found if its TLS breaks: gRPC swallows it.
@@ -71,10 +73,13 @@ pub(crate) async fn dial(addr: &str, who: As, at: Time) -> Result<Channel, Failu
             .await?
             .map(|connected| connected.stream),
         As::Node(live) => {
-            limited(live.connect(tcp, &mtls::Expect::manager(), at)).await?.map(|connected| connected.stream)
+            let own = live.current().and_then(|current| current.spki());
+            let expect = mtls::Expect::manager().or_own(own);
+            limited(live.connect(tcp, &expect, at)).await?.map(|connected| connected.stream)
         }
-        As::NewManager(live) => {
-            limited(live.connect(tcp, &mtls::Expect::ca(), at)).await?.map(|connected| connected.stream)
+        As::NewManager(live, own) => {
+            let expect = mtls::Expect::ca().or_own(own);
+            limited(live.connect(tcp, &expect, at)).await?.map(|connected| connected.stream)
         }
     };
     let stream = connected.map_err(|error| {

@@ -175,6 +175,12 @@ impl Handle {
         self.keystore.clone()
     }
 
+    /// Says where the manager on this machine listens, or that there is none any more: it is asked before all others. A manager renews its
+    /// own certificate by it, also one that has ended.
+    pub fn seated(&self, own: Option<String>) {
+        let _ = self.tell.send(Input::Seated(own));
+    }
+
     /// Renews the certificate now, or as soon as the node runs.
     pub fn renew_now(&self) {
         let _ = self.tell.send(Input::RenewNow);

@@ -136,10 +136,11 @@ impl Asking {
         trust: TrustBundle,
         at: Time,
     ) -> Result<(), Failure> {
+        let own = self.live.current().and_then(|current| current.spki());
         let (publisher, live) = mtls::Publisher::new();
         let identity = mtls::Identity { chain, key: self.key.duplicate(), trust };
         publisher.publish(identity, at).map_err(|error| local(&error))?;
-        let channel = dial(&peer.addr, As::NewManager(live), at).await?;
+        let channel = dial(&peer.addr, As::NewManager(live, own), at).await?;
         let mut client = CaClient::new(channel.grpc.clone());
         let answer = channel.call(client.get_unlock_key(request(GetUnlockKeyRequest {}, self.marked))).await;
         let fetched = match answer {

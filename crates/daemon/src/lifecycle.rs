@@ -432,7 +432,7 @@ impl Owner {
         match taken {
             Ok(seat) => {
                 info!("this node is a manager now");
-                running.seat = Some(*seat);
+                running.sit_down(*seat);
             }
             Err(error) => {
                 warn!(%error, "this node is to be a manager and has no place among them yet");
@@ -445,7 +445,7 @@ impl Owner {
     /// A manager that was demoted is a worker now: what it held of the cluster goes.
     async fn dismissed(&mut self) {
         let Part::Member(running) = &mut self.part else { return };
-        if let Some(seat) = running.seat.take() {
+        if let Some(seat) = running.stand_up() {
             seat.stop().await;
         }
         // Who founded the cluster is told from who joined it by this; it is a worker of others' now.

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use pki::bundle::TrustBundle;
 use pki::certificate::{Certificate, IssuerId};
 use pki::identity::Subject;
-use pki::key::PrivateKey;
+use pki::key::{PrivateKey, SpkiHash};
 use pki::time::Time;
 use rustls::SignatureScheme;
 use rustls::client::ResolvesClientCert;
@@ -74,6 +74,12 @@ impl Current {
     #[must_use]
     pub fn not_after(&self) -> Time {
         self.not_after
+    }
+
+    /// SHA-256 of the leaf's public key.
+    #[must_use]
+    pub fn spki(&self) -> Option<SpkiHash> {
+        self.chain.first().map(Certificate::spki_hash)
     }
 
     /// Counts publications, from 1.

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use pki::bundle::TrustBundle;
 use pki::certificate::Certificate;
 use pki::identity::{CA_NAME, ClusterId, NodeId, Role};
+use pki::key::SpkiHash;
 use pki::time::Time;
 use rustls::pki_types::{DnsName, ServerName};
 use rustls::{ClientConfig, ClientConnection, ServerConnection};
@@ -53,25 +54,33 @@ pub struct Expect {
     pub node: Option<NodeId>,
     /// Whether it may present a leaf that has expired; [`VerifiedPeer::expired`] then says so, and the caller decides.
     pub expired: bool,
+    /// The key of this very node: whoever proves to have it is the manager on this machine, whose leaf may have expired too.
+    pub own: Option<SpkiHash>,
 }
 
 impl Expect {
     /// Sessions, renewals and calls between managers.
     #[must_use]
     pub fn manager() -> Expect {
-        Expect { name: ManagerName::Manager, identify: true, node: None, expired: false }
+        Expect { name: ManagerName::Manager, identify: true, node: None, expired: false, own: None }
     }
 
     /// A certain manager, also one that has slept for too long: managers know each other by their registered keys.
     #[must_use]
     pub fn member(node: NodeId) -> Expect {
-        Expect { name: ManagerName::Manager, identify: true, node: Some(node), expired: true }
+        Expect { name: ManagerName::Manager, identify: true, node: Some(node), expired: true, own: None }
     }
 
     /// The unlock key for a new manager's certificate.
     #[must_use]
     pub fn ca() -> Expect {
-        Expect { name: ManagerName::Ca, identify: true, node: None, expired: false }
+        Expect { name: ManagerName::Ca, identify: true, node: None, expired: false, own: None }
+    }
+
+    /// The same, or the manager on this machine, which is known by the key that this node has.
+    #[must_use]
+    pub fn or_own(self, own: Option<SpkiHash>) -> Expect {
+        Expect { own, ..self }
     }
 }
 
@@ -161,7 +170,11 @@ impl Live {
             name: expect.name,
             cluster: Some(current.subject.cluster.clone()),
             node: expect.node.clone(),
-            expired: if expect.expired { Expired::Marked } else { Expired::Refused },
+            expired: match expect.own {
+                _ if expect.expired => Expired::Marked,
+                Some(own) => Expired::OfKey(own),
+                None => Expired::Refused,
+            },
         };
         dial(io, target, at, expect.identify.then_some(current)).await
     }

@@ -242,6 +242,36 @@ async fn an_expired_leaf_passes_marked_and_an_expired_server_does_not_pass() {
 }
 
 #[tokio::test]
+async fn an_expired_server_passes_with_our_own_key_and_with_no_other() {
+    let (root, other_root) = (Root::new(), Root::new());
+    let (_p, own) = live(Node::manager("m1").identity(&root, &[], &[&root]));
+    let (_p, twin) = live(Node::manager("m1").identity(&root, &[], &[&root]));
+    let (_p, foreign) = live(Node::manager("m1").identity(&other_root, &[], &[&other_root]));
+    let key = |live: &Live| live.current().unwrap().spki();
+    let rows = [
+        // (server, own key, whether it passes)
+        (&own, key(&own), true),
+        (&twin, key(&own), false),
+        (&own, None, false),
+        (&foreign, key(&foreign), false),
+    ];
+    for (n, (server, ours, passes)) in rows.into_iter().enumerate() {
+        let (near, far) = pipe();
+        let expect = Expect::manager().or_own(ours);
+        let (_served, called) = tokio::join!(server.accept(near, AFTER, &[]), own.connect(far, &expect, AFTER));
+        match called {
+            Ok(connected) => assert!(passes && connected.peer.expired, "row {n}"),
+            Err(error) => assert!(!passes, "row {n}: {error}"),
+        }
+    }
+    // Before its end it is a manager as any other, and so is every other.
+    let expect = Expect::manager().or_own(key(&own));
+    let (near, far) = pipe();
+    let (_served, called) = tokio::join!(twin.accept(near, NOW, &[]), own.connect(far, &expect, NOW));
+    assert!(!called.unwrap().peer.expired);
+}
+
+#[tokio::test]
 async fn an_expired_leaf_of_a_stranger_is_a_strangers() {
     let (ours, theirs) = (Root::new(), Root::new());
     let (_p, server) = live(Node::manager("m1").identity(&ours, &[], &[&ours]));

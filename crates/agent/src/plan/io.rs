@@ -202,6 +202,8 @@ pub enum Input {
     },
     /// Somebody asks for a renewal now.
     RenewNow,
+    /// The manager on this machine is at this address; none: there is none.
+    Seated(Option<String>),
     /// What the node reports has changed: report it anew.
     Redescribe,
 }

@@ -2,6 +2,8 @@
 //!
 //! - A peer's weight after an observation w is ceil(0.5·clip(w) + 0.5·old), clip to ±256; ours are ±10.
 //! - Choice is at random by weight; negative weights count as 0, and each peer has 0.001 besides, so none is impossible.
+//! - The manager on this machine comes first: it is reached whatever the network does, and believed when its certificate has ended, as
+//!   it has this node's own key.
 //! - A list from a manager replaces what is known. An empty list is ignored: obeying it would cut the node off for ever.
 
 use std::collections::BTreeMap;
@@ -27,6 +29,7 @@ struct Known {
 pub(crate) struct Managers {
     known: BTreeMap<String, Known>,
     seeds: Vec<String>,
+    own: Option<Known>,
 }
 
 impl Managers {
@@ -36,7 +39,12 @@ impl Managers {
             .filter(|peer| !peer.addr.is_empty())
             .map(|peer| (peer.addr.clone(), Known { peer, weight: GOOD }))
             .collect();
-        Managers { known, seeds }
+        Managers { known, seeds, own: None }
+    }
+
+    /// The manager on this machine, or that there is none any more.
+    pub(crate) fn seat(&mut self, own: Option<String>) {
+        self.own = own.map(|addr| Known { peer: Peer::at(addr), weight: GOOD });
     }
 
     /// What a session told. Says whether the set of peers has changed.
@@ -68,7 +76,8 @@ impl Managers {
     }
 
     pub(crate) fn observe(&mut self, addr: &str, weight: i64) {
-        if let Some(known) = self.known.get_mut(addr) {
+        let own = self.own.iter_mut().filter(|own| own.peer.addr == addr);
+        for known in self.known.get_mut(addr).into_iter().chain(own) {
             known.weight = observed(weight, known.weight);
         }
     }
@@ -80,10 +89,17 @@ impl Managers {
         list
     }
 
-    /// A manager to try. The fallback addresses take part once nothing is known, or all that is known failed lately.
+    /// A manager to try: the one on this machine unless it failed lately, or any. The fallback addresses take part once nothing is known,
+    /// or all that is known failed lately.
     pub(crate) fn pick(&self, chance: &mut Chance) -> Option<Peer> {
+        if let Some(own) = self.own.as_ref().filter(|own| own.weight >= 0) {
+            return Some(own.peer.clone());
+        }
         let mut candidates: Vec<(Peer, u64)> =
             self.known.values().map(|known| (known.peer.clone(), thousandths(known.weight))).collect();
+        if let Some(own) = self.own.as_ref().filter(|own| !self.known.contains_key(&own.peer.addr)) {
+            candidates.push((own.peer.clone(), thousandths(own.weight)));
+        }
         if self.known.values().all(|known| known.weight < 0) {
             let fresh = self.seeds.iter().filter(|seed| !self.known.contains_key(*seed));
             candidates.extend(fresh.map(|seed| (Peer::at(seed.clone()), thousandths(1))));
@@ -103,6 +119,7 @@ impl Managers {
     pub(crate) fn pick_other(&self, addr: &str, chance: &mut Chance) -> Option<Peer> {
         let mut others = self.clone();
         others.known.remove(addr);
+        others.own.take_if(|own| own.peer.addr == addr);
         others.seeds.retain(|seed| seed != addr);
         others.pick(chance).or_else(|| self.pick(chance))
     }
@@ -147,6 +164,29 @@ mod tests {
         assert!(managers.learn([(peer("c", "c:1"), 10)]));
         assert_eq!(managers.list(), [peer("c", "c:1")]);
         assert!(managers.learn([(peer("d", "c:1"), 10)]), "same address, another node");
+    }
+
+    #[test]
+    fn the_manager_on_this_machine_comes_first_unless_it_failed_lately() {
+        let mut managers = Managers::new([peer("a", "a:1"), peer("b", "b:1")], vec![]);
+        let mut chance = Chance::new(1);
+        managers.seat(Some("a:1".to_owned()));
+        assert!((0..1000).all(|_| managers.pick(&mut chance).unwrap().addr == "a:1"));
+        assert_eq!(managers.pick_other("a:1", &mut chance).unwrap().addr, "b:1");
+        for _ in 0..3 {
+            managers.observe("a:1", BAD);
+        }
+        assert!((0..100).any(|_| managers.pick(&mut chance).unwrap().addr == "b:1"), "others are tried");
+        managers.observe("a:1", GOOD);
+        assert!((0..1000).all(|_| managers.pick(&mut chance).unwrap().addr == "a:1"));
+        // Its address is not one that the cluster told.
+        managers.seat(Some("127.0.0.1:2377".to_owned()));
+        for addr in ["a:1", "b:1", "127.0.0.1:2377"] {
+            (0..10).for_each(|_| managers.observe(addr, BAD));
+        }
+        assert!((0..100).any(|_| managers.pick(&mut chance).unwrap().addr == "127.0.0.1:2377"), "it stays possible");
+        managers.seat(None);
+        assert!((0..1000).all(|_| managers.pick(&mut chance).unwrap().addr != "127.0.0.1:2377"));
     }
 
     #[test]

@@ -176,6 +176,7 @@ impl Plan {
             Input::Heartbeat { session, result } => self.heartbeat(now, session, result, &mut out),
             Input::Clock { offset_ms, proven } => self.clock_told(now, offset_ms, proven, &mut out),
             Input::RenewNow => self.renew_now(now, &mut out),
+            Input::Seated(own) => self.managers.seat(own),
             Input::Redescribe => self.bounce(&mut out),
         }
         self.refresh(now);

@@ -169,6 +169,7 @@ impl Running {
     pub(super) fn start(node: Node, settings: Settings, answer: Answer, seat: Option<Seat>) -> Self {
         let stop = CancellationToken::new();
         let (status, agent) = (node.status(), node.handle());
+        agent.seated(seat.as_ref().map(Seat::addr));
         let task = tokio::spawn(node.run(stop.clone().cancelled_owned()));
         Self {
             settings,
@@ -214,6 +215,18 @@ impl Running {
             _ => {}
         }
         role == Some(Role::Worker) && self.seat.is_some()
+    }
+
+    /// It is a manager now.
+    pub(super) fn sit_down(&mut self, seat: Seat) {
+        self.agent.seated(Some(seat.addr()));
+        self.seat = Some(seat);
+    }
+
+    /// What it was a manager by, which it is no more.
+    pub(super) fn stand_up(&mut self) -> Option<Seat> {
+        self.agent.seated(None);
+        self.seat.take()
     }
 
     pub(super) fn keystore(&self) -> Arc<swarmpki::keystore::Keystore> {

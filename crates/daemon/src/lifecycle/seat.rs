@@ -7,7 +7,7 @@
 //! - The order of taking a place: port, place in the group, data key, then the store, which the leader fills. A crash in between leaves a
 //!   manager's certificate without a store, which asks for a place again.
 
-use std::net::{Ipv4Addr, SocketAddr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
@@ -183,9 +183,10 @@ impl Founded {
     pub(super) fn sit(self, node: &swarmpki::Handle, listener: TcpListener, keys: Keys) -> Result<Seat, SeatError> {
         let config =
             Config { clock: clock(), chance: Chance::system(), identity: node.identity(), keys, peers: self.peers };
+        let addr = local(&listener).map_err(|error| SeatError::Bind(error.to_string()))?;
         let manager = Manager::start(config, self.replica.clone(), listener)?;
         let sealing = tokio::spawn(sealing::follow(self.replica.clone(), node.clone()));
-        Ok(Seat { manager, replica: self.replica, sealing })
+        Ok(Seat { addr, manager, replica: self.replica, sealing })
     }
 }
 
@@ -209,6 +210,8 @@ async fn begin(
 
 /// A manager that runs.
 pub(super) struct Seat {
+    /// Where this machine reaches it.
+    addr: SocketAddr,
     manager: Manager<Replica>,
     replica: Replica,
     /// What keeps the key file sealed as the cluster wants it.
@@ -257,6 +260,11 @@ impl Seat {
             None => Ok(seat),
             Some(text) => Err(SeatError::Fatal(text)),
         }
+    }
+
+    /// Where this machine reaches it.
+    pub(super) fn addr(&self) -> String {
+        self.addr.to_string()
     }
 
     /// The operator's side.
@@ -335,6 +343,17 @@ async fn listen(settings: &Settings) -> Result<TcpListener, SeatError> {
 /// Binds the cluster's port; a refusal has the engine's words (engine-api.md 2.1).
 pub(super) async fn bind(address: SocketAddr) -> Result<TcpListener, ApiError> {
     TcpListener::bind(address).await.map_err(|error| ApiError::internal(bind_text(address, &error)))
+}
+
+/// Where this machine reaches what listens there.
+fn local(listener: &TcpListener) -> std::io::Result<SocketAddr> {
+    let mut addr = listener.local_addr()?;
+    match addr.ip() {
+        IpAddr::V4(ip) if ip.is_unspecified() => addr.set_ip(Ipv4Addr::LOCALHOST.into()),
+        IpAddr::V6(ip) if ip.is_unspecified() => addr.set_ip(Ipv6Addr::LOCALHOST.into()),
+        _ => {}
+    }
+    Ok(addr)
 }
 
 fn bind_text(address: SocketAddr, error: &std::io::Error) -> String {
