@@ -17,6 +17,7 @@
 )]
 
 pub mod authority;
+pub mod clock;
 pub mod daemon;
 pub mod docker;
 pub mod engine;

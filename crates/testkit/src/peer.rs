@@ -5,13 +5,17 @@ use std::path::{Path, PathBuf};
 /// Where a program is, or why a test that needs it cannot run here. Programs are looked for in `PATH` and in the `sbin` folders, which
 /// a plain user's `PATH` lacks.
 ///
-/// `dockerd` counts as found only for root; `swarmpki` is our own program (see [`crate::daemon`]).
+/// `dockerd` counts as found only for root; `swarmpki` is our own program (see [`crate::daemon`]), `faketime` is its library (see
+/// [`crate::clock`]).
 ///
 /// # Errors
 /// One line for a person: what is missing.
 pub fn find(name: &str) -> Result<PathBuf, String> {
     if name == "swarmpki" {
         return crate::daemon::program();
+    }
+    if name == "faketime" {
+        return crate::clock::find();
     }
     let found = search(name).ok_or_else(|| format!("{name} not found"))?;
     if name == "dockerd" && !nix::unistd::geteuid().is_root() {
