@@ -146,7 +146,7 @@ impl Peers {
         if leaf.role != Role::Manager {
             return None;
         }
-        match self.state() {
+        match self.own_state() {
             Some(state) => state.peer(leaf).map(|(_, raft_id)| raft_id),
             None => {
                 let told = self.told();
@@ -236,7 +236,7 @@ impl Peers {
     }
 
     fn address(&self, to: u64) -> Option<(NodeId, String)> {
-        match self.state() {
+        match self.own_state() {
             Some(state) => {
                 let (node, row) = state.members.rows.iter().find(|(_, row)| row.raft_id == to)?;
                 Some((node.clone(), row.addr.clone()))
@@ -252,6 +252,15 @@ impl Peers {
     /// The state, if there is one here.
     fn state(&self) -> Option<Arc<State>> {
         self.0.states.get().map(|states| Arc::clone(&states.borrow())).filter(|state| state.cluster_id().is_some())
+    }
+
+    /// The state, if it is one of after this member got its place. One that is still being filled speaks of a group of long ago, in which the
+    /// members of now may have had no place: to whoever was told of them at enlisting, that is nearer the truth.
+    fn own_state(&self) -> Option<Arc<State>> {
+        let state = self.state()?;
+        let own = self.0.own.get().copied();
+        let mine = || state.members.rows.values().any(|row| Some(row.raft_id) == own);
+        (mine() || self.told().is_none()).then_some(state)
     }
 
     fn told(&self) -> MutexGuard<'_, Option<Place>> {

@@ -248,9 +248,11 @@ impl Seat {
         addrs.retain(|addr| !addr.is_empty() && *addr != advertise);
         let founded = Founded::enlist(setup, node, &addrs, &advertise).await?;
         let seat = founded.sit(node, listener, setup.keys.clone())?;
-        let mut states = seat.replica.watch();
+        let (mut states, raft_id) = (seat.replica.watch(), seat.replica.raft_id());
+        // A state that is still being filled may tell of a place that this node had before.
         let seated = states.wait_for(|state| {
-            own.as_ref().and_then(|own| state.node(own)).is_some_and(|record| record.role == Role::Manager)
+            let place = own.as_ref().and_then(|own| Some((state.node(own)?, state.members.rows.get(own)?)));
+            place.is_some_and(|(record, row)| record.role == Role::Manager && row.raft_id == raft_id)
         });
         let failed = tokio::select! {
             seated = seated => seated.err().map(|_| "the store was closed".to_owned()),
