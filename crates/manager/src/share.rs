@@ -70,8 +70,14 @@ impl Shares {
 
 /// Nobody could be told.
 #[derive(Debug, thiserror::Error)]
-#[error("the leader could not be told of sessions: {0}")]
-pub(crate) struct Untold(String);
+pub(crate) enum Untold {
+    /// Who leads, as far as is known here, hears no majority itself.
+    #[error("the leader is none: it hears no majority")]
+    Leaderless,
+    /// Anything else.
+    #[error("the leader could not be told of sessions: {0}")]
+    Because(String),
+}
 
 impl Sharer {
     /// Tells the leader what has changed, and takes its answer.
@@ -98,11 +104,11 @@ impl Sharer {
 
     async fn once<H: Handle>(&mut self, shared: &Arc<Shared<H>>) -> Result<bool, Untold> {
         if self.run == 0 {
-            let drawn = shared.chance.bytes().map_err(|error| Untold(error.to_string()))?;
+            let drawn = shared.chance.bytes().map_err(|error| Untold::Because(error.to_string()))?;
             self.run = u64::from_be_bytes(drawn).max(1);
         }
         let leadership = *shared.handle.leadership().borrow();
-        let leader = leadership.leader.ok_or_else(|| Untold("nobody leads".to_owned()))?;
+        let leader = leadership.leader.ok_or_else(|| Untold::Because("nobody leads".to_owned()))?;
         let present: BTreeMap<NodeId, NodeSession> = {
             let sessions = shared.sessions();
             sessions.rows().filter_map(|(node, row)| Some((node.clone(), row.shared(node)?))).collect()
@@ -145,13 +151,17 @@ impl Sharer {
 /// Asks the leader over the wire.
 async fn tell<H: Handle>(shared: &Arc<Shared<H>>, leader: u64, request: ShareRequest) -> Result<ShareResponse, Untold> {
     let asked = async {
-        let mut client = shared.peers.client(leader, false).await.map_err(|error| Untold(error.to_string()))?;
-        let answer = client.share(request).await.map_err(|status| Untold(status.message().to_owned()))?;
+        let mut client =
+            shared.peers.client(leader, false).await.map_err(|error| Untold::Because(error.to_string()))?;
+        let answer = client.share(request).await.map_err(|status| match status.message() {
+            message if message == Refusal::NoLeader.to_string() => Untold::Leaderless,
+            message => Untold::Because(message.to_owned()),
+        })?;
         Ok(answer.into_inner())
     };
     let answer = tokio::time::timeout(ANSWER_WITHIN, asked).await;
-    let answer = answer.unwrap_or_else(|_| Err(Untold("no answer in time".to_owned())));
-    if answer.is_err() {
+    let answer = answer.unwrap_or_else(|_| Err(Untold::Because("no answer in time".to_owned())));
+    if matches!(answer, Err(Untold::Because(_))) {
         shared.peers.hang_up(leader, false);
     }
     answer
@@ -232,10 +242,12 @@ async fn expect<H: Handle>(shared: &Shared<H>, nodes: &[NodeId]) {
 pub(crate) async fn follow<H: Handle>(shared: Arc<Shared<H>>, shutdown: CancellationToken) {
     let mut states = shared.handle.watch();
     let mut heard = Instant::now();
+    // Whoever hears a leader that hears no majority is cut off with it: the others may have another one, who misses the nodes here.
+    let mut leaderless = false;
     loop {
         let alone = states.borrow_and_update().members.rows.len() <= 1;
         if alone {
-            heard = Instant::now();
+            (heard, leaderless) = (Instant::now(), false);
             shared.cut_off.store(false, Ordering::Relaxed);
             tokio::select! {
                 () = shutdown.cancelled() => return,
@@ -247,9 +259,12 @@ pub(crate) async fn follow<H: Handle>(shared: Arc<Shared<H>>, shutdown: Cancella
         if let Some(since) = shared.handle.contact() {
             heard = Instant::now().checked_sub(since).unwrap_or(heard);
         }
-        hears(&shared, heard.elapsed());
-        if let Err(error) = shared.sharer.lock().await.exchange(&shared).await {
+        hears(&shared, leaderless || heard.elapsed() > CUT_OFF_AFTER);
+        let shared_with = shared.sharer.lock().await.exchange(&shared).await;
+        leaderless = matches!(shared_with, Err(Untold::Leaderless));
+        if let Err(error) = shared_with {
             tracing::debug!(%error, "sessions were not shared");
+            hears(&shared, leaderless || heard.elapsed() > CUT_OFF_AFTER);
         }
         tokio::select! {
             () = shutdown.cancelled() => return,
@@ -264,8 +279,7 @@ pub(crate) async fn follow<H: Handle>(shared: Arc<Shared<H>>, shutdown: Cancella
 }
 
 /// Looks whether this manager hears the others; one that does not lets its nodes go.
-fn hears<H: Handle>(shared: &Shared<H>, since: Duration) {
-    let cut_off = since > CUT_OFF_AFTER;
+fn hears<H: Handle>(shared: &Shared<H>, cut_off: bool) {
     let before = shared.cut_off.swap(cut_off, Ordering::Relaxed);
     if cut_off && !before {
         tracing::warn!("this manager does not hear the others: its nodes are told to look for one that does");

@@ -88,6 +88,9 @@ impl<H: Handle> wire::managers::Managers for Service<H> {
         if !shared.leads() {
             return Err(Refusal::LeaderLost.status());
         }
+        if shared.admits().is_err() {
+            return Err(Refusal::NoLeader.status());
+        }
         // Its own sessions as they are now: whoever asks shows them.
         let _ = shared.sharer.lock().await.exchange(shared).await;
         Ok(Response::new(share::told(shared, from, request).await))
