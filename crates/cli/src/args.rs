@@ -57,6 +57,7 @@ pub(crate) enum LogFormat {
 /// The verbs.
 #[derive(Subcommand, Debug)]
 pub(crate) enum Command {
+    Backup(verb::backup::BackupArgs),
     #[command(subcommand, arg_required_else_help = true, subcommand_value_name = "COMMAND")]
     Bench(verb::bench::BenchCommand),
     Ca(verb::ca::CaArgs),
@@ -79,6 +80,7 @@ pub(crate) enum Command {
     Pkcs11Module,
     Unlock(verb::unlock::UnlockArgs),
     UnlockKey(verb::unlock_key::UnlockKeyArgs),
+    Restore(verb::restore::RestoreArgs),
     Up(verb::up::UpArgs),
     Update(verb::update::UpdateArgs),
     /// Show the versions of this command and of the daemon

@@ -143,6 +143,27 @@ impl Client {
         decode(&self.call(&Method::POST, &format!("/swarmpki/v1{path}"), Some(encode(body)?)).await?)
     }
 
+    /// Posts to one of our own endpoints; returns the file that it answers with.
+    pub(crate) async fn own_file<B: Serialize>(&mut self, path: &str, body: &B) -> Result<Bytes, Failure> {
+        self.call(&Method::POST, &format!("/swarmpki/v1{path}"), Some(encode(body)?)).await
+    }
+
+    /// Posts a document and a file to one of our own endpoints; returns its answer.
+    pub(crate) async fn own_upload<B: Serialize, T: DeserializeOwned>(
+        &mut self,
+        path: &str,
+        body: &B,
+        file: &[u8],
+    ) -> Result<T, Failure> {
+        let document = encode(body)?;
+        let length = u32::try_from(document.len()).map_err(|_| Failure::new("the request is too long"))?;
+        let mut whole = Zeroizing::new(Vec::with_capacity(4 + document.len() + file.len()));
+        whole.extend_from_slice(&length.to_be_bytes());
+        whole.extend_from_slice(&document);
+        whole.extend_from_slice(file);
+        decode(&self.call(&Method::POST, &format!("/swarmpki/v1{path}"), Some(Bytes::from_owner(whole))).await?)
+    }
+
     /// Posts to one of our own endpoints, without a body.
     pub(crate) async fn own_post(&mut self, path: &str) -> Result<(), Failure> {
         self.call(&Method::POST, &format!("/swarmpki/v1{path}"), None).await.map(drop)

@@ -112,6 +112,8 @@ fn dispatch(cli: &Cli) -> Result<(), Failure> {
 async fn ask(command: &Command, context: &mut Context) -> Result<(), Failure> {
     match command {
         Command::Demo(args) => verb::demo::run(args, context).await,
+        Command::Backup(args) => verb::backup::run(args, context).await,
+        Command::Restore(args) => verb::restore::run(args, context).await,
         Command::Ca(args) => verb::ca::run(args, context).await,
         Command::Info => verb::info::run(context).await,
         Command::Init(args) => verb::init::run(args, context).await,

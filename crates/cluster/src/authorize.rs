@@ -405,6 +405,10 @@ impl State {
                 Standing::Admitted { .. } | Standing::Quarantined { .. } => Denial::Cut(id()),
             });
         };
+        // One of the managers of before: what it holds is older, or newer, than what is here.
+        if self.is_outlived(&leaf.node) {
+            return Err(Denial::Cut(id()));
+        }
         let role = if leaf.role == Role::Manager && node.role == Role::Manager { Role::Manager } else { Role::Worker };
         match standing {
             Standing::Admitted { cut, .. } if *cut == node.cut => {

@@ -1,7 +1,8 @@
 //! A cluster made anew with one manager: by force, when too few managers are left to decide anything, or from a backup. Rules:
 //! - the epoch rises, so that whoever still has the old state is refused and told why;
 //! - cluster id, roots, nodes and settings stay: nodes go on with the certificates they have;
-//! - the one manager has the only place in the group; every other is a worker now, and comes back as one that is promoted;
+//! - the one manager has the only place in the group; every other is let in no more: what it holds is another cluster's truth, and whether
+//!   to give that up is not ours to say. It leaves and joins again, as another node;
 //! - after a restore the secrets are fresh, and a leaf that was issued after the backup lets its holder come back, no more.
 //!
 //! It is applied to a store that nobody has open, and never travels through the log of a group.
@@ -9,7 +10,8 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use pki::identity::Role;
+use imbl::OrdSet;
+use pki::identity::{NodeId, Role};
 use pki::issue::LEAF_BACKDATE;
 use pki::time::Time;
 
@@ -23,16 +25,18 @@ use crate::removal::Removal;
 use crate::state::State;
 use crate::tokens::{MANAGER_ROW, WORKER_ROW};
 
-/// A certificate's dates are in whole seconds.
-const ROUNDED: Duration = Duration::from_secs(1);
+/// A leaf's begin is rounded to the minute.
+const ROUNDED: Duration = Duration::from_secs(60);
 
 /// When a cluster was made anew, last.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Refounded {
     /// When.
     pub at: Time,
     /// The time of the backup that it was made from; none: it was forced.
     pub backup: Option<Time>,
+    /// The managers of before that are none any more, and those that were to be one.
+    pub outlived: OrdSet<NodeId>,
 }
 
 impl State {
@@ -55,8 +59,8 @@ impl State {
         };
         let others: Vec<_> =
             self.nodes.values().filter(|node| node.id != *id && is_manager(node)).map(|node| node.id.clone()).collect();
-        for other in others {
-            self.change(&other, |node| {
+        for other in &others {
+            self.change(other, |node| {
                 node.role = Role::Worker;
                 node.spec.role = Role::Worker;
                 node.promoting = None;
@@ -79,7 +83,7 @@ impl State {
         self.members.next_raft_id = self.members.next_raft_id.max(raft_id.saturating_add(1));
         self.members.key_holders.insert(id.clone());
         self.epoch = refound.epoch;
-        self.refounded = Some(Refounded { at: entry.now, backup });
+        self.refounded = Some(Refounded { at: entry.now, backup, outlived: others.into_iter().collect() });
         self.cluster_version = entry.index;
         self.cluster_updated = entry.now;
         Ok(Outcome::Enlisted { raft_id })
@@ -142,10 +146,23 @@ impl State {
         }
     }
 
+    /// Whether this leaf was a manager's before the cluster was made anew, and is a member's no more.
+    pub fn was_manager(&self, leaf: &Presented, now: Time) -> bool {
+        let ours = self.is_outlived(&leaf.node) && self.cluster_id() == Some(&leaf.cluster);
+        let Some(node) = self.nodes.get(&leaf.node).filter(|_| ours) else { return false };
+        let registered = node.leaves().any(|known| known.serial == leaf.serial && known.spki == leaf.spki);
+        registered || self.is_after_backup(leaf, now)
+    }
+
+    /// Whether this node was a manager before the cluster was made anew.
+    pub(crate) fn is_outlived(&self, id: &NodeId) -> bool {
+        self.refounded.as_ref().is_some_and(|refounded| refounded.outlived.contains(id))
+    }
+
     /// Whether this leaf may have been issued after the backup that the cluster was restored from, to a node that the backup
     /// knows: nobody can tell, so its holder may come back for one leaf life, and gets another.
     pub(crate) fn is_after_backup(&self, leaf: &Presented, now: Time) -> bool {
-        let Some(Refounded { at, backup: Some(backup) }) = self.refounded else { return false };
+        let Some(Refounded { at, backup: Some(backup), .. }) = self.refounded else { return false };
         let issued = leaf.not_before.saturating_add(LEAF_BACKDATE + ROUNDED);
         let within = issued >= backup && leaf.not_before <= at;
         within && leaf.not_after >= now && now < at.saturating_add(self.settings.leaf_life())

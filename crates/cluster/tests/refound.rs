@@ -8,7 +8,7 @@ extern crate swarmpki_cluster as cluster;
 use std::sync::Arc;
 use std::time::Duration;
 
-use cluster::authorize::{Presented, Quarantine, Standing};
+use cluster::authorize::{Caller, Denial, Method, Presented, Quarantine, Standing};
 use cluster::command::{Command, Founder, Refound};
 use cluster::node::Leaf;
 use cluster::outcome::{Outcome, Rejection};
@@ -51,7 +51,10 @@ fn one_manager_goes_on_alone_with_everything_there_was() {
     let forced = cluster.force(1);
     assert_eq!(cluster.run(forced.clone()), Outcome::Enlisted { raft_id: 2 }, "it keeps its number");
     let after = &cluster.state;
-    assert_eq!((after.epoch(), after.refounded), (1, Some(Refounded { at: cluster.now, backup: None })));
+    assert_eq!(
+        (after.epoch(), after.refounded.clone()),
+        (1, Some(Refounded { at: cluster.now, backup: None, outlived: [0, 2, 4, 5].map(id).into_iter().collect() }))
+    );
     assert_eq!(after.members().keys().collect::<Vec<_>>(), [&id(1)]);
     assert_eq!(after.members.next_raft_id, before.members.next_raft_id);
     assert_eq!(after.members.key_holders, before.members.key_holders, "they held the key all the same");
@@ -70,9 +73,20 @@ fn one_manager_goes_on_alone_with_everything_there_was() {
     }
     let old = presented(2, before.node(&id(2)).unwrap().current.as_ref().unwrap());
     assert_eq!((before.peer(&old).is_some(), after.peer(&old)), (true, None), "no member any more");
-    assert!(matches!(after.standing(&old, cluster.now), Standing::Admitted { .. }), "it may come back as a worker");
+    assert!(matches!(after.standing(&old, cluster.now), Standing::Admitted { .. }), "its leaf is what it was");
+    let standing = after.standing(&old, cluster.now);
+    let session = after.authorize(Caller::Identified(&old, &standing), Method::Session, cluster.now);
+    assert_eq!(session, Err(Denial::Cut(id(2))), "it is told to leave, and not made to forget");
+    assert!(after.was_manager(&old, cluster.now) && !before.was_manager(&old, cluster.now));
+    for (n, was) in [(1, false), (3, false), (9, false)] {
+        let leaf = before
+            .node(&id(n))
+            .and_then(|node| node.current.clone())
+            .unwrap_or_else(|| support::letter(9, 9, Role::Manager, cluster.now, LIFE).leaf);
+        assert_eq!(after.was_manager(&presented(n, &leaf), cluster.now), was, "{n}");
+    }
     cluster.refused(forced, Rejection::Epoch);
-    assert_eq!(cluster.promote(2), 5, "under a number of its own");
+    assert_eq!(cluster.promote(3), 5, "numbers are never given again");
 }
 
 #[test]
@@ -103,7 +117,8 @@ fn a_restored_cluster_has_fresh_secrets_and_the_old_nodes() {
     for (row, was) in after.tokens.rows.iter().zip(&before.tokens.rows) {
         assert!(row.secret.expose() != was.secret.expose() && row.generation == was.generation + 1);
     }
-    assert_eq!(after.refounded, Some(Refounded { at: cluster.now, backup: Some(before.time) }));
+    let outlived = [0, 1, 2, 4, 5].map(id).into_iter().collect();
+    assert_eq!(after.refounded, Some(Refounded { at: cluster.now, backup: Some(before.time), outlived }));
     for (n, registered) in [(3, true), (8, false)] {
         assert!(
             after.node(&id(n)).is_none() && after.removals.contains_key(&id(n)),
@@ -163,7 +178,7 @@ fn leaves_issued_after_the_backup_let_their_holders_come_back_for_one_leaf_life(
     let long = Presented { not_after: until.saturating_add(LIFE), ..leaf.clone() };
     assert_eq!(state.standing(&long, until.saturating_sub(SECOND)), after_backup);
     assert_eq!(state.standing(&long, until), Standing::Unregistered);
-    let older = Presented { not_before: backup.saturating_sub(HOUR + 2 * SECOND), ..leaf.clone() };
+    let older = Presented { not_before: backup.saturating_sub(HOUR + 61 * SECOND), ..leaf.clone() };
     assert_eq!(state.standing(&older, now), Standing::Unregistered, "issued before the backup, and not on record");
     let later = Presented { not_before: now.saturating_add(SECOND), ..leaf.clone() };
     assert_eq!(state.standing(&later, now), Standing::Unregistered, "signed when the root was in other hands");

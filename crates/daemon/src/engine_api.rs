@@ -4,6 +4,7 @@
 //! - Every routed answer, also a refusal, carries the headers of engine-api.md 1.2.
 //! - Gates come in the order of engine-api.md 3: syntax of query and body, then the node's state, then the operation.
 
+mod backup;
 pub mod body;
 pub mod convert;
 pub mod decode;
@@ -75,6 +76,8 @@ enum Route {
     CaRotate,
     CaAbort,
     Renew,
+    Backup,
+    Restore,
     NodeRenew(String),
 }
 
@@ -110,6 +113,8 @@ impl Route {
             ["swarmpki", "v1", "ca", "status"] if get => Self::CaStatus,
             ["swarmpki", "v1", "ca", "rotate"] if post => Self::CaRotate,
             ["swarmpki", "v1", "ca", "abort"] if post => Self::CaAbort,
+            ["swarmpki", "v1", "backup"] if post => Self::Backup,
+            ["swarmpki", "v1", "restore"] if post => Self::Restore,
             ["swarmpki", "v1", "renew"] if post => Self::Renew,
             ["swarmpki", "v1", "nodes", reference, "renew"] if post => Self::NodeRenew(segment(reference)?),
             _ => return None,
@@ -130,6 +135,7 @@ impl Route {
             | Self::SwarmLeave
             | Self::SwarmUnlock
             | Self::Status
+            | Self::Restore
             | Self::Renew => false,
             Self::SwarmInspect
             | Self::SwarmUpdate
@@ -146,6 +152,7 @@ impl Route {
             | Self::CaStatus
             | Self::CaRotate
             | Self::CaAbort
+            | Self::Backup
             | Self::NodeRenew(_) => true,
         }
     }
@@ -251,6 +258,8 @@ where
         Route::CaRotate => rotation::rotate(backend, call.json().await?).await,
         Route::CaAbort => rotation::abort(backend, call.json().await?).await,
         Route::CaLog => issuance_log::page(backend, &call.query).await,
+        Route::Backup => backup::backup(backend, call.json().await?).await,
+        Route::Restore => backup::restore(backend, call.body).await,
         Route::Renew => extra::renew(backend),
         Route::NodeRenew(reference) => nodes::order_renewal(backend, &reference).await,
     }

@@ -9,7 +9,9 @@
 //! - [`engine_api`]: Docker's HTTP API, the swarm part, and our own `/swarmpki/v1` beside it.
 
 pub mod address;
+mod age;
 pub mod backend;
+mod backup;
 pub mod check;
 pub mod config;
 mod data_key;

@@ -8,7 +8,9 @@
 mod leave;
 pub(crate) mod locked;
 mod member;
+mod refound;
 mod request;
+mod restore;
 mod sealing;
 mod seat;
 
@@ -25,8 +27,9 @@ use tracing::{error, info, warn};
 
 pub use leave::leave_refusal;
 pub use request::{InitRequest, JoinRequest};
+pub(crate) use restore::RestoreRequest;
 
-use crate::backend::{ALREADY_MEMBER, Failure, Membership, NOT_MEMBER, Present, WORKER};
+use crate::backend::{ALREADY_MEMBER, Failure, Membership, NOT_MEMBER, Present};
 use crate::engine_api::error::ApiError;
 use crate::settings::{Resume, Settings, UnderWay};
 use crate::unlock_source::UnlockSource;
@@ -57,6 +60,7 @@ enum Command {
     Join(Box<JoinRequest>, oneshot::Sender<Result<(), ApiError>>),
     Leave(bool, oneshot::Sender<Result<(), ApiError>>),
     Unlock(SecretString, oneshot::Sender<Result<(), ApiError>>),
+    Restore(Box<RestoreRequest>, oneshot::Sender<Result<NodeId, ApiError>>),
 }
 
 /// What the task needs to know of the machine.
@@ -137,6 +141,11 @@ impl Lifecycle {
         self.ask(|reply| Command::Unlock(key, reply)).await?.await.unwrap_or_else(|_| Err(ending()))
     }
 
+    /// Makes this machine the first manager of a cluster that is made anew from a backup; answers its node id once it works.
+    pub(crate) async fn restore(&self, request: RestoreRequest) -> Result<NodeId, ApiError> {
+        self.ask(|reply| Command::Restore(Box::new(request), reply)).await?.await.unwrap_or_else(|_| Err(ending()))
+    }
+
     async fn ask<T>(
         &self,
         command: impl FnOnce(oneshot::Sender<T>) -> Command,
@@ -166,6 +175,11 @@ enum Part {
         failure: Failure,
         pause: Duration,
     },
+    /// A manager of a cluster that was made anew without it: it stays stopped.
+    Outlived {
+        settings: Settings,
+        text: String,
+    },
 }
 
 /// What can happen by itself.
@@ -176,6 +190,8 @@ enum Event {
     /// A worker that is to be a manager has its place in the group, or has none.
     Seated(Result<Box<seat::Seat>, String>),
     Fatal(String),
+    /// The cluster was made anew without this manager.
+    Outlived(String),
     Restart,
 }
 
@@ -238,6 +254,9 @@ impl Owner {
             Command::Leave(force, reply) => {
                 let _ = reply.send(self.leave(force).await);
             }
+            Command::Restore(request, reply) => {
+                let _ = reply.send(self.restore(*request).await);
+            }
             Command::Unlock(key, reply) => {
                 let _ = reply.send(self.unlock(key).await);
             }
@@ -260,6 +279,7 @@ impl Owner {
                 error!(%text, "the cluster's store failed");
                 return Err(LifecycleError::Store(text));
             }
+            Event::Outlived(text) => self.outlived(text).await,
             Event::Restart => {
                 if let Part::Stopped { settings, pause, .. } = &self.part {
                     let (settings, pause) = (settings.clone(), pause.saturating_mul(2).min(RESTART_PAUSE_MAX));
@@ -278,13 +298,7 @@ impl Owner {
 
     async fn init(&mut self, request: InitRequest) -> Result<NodeId, ApiError> {
         if request.force_new_cluster {
-            return Err(match &self.part {
-                Part::Member(running) if running.seat.is_some() => ApiError::not_implemented(
-                    "--force-new-cluster is not supported: a cluster has one manager in this version of swarmpki",
-                ),
-                Part::Locked { .. } => ApiError::unavailable(locked::LOCKED),
-                _ => ApiError::unavailable(WORKER),
-            });
+            return self.force_new_cluster(&request).await;
         }
         if !matches!(self.part, Part::Nothing) {
             return Err(ApiError::unavailable(ALREADY_MEMBER));
@@ -315,7 +329,7 @@ impl Owner {
             |error: &dyn std::fmt::Display| ApiError::internal(format!("swarm could not be started: {error}"));
         let port = listener.local_addr().map_err(|error| internal(&error))?.port();
         let addresses = plan.addresses.clone().with_port(port);
-        let mut settings = Settings {
+        let settings = Settings {
             format: Settings::FORMAT,
             listen_addr: addresses.listen.to_string(),
             advertise_addr: addresses.advertise.to_string(),
@@ -327,6 +341,18 @@ impl Owner {
         let founded = seat::Founded::found(&self.setup, &plan, addresses.advertise, open).await;
         let (node, founded) = founded.map_err(|error| internal(&error))?;
         let seat = founded.sit(&node.handle(), listener, self.setup.keys.clone()).map_err(|error| internal(&error))?;
+        self.founded(node, settings, seat).await
+    }
+
+    /// Runs the first manager of a cluster that is made; it counts from when it works.
+    async fn founded(
+        &self,
+        node: swarmpki::Node,
+        mut settings: Settings,
+        seat: seat::Seat,
+    ) -> Result<(NodeId, Running), ApiError> {
+        let internal =
+            |error: &dyn std::fmt::Display| ApiError::internal(format!("swarm could not be started: {error}"));
         let mut running = Running::start(node, settings.clone(), None, Some(seat));
         let node_id = match running.until_ready(JOIN_ANSWER_MAX).await {
             Ok(node_id) => node_id,
@@ -395,7 +421,7 @@ impl Owner {
                 running.stop().await;
                 answer
             }
-            Part::Nothing | Part::Locked { .. } | Part::Stopped { .. } => None,
+            Part::Nothing | Part::Locked { .. } | Part::Stopped { .. } | Part::Outlived { .. } => None,
         };
         self.wipe();
         self.show();
@@ -496,6 +522,9 @@ impl Owner {
         {
             return Err(ApiError::unavailable(leave::STOPPED_MANAGER));
         }
+        if matches!(self.part, Part::Outlived { .. }) && !force {
+            return Err(ApiError::unavailable(leave::STOPPED_MANAGER));
+        }
         let part = std::mem::replace(&mut self.part, Part::Nothing);
         self.show();
         part.stop().await;
@@ -536,7 +565,7 @@ impl Part {
     /// What happens next by itself.
     async fn event(&mut self) -> Event {
         match self {
-            Self::Nothing | Self::Locked { .. } => std::future::pending().await,
+            Self::Nothing | Self::Locked { .. } | Self::Outlived { .. } => std::future::pending().await,
             Self::Joining(joining) => Event::Joined(joining.finished().await.map(Box::new)),
             Self::Member(running) => running.event().await,
             Self::Stopped { pause, .. } => {
@@ -553,12 +582,13 @@ impl Part {
             Self::Member(running) => running.present(),
             Self::Locked { settings } => Present::Locked(Membership::locked(settings)),
             Self::Stopped { settings, failure, .. } => Present::Error(Membership::of(settings), failure.clone()),
+            Self::Outlived { settings, text } => Present::Error(Membership::of(settings), Failure::new(text.clone())),
         }
     }
 
     async fn stop(self) {
         match self {
-            Self::Nothing | Self::Locked { .. } | Self::Stopped { .. } => {}
+            Self::Nothing | Self::Locked { .. } | Self::Stopped { .. } | Self::Outlived { .. } => {}
             Self::Joining(joining) => joining.give_up().await,
             Self::Member(running) => running.stop().await,
         }

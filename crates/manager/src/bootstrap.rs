@@ -156,6 +156,86 @@ impl Draft {
     }
 }
 
+/// What a machine brings to a cluster that it makes anew from a backup.
+pub struct Restoration {
+    /// Where others reach it, `host:port`.
+    pub addr: String,
+    /// The cluster's time in the backup.
+    pub backup: Time,
+    /// Nodes that were removed after the backup.
+    pub removed: Vec<NodeId>,
+}
+
+impl Bootstrap {
+    /// Gives this machine an identity in the cluster of a backup, signed by its root, and draws fresh secrets. The command is the one that makes
+    /// the cluster anew.
+    ///
+    /// # Errors
+    /// If the root's key cannot be reached, or a certificate cannot be made.
+    pub async fn restore(
+        state: Arc<State>,
+        restoration: Restoration,
+        keys: Keys,
+        clock: Clock,
+        chance: &Chance,
+    ) -> Result<Self, BootstrapError> {
+        let now = clock();
+        let cluster = state.cluster_id().cloned().ok_or_else(|| failed("the backup holds no cluster"))?;
+        let root = state.roots.signing().cloned().ok_or_else(|| failed("the backup holds no root"))?;
+        let ladder = state.roots.ladder_for(None, Role::Manager, now);
+        let served = state.roots.served().cloned().ok_or_else(|| failed("the backup holds no root"))?;
+        let params = Params {
+            addr: restoration.addr.clone(),
+            availability: Availability::Active,
+            settings: state.settings.as_ref().clone(),
+        };
+        let mut draft = Draft::new(params, Arc::clone(&root), chance)?;
+        draft.subject.cluster = cluster.clone();
+        let leaf = if root.custody.is_outside() {
+            let settings = &draft.params.settings;
+            outside::first_leaf(&root, settings, &draft.subject, &draft.csr, Arc::clone(&clock), chance)
+                .await
+                .map_err(failed)?
+        } else {
+            let (subject, csr, life) = (draft.subject.clone(), draft.csr.clone(), draft.params.settings.leaf_life());
+            let (chance, root) = (chance.clone(), Arc::clone(&root));
+            let ends = ladder.iter().map(Certificate::not_after).chain([rotate::first_end(&root)]).min();
+            let signed = tokio::task::spawn_blocking(move || {
+                let signer = keys.signer(&root).map_err(|error| error.to_string())?;
+                let signing = root.signer.pem();
+                let issuer =
+                    Issuer::build(&root.bundle, Some(signing.as_bytes()), Some(signer), &root.intermediates, now)
+                        .map_err(|error| error.to_string())?;
+                sign(csr.as_bytes(), &subject, &chance, now, crate::issue::life(life, ends, now), &issuer)
+            });
+            signed.await.map_err(failed)?.map_err(failed)?
+        };
+        let letter = letter(draft.csr.clone().into_bytes(), &leaf, &ladder, Role::Manager, root.issuer, now);
+        let unlock = match state.settings.autolock {
+            true => Some(UnlockBox(Arc::new(UnlockKey::from_bytes(chance.bytes()?)))),
+            false => None,
+        };
+        let restored = command::Restored {
+            backup: restoration.backup,
+            node: draft.subject.node.clone(),
+            spec: Spec::new(Role::Manager, Availability::Active),
+            letter,
+            worker_secret: SecretBox(Arc::new(JoinSecret::from_bytes(chance.bytes()?))),
+            manager_secret: SecretBox(Arc::new(JoinSecret::from_bytes(chance.bytes()?))),
+            unlock: unlock.clone(),
+            removed: restoration.removed,
+        };
+        let command = cluster::Command::Refound(Box::new(command::Refound {
+            epoch: state.epoch().saturating_add(1),
+            addr: restoration.addr,
+            founder: command::Founder::Restored(Box::new(restored)),
+        }));
+        let trust = TrustBundle::parse(&served.bundle, now).map_err(failed)?;
+        let chain = [leaf].into_iter().chain(ladder).collect();
+        Ok(Self { command, cluster_id: cluster, node_id: draft.subject.node, chain, key: draft.key, trust, unlock })
+    }
+}
+
 /// The root that a cluster begins with, as it is given; none: one is made. An external CA that comes with its root's certificate is
 /// honoured from the first certificate on.
 ///

@@ -82,6 +82,8 @@ struct Inner {
     own: OnceLock<u64>,
     told: Mutex<Option<Place>>,
     lines: Mutex<BTreeMap<(u64, bool), Line>>,
+    /// What another manager said of a cluster that was made anew without this one.
+    outlived: watch::Sender<Option<String>>,
 }
 
 /// One connection, or the place for it: who finds none makes it, others wait for that.
@@ -106,6 +108,7 @@ impl Peers {
             own: OnceLock::new(),
             told: Mutex::new(None),
             lines: Mutex::new(BTreeMap::new()),
+            outlived: watch::Sender::new(None),
         }))
     }
 
@@ -172,6 +175,15 @@ impl Peers {
         stands.then_some(row.raft_id)
     }
 
+    /// Waits until another member says that the cluster was made anew without this one; what is to be done then.
+    pub async fn outlived(&self) -> String {
+        let mut told = self.0.outlived.subscribe();
+        match told.wait_for(Option::is_some).await.map(|told| told.clone()) {
+            Ok(Some(text)) => text,
+            _ => std::future::pending().await,
+        }
+    }
+
     /// The cluster and its epoch, as known here.
     pub(crate) fn scope(&self) -> Option<(String, u64)> {
         if let Some(state) = self.state() {
@@ -229,6 +241,14 @@ impl Peers {
                 // Whom it takes this member for was decided with the connection.
                 if status.code() == Code::PermissionDenied {
                     self.hang_up(to, bulk);
+                }
+                // Only a member of the group, as it is known here, is asked, and so believed.
+                if let Some(theirs) = epoch_of(&status).filter(|theirs| *theirs > epoch) {
+                    tracing::error!(epoch, theirs, "the cluster was made anew without this manager");
+                    self.0.outlived.send_replace(Some(format!(
+                        "{}; this manager's state is of epoch {epoch}. Run \"swarmpki leave --force\" here and join again.",
+                        status.message()
+                    )));
                 }
                 Err(CarryError::Refused(status.message().to_owned()))
             }
@@ -293,6 +313,23 @@ impl Carrier for Peers {
             }
         })
     }
+}
+
+/// In a refusal: the epoch of the cluster that was made anew without the caller.
+const EPOCH_KEY: &str = "swarmpki-epoch";
+
+/// The refusal of a manager of before the cluster was made anew.
+pub(crate) fn made_anew(state: &State) -> Option<Status> {
+    let refounded = state.refounded.as_ref()?;
+    let how = if refounded.backup.is_some() { "restored from a backup" } else { "force-new-cluster" };
+    let (epoch, at) = (state.epoch(), refounded.at.rfc3339());
+    let mut status = Status::failed_precondition(format!("this cluster was made anew (epoch {epoch}, {how} on {at})"));
+    status.metadata_mut().insert(EPOCH_KEY, epoch.into());
+    Some(status)
+}
+
+fn epoch_of(status: &Status) -> Option<u64> {
+    status.metadata().get(EPOCH_KEY)?.to_str().ok()?.parse().ok()
 }
 
 /// Time for an answer to a request for a place: it is committed before.

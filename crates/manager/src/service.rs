@@ -68,9 +68,9 @@ impl<H: Handle> Router<H> {
             return Status::unimplemented("unknown service").into_http();
         };
         if let Some(method) = method(&path)
-            && let Err(refusal) = service.judge(&request, method)
+            && let Err(refused) = service.judge(&request, method)
         {
-            return refusal.status().into_http();
+            return refused.into_http();
         }
         let answered = match name {
             "docker.swarmkit.v1.Dispatcher" => {
@@ -119,12 +119,13 @@ impl<H: Handle> Router<H> {
 
 impl<H: Handle> Service<H> {
     /// Whether the caller may call `method`, told by what came with the head of the request.
-    fn judge(&self, request: &http::Request<Body>, method: Method) -> Result<(), Refusal> {
-        let peer = request.extensions().get::<Arc<Peer>>().ok_or(Refusal::Peer(Unauthorized::NoPeer))?;
+    fn judge(&self, request: &http::Request<Body>, method: Method) -> Result<(), Status> {
+        let peer =
+            request.extensions().get::<Arc<Peer>>().ok_or_else(|| Refusal::Peer(Unauthorized::NoPeer).status())?;
         // Members of the group are known by their keys, whatever the time and however late the state here is.
         if method == Method::Managers {
-            let known = self.member(&Call::new(Arc::clone(peer), None));
-            return known.map(drop).or_else(|refused| self.newcomer(peer).map(drop).ok_or(refused));
+            let known = self.judge_member(&Call::new(Arc::clone(peer), None));
+            return known.or_else(|refused| self.newcomer(peer).map(drop).ok_or(refused));
         }
         // The keys of forwarded calls are few among the headers, but there is no other way to read them as metadata.
         let origin = request.headers().get(wire::forward::CERT_KEY).and_then(|_| {
@@ -133,7 +134,7 @@ impl<H: Handle> Service<H> {
         });
         let state = self.0.handle.state();
         let judged = state.authorize(peer.caller_for(origin.as_ref()), method, self.0.now());
-        judged.map(drop).map_err(|denial| refusal(denial, &state))
+        judged.map(drop).map_err(|denial| refusal(denial, &state).status())
     }
 }
 

@@ -1,5 +1,6 @@
 //! The verbs, one a file.
 
+pub(crate) mod backup;
 pub(crate) mod bench;
 pub(crate) mod ca;
 pub(crate) mod check;
@@ -13,6 +14,7 @@ pub(crate) mod join_token;
 pub(crate) mod leave;
 pub(crate) mod man;
 pub(crate) mod node;
+pub(crate) mod restore;
 pub(crate) mod unlock;
 pub(crate) mod unlock_key;
 pub(crate) mod up;

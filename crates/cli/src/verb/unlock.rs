@@ -36,7 +36,7 @@ pub(crate) async fn run(args: &UnlockArgs, context: &mut Context) -> Result<(), 
     }
     let key = match &args.from {
         Some(source) => source.read().await.map_err(|error| Failure::new(error.to_string()))?,
-        None => typed()?,
+        None => typed("unlock key")?,
     };
     client.post("/swarm/unlock", Some(&UnlockRequest { unlock_key: key.expose() })).await?;
     if context.out.json() {
@@ -46,10 +46,10 @@ pub(crate) async fn run(args: &UnlockArgs, context: &mut Context) -> Result<(), 
 }
 
 /// One line: from the terminal, where it is not shown, or from standard input.
-fn typed() -> Result<SecretString, Failure> {
+pub(crate) fn typed(what: &str) -> Result<SecretString, Failure> {
     let stdin = std::io::stdin();
     let hidden = if stdin.is_terminal() {
-        complain("Enter unlock key: ");
+        complain(&format!("Enter {what}: "));
         Some(Hidden::new(&stdin)?)
     } else {
         None
@@ -57,7 +57,7 @@ fn typed() -> Result<SecretString, Failure> {
     let mut line = Zeroizing::new(Vec::with_capacity(KEY_BYTES_MAX as usize));
     let read = stdin.lock().take(KEY_BYTES_MAX).read_until(b'\n', &mut line);
     drop(hidden);
-    read.map_err(|error| Failure::new(format!("cannot read the unlock key: {error}")))?;
-    let text = std::str::from_utf8(&line).map_err(|_| Failure::new("the unlock key is not text"))?;
+    read.map_err(|error| Failure::new(format!("cannot read the {what}: {error}")))?;
+    let text = std::str::from_utf8(&line).map_err(|_| Failure::new(format!("the {what} is not text")))?;
     Ok(SecretString::new(text.trim().to_owned()))
 }

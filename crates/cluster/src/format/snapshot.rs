@@ -77,6 +77,8 @@ struct Refounded {
     at: i64,
     #[prost(int64, optional, tag = "2")]
     backup: Option<i64>,
+    #[prost(string, repeated, tag = "3")]
+    outlived: Vec<String>,
 }
 
 #[derive(Clone, PartialEq, prost::Message)]
@@ -473,9 +475,10 @@ impl From<&state::State> for State {
             key_holders: state.members.key_holders.iter().map(ToString::to_string).collect(),
             settings: Some(state.settings.as_ref().into()),
             unlock: state.unlock.as_ref().map(Into::into),
-            refounded: state.refounded.map(|refounded| Refounded {
+            refounded: state.refounded.as_ref().map(|refounded| Refounded {
                 at: refounded.at.unix_millis(),
                 backup: refounded.backup.map(Time::unix_millis),
+                outlived: refounded.outlived.iter().map(ToString::to_string).collect(),
             }),
             cluster_version: state.cluster_version,
             cluster_updated: state.cluster_updated.unix_millis(),
@@ -500,6 +503,14 @@ impl From<&state::State> for State {
                 .map(|comeback| Comeback { since: comeback.since.unix_millis(), until: comeback.until.unix_millis() }),
         }
     }
+}
+
+fn refounded(row: Refounded) -> Result<refound::Refounded, DecodeError> {
+    Ok(refound::Refounded {
+        at: Time::from_unix_millis(row.at),
+        backup: row.backup.map(Time::from_unix_millis),
+        outlived: row.outlived.iter().map(|id| record::node_id(id)).collect::<Result<_, _>>()?,
+    })
 }
 
 impl TryFrom<State> for state::State {
@@ -583,10 +594,7 @@ impl TryFrom<State> for state::State {
             cluster_version: state.cluster_version,
             cluster_updated: Time::from_unix_millis(state.cluster_updated),
             removals,
-            refounded: state.refounded.map(|refounded| refound::Refounded {
-                at: Time::from_unix_millis(refounded.at),
-                backup: refounded.backup.map(Time::from_unix_millis),
-            }),
+            refounded: state.refounded.map(refounded).transpose()?,
             comeback: state.comeback.map(|comeback| sleep::Comeback {
                 since: Time::from_unix_millis(comeback.since),
                 until: Time::from_unix_millis(comeback.until),

@@ -242,8 +242,17 @@ impl Running {
                 None => std::future::pending().await,
             }
         };
+        let outlived = async {
+            match seat {
+                Some(seat) => seat.outlived().await,
+                None => std::future::pending().await,
+            }
+        };
         if self.ended {
-            return Event::Fatal(fatal.await);
+            return tokio::select! {
+                text = fatal => Event::Fatal(text),
+                text = outlived => Event::Outlived(text),
+            };
         }
         let seated = async {
             let Some(task) = seating else { return std::future::pending().await };
@@ -255,6 +264,7 @@ impl Running {
         let event = tokio::select! {
             taken = seated => Event::Seated(taken),
             text = fatal => Event::Fatal(text),
+            text = outlived => Event::Outlived(text),
             changed = self.status.changed() => match changed {
                 Ok(()) => Event::Status,
                 Err(_) => Event::Ended(Self::outcome(&mut self.task, &mut self.ended).await),

@@ -92,22 +92,32 @@ impl Founded {
         let params = Params { addr: advertise.to_string(), availability: plan.availability, settings };
         let begun = begin(setup, plan, params, &chance, now).await?;
         let data_key = draw_data_key(&chance)?;
-
-        let (keystore, fresh) = (setup.keystore.clone(), data_key.duplicate());
-        let (chain, key, trust) = (begun.chain, begun.key, begun.trust);
-        // A manager that is to be locked at rest is so from the first write on.
-        keystore.set_kek(begun.unlock.map(|unlock| Arc::new(unlock.0.bytes().duplicate())), 0);
-        let written = tokio::task::spawn_blocking(move || {
-            keystore.save_trust(trust.raw())?;
-            keystore.save_pair(&chain, &key, Role::Manager)?;
-            data_key::write(&keystore, &fresh)
-        });
-        written.await.map_err(|error| SeatError::Store(error.to_string()))??;
+        let command = begun.command.clone();
+        write_identity(setup, begun, &data_key).await?;
         let node = open()?;
         let peers = Peers::new(node.identity(), clock());
         let config = store_config(&setup.state_dir, data_key, &peers);
-        let replica =
-            Replica::create(config, begun.command).await.map_err(|error| SeatError::Store(error.to_string()))?;
+        let replica = Replica::create(config, command).await.map_err(|error| SeatError::Store(error.to_string()))?;
+        Ok((node, Self { replica, peers }))
+    }
+
+    /// Makes the store of a cluster that is made anew from a backup, with the identity that this machine has in it.
+    pub(super) async fn restore(
+        setup: &Setup,
+        begun: Bootstrap,
+        backup: replica::Backup,
+        chance: &Chance,
+        open: impl FnOnce() -> Result<Node, NodeError>,
+    ) -> Result<(Node, Self), SeatError> {
+        let data_key = draw_data_key(chance)?;
+        let command = begun.command.clone();
+        write_identity(setup, begun, &data_key).await?;
+        let failed = |error: replica::OpenError| SeatError::Store(error.to_string());
+        let config = offline_config(&setup.state_dir, data_key.duplicate());
+        Replica::restore(config, backup, command).await.map_err(failed)?;
+        let node = open()?;
+        let peers = Peers::new(node.identity(), clock());
+        let replica = Replica::open(store_config(&setup.state_dir, data_key, &peers)).await.map_err(failed)?;
         Ok((node, Self { replica, peers }))
     }
 
@@ -184,10 +194,25 @@ impl Founded {
         let config =
             Config { clock: clock(), chance: Chance::system(), identity: node.identity(), keys, peers: self.peers };
         let addr = local(&listener).map_err(|error| SeatError::Bind(error.to_string()))?;
+        let peers = config.peers.clone();
         let manager = Manager::start(config, self.replica.clone(), listener)?;
         let sealing = tokio::spawn(sealing::follow(self.replica.clone(), node.clone()));
-        Ok(Seat { addr, manager, replica: self.replica, sealing })
+        Ok(Seat { addr, manager, replica: self.replica, peers, sealing })
     }
+}
+
+/// Key, certificate and trust bundle of a cluster's first manager, and the data key of its store.
+async fn write_identity(setup: &Setup, begun: Bootstrap, data_key: &SecretBytes) -> Result<(), SeatError> {
+    let (keystore, fresh) = (setup.keystore.clone(), data_key.duplicate());
+    let Bootstrap { chain, key, trust, unlock, .. } = begun;
+    // A manager that is to be locked at rest is so from the first write on.
+    keystore.set_kek(unlock.map(|unlock| Arc::new(unlock.0.bytes().duplicate())), 0);
+    let written = tokio::task::spawn_blocking(move || {
+        keystore.save_trust(trust.raw())?;
+        keystore.save_pair(&chain, &key, Role::Manager)?;
+        data_key::write(&keystore, &fresh)
+    });
+    Ok(written.await.map_err(|error| SeatError::Store(error.to_string()))??)
 }
 
 /// The cluster's beginning, by whoever signs for its root: a key that is here, a token, or an external CA.
@@ -214,6 +239,7 @@ pub(super) struct Seat {
     addr: SocketAddr,
     manager: Manager<Replica>,
     replica: Replica,
+    peers: Peers,
     /// What keeps the key file sealed as the cluster wants it.
     sealing: JoinHandle<()>,
 }
@@ -284,6 +310,11 @@ impl Seat {
         self.replica.fatal().await.to_string()
     }
 
+    /// Waits until the cluster was made anew without this manager; what is to be done then.
+    pub(super) async fn outlived(&self) -> String {
+        self.peers.outlived().await
+    }
+
     /// Lets sessions say goodbye, then closes the store.
     pub(super) async fn stop(self) {
         self.sealing.abort();
@@ -310,6 +341,17 @@ pub(super) async fn forget(setup: &Setup, keystore: Arc<Keystore>) -> Result<(),
     removed.await.map_err(|error| SeatError::Store(error.to_string()))?
 }
 
+/// The store of a manager that does not run: nobody is asked anything.
+pub(super) fn offline_config(state_dir: &Path, dek: SecretBytes) -> replica::Config {
+    replica::Config {
+        dir: state_dir.join("raft"),
+        dek,
+        clock: clock(),
+        carrier: Arc::new(replica::carrier::Alone),
+        limits: replica::Limits::default(),
+    }
+}
+
 fn draw_data_key(chance: &Chance) -> Result<SecretBytes, manager::chance::NoChance> {
     Ok(SecretBytes::from(chance.bytes::<{ data_key::BYTES }>()?.to_vec()))
 }
@@ -324,7 +366,7 @@ fn store_config(state_dir: &Path, dek: SecretBytes, peers: &Peers) -> replica::C
     }
 }
 
-fn clock() -> replica::Clock {
+pub(super) fn clock() -> replica::Clock {
     Arc::new(|| Time::from(SystemTime::now()))
 }
 

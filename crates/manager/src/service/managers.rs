@@ -115,6 +115,20 @@ impl<H: Handle> Service<H> {
         if leads || !silent { None } else { self.0.peers.newer_leaf_of(leaf, anchor, self.0.now()) }
     }
 
+    /// Whether the caller belongs to the group; one that did, before the cluster was made anew, is told so.
+    pub(super) fn judge_member(&self, call: &Call) -> Result<(), Status> {
+        let refused = match self.member(call) {
+            Ok(_) => return Ok(()),
+            Err(refused) => refused,
+        };
+        let state = self.0.handle.state();
+        let outlived = match call.caller() {
+            Caller::Identified(leaf, _) => state.was_manager(leaf, self.0.now()),
+            Caller::Anonymous | Caller::Forwarded { .. } => false,
+        };
+        Err(peers::made_anew(&state).filter(|_| outlived).unwrap_or_else(|| refused.status()))
+    }
+
     fn in_scope(&self, cluster: &str, epoch: u64) -> Result<(), Status> {
         let Some((own, ours)) = self.0.peers.scope() else { return Err(Refusal::SignerStarting.status()) };
         if own != cluster {
@@ -122,10 +136,13 @@ impl<H: Handle> Service<H> {
                 "this manager is of cluster {own}, the caller of {cluster}"
             )));
         }
-        if epoch < ours {
-            return Err(Status::failed_precondition(format!(
-                "this cluster was made anew: its epoch is {ours}, that of the caller's state is {epoch}. Run \"swarmpki leave --force\" there and join again"
-            )));
+        if epoch != ours {
+            let anew = peers::made_anew(&self.0.handle.state()).filter(|_| epoch < ours);
+            return Err(anew.unwrap_or_else(|| {
+                Status::failed_precondition(format!(
+                    "this manager's state is of epoch {ours}, the caller's of epoch {epoch}"
+                ))
+            }));
         }
         Ok(())
     }

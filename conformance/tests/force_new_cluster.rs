@@ -1,0 +1,141 @@
+//! One of three managers is left: `init --force-new-cluster` makes the cluster anew with it, and the others, when they come back, are told.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
+
+use std::time::Duration;
+
+use serde_json::Value;
+use swarmpki_conformance::{all_ready, in_state, info, init, join, node, node_id, nodes, swarm, token, try_join};
+use testkit::daemon::Daemon;
+use testkit::engine::Engine;
+use testkit::loopback::Loopback;
+use testkit::server::Server;
+use testkit::{require_or_skip, wait};
+
+fn join_as_manager(node: &Server, net: &Loopback, host: u8, by: &str, at: u8) -> String {
+    let said = try_join(node, net.host(host), by, &net.swarm(at)).ok();
+    assert_eq!(said, "This node joined a swarm as a manager.");
+    node_id(node)
+}
+
+/// Three managers, hosts 1 to 3.
+fn three(net: &Loopback) -> ([Daemon; 3], [String; 3]) {
+    let managers = [Daemon::start("manager1"), Daemon::start("manager2"), Daemon::start("manager3")];
+    let first = init(&managers[0], net.host(1));
+    let by = token(&managers[0], "manager");
+    let second = join_as_manager(&managers[1], net, 2, &by, 1);
+    let third = join_as_manager(&managers[2], net, 3, &by, 1);
+    all_ready(&managers[0], &[&first, &second, &third]);
+    (managers, [first, second, third])
+}
+
+/// What must stay as it is.
+fn what_stays(manager: &Server) -> (Value, Value, Value, Value) {
+    let swarm = swarm(manager);
+    (swarm["ID"].clone(), swarm["TLSInfo"].clone(), swarm["JoinTokens"].clone(), swarm["Spec"].clone())
+}
+
+/// With the stock client, as in transcript 14.
+fn force(manager: &Server, net: &Loopback, host: u8) -> String {
+    let (addr, listen) = (net.host(host).to_string(), net.swarm(host));
+    let args = ["swarm", "init", "--force-new-cluster", "--advertise-addr", &addr, "--listen-addr", &listen];
+    manager.docker(&args).ok()
+}
+
+fn managers_of(manager: &Server) -> Vec<String> {
+    let nodes = nodes(manager);
+    let named = nodes.iter().filter(|node| node["ManagerStatus"]["Reachability"] == "reachable");
+    named.map(|node| node["ID"].as_str().unwrap().to_owned()).collect()
+}
+
+#[test]
+fn one_of_three_goes_on_alone_and_the_old_majority_is_told() {
+    require_or_skip!("swarmpki", "dockerd", "docker");
+    let net = Loopback::claim();
+    let ([mut one, mut two, three], [first, second, third]) = three(&net);
+    let (worker, engine) = (Daemon::start("worker1"), Engine::start("engine1"));
+    let by = token(&three, "worker");
+    let ours = join(&worker, net.host(4), &by, &net.swarm(1));
+    let real = join(&engine, net.host(5), &by, &net.swarm(2));
+    all_ready(&three, &[&ours, &real]);
+    let before = what_stays(&three);
+
+    one.kill();
+    two.kill();
+    let said = force(&three, &net, 3);
+    assert!(said.starts_with(&format!("Swarm initialized: current node ({third}) is now a manager.")), "{said}");
+    assert!(said.contains(&by) && said.contains(&net.swarm(3)), "{said}");
+    assert_eq!((what_stays(&three), node_id(&three)), (before, third.clone()));
+    assert_eq!(managers_of(&three), [third.as_str()]);
+    for old in [&first, &second] {
+        let record = node(&three, old).unwrap();
+        assert_eq!((record["Spec"]["Role"].as_str(), &record["ManagerStatus"]), (Some("worker"), &Value::Null));
+    }
+    // Workers come by themselves, ours and the engine, and the tokens work.
+    all_ready(&three, &[&third, &ours, &real]);
+    let late = Daemon::start("worker2");
+    let joined = join(&late, net.host(6), &by, &net.swarm(3));
+    all_ready(&three, &[&joined]);
+
+    // The two are a majority of what they know.
+    one.restart();
+    two.restart();
+    for (old, id) in [(&one, &first), (&two, &second)] {
+        let text = wait::until("it stops", Duration::from_secs(30), || {
+            let info = info(old);
+            match info["LocalNodeState"].as_str() {
+                Some("error") => Ok(info["Error"].as_str().unwrap_or_default().to_owned()),
+                other => Err(format!("{other:?}: {info}")),
+            }
+        });
+        let text = text.0;
+        assert!(text.starts_with("this cluster was made anew (epoch 1, force-new-cluster on 20"), "{text}");
+        let rest = "); this manager's state is of epoch 0. Run \"swarmpki leave --force\" here and join again.";
+        assert!(text.ends_with(rest), "{text}");
+        assert!(node(&three, id).is_some());
+    }
+    assert_eq!(one.docker(&["swarm", "leave", "--force"]).ok(), "Node left the swarm.");
+    let back = join_as_manager(&one, &net, 1, &token(&three, "manager"), 3);
+    all_ready(&three, &[&third, &back, &ours, &real, &joined]);
+    wait::until_true("a second manager", Duration::from_secs(20), || managers_of(&three).len() == 2);
+    three.docker(&["node", "rm", "--force", &first]).ok();
+}
+
+#[test]
+fn a_manager_alone_is_made_anew_twice_and_keeps_everything() {
+    require_or_skip!("swarmpki", "docker");
+    let net = Loopback::claim();
+    let (mut manager, worker) = (Daemon::start("manager1"), Daemon::start("worker1"));
+    let own = init(&manager, net.host(1));
+    let other = join(&worker, net.host(2), &token(&manager, "worker"), &net.swarm(1));
+    all_ready(&manager, &[&own, &other]);
+    let before = what_stays(&manager);
+    force(&manager, &net, 1);
+    // Ours keeps the address that it has.
+    let said = manager.swarmpki(&["init", "--force-new-cluster"]).ok();
+    assert!(said.starts_with(&format!("Swarm initialized: current node ({own}) is now a manager.")), "{said}");
+    manager.kill();
+    manager.restart();
+    all_ready(&manager, &[&own, &other]);
+    assert_eq!(what_stays(&manager), before);
+    let log: Value = serde_json::from_str(&manager.swarmpki(&["ca", "log", "--json"]).ok()).unwrap();
+    assert_eq!(log["size"], log["entries"].as_array().unwrap().len(), "the issuance log is whole");
+    let state = manager.state();
+    let stores: Vec<_> =
+        std::fs::read_dir(state.join("raft")).unwrap().map(|entry| entry.unwrap().file_name()).collect();
+    assert!(stores.iter().all(|name| name == "header" || name.to_string_lossy().starts_with("store-3.")), "{stores:?}");
+}
+
+#[test]
+fn who_is_no_manager_is_refused() {
+    require_or_skip!("swarmpki", "docker");
+    let net = Loopback::claim();
+    let (manager, worker) = (Daemon::start("manager1"), Daemon::start("worker1"));
+    let args = ["swarm", "init", "--force-new-cluster"];
+    let refused = "Error response from daemon: This node is not a swarm manager. Worker nodes can't be used to view or modify cluster state. Please run this command on a manager node or promote the current node to a manager.";
+    assert_eq!(worker.docker(&args).refused(), refused);
+    init(&manager, net.host(1));
+    let id = join(&worker, net.host(2), &token(&manager, "worker"), &net.swarm(1));
+    all_ready(&manager, &[&id]);
+    assert_eq!(worker.docker(&args).refused(), refused);
+    in_state(&manager, &[&id], "ready", Duration::from_secs(5));
+}

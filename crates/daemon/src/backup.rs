@@ -1,0 +1,165 @@
+//! What a backup holds, before it is encrypted: a header in JSON, the state, the issuance log, and a digest of all of it.
+//!
+//! ```text
+//! "swarmpki backup\n"
+//! 1 length header | 2 length state | 3 length entry … | 4 32 SHA-256 of everything before
+//! ```
+//! Kinds are a byte, lengths eight, the highest first. Format 1.
+
+use std::sync::Arc;
+
+use cluster::{LogEntry, State};
+use pki::digest::sha256;
+use serde::{Deserialize, Serialize};
+use zeroize::Zeroizing;
+
+const MAGIC: &[u8] = b"swarmpki backup\n";
+const FORMAT: u32 = 1;
+const HEADER: u8 = 1;
+const STATE: u8 = 2;
+const ENTRY: u8 = 3;
+const DIGEST: u8 = 4;
+const DIGEST_BYTES: usize = 32;
+
+/// What the header says.
+#[derive(Debug, Default, Serialize, Deserialize)]
+#[serde(rename_all = "PascalCase")]
+struct Header {
+    format: u32,
+    cluster: String,
+    epoch: u64,
+    index: u64,
+    /// The cluster's time, in RFC 3339.
+    time: String,
+}
+
+/// Why a backup cannot be read.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum BackupError {
+    /// Something else.
+    #[error("this is no backup of a swarmpki cluster")]
+    Foreign,
+    /// Written by a newer version.
+    #[error("the backup has format {0}, this version knows format {FORMAT}: use the version that wrote it")]
+    Later(u32),
+    /// Damaged, or cut.
+    #[error("the backup is damaged: {0}")]
+    Damaged(&'static str),
+}
+
+/// Writes it all down.
+pub(crate) fn encode(backup: &replica::Backup) -> Zeroizing<Vec<u8>> {
+    let state = &backup.state;
+    let header = Header {
+        format: FORMAT,
+        cluster: state.cluster_id().map(ToString::to_string).unwrap_or_default(),
+        epoch: state.epoch(),
+        index: state.index,
+        time: state.time().rfc3339(),
+    };
+    let header = serde_json::to_vec(&header).unwrap_or_default();
+    let snapshot = Zeroizing::new(state.encode_snapshot());
+    let entries: usize = backup.issued.iter().map(|entry| entry.bytes.len() + 9).sum();
+    // It never grows: growing would leave copies of the keys in it.
+    let bytes = MAGIC.len() + header.len() + snapshot.len() + entries + DIGEST_BYTES + 3 * 9;
+    let mut out = Zeroizing::new(Vec::with_capacity(bytes));
+    out.extend_from_slice(MAGIC);
+    let mut put = |kind: u8, bytes: &[u8]| {
+        out.push(kind);
+        out.extend_from_slice(&(bytes.len() as u64).to_be_bytes());
+        out.extend_from_slice(bytes);
+    };
+    put(HEADER, &header);
+    put(STATE, &snapshot);
+    backup.issued.iter().for_each(|entry| put(ENTRY, &entry.bytes));
+    let digest = sha256(&out);
+    out.push(DIGEST);
+    out.extend_from_slice(&(DIGEST_BYTES as u64).to_be_bytes());
+    out.extend_from_slice(&digest);
+    out
+}
+
+/// Reads it, and makes sure that it is whole.
+pub(crate) fn decode(bytes: &[u8]) -> Result<replica::Backup, BackupError> {
+    let mut rest = bytes.strip_prefix(MAGIC).ok_or(BackupError::Foreign)?;
+    let (mut header, mut state, mut issued) = (None, None, Vec::new());
+    loop {
+        let before = bytes.len() - rest.len();
+        let (head, more) = rest.split_at_checked(9).ok_or(BackupError::Damaged("it is cut short"))?;
+        let (kind, length) = head.split_at(1);
+        let length = length.try_into().map(u64::from_be_bytes).ok().and_then(|length| usize::try_from(length).ok());
+        let section = length.and_then(|length| more.split_at_checked(length));
+        let (section, more) = section.ok_or(BackupError::Damaged("it is cut short"))?;
+        rest = more;
+        match kind {
+            [HEADER] => {
+                let told: Header =
+                    serde_json::from_slice(section).map_err(|_| BackupError::Damaged("its header is none"))?;
+                if told.format != FORMAT {
+                    return Err(BackupError::Later(told.format));
+                }
+                header = Some(told);
+            }
+            [STATE] => {
+                let read = State::decode_snapshot(section);
+                state = Some(read.map_err(|_| BackupError::Damaged("the state in it cannot be read"))?);
+            }
+            [ENTRY] => issued.push(LogEntry { seq: issued.len() as u64, bytes: section.to_vec() }),
+            [DIGEST] => {
+                if !rest.is_empty() || section != sha256(bytes.get(..before).unwrap_or_default()) {
+                    return Err(BackupError::Damaged("it is not what was written"));
+                }
+                break;
+            }
+            _ => return Err(BackupError::Damaged("it holds what this version does not know")),
+        }
+    }
+    let (Some(header), Some(state)) = (header, state) else { return Err(BackupError::Damaged("a part is missing")) };
+    if state.cluster_id().map(ToString::to_string) != Some(header.cluster) || state.epoch() != header.epoch {
+        return Err(BackupError::Damaged("its header is another's"));
+    }
+    let backup = replica::Backup { state: Arc::new(state), issued };
+    if backup.is_whole() { Ok(backup) } else { Err(BackupError::Damaged("the issuance log in it is another's")) }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
+    use super::*;
+
+    /// The sample of the state's format, whose issuance log is made up: it is not whole, and is refused for that alone.
+    fn sample() -> replica::Backup {
+        let path = concat!(env!("CARGO_MANIFEST_DIR"), "/../cluster/testdata/state/format-1/managers.bin");
+        let mut state = State::decode_snapshot(&std::fs::read(path).unwrap()).unwrap();
+        state.log = cluster::log::LogHead::default();
+        let entries = [b"one".to_vec(), b"two".to_vec()];
+        entries.iter().for_each(|entry| drop(state.log.append(entry)));
+        let issued = entries.into_iter().zip(0..).map(|(bytes, seq)| LogEntry { seq, bytes }).collect();
+        replica::Backup { state: Arc::new(state), issued }
+    }
+
+    #[test]
+    fn there_and_back() {
+        let backup = sample();
+        let bytes = encode(&backup);
+        let again = decode(&bytes).unwrap();
+        assert_eq!(again.issued, backup.issued);
+        assert!(again.state.encode_snapshot() == backup.state.encode_snapshot());
+    }
+
+    #[test]
+    fn what_is_changed_cut_or_foreign_is_refused() {
+        let bytes = encode(&sample());
+        for at in (0..bytes.len()).step_by(7) {
+            let mut hurt = bytes.to_vec();
+            hurt[at] ^= 1;
+            assert!(decode(&hurt).is_err(), "byte {at}");
+            assert!(decode(&bytes[..at]).is_err(), "cut at {at}");
+        }
+        assert!(decode(&[&bytes[..], b"x"].concat()).is_err());
+        assert!(matches!(decode(b"else"), Err(BackupError::Foreign)));
+        let mut other = sample();
+        other.issued[0].bytes[0] ^= 1;
+        assert!(matches!(decode(&encode(&other)), Err(BackupError::Damaged(_))));
+    }
+}
