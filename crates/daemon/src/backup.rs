@@ -133,7 +133,9 @@ mod tests {
         let mut state = State::decode_snapshot(&std::fs::read(path).unwrap()).unwrap();
         state.log = cluster::log::LogHead::default();
         let entries = [b"one".to_vec(), b"two".to_vec()];
-        entries.iter().for_each(|entry| drop(state.log.append(entry)));
+        for entry in &entries {
+            state.log.append(entry);
+        }
         let issued = entries.into_iter().zip(0..).map(|(bytes, seq)| LogEntry { seq, bytes }).collect();
         replica::Backup { state: Arc::new(state), issued }
     }

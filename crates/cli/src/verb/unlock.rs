@@ -49,7 +49,7 @@ pub(crate) async fn run(args: &UnlockArgs, context: &mut Context) -> Result<(), 
 pub(crate) fn typed(what: &str) -> Result<SecretString, Failure> {
     let stdin = std::io::stdin();
     let hidden = if stdin.is_terminal() {
-        complain(&format!("Enter {what}: "));
+        complain(format!("Enter {what}: "));
         Some(Hidden::new(&stdin)?)
     } else {
         None
