@@ -11,9 +11,9 @@ use std::time::Duration;
 use tokio::time::{Instant, timeout_at};
 
 /// How long a caller is kept waiting.
-const PATIENCE: Duration = Duration::from_secs(5);
+pub(crate) const PATIENCE: Duration = Duration::from_secs(5);
 /// How long nobody may lead.
-const LEADERLESS: Duration = Duration::from_secs(2);
+pub(crate) const LEADERLESS: Duration = Duration::from_secs(2);
 /// The pause before the same leader is asked again.
 const PAUSE: Duration = Duration::from_millis(50);
 
@@ -54,7 +54,7 @@ pub(crate) async fn propose(proposer: &Proposer, commands: Vec<Command>) -> Resu
 }
 
 /// What came of commands that were said more than once.
-fn corrected(state: &State, commands: &[Command], outcomes: Vec<Outcome>) -> Vec<Outcome> {
+pub(crate) fn corrected(state: &State, commands: &[Command], outcomes: Vec<Outcome>) -> Vec<Outcome> {
     let both = commands.iter().zip(outcomes);
     both.map(|(command, outcome)| match outcome {
         Outcome::Rejected(_) => state.already(command).unwrap_or(outcome),
