@@ -6,6 +6,12 @@
 //! - Only the leader calls a node down: when the manager that had its session says that it is over, or when that manager itself is silent
 //!   and the node comes to no other within a grace.
 
+mod absent;
+mod sharer;
+
+pub use absent::{Absent, missing};
+pub use sharer::{Sharer, down};
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 

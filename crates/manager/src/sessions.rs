@@ -206,13 +206,40 @@ impl Sessions {
         }
     }
 
-    /// These nodes may register within a grace before they are called down; those that are in the table anyway are left alone.
+    /// These nodes may register within a grace before they are called down; those that have a session here are left alone.
     fn expect(&mut self, now: Time, period: Duration, grace: u32, nodes: impl IntoIterator<Item = NodeId>) {
+        let deadline = now.saturating_add(period * grace);
         for node in nodes {
-            if !self.rows.contains_key(&node) {
-                self.put(node, Row::absent(now, period, now.saturating_add(period * grace)));
+            match self.rows.get(&node) {
+                None => self.put(node, Row::absent(now, period, deadline)),
+                Some(row) if row.session.is_none() && row.deadline < deadline => {
+                    let row = Row { deadline, ..row.clone() };
+                    self.put(node, row);
+                }
+                Some(_) => {}
             }
         }
+    }
+
+    /// What other managers are told: every session that there is.
+    pub fn shared(&self) -> BTreeMap<NodeId, NodeSession> {
+        self.rows.iter().filter_map(|(node, row)| Some((node.clone(), row.shared(node)?))).collect()
+    }
+
+    /// Every node is sent to other managers: none has a session here any more, and what was known of them is old.
+    pub fn send_away(&mut self) {
+        self.rows.clear();
+        self.deadlines.clear();
+        self.releases.clear();
+    }
+
+    /// A node has a newer session with another manager. Whether this one was still here, and is not any more.
+    pub fn moved(&mut self, node: &NodeId, session: &str) -> bool {
+        let here = self.rows.get(node).is_some_and(|row| row.session.as_deref() == Some(session));
+        if here {
+            self.forget(node);
+        }
+        here
     }
 
     /// The table with other managers' sessions in it, for who looks at all of them.

@@ -1,20 +1,18 @@
 //! Tells the leader of this manager's sessions and learns of everybody else's; looks whether this manager hears the others at all.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
-use cluster::Command;
 use pki::identity::NodeId;
-use pki::time::Time;
 use replica::Handle;
 use tokio::sync::{Notify, watch};
 use tokio_util::sync::CancellationToken;
-use wire::managers::{NodeSession, ShareRequest, ShareResponse};
+use wire::managers::{ShareRequest, ShareResponse};
 use wire::status::Refusal;
 
-use crate::roster::Told;
+use crate::roster::{self, Absent, Sharer, Told};
 use crate::sessions::Input;
 use crate::shared::Shared;
 
@@ -24,17 +22,16 @@ const PERIOD: Duration = Duration::from_secs(1);
 const GATHER: Duration = Duration::from_millis(5);
 /// Time for the leader's answer.
 const ANSWER_WITHIN: Duration = Duration::from_secs(2);
+/// How often the leader looks for nodes that nobody waits for, and that are not called down.
+const MISSED_AFTER: Duration = Duration::from_secs(30);
 /// A manager that has not heard the leader (or, leading, a majority) for so long admits no session. Source: design.md 7.
 const CUT_OFF_AFTER: Duration = Duration::from_secs(3);
 
-/// What this manager has told whom.
+/// Tells the leader of this manager's sessions.
 #[derive(Default)]
-pub(crate) struct Sharer {
-    /// Drawn at the first sharing: who leads knows by it that this manager has begun anew.
-    run: u64,
-    /// The leader that was told, by term and raft id.
-    to: Option<(u64, u64)>,
-    told: BTreeMap<NodeId, NodeSession>,
+pub(crate) struct Sharing {
+    /// Made at the first sharing, and anew when what was shared is old.
+    sharer: Option<Sharer>,
     /// Nodes in session with other managers that are to renew.
     renew: BTreeSet<NodeId>,
 }
@@ -79,7 +76,7 @@ pub(crate) enum Untold {
     Because(String),
 }
 
-impl Sharer {
+impl Sharing {
     /// Tells the leader what has changed, and takes its answer.
     pub(crate) async fn exchange<H: Handle>(&mut self, shared: &Arc<Shared<H>>) -> Result<(), Untold> {
         let number = shared.shares.begun.fetch_add(1, Ordering::SeqCst);
@@ -103,30 +100,20 @@ impl Sharer {
     }
 
     async fn once<H: Handle>(&mut self, shared: &Arc<Shared<H>>) -> Result<bool, Untold> {
-        if self.run == 0 {
-            let drawn = shared.chance.bytes().map_err(|error| Untold::Because(error.to_string()))?;
-            self.run = u64::from_be_bytes(drawn).max(1);
-        }
+        let sharer = match &mut self.sharer {
+            Some(sharer) => sharer,
+            None => {
+                let drawn = shared.chance.bytes().map_err(|error| Untold::Because(error.to_string()))?;
+                self.sharer.insert(Sharer::new(u64::from_be_bytes(drawn)))
+            }
+        };
         let leadership = *shared.handle.leadership().borrow();
         let leader = leadership.leader.ok_or_else(|| Untold::Because("nobody leads".to_owned()))?;
-        let present: BTreeMap<NodeId, NodeSession> = {
-            let sessions = shared.sessions();
-            sessions.rows().filter_map(|(node, row)| Some((node.clone(), row.shared(node)?))).collect()
-        };
-        let full = self.to != Some((leadership.term, leader));
-        let news = present.iter().filter(|(node, session)| full || self.told.get(*node) != Some(*session));
-        let ended = self.told.keys().filter(|node| !full && !present.contains_key(*node));
-        let (term, known) = shared.roster().known();
-        let request = ShareRequest {
-            epoch: shared.handle.state().epoch(),
-            run: self.run,
-            full,
-            sessions: news.map(|(_, session)| session.clone()).collect(),
-            ended: ended.map(ToString::to_string).collect(),
-            known,
-            term,
-            renew: std::mem::take(&mut self.renew).iter().map(ToString::to_string).collect(),
-        };
+        let present = shared.sessions().shared();
+        let known = shared.roster().known();
+        let told_to = (leadership.term, leader);
+        let mut request = sharer.request(told_to, shared.handle.state().epoch(), known, &present);
+        request.renew = std::mem::take(&mut self.renew).iter().map(ToString::to_string).collect();
         let response = if leadership.here {
             told(shared, leader, request).await
         } else {
@@ -135,15 +122,13 @@ impl Sharer {
             shared.touch();
             response
         };
-        self.to = Some((leadership.term, leader)).filter(|_| !response.tell_all);
-        for node in response.moved.iter().filter_map(|node| node.parse::<NodeId>().ok()) {
-            moved(shared, &node, present.get(&node));
+        for (node, session) in sharer.answered(told_to, present, &response) {
+            moved(shared, &node, &session);
         }
         for node in response.renew.iter().filter_map(|node| node.parse::<NodeId>().ok()) {
             // One that is gone renews when it comes back.
             let _ = shared.order_renewal(&node);
         }
-        self.told = present;
         Ok(response.tell_all)
     }
 }
@@ -177,17 +162,11 @@ pub(crate) async fn told<H: Handle>(shared: &Arc<Shared<H>>, from: u64, request:
     }
     let Told { mut response, gone, lost } = shared.roster().share(now, from, request);
     response.unreachable = shared.unreachable(&shared.handle.state());
-    let here = |node: &NodeId| shared.sessions().row(node).is_some_and(|row| row.session.is_some());
-    let down = |(node, heard): (NodeId, i64)| Command::Presence {
-        node,
-        down: true,
-        seen: Some(heard).filter(|heard| *heard != 0).map_or(now, Time::from_unix_millis),
-    };
     if !lost.is_empty() {
         tracing::info!(nodes = lost.len(), "a manager has begun anew: its nodes are expected elsewhere");
         expect(shared, &lost).await;
     }
-    let down: Vec<_> = gone.into_iter().filter(|(node, _)| !here(node)).map(down).collect();
+    let down = roster::down(gone, &shared.sessions(), now);
     if !down.is_empty()
         && let Err(error) = shared.handle.propose(down).await
     {
@@ -198,14 +177,9 @@ pub(crate) async fn told<H: Handle>(shared: &Arc<Shared<H>>, from: u64, request:
 }
 
 /// A node has a newer session with another manager: that with this one ends, unless it has begun since.
-fn moved<H: Handle>(shared: &Shared<H>, node: &NodeId, told: Option<&NodeSession>) {
-    {
-        let mut sessions = shared.sessions();
-        let present = sessions.row(node).and_then(|row| row.session.clone());
-        if present.is_none() || present != told.map(|session| session.session.clone()) {
-            return;
-        }
-        sessions.forget(node);
+fn moved<H: Handle>(shared: &Shared<H>, node: &NodeId, session: &str) {
+    if !shared.sessions().moved(node, session) {
+        return;
     }
     tracing::info!(%node, "the node is in session with another manager");
     shared.slots.end(node, Refusal::SessionInvalid);
@@ -217,17 +191,39 @@ pub(crate) async fn lead<H: Handle>(shared: Arc<Shared<H>>, over: CancellationTo
     shared.roster().lead(shared.handle.leadership().borrow().term);
     shared.tell(Input::Lead(&state)).await;
     shared.deadline_moved.notify_one();
+    let mut absent = Absent::of(&state);
+    let mut looked = Instant::now();
     loop {
         tokio::select! {
             () = over.cancelled() => return,
             () = tokio::time::sleep(PERIOD) => {}
         }
         let nodes = shared.roster().silent(shared.now());
-        if nodes.is_empty() {
+        if !nodes.is_empty() {
+            tracing::warn!(nodes = nodes.len(), "a manager is silent: its nodes are expected elsewhere");
+            expect(&shared, &nodes).await;
+        }
+        let state = shared.handle.state();
+        let up = {
+            let sessions = shared.sessions();
+            absent.in_session(&state, &sessions, &shared.roster(), shared.now())
+        };
+        if !up.is_empty()
+            && let Err(error) = shared.handle.propose(up).await
+        {
+            tracing::warn!(%error, "that nodes are there could not be committed: it is tried again");
+        }
+        if looked.elapsed() < MISSED_AFTER {
             continue;
         }
-        tracing::warn!(nodes = nodes.len(), "a manager is silent: its nodes are expected elsewhere");
-        expect(&shared, &nodes).await;
+        looked = Instant::now();
+        let missing = {
+            let sessions = shared.sessions();
+            roster::missing(&state, &sessions, &shared.roster())
+        };
+        if !missing.is_empty() {
+            expect(&shared, &missing).await;
+        }
     }
 }
 
@@ -259,12 +255,14 @@ pub(crate) async fn follow<H: Handle>(shared: Arc<Shared<H>>, shutdown: Cancella
         if let Some(since) = shared.handle.contact() {
             heard = Instant::now().checked_sub(since).unwrap_or(heard);
         }
-        hears(&shared, leaderless || heard.elapsed() > CUT_OFF_AFTER);
+        let lets_go = hears(&shared, leaderless || heard.elapsed() > CUT_OFF_AFTER);
+        begin_anew(&shared, lets_go).await;
         let shared_with = shared.sharer.lock().await.exchange(&shared).await;
         leaderless = matches!(shared_with, Err(Untold::Leaderless));
         if let Err(error) = shared_with {
             tracing::debug!(%error, "sessions were not shared");
-            hears(&shared, leaderless || heard.elapsed() > CUT_OFF_AFTER);
+            let lets_go = hears(&shared, leaderless || heard.elapsed() > CUT_OFF_AFTER);
+            begin_anew(&shared, lets_go).await;
         }
         tokio::select! {
             () = shutdown.cancelled() => return,
@@ -278,13 +276,22 @@ pub(crate) async fn follow<H: Handle>(shared: Arc<Shared<H>>, shutdown: Cancella
     }
 }
 
-/// Looks whether this manager hears the others; one that does not lets its nodes go.
-fn hears<H: Handle>(shared: &Shared<H>, cut_off: bool) {
+/// What a manager that has let its nodes go knew of them is old: it shares as one that has just begun.
+async fn begin_anew<H: Handle>(shared: &Shared<H>, lets_go: bool) {
+    if lets_go {
+        shared.sharer.lock().await.sharer = None;
+    }
+}
+
+/// Looks whether this manager hears the others; one that does not lets its nodes go. Whether it did that now.
+fn hears<H: Handle>(shared: &Shared<H>, cut_off: bool) -> bool {
     let before = shared.cut_off.swap(cut_off, Ordering::Relaxed);
     if cut_off && !before {
         tracing::warn!("this manager does not hear the others: its nodes are told to look for one that does");
+        shared.sessions().send_away();
         shared.slots.end_all(&Refusal::MustDisconnect);
     } else if before && !cut_off {
         tracing::info!("this manager hears the others again");
     }
+    cut_off && !before
 }

@@ -23,7 +23,7 @@ use crate::roster::Roster;
 use crate::rotate::Pacer;
 use crate::server::{Call, Callers, Connections, Peer};
 use crate::sessions::{Effect, Input, Sessions};
-use crate::share::{Sharer, Shares};
+use crate::share::{Shares, Sharing};
 use crate::slots::Slots;
 use crate::view::ManagerStatus;
 
@@ -58,7 +58,7 @@ pub(crate) struct Shared<H> {
     pub(crate) callers: Callers,
     pub(crate) peers: Peers,
     /// Tells the leader of this manager's sessions.
-    pub(crate) sharer: tokio::sync::Mutex<Sharer>,
+    pub(crate) sharer: tokio::sync::Mutex<Sharing>,
     pub(crate) shares: Shares,
     looks: tokio::sync::Semaphore,
     /// Whether this manager does not hear the others: it admits nobody then.
