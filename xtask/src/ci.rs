@@ -9,13 +9,15 @@ use crate::step::{self, Outcome, Steps, cargo};
 use crate::{arrows, codegen, coverage, readme, workspace};
 
 /// What every run simulates, each with what the simulator is told: `cargo xtask sim` takes the same words.
-const SIMULATED: [&[&str]; 5] = [
+const SIMULATED: [&[&str]; 6] = [
     // Small clusters in which everything goes wrong, their roots too: a few long lives, and a thousand short ones.
     &["--seed", "0x5eed", "--seeds", "8"],
     &["--seeds", "1000", "--nodes", "2", "--steps", "12", "--rotations", "250"],
     // A thousand nodes, of which some sleep, calls get lost, and the manager restarts; then one in which nothing fails.
     &["--fleet", "1000"],
     &["--fleet", "1000", "--asleep", "0", "--restarts", "0", "--skew", "0", "--lost", "0"],
+    // Three managers that crash, are cut off, lag, come and go.
+    &["--managers", "3", "--seed", "0", "--seeds", "4"],
     // How long a rotation of 100,000 nodes takes 8 cores.
     &["--large", "100000", "--cores", "8"],
 ];

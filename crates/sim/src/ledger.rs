@@ -6,14 +6,33 @@ use std::sync::Arc;
 
 use cluster::format::LogRecord;
 use cluster::log::LogHead;
-use cluster::{State, invariant};
+use cluster::{LogEntry, State, invariant};
 use pki::certificate::Certificate;
 use replica::Handle;
 use replica::model::ModelLog;
+use replica::model::group::ModelMember;
 
 /// How many entries of the log go by between two looks at all nodes: one for so many nodes, so that a look costs each entry
 /// the same in a cluster of any size. A small cluster is looked at after every entry.
 const NODES_A_LOOK: usize = 32;
+
+/// A model of the replica, as it is looked at from outside.
+pub trait Log: Handle {
+    /// Its issuance log, from a sequence number on.
+    fn issued(&self, from: u64) -> Vec<LogEntry>;
+}
+
+impl Log for ModelLog {
+    fn issued(&self, from: u64) -> Vec<LogEntry> {
+        self.log_entries(from, usize::MAX)
+    }
+}
+
+impl Log for ModelMember {
+    fn issued(&self, from: u64) -> Vec<LogEntry> {
+        self.log_entries(from, usize::MAX)
+    }
+}
 
 /// What was seen.
 pub struct Ledger {
@@ -43,7 +62,7 @@ impl Ledger {
     }
 
     /// The manager has started from what is in its log.
-    pub fn started(&mut self, log: &ModelLog) {
+    pub fn started(&mut self, log: &impl Log) {
         let state = log.state();
         self.look(&state);
         self.logged.clear();
@@ -51,7 +70,7 @@ impl Ledger {
         self.project(log, &[]);
         self.signer = signer(&state);
         let mut head = LogHead::default();
-        for entry in log.log_entries(0, usize::MAX) {
+        for entry in log.issued(0) {
             head.append(&entry.bytes);
         }
         self.demand(head == state.log, || "the issuance log fits its frontier after a restart".to_owned());
@@ -59,8 +78,22 @@ impl Ledger {
         self.demand(kept, || "what was answered is in the log after a restart".to_owned());
     }
 
+    /// One of several managers has started: it may know less than it did, and learns it again.
+    pub fn joined(&mut self, log: &impl Log) {
+        self.looked = log.state();
+        self.logged.clear();
+        self.projected = 0;
+        self.project(log, &[]);
+        self.signer = signer(&self.looked);
+    }
+
+    /// Whether this manager's issuance log has a certificate.
+    pub fn has(&self, certificate: &[u8]) -> bool {
+        self.logged.contains(certificate)
+    }
+
     /// An entry was applied.
-    pub fn applied(&mut self, log: &ModelLog) {
+    pub fn applied(&mut self, log: &impl Log) {
         let state = log.state();
         let after = signer(&state);
         let signers: Vec<_> = [self.signer.take(), after.clone()].into_iter().flatten().collect();
@@ -97,8 +130,8 @@ impl Ledger {
     }
 
     /// Reads what is new in the log; every leaf there is signed by one of these, if any are named.
-    fn project(&mut self, log: &ModelLog, signers: &[Certificate]) {
-        for entry in log.log_entries(self.projected, usize::MAX) {
+    fn project(&mut self, log: &impl Log, signers: &[Certificate]) {
+        for entry in log.issued(self.projected) {
             self.projected = entry.seq + 1;
             match LogRecord::decode(&entry.bytes) {
                 Ok(record) => {

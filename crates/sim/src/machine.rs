@@ -9,7 +9,7 @@ use std::time::Duration;
 use pki::bundle::TrustBundle;
 use pki::certificate::Certificate;
 use pki::digest::Digest;
-use pki::identity::NodeId;
+use pki::identity::{NodeId, Role};
 use pki::time::Time;
 use swarmpki::Phase;
 use swarmpki::plan::{Caller, Effect, Failure, FailureKind, Input, Peer, Plan, Start, Timer};
@@ -45,6 +45,8 @@ pub enum Act {
         conn: ConnId,
         /// As whom, if it is a new one.
         dial: Option<Who>,
+        /// To which manager, if it is a new one.
+        to: String,
         /// The call.
         call: Call,
     },
@@ -128,6 +130,11 @@ impl Machine {
         chain.first()?.node_subject().ok().map(|subject| subject.node)
     }
 
+    /// What its certificate says that it is.
+    pub fn role(&self) -> Option<Role> {
+        self.live.as_ref()?.chain.first()?.node_subject().ok().map(|subject| subject.role)
+    }
+
     /// Whether it has stopped because it was removed.
     pub fn says_removed(&self) -> bool {
         self.plan.as_ref().is_some_and(|plan| plan.status().phase == Phase::Removed)
@@ -148,7 +155,7 @@ impl Machine {
     ///
     /// # Errors
     /// If the disk does not hold: that must never be.
-    pub fn start(&mut self, now: Time, hands: &mut Hands<'_>, manager: &str) -> Result<Vec<Act>, String> {
+    pub fn start(&mut self, now: Time, hands: &mut Hands<'_>, managers: &[String]) -> Result<Vec<Act>, String> {
         self.boot += 1;
         if self.disk.pair.is_none() {
             // The operator joins anew: nothing is left of a join before.
@@ -164,7 +171,7 @@ impl Machine {
         let pem = |chain: &[Certificate]| pki::certificate::encode_pem(chain).into_bytes();
         let start = Start {
             known: self.disk.managers.clone(),
-            addrs: vec![manager.to_owned()],
+            addrs: managers.to_vec(),
             trust: self.disk.trust.clone(),
             pair: self.disk.pair.as_ref().map(|(chain, _, received)| (pem(chain), *received)),
             token,
@@ -223,9 +230,9 @@ impl Machine {
                 acts.push(Act::Start(timer, self.stamp, delay));
             }
             Effect::Stop(timer) => drop(self.timers.remove(&timer)),
-            Effect::FetchRoot { .. } => acts.push(dial(hands, Who::Stranger, Call::Root)),
-            Effect::AskClockUnverified { .. } => {
-                acts.push(dial(hands, Who::Stranger, Call::Clock { verified: false, asked: clock }));
+            Effect::FetchRoot { peer } => acts.push(dial(hands, peer, Who::Stranger, Call::Root)),
+            Effect::AskClockUnverified { peer } => {
+                acts.push(dial(hands, peer, Who::Stranger, Call::Clock { verified: false, asked: clock }));
             }
             Effect::SaveTrust(bundle) => {
                 let result = self.write(hands, |disk| disk.trust = Some(bundle))?;
@@ -234,7 +241,7 @@ impl Machine {
                 }
                 return Ok(Some(Input::TrustSaved(result)));
             }
-            Effect::Issue { request, caller, .. } => {
+            Effect::Issue { request, caller, peer } => {
                 if let Err(text) = self.asking(request, hands) {
                     let failure = Failure::new(FailureKind::Local, text);
                     return Ok(Some(Input::Issued { request, result: Err(failure) }));
@@ -244,10 +251,10 @@ impl Machine {
                     *hands.conns += 1;
                     acts.extend(asking.conn.replace(*hands.conns).map(Act::Close));
                     let call = Call::Issue { request, csr: asking.csr.clone(), token };
-                    acts.push(Act::Send { conn: *hands.conns, dial: Some(who), call });
+                    acts.push(Act::Send { conn: *hands.conns, dial: Some(who), to: peer.addr, call });
                 }
             }
-            Effect::Poll { request, caller, node, .. } => {
+            Effect::Poll { request, caller, node, peer } => {
                 let (who, _) = self.who(caller);
                 let Some(asking) = self.asking.as_mut().filter(|asking| asking.number == request) else {
                     return Ok(None);
@@ -255,17 +262,17 @@ impl Machine {
                 let call = Call::Status { request, node };
                 // The connection of the last call if it stands, else a new one.
                 if let Some(conn) = asking.conn {
-                    acts.push(Act::Send { conn, dial: None, call });
+                    acts.push(Act::Send { conn, dial: None, to: String::new(), call });
                 } else {
                     *hands.conns += 1;
                     asking.conn = Some(*hands.conns);
-                    acts.push(Act::Send { conn: *hands.conns, dial: who, call });
+                    acts.push(Act::Send { conn: *hands.conns, dial: who, to: peer.addr, call });
                 }
             }
-            Effect::FetchUnlockKey { request, chain, trust, .. } => {
+            Effect::FetchUnlockKey { request, chain, trust, peer } => {
                 if let Some(asking) = &self.asking {
                     let identity = Identity { chain, key: Arc::clone(&asking.key), trust };
-                    acts.push(dial(hands, Who::Node(identity), Call::UnlockKey { request }));
+                    acts.push(dial(hands, peer, Who::Node(identity), Call::UnlockKey { request }));
                 }
             }
             Effect::Install { request, chain, at, .. } => return self.install(request, chain, at, hands).map(Some),
@@ -274,14 +281,15 @@ impl Machine {
                     acts.extend(asking.conn.map(Act::Close));
                 }
             }
-            Effect::OpenSession { session, session_id, tls, .. } => {
+            Effect::OpenSession { session, session_id, tls, peer } => {
                 let hostname = format!("machine-{}", self.index);
                 let call = Call::Session { session, session_id, tls, hostname };
                 let Some(identity) = self.live.clone() else { return Ok(None) };
                 *hands.conns += 1;
                 let before = self.session.replace((session, *hands.conns));
                 acts.extend(before.map(|(_, conn)| Act::Close(conn)));
-                acts.push(Act::Send { conn: *hands.conns, dial: Some(Who::Node(identity)), call });
+                let dial = Some(Who::Node(identity));
+                acts.push(Act::Send { conn: *hands.conns, dial, to: peer.addr, call });
             }
             Effect::CloseSession { session } => {
                 acts.extend(self.session.take_if(|(number, _)| *number == session).map(|(_, conn)| Act::Close(conn)));
@@ -303,7 +311,7 @@ impl Machine {
 
     fn ask(&self, session: u64, call: Call, acts: &mut Vec<Act>) {
         if let Some((_, conn)) = self.session.filter(|(number, _)| *number == session) {
-            acts.push(Act::Send { conn, dial: None, call });
+            acts.push(Act::Send { conn, dial: None, to: String::new(), call });
         }
     }
 
@@ -390,7 +398,7 @@ impl Machine {
 /// A write was cut off.
 struct Torn;
 
-fn dial(hands: &mut Hands<'_>, who: Who, call: Call) -> Act {
+fn dial(hands: &mut Hands<'_>, peer: Peer, who: Who, call: Call) -> Act {
     *hands.conns += 1;
-    Act::Send { conn: *hands.conns, dial: Some(who), call }
+    Act::Send { conn: *hands.conns, dial: Some(who), to: peer.addr, call }
 }

@@ -7,17 +7,18 @@ use std::time::{Duration, Instant};
 
 use swarmpki_sim::fleet::evenly;
 use swarmpki_sim::large::{self, Costs};
-use swarmpki_sim::{Config, Failed, Fleet, Large, Summary, fleet, run};
+use swarmpki_sim::{Config, Failed, Fleet, Large, Several, Summary, fleet, run, several};
 
 const USAGE: &str = "\
 usage: swarmpki-sim [--seed SEED] [--seeds HOW-MANY] [--nodes MACHINES] [--steps FAULTS]
        swarmpki-sim --fleet MACHINES [--seed SEED] [--seeds HOW-MANY] [--asleep MACHINES] [--restarts HOW-MANY]
                     [--skew SECONDS] [--lost IN-A-THOUSAND] [--rotations HOW-MANY]
+       swarmpki-sim --managers MANAGERS [--seed SEED] [--seeds HOW-MANY] [--nodes MACHINES] [--steps FAULTS]
        swarmpki-sim --large MACHINES [--cores CORES] [--seed SEED]
 
 The first runs small clusters in which everything goes wrong, and the root is replaced now and then (--rotations:
 how often in a thousand steps). The second runs a large cluster; --lost 0 --restarts 0 --asleep 0 --skew 0 demands
-that nothing fails at all. The third computes how long a rotation of so many nodes takes one manager.
+that nothing fails at all. The third runs several managers that crash, are cut off and lag, and come and go. The fourth computes how long a rotation of so many nodes takes one manager.
 --lines: how many lines of what happened a failure shows.";
 
 /// What to run.
@@ -26,12 +27,14 @@ enum Kind {
     Small(Config),
     Fleet(Fleet),
     Large(Large),
+    Several(Several),
 }
 
 impl Kind {
     fn run(&self, seed: u64) -> Result<Summary, Failed> {
         match self {
             Self::Small(config) => run(&Config { seed, ..*config }),
+            Self::Several(config) => several::run(&Several { seed, ..*config }),
             Self::Fleet(fleet) => fleet::run(&Fleet { seed, ..fleet.clone() }),
             Self::Large(large) => {
                 let figures =
@@ -100,7 +103,7 @@ fn one(kind: &Kind, seed: u64, shown: bool, words: &[String]) -> bool {
 
 fn show(seed: u64, summary: &Summary, took: Duration) {
     println!(
-        "seed {seed:#x}: {} events, {} signatures, {} nodes, {} removed, {} rotations (the last in {:.1} s, {} aside), {} min in {:.1} s; trace {:016x}",
+        "seed {seed:#x}: {} events, {} signatures, {} nodes, {} removed, {} rotations (the last in {:.1} s, {} aside), {} elections, {} min in {:.1} s; trace {:016x}",
         summary.events,
         summary.issued,
         summary.nodes,
@@ -108,6 +111,7 @@ fn show(seed: u64, summary: &Summary, took: Duration) {
         summary.rotations,
         summary.rotation.as_secs_f64(),
         summary.aside,
+        summary.elections,
         summary.lasted.as_secs() / 60,
         took.as_secs_f64(),
         summary.trace
@@ -133,7 +137,8 @@ fn arguments(words: &[String]) -> Option<(Kind, u64, u64)> {
     let mut config = Config::default();
     let mut fleet = Fleet::default();
     let mut large = Large { seed: 0, nodes: 0, cores: 8, costs: Costs::default() };
-    let mut is_fleet = false;
+    let mut several = Several::default();
+    let (mut is_fleet, mut is_several) = (false, false);
     let (mut seed, mut seeds) = (config.seed, 1);
     for pair in words.chunks(2) {
         let [word, value] = pair else { return None };
@@ -142,9 +147,10 @@ fn arguments(words: &[String]) -> Option<(Kind, u64, u64)> {
         match word.as_str() {
             "--seed" => seed = value,
             "--seeds" => seeds = value,
-            "--nodes" => config.nodes = count,
+            "--nodes" => (config.nodes, several.nodes) = (count, count),
+            "--managers" => (several.managers, is_several) = (count.max(1), true),
             "--lines" => {}
-            "--steps" => config.steps = count,
+            "--steps" => (config.steps, several.steps) = (count, count),
             "--rotations" => {
                 config.rotations = value;
                 fleet.rotations = count;
@@ -163,6 +169,7 @@ fn arguments(words: &[String]) -> Option<(Kind, u64, u64)> {
         }
     }
     let kind = match (large.nodes, is_fleet) {
+        _ if is_several => Kind::Several(several),
         (0, false) => Kind::Small(config),
         (0, true) => Kind::Fleet(fleet),
         _ => Kind::Large(large),

@@ -3,6 +3,7 @@
 //! [`Telling`], changes of state through [`Change`], and the log is the replica's model.
 
 mod lead;
+mod several;
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::net::{Ipv4Addr, SocketAddr};
@@ -11,7 +12,7 @@ use std::sync::Arc;
 use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
-use cluster::authorize::{Caller, Grant, Method, Presented};
+use cluster::authorize::{Caller, Grant, Method, Presented, Standing};
 use cluster::node::{Availability, IssuerHash};
 use cluster::{Command, Outcome, State};
 use manager::change::Change;
@@ -20,22 +21,24 @@ use manager::issue::{self, Begun, Draw, Fetched, Issued, Issuing, Judged, Signin
 use manager::message::{Next, Telling};
 use manager::refusal;
 use manager::report;
+use manager::roster::{Absent, Roster};
 use manager::rotate::Pacer;
 use manager::rotate::look;
 use manager::server::Peer;
 use manager::sessions::{Effect, Input as Told, Opening, Sessions};
 use pki::identity::{NodeId, random_id};
 use pki::time::Time;
+use replica::ProposeError;
 use replica::model::ModelLog;
-use replica::{Handle, ProposeError};
 use swarmpki::plan::{Accepted, Answer, Failure, FailureKind, Input};
 use wire::status::{Refusal, Unauthorized};
 
 use crate::chance::Chance;
 use crate::handshake::{Known, judge_client, judge_manager};
-use crate::ledger::Ledger;
+use crate::ledger::{Ledger, Log};
 use crate::packet::{Call, ConnId, Identity, Packet, Who};
 use crate::signer::Key;
+use several::Enlisting;
 
 /// What the manager has to say to a machine.
 pub struct Tell {
@@ -58,12 +61,20 @@ pub enum Mischief {
     NoLadder,
     /// Who comes with a leaf of another root than the manager's own is not let in.
     OwnRootOnly,
+    /// Managers that do not lead call nodes down too.
+    DownByAnybody,
+    /// A node that is in session with one manager stays with it, whomever it comes to.
+    OlderSessionWins,
+    /// A leaf that is not known here is called forged at once.
+    AlarmAtOnce,
+    /// A manager that hears nobody goes on having sessions.
+    AdmitsCutOff,
 }
 
 /// The manager.
-pub struct Manager {
+pub struct Manager<L = ModelLog> {
     /// The log under it.
-    pub log: ModelLog,
+    pub log: L,
     /// Who is there.
     pub sessions: Sessions,
     /// Whether it runs.
@@ -74,6 +85,21 @@ pub struct Manager {
     pub known: Known,
     /// A rule that this manager breaks.
     pub mischief: Option<Mischief>,
+    /// The sessions of the others.
+    pub roster: Roster,
+    /// Whether it does not hear the others.
+    pub cut_off: bool,
+    /// Leaves that it called forged.
+    pub alarms: Vec<Presented>,
+    /// Machines that got a place in the group by way of this manager, each with its number.
+    pub enlisted: Vec<(usize, u64)>,
+    /// Nodes that it called down.
+    pub called_down: Vec<NodeId>,
+    /// Nodes that are called down, as the leader sees them.
+    absent: Option<Absent>,
+    looks: u64,
+    /// The state of which everybody here knows.
+    seen: Arc<State>,
     pacer: Pacer,
     /// Nodes that opened a session since the leader last looked.
     arrived: Vec<NodeId>,
@@ -100,6 +126,7 @@ struct Stream {
     boot: u32,
     number: u64,
     telling: Telling,
+    since: Time,
 }
 
 type Proposal = Pin<Box<dyn Future<Output = Result<Vec<Outcome>, ProposeError>>>>;
@@ -111,8 +138,24 @@ struct Pending {
 
 /// What goes on once the log has answered.
 enum Then {
-    Issue { packet: Packet, peer: Arc<Peer>, issuing: Box<Issuing> },
-    Session { packet: Packet, peer: Arc<Peer>, telling: Telling },
+    Issue {
+        packet: Packet,
+        peer: Arc<Peer>,
+        issuing: Box<Issuing>,
+        certificate: Vec<u8>,
+    },
+    /// A call is served by what is surely true.
+    Serve {
+        packet: Packet,
+        own: Option<Identity>,
+    },
+    /// A machine wants a place: what is surely true of it now was read, or its place was given.
+    Enlist(Enlisting),
+    Session {
+        packet: Packet,
+        peer: Arc<Peer>,
+        telling: Telling,
+    },
     Advance,
     Prolong,
     Nothing,
@@ -122,7 +165,7 @@ impl Then {
     fn waiting(&self) -> Option<(&Packet, &Arc<Peer>)> {
         match self {
             Self::Issue { packet, peer, .. } | Self::Session { packet, peer, .. } => Some((packet, peer)),
-            Self::Advance | Self::Prolong | Self::Nothing => None,
+            Self::Serve { .. } | Self::Enlist(_) | Self::Advance | Self::Prolong | Self::Nothing => None,
         }
     }
 }
@@ -130,36 +173,9 @@ impl Then {
 impl Manager {
     /// A manager over a log whose first entry is committed.
     pub fn new(log: ModelLog, chance: Chance, now: Time) -> Self {
-        let mut manager = Self {
-            log,
-            sessions: Sessions::default(),
-            up: false,
-            ledger: Ledger::new(),
-            known: Known::default(),
-            mischief: None,
-            pacer: Pacer::new(1),
-            arrived: Vec::new(),
-            look_at: None,
-            signing: None,
-            chance,
-            conns: BTreeMap::new(),
-            by_node: BTreeMap::new(),
-            by_machine: BTreeMap::new(),
-            streams: BTreeMap::new(),
-            pending: VecDeque::new(),
-        };
+        let mut manager = Self::over(log, chance);
         manager.start(now);
         manager
-    }
-
-    /// The last applied state.
-    pub fn state(&self) -> Arc<State> {
-        self.log.state()
-    }
-
-    /// Connections that stand.
-    pub fn connections(&self) -> usize {
-        self.conns.len()
     }
 
     /// The process starts.
@@ -178,8 +194,80 @@ impl Manager {
 
     /// The process dies: connections break, and what was on its way to the log is written or not.
     pub fn crash(&mut self, out: &mut Vec<Tell>) {
-        self.up = false;
         self.log.crash();
+        self.fall(out);
+    }
+
+    /// The log does one step; whoever waited for it goes on.
+    pub fn commit(&mut self, now: Time, out: &mut Vec<Tell>) {
+        let before = self.state();
+        self.log.set_time(now);
+        self.log.step();
+        let after = self.state();
+        if after.index != before.index {
+            self.ledger.applied(&self.log);
+        }
+        // The log answers in the order in which it was asked.
+        while let Some(mut first) = self.pending.pop_front() {
+            match first.proposal.as_mut().poll(&mut Context::from_waker(Waker::noop())) {
+                Poll::Ready(result) => self.resume(now, result, first.then, out),
+                Poll::Pending => {
+                    self.pending.push_front(first);
+                    break;
+                }
+            }
+        }
+        if after.index != before.index {
+            self.step(now, Told::Changed(&Change::between(&before, &after)), out);
+            self.lead(now, &look::changed(&before, &after), out);
+        }
+    }
+}
+
+impl<L: Log> Manager<L> {
+    /// One that is not up yet.
+    fn over(log: L, chance: Chance) -> Self {
+        Self {
+            log,
+            sessions: Sessions::default(),
+            up: false,
+            ledger: Ledger::new(),
+            known: Known::default(),
+            mischief: None,
+            roster: Roster::default(),
+            cut_off: false,
+            alarms: Vec::new(),
+            enlisted: Vec::new(),
+            called_down: Vec::new(),
+            absent: None,
+            looks: 0,
+            seen: Arc::new(State::empty()),
+            pacer: Pacer::new(1),
+            arrived: Vec::new(),
+            look_at: None,
+            signing: None,
+            chance,
+            conns: BTreeMap::new(),
+            by_node: BTreeMap::new(),
+            by_machine: BTreeMap::new(),
+            streams: BTreeMap::new(),
+            pending: VecDeque::new(),
+        }
+    }
+
+    /// The last applied state.
+    pub fn state(&self) -> Arc<State> {
+        self.log.state()
+    }
+
+    /// Connections that stand.
+    pub fn connections(&self) -> usize {
+        self.conns.len()
+    }
+
+    /// Connections break, and callers with them.
+    pub fn fall(&mut self, out: &mut Vec<Tell>) {
+        self.up = false;
         for pending in std::mem::take(&mut self.pending) {
             if let Some((packet, _)) = pending.then.waiting() {
                 tell(packet, packet.call.failed(reset()), out);
@@ -195,8 +283,15 @@ impl Manager {
 
     /// A call has arrived. `own` is what the manager proves itself with.
     pub fn receive(&mut self, own: Option<&Identity>, now: Time, packet: Packet, out: &mut Vec<Tell>) {
-        let peer = match self.connect(own, now, &packet) {
-            Ok(peer) => peer,
+        self.serve(own, now, packet, None, out);
+    }
+
+    /// The same; `sure`: whether the state here was just read for it, if that was tried.
+    fn serve(&mut self, own: Option<&Identity>, now: Time, packet: Packet, sure: Option<bool>, out: &mut Vec<Tell>) {
+        let asks = sure.is_none() && self.is_one_of_several();
+        let peer = match self.connect(own, now, &packet, sure) {
+            Ok(Some(peer)) => peer,
+            Ok(None) => return self.look_up(own, packet),
             Err(failure) => return tell(&packet, packet.call.failed(failure), out),
         };
         let answer = match &packet.call {
@@ -222,6 +317,8 @@ impl Manager {
         };
         match answer {
             Ok(input) => tell(&packet, input, out),
+            // What was changed by way of another manager may not have come here yet: nobody is refused for that.
+            Err(refusal) if asks && packet.call.looks_again(&refusal) => return self.look_up(own, packet),
             Err(refusal) => refuse(&packet, &refusal, out),
         }
         if packet.call.is_alone() {
@@ -229,10 +326,16 @@ impl Manager {
         }
     }
 
-    /// The peer at the other end: of a new connection, or of one that stands.
-    fn connect(&mut self, own: Option<&Identity>, now: Time, packet: &Packet) -> Result<Arc<Peer>, Failure> {
+    /// The peer at the other end: of a new connection, or of one that stands. None: what is known here may be old, and does not tell.
+    fn connect(
+        &mut self,
+        own: Option<&Identity>,
+        now: Time,
+        packet: &Packet,
+        sure: Option<bool>,
+    ) -> Result<Option<Arc<Peer>>, Failure> {
         if let Some(conn) = self.conns.get(&packet.conn) {
-            return Ok(Arc::clone(&conn.peer));
+            return Ok(Some(Arc::clone(&conn.peer)));
         }
         let who = packet.dial.as_ref().ok_or_else(reset)?;
         let own = own.ok_or_else(reset)?;
@@ -242,6 +345,15 @@ impl Manager {
             Who::Node(identity) => {
                 let leaf = self.judge(&state, own, identity, now)?;
                 let standing = state.standing(&leaf, now);
+                if standing == Standing::Unregistered && self.is_one_of_several() {
+                    let at_once = self.mischief == Some(Mischief::AlarmAtOnce);
+                    if sure.is_none() && !at_once {
+                        return Ok(None);
+                    }
+                    if (sure == Some(true) || at_once) && leaf.not_after >= now {
+                        self.alarms.push(leaf.clone());
+                    }
+                }
                 Some((leaf, standing))
             }
             Who::Stranger | Who::Joiner(_) => None,
@@ -253,7 +365,7 @@ impl Manager {
             self.by_node.entry(node.clone()).or_default().insert(packet.conn);
         }
         self.conns.insert(packet.conn, conn);
-        Ok(peer)
+        Ok(Some(peer))
     }
 
     /// How a client is judged, whoever it is.
@@ -316,9 +428,14 @@ impl Manager {
             serial: pki::serial::Serial::from_random(self.chance.bytes()),
         };
         let command = issuing.sign(state, self.signing(state, now)?, draw, now)?;
+        let certificate = match &command {
+            Command::Admit(admit) => admit.letter.certificate.clone(),
+            Command::Renew(renew) => renew.letter.certificate.clone(),
+            _ => Vec::new(),
+        };
         let mut commands = confirmation(&peer);
         commands.push(command);
-        self.propose(commands, Then::Issue { packet, peer, issuing });
+        self.propose(commands, Then::Issue { packet, peer, issuing, certificate });
         Ok(())
     }
 
@@ -358,6 +475,7 @@ impl Manager {
     fn session(&mut self, now: Time, packet: &Packet, peer: &Arc<Peer>, out: &mut Vec<Tell>) -> Result<(), Refusal> {
         let Call::Session { session_id, tls, hostname, .. } = &packet.call else { return Ok(()) };
         let (node, grant) = self.authorize_node(peer, Method::Session, now)?;
+        self.admits()?;
         let returning = matches!(grant, Grant::Returning(_));
         let description = wire::proto::NodeDescription {
             hostname: hostname.clone(),
@@ -383,7 +501,7 @@ impl Manager {
         commands.extend(opened.report);
         let telling = Telling::new(node, opened.session, returning);
         if commands.is_empty() {
-            self.open(packet, telling, out);
+            self.open(now, packet, telling, out);
         } else {
             self.propose(commands, Then::Session { packet: packet.clone(), peer: Arc::clone(peer), telling });
         }
@@ -392,18 +510,26 @@ impl Manager {
 
     fn beat(&mut self, now: Time, peer: &Peer, session: &str) -> Result<Duration, Refusal> {
         let (node, _) = self.authorize_node(peer, Method::Heartbeat, now)?;
+        self.admits()?;
         let period = self.state().settings.heartbeat_period();
         let jitter = self.chance.draw() as u32;
         self.sessions.heartbeat(now, &node, session, period, jitter)
     }
 
-    fn open(&mut self, packet: &Packet, telling: Telling, out: &mut Vec<Tell>) {
+    fn open(&mut self, now: Time, packet: &Packet, telling: Telling, out: &mut Vec<Tell>) {
         let Call::Session { session: number, .. } = &packet.call else { return };
         if !self.conns.contains_key(&packet.conn) {
             return tell(packet, packet.call.failed(reset()), out);
         }
         let node = telling.node().clone();
-        let stream = Stream { conn: packet.conn, machine: packet.machine, boot: packet.boot, number: *number, telling };
+        let stream = Stream {
+            conn: packet.conn,
+            machine: packet.machine,
+            boot: packet.boot,
+            number: *number,
+            telling,
+            since: now,
+        };
         if let Some(before) = self.streams.insert(node.clone(), stream) {
             before.end(status(&Refusal::SessionInvalid), out);
         }
@@ -452,7 +578,14 @@ impl Manager {
                         self.close(conn);
                     }
                 }
-                Effect::Propose(commands) => self.propose(commands, Then::Nothing),
+                Effect::Propose(mut commands) => {
+                    // Only the leader knows who is with nobody.
+                    let anybody = self.mischief == Some(Mischief::DownByAnybody);
+                    commands.retain(|command| anybody || (self.leads() && !self.is_elsewhere(command)));
+                    if !commands.is_empty() {
+                        self.propose(commands, Then::Nothing);
+                    }
+                }
             }
         }
     }
@@ -465,6 +598,11 @@ impl Manager {
     }
 
     fn propose(&mut self, commands: Vec<Command>, then: Then) {
+        for command in &commands {
+            if let Command::Presence { node, down: true, .. } = command {
+                self.called_down.push(node.clone());
+            }
+        }
         let log = self.log.clone();
         let mut proposal: Proposal = Box::pin(async move { log.propose(commands).await });
         // The first poll puts it into the log's queue; it never ends there.
@@ -473,32 +611,12 @@ impl Manager {
         self.pending.push_back(Pending { proposal, then });
     }
 
-    /// The log does one step; whoever waited for it goes on.
-    pub fn commit(&mut self, now: Time, out: &mut Vec<Tell>) {
-        let before = self.state();
-        self.log.set_time(now);
-        self.log.step();
-        let after = self.state();
-        if after.index != before.index {
-            self.ledger.applied(&self.log);
-        }
-        // The log answers in the order in which it was asked.
-        while let Some(mut first) = self.pending.pop_front() {
-            match first.proposal.as_mut().poll(&mut Context::from_waker(Waker::noop())) {
-                Poll::Ready(result) => self.resume(now, result, first.then, out),
-                Poll::Pending => {
-                    self.pending.push_front(first);
-                    break;
-                }
-            }
-        }
-        if after.index != before.index {
-            self.step(now, Told::Changed(&Change::between(&before, &after)), out);
-            self.lead(now, &look::changed(&before, &after), out);
-        }
-    }
-
     fn resume(&mut self, now: Time, result: Result<Vec<Outcome>, ProposeError>, then: Then, out: &mut Vec<Tell>) {
+        let then = match then {
+            Then::Serve { packet, own } => return self.serve(own.as_ref(), now, packet, Some(result.is_ok()), out),
+            Then::Enlist(enlisting) => return self.enlist_on(enlisting, result),
+            then => then,
+        };
         let outcomes = match (result, then.waiting()) {
             (Ok(outcomes), _) => outcomes,
             (Err(error), Some((packet, peer))) => {
@@ -508,30 +626,35 @@ impl Manager {
             (Err(_), None) => Vec::new(),
         };
         match then {
-            Then::Prolong | Then::Nothing => {}
+            Then::Serve { .. } | Then::Enlist(_) | Then::Prolong | Then::Nothing => {}
             Then::Advance => {
                 let (wait, for_good) = look::advanced(outcomes.first());
                 self.ledger.demand(!for_good, || format!("a step of the rotation is not refused: {outcomes:?}"));
                 self.look_at = Some(now.saturating_add(wait));
             }
-            Then::Session { packet, telling, .. } => self.open(&packet, telling, out),
-            Then::Issue { packet, peer, mut issuing } => match issuing.judge(outcomes.last()) {
-                Judged::Issued(issued) => {
-                    self.step(now, Told::Renewed(&issued.node), out);
-                    tell(&packet, accepted(&packet, &peer, issued), out);
-                }
-                Judged::Pending(_) => refuse(&packet, &Refusal::SignerStopped, out),
-                Judged::Refused(refusal) => refuse(&packet, &refusal, out),
-                Judged::Again => {
-                    let state = self.state();
-                    let signed = issuing
-                        .again(&state, peer.caller(), now)
-                        .and_then(|()| self.sign(now, &state, packet.clone(), peer, issuing));
-                    if let Err(refusal) = signed {
-                        refuse(&packet, &refusal, out);
+            Then::Session { packet, telling, .. } => self.open(now, &packet, telling, out),
+            Then::Issue { packet, peer, mut issuing, certificate } => {
+                let refused = matches!(outcomes.last(), Some(Outcome::Rejected(_)));
+                let has = refused && self.ledger.has(&certificate);
+                self.ledger.demand(!has, || format!("what is in the log is not refused: {:?}", outcomes.last()));
+                match issuing.judge(outcomes.last()) {
+                    Judged::Issued(issued) => {
+                        self.step(now, Told::Renewed(&issued.node), out);
+                        tell(&packet, accepted(&packet, &peer, issued), out);
+                    }
+                    Judged::Pending(_) => refuse(&packet, &Refusal::SignerStopped, out),
+                    Judged::Refused(refusal) => refuse(&packet, &refusal, out),
+                    Judged::Again => {
+                        let state = self.state();
+                        let signed = issuing
+                            .again(&state, peer.caller(), now)
+                            .and_then(|()| self.sign(now, &state, packet.clone(), peer, issuing));
+                        if let Err(refusal) = signed {
+                            refuse(&packet, &refusal, out);
+                        }
                     }
                 }
-            },
+            }
         }
     }
 

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use pki::bundle::TrustBundle;
 use pki::certificate::Certificate;
 use swarmpki::plan::{Failure, Input, TlsInfo};
+use wire::status::Refusal;
 
 use crate::signer::Key;
 
@@ -120,6 +121,15 @@ impl Call {
     /// Whether its connection is made for it alone.
     pub const fn is_alone(&self) -> bool {
         matches!(self, Self::Root | Self::UnlockKey { .. } | Self::Clock { verified: false, .. })
+    }
+
+    /// Whether a refusal of this call may be for want of what other managers know.
+    pub fn looks_again(&self, refusal: &Refusal) -> bool {
+        match self {
+            Self::Issue { .. } => matches!(refusal, Refusal::TokenRefused | Refusal::Peer(_)),
+            Self::Status { .. } => matches!(refusal, Refusal::CertificateMissing),
+            _ => false,
+        }
     }
 
     /// For the trace.

@@ -60,6 +60,8 @@ pub struct Summary {
     pub aside: u64,
     /// The last of the rotations, from its beginning to its end.
     pub rotation: Duration,
+    /// How often another manager came to lead.
+    pub elections: u64,
     /// Virtual time.
     pub lasted: Duration,
 }
@@ -157,6 +159,7 @@ pub(crate) fn summary(world: &World) -> Summary {
         aside: world.watch.aside,
         rotation: Duration::from_millis(world.watch.lasted_ms),
         lasted: world.now.since(crate::world::START),
+        ..Summary::default()
     }
 }
 

@@ -255,7 +255,7 @@ impl World {
         }
         machine.token = token;
         let mut hands = Hands { chance: &mut self.chance, conns: &mut self.conns, torn: self.weather.torn };
-        match machine.start(self.now, &mut hands, MANAGER) {
+        match machine.start(self.now, &mut hands, &[MANAGER.to_owned()]) {
             Ok(acts) => self.act(index, acts),
             Err(error) => self.demand(false, || format!("machine {index} starts from its disk: {error}")),
         }
@@ -532,7 +532,7 @@ impl World {
                 Act::Start(timer, stamp, delay) => {
                     self.after(delay, Event::Timer { machine: index, boot, timer, stamp });
                 }
-                Act::Send { conn, dial, call } => {
+                Act::Send { conn, dial, call, .. } => {
                     let at = self.machines[index].clock(self.now);
                     self.send(Packet { machine: index, boot, conn, dial, at, call });
                 }
@@ -635,7 +635,7 @@ fn known_session(machines: &[Machine], machine: usize, session: u64) -> bool {
 }
 
 /// Signs the first certificates again, so that they are those of every run. The root.
-fn repeatable(begun: &mut Bootstrap) -> Option<Arc<cluster::roots::Root>> {
+pub(crate) fn repeatable(begun: &mut Bootstrap) -> Option<Arc<cluster::roots::Root>> {
     let cluster::Command::Bootstrap(first) = &mut begun.command else { return None };
     let root = signed_again(&first.root)?;
     let key = Key::from_pkcs8(root.key()?.expose())?;
@@ -649,7 +649,7 @@ fn repeatable(begun: &mut Bootstrap) -> Option<Arc<cluster::roots::Root>> {
 }
 
 /// What a failed handshake says of the certificates, if that is why; a clock may be to blame for one of time.
-fn untrusted(input: &Input) -> Option<String> {
+pub(crate) fn untrusted(input: &Input) -> Option<String> {
     let failure = match input {
         Input::Root(Err(failure))
         | Input::SessionEnded { failure, .. }
@@ -662,7 +662,7 @@ fn untrusted(input: &Input) -> Option<String> {
 }
 
 /// Whether the connection is gone with this.
-fn broke(input: &Input) -> bool {
+pub(crate) fn broke(input: &Input) -> bool {
     let broken = |failure: &Failure| !matches!(failure.kind, FailureKind::Timeout | FailureKind::Status(_));
     match input {
         Input::Issued { result: Err(failure), .. } | Input::Answered { result: Err(failure), .. } => broken(failure),
@@ -671,7 +671,7 @@ fn broke(input: &Input) -> bool {
 }
 
 /// What a machine notices when these words are lost.
-fn unheard(input: Input) -> Option<Input> {
+pub(crate) fn unheard(input: Input) -> Option<Input> {
     let timeout = || Failure::new(FailureKind::Timeout, "no answer within 5 s");
     let broken = || Failure::new(FailureKind::Connect, "connection lost");
     Some(match input {
@@ -688,7 +688,7 @@ fn unheard(input: Input) -> Option<Input> {
 }
 
 /// A word and the details for the trace.
-fn describe(input: &Input) -> (&'static str, String) {
+pub(crate) fn describe(input: &Input) -> (&'static str, String) {
     let failure = |failure: &Failure| format!("{:?} {}", failure.kind, failure.text);
     match input {
         Input::Root(Err(error)) => ("no root", failure(error)),

@@ -6,9 +6,10 @@ use pki::identity::NodeId;
 use pki::time::Time;
 
 use super::{Manager, Tell, Then};
+use crate::ledger::Log;
 use crate::operator;
 
-impl Manager {
+impl<L: Log> Manager<L> {
     /// The leader looks at what has changed.
     pub(super) fn lead(&mut self, now: Time, news: &[NodeId], out: &mut Vec<Tell>) {
         let mut news = news.to_vec();
@@ -18,6 +19,10 @@ impl Manager {
         self.look_at = Some(now.saturating_add(wait));
         for node in wake {
             self.wake(&node, out);
+        }
+        // Every manager gives the turns to its own sessions; the leader alone takes the next step.
+        if !self.leads() {
+            return;
         }
         if !self.waits_for(|then| matches!(then, Then::Prolong))
             && let Some(replace) = operator::prolong(&state, now)
