@@ -4,9 +4,9 @@
 use std::time::Duration;
 
 use swarmpki_conformance::group::{self, Group, SETTLED_WITHIN, Seen, listed, set_role};
-use swarmpki_conformance::rotation::{Marks, Witness, all_follow, judge, rotated};
+use swarmpki_conformance::rotation::{Marks, Witness, all_follow, judge, rotated, waits_for};
 use swarmpki_conformance::storm::{Received, Storm};
-use swarmpki_conformance::{init, join, node_id, nodes, swarm, token, try_join};
+use swarmpki_conformance::{in_state, init, join, node, node_id, nodes, swarm, token, try_join};
 use testkit::daemon::Daemon;
 use testkit::engine::Engine;
 use testkit::loopback::Loopback;
@@ -165,7 +165,7 @@ fn o12_an_engine_joins_through_a_follower_while_the_leader_dies() {
 }
 
 #[test]
-fn c301_c304_c314_c373_the_leader_dies_in_the_middle_of_a_rotation() {
+fn c304_c314_the_leader_dies_in_the_middle_of_a_rotation() {
     require_or_skip!("swarmpki", "dockerd", "docker", "openssl");
     let net = Loopback::claim();
     let mut group = Group::start(&net, 3);
@@ -181,7 +181,7 @@ fn c301_c304_c314_c373_the_leader_dies_in_the_middle_of_a_rotation() {
     engines[1].kill();
     let follower = group.other_than(group.leader());
     group.managers[follower].docker(&["swarm", "ca", "--rotate", "--detach"]).ok();
-    let rotating = swarmpki_conformance::rotation::waits_for(&group.managers[follower], "renew", &[&ids[1]]);
+    let rotating = waits_for(&group.managers[follower], "renew", &[&ids[1]]);
     assert_eq!(rotating["done"], 4, "three managers and an engine: {rotating}");
     let witness = Witness::begin(&group.managers[follower]);
     let (dead, _, _) = group.kill_leader();
@@ -210,11 +210,68 @@ fn c301_c304_c314_c373_the_leader_dies_in_the_middle_of_a_rotation() {
     group.agreed();
 }
 
+/// Those of these nodes that do not report the issuer that the swarm has now.
+fn late(manager: &Daemon, ids: &[String]) -> Vec<String> {
+    let wanted = swarm(manager)["TLSInfo"]["CertIssuerPublicKey"].clone();
+    let late = |id: &&String| node(manager, id).unwrap()["Description"]["TLSInfo"]["CertIssuerPublicKey"] != wanted;
+    ids.iter().filter(late).cloned().collect()
+}
+
+#[test]
+fn c301_c302_a_rotation_with_a_manager_and_two_workers_down_ends_when_they_are_back_or_removed() {
+    require_or_skip!("swarmpki", "openssl");
+    let net = Loopback::claim();
+    let mut group = Group::start(&net, 3);
+    let mut workers = [Daemon::start("worker1"), Daemon::start("worker2")];
+    let before = Marks::of(&group.managers[0]);
+    let ids: Vec<_> = workers
+        .iter()
+        .zip(11..)
+        .map(|(worker, n)| group::join(worker, net.host(n), &before.worker, &net.swarm(2)))
+        .collect();
+    group.all_ready(&[&ids[0], &ids[1]]);
+    for worker in &mut workers {
+        worker.kill();
+    }
+    let (dead, _, _) = group.kill_leader();
+    let up = group.running();
+    let asked = group.managers[up[0]].api("POST", "/swarmpki/v1/ca/rotate", Some("{}"));
+    assert_eq!(asked.status, 200, "{asked:?}");
+    let down = [ids[0].as_str(), &ids[1], &group.ids[dead]];
+    let rotating = waits_for(&group.managers[up[1]], "renew", &down);
+    assert_eq!(rotating["done"], 2, "{rotating}");
+    let everybody: Vec<_> = group.ids.iter().chain(&ids).cloned().collect();
+    let mut wanted: Vec<_> = down.iter().map(ToString::to_string).collect();
+    for n in &up {
+        assert_eq!(swarm(&group.managers[*n])["RootRotationInProgress"], true);
+        let mut late = late(&group.managers[*n], &everybody);
+        late.sort();
+        wanted.sort();
+        assert_eq!(late, wanted, "those that are up report the new issuer, the others do not");
+    }
+    group.restart(dead);
+    workers[0].restart();
+    let (manager, newcomer) = (&group.managers[dead], Daemon::start("worker3"));
+    let removed = manager.api("DELETE", &format!("/nodes/{}?force=1", ids[1]), None);
+    assert_eq!(removed.status, 200, "{removed:?}");
+    let new = group::join(&newcomer, net.host(13), &before.worker, &group.swarm(dead));
+    let after = rotated(manager, &before);
+    let left: Vec<_> = group.ids.iter().cloned().chain([ids[0].clone(), new]).collect();
+    for n in 0..3 {
+        all_follow(&group.managers[n], &left);
+        judge(&group.managers[n].certificates(), &after.root);
+    }
+    for worker in [&workers[0], &newcomer] {
+        judge(&worker.certificates(), &after.root);
+    }
+    assert_eq!(group.agreed().nodes.len(), 5);
+}
+
 const NO_LEADER: &str = "rpc error: code = Unknown desc = The swarm does not have a leader. It's possible that too few managers are online. \
                          Make sure more than half of the managers are online.";
 
 #[test]
-fn without_a_quorum_requests_are_refused_in_dockers_words_and_work_again_by_themselves() {
+fn done_when_1_without_a_quorum_requests_are_refused_in_dockers_words_and_work_again_by_themselves() {
     require_or_skip!("swarmpki", "docker", "openssl");
     let net = Loopback::claim();
     let mut group = Group::start(&net, 3);
@@ -333,7 +390,7 @@ fn c372_c373_a_manager_that_is_cut_off_lets_its_nodes_go() {
 }
 
 #[test]
-fn c373_nobody_is_down_when_leaders_die() {
+fn c373_when_the_leader_dies_nobody_is_down_but_who_died_with_it() {
     require_or_skip!("swarmpki", "dockerd", "docker", "openssl");
     let net = Loopback::claim();
     let mut group = Group::start(&net, 3);
@@ -345,7 +402,11 @@ fn c373_nobody_is_down_when_leaders_die() {
         ids.push(group::join(worker, net.host(n), &marks.worker, &group.swarm(usize::from(n) % 3)));
     }
     let ids: Vec<_> = ids.iter().map(String::as_str).collect();
+    let mut gone = Daemon::start("gone");
+    let gone_id = group::join(&gone, net.host(15), &marks.worker, &group.swarm(0));
     group.all_ready(&ids);
+    group.all_ready(&[&gone_id]);
+    gone.kill();
     let (dead, _, _) = group.kill_leader();
     let survivor = group.running()[0];
     let witness = Witness::begin(&group.managers[survivor]);
@@ -359,6 +420,8 @@ fn c373_nobody_is_down_when_leaders_die() {
         if down.is_empty() { Ok(()) } else { Err(format!("{down:?}")) }
     });
     group.all_ready(&ids);
+    // Six periods from the change of the leader, three where its session was with another manager.
+    in_state(&group.managers[survivor], &[&gone_id], "down", Duration::from_secs(40));
     group.restart(dead);
     group.all_manage();
     let down: Vec<_> = witness
@@ -368,7 +431,7 @@ fn c373_nobody_is_down_when_leaders_die() {
         .filter(|event| ids.contains(&event["Actor"]["ID"].as_str().unwrap_or_default()))
         .collect();
     assert!(down.is_empty(), "{down:?}");
-    assert_eq!(nodes(&group.managers[dead]).len(), 7);
+    assert_eq!(nodes(&group.managers[dead]).len(), 8);
     assert_eq!(
         set_role(&group.managers[dead], ids[0], "worker").status,
         200,

@@ -26,15 +26,33 @@ impl Daemon {
     /// # Panics
     /// As [`start`](Self::start).
     pub fn start_with(name: &str, more: Vec<OsString>, env: Vec<(OsString, OsString)>) -> Self {
+        Self::start_under(Vec::new(), name, more, env)
+    }
+
+    /// The same through another command, which becomes the daemon: the line of that command up to ours.
+    pub(crate) fn start_under(
+        command: Vec<OsString>,
+        name: &str,
+        more: Vec<OsString>,
+        env: Vec<(OsString, OsString)>,
+    ) -> Self {
         let program = program().expect("swarmpki, after require_or_skip!(\"swarmpki\")");
+        let mut line = command.into_iter().chain([program.into_os_string()]);
+        let first = line.next().expect("a command").into();
         let args = |folder: &Path| {
             let listen = format!("unix://{}", server::socket(folder).display());
-            let mut args: Vec<OsString> =
-                ["daemon".into(), "--state-dir".into(), folder.join("state").into(), "-H".into(), listen.into()].into();
+            let mut args: Vec<OsString> = line.collect();
+            args.extend([
+                "daemon".into(),
+                "--state-dir".into(),
+                folder.join("state").into(),
+                "-H".into(),
+                listen.into(),
+            ]);
             args.extend(more);
             args
         };
-        Self(Server::start_with(name, program, args, env))
+        Self(Server::start_with(name, first, args, env))
     }
 
     /// Its state directory.

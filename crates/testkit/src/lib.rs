@@ -23,6 +23,7 @@ pub mod docker;
 pub mod engine;
 pub mod http;
 pub mod loopback;
+pub mod net;
 pub mod openssl;
 pub mod peer;
 pub mod proxy;

@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 /// a plain user's `PATH` lacks.
 ///
 /// `dockerd` counts as found only for root; `swarmpki` is our own program (see [`crate::daemon`]), `faketime` is its library (see
-/// [`crate::clock`]).
+/// [`crate::clock`]), `netns` is the right to make networks (see [`crate::net`]).
 ///
 /// # Errors
 /// One line for a person: what is missing.
@@ -16,6 +16,9 @@ pub fn find(name: &str) -> Result<PathBuf, String> {
     }
     if name == "faketime" {
         return crate::clock::find();
+    }
+    if name == "netns" {
+        return crate::net::program();
     }
     let found = search(name).ok_or_else(|| format!("{name} not found"))?;
     if name == "dockerd" && !nix::unistd::geteuid().is_root() {
