@@ -188,7 +188,8 @@ fn moved<H: Handle>(shared: &Shared<H>, node: &NodeId, session: &str) {
 /// What a leader does about sessions, until `over`: everybody shares anew, and managers that are silent lose theirs.
 pub(crate) async fn lead<H: Handle>(shared: Arc<Shared<H>>, over: CancellationToken) {
     let state = shared.handle.state();
-    shared.roster().lead(shared.handle.leadership().borrow().term);
+    let term = shared.handle.leadership().borrow().term;
+    shared.roster().lead(term);
     shared.tell(Input::Lead(&state)).await;
     shared.deadline_moved.notify_one();
     let mut absent = Absent::of(&state);

@@ -122,8 +122,10 @@ impl<H: Handle> Shared<H> {
 
     /// How a member of the group stands, as far as is known here.
     pub(crate) fn manager_status(&self, member: &Member) -> ManagerStatus {
+        // Let go of before anything else is asked: whoever looks twice at once stands in the way of a change, which stands in his.
+        let leader = self.handle.leadership().borrow().leader;
         ManagerStatus {
-            leader: self.handle.leadership().borrow().leader == Some(member.raft_id),
+            leader: leader == Some(member.raft_id),
             reachable: self.is_reachable(member.raft_id),
             addr: member.addr.clone(),
         }

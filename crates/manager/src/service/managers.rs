@@ -111,8 +111,8 @@ impl<H: Handle> Service<H> {
     pub(super) fn newcomer(&self, peer: &Peer) -> Option<u64> {
         let (leaf, anchor) = peer.unknown_leaf()?;
         let silent = self.0.handle.contact().is_none_or(|since| since > UNHEARD);
-        let leads = self.0.handle.leadership().borrow().leader == Some(self.0.handle.raft_id());
-        if leads || !silent { None } else { self.0.peers.newer_leaf_of(leaf, anchor, self.0.now()) }
+        // Also who leads, as far as it knows, and hears no majority: the others may have had another leader for long.
+        if !silent { None } else { self.0.peers.newer_leaf_of(leaf, anchor, self.0.now()) }
     }
 
     /// Whether the caller belongs to the group; one that did, before the cluster was made anew, is told so.
