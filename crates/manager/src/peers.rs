@@ -81,6 +81,8 @@ struct Inner {
     states: OnceLock<watch::Receiver<Arc<State>>>,
     own: OnceLock<u64>,
     told: Mutex<Option<Place>>,
+    /// Members that were heard by a leaf which is not known here, and which leaf that was.
+    heard: Mutex<BTreeMap<NodeId, SpkiHash>>,
     lines: Mutex<BTreeMap<(u64, bool), Line>>,
     /// What another manager said of a cluster that was made anew without this one.
     outlived: watch::Sender<Option<String>>,
@@ -107,6 +109,7 @@ impl Peers {
             states: OnceLock::new(),
             own: OnceLock::new(),
             told: Mutex::new(None),
+            heard: Mutex::default(),
             lines: Mutex::new(BTreeMap::new()),
             outlived: watch::Sender::new(None),
         }))
@@ -161,7 +164,8 @@ impl Peers {
     }
 
     /// The place of whoever presented a leaf that is not known here, if it may be one that another manager got while this one was away: newer than
-    /// those that are known, not ended, and under a root that counts. Only who has heard no leader for a while may go by this.
+    /// those that are known, not ended, and under a root that counts: in the state, or by what the node itself has come to trust, which may be a
+    /// root that the state here has not heard of. Only who has heard no leader for a while may go by this.
     pub(crate) fn newer_leaf_of(&self, leaf: &Presented, anchor: &IssuerHash, now: Time) -> Option<u64> {
         let state = self.state()?;
         let row = state.members.rows.get(&leaf.node)?;
@@ -171,8 +175,29 @@ impl Peers {
             && state.cluster_id() == Some(&leaf.cluster)
             && leaf.not_after >= now
             && leaf.not_before >= newest
-            && state.roots.in_use().any(|root| root.issuer == *anchor);
+            && (state.roots.in_use().any(|root| root.issuer == *anchor) || self.trusts(anchor));
         stands.then_some(row.raft_id)
+    }
+
+    /// Whether the member was heard by this leaf before, which is not known here.
+    pub(crate) fn was_heard(&self, leaf: &Presented) -> bool {
+        self.heard().get(&leaf.node) == Some(&leaf.spki)
+    }
+
+    /// The member is heard by this leaf.
+    pub(crate) fn note_heard(&self, leaf: &Presented) {
+        self.heard().insert(leaf.node.clone(), leaf.spki);
+    }
+
+    fn heard(&self) -> MutexGuard<'_, BTreeMap<NodeId, SpkiHash>> {
+        self.0.heard.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Whether the node of this manager trusts this root.
+    fn trusts(&self, anchor: &IssuerHash) -> bool {
+        let current = self.0.identity.current();
+        let roots = current.iter().flat_map(|current| current.trust().certificates());
+        roots.into_iter().any(|root| IssuerHash::of(&root.issuer_id()) == *anchor)
     }
 
     /// Waits until another member says that the cluster was made anew without this one; what is to be done then.

@@ -73,8 +73,6 @@ pub struct Peer {
     leaf: Option<(Presented, Standing)>,
     /// The root at which its chain ended.
     anchor: Option<IssuerHash>,
-    /// Set once it was heard as a manager by a leaf that is not known here yet.
-    heard: AtomicBool,
     /// Set while it has to be committed that the leaf was seen in use.
     unproven: AtomicBool,
     /// What was issued on this connection: asked for its status, it is told of that.
@@ -94,7 +92,6 @@ impl Peer {
             addr,
             leaf,
             anchor: None,
-            heard: AtomicBool::new(false),
             unproven: AtomicBool::new(unproven),
             issued: Mutex::new(Vec::new()),
             calls: AtomicUsize::new(0),
@@ -111,16 +108,6 @@ impl Peer {
     pub(crate) fn unknown_leaf(&self) -> Option<(&Presented, &IssuerHash)> {
         let (leaf, standing) = self.leaf.as_ref()?;
         (*standing == Standing::Unregistered).then_some((leaf, self.anchor.as_ref()?))
-    }
-
-    /// Whether it was heard by such a leaf before.
-    pub(crate) fn was_heard(&self) -> bool {
-        self.heard.load(Ordering::Relaxed)
-    }
-
-    /// It is heard by such a leaf.
-    pub(crate) fn note_heard(&self) {
-        self.heard.store(true, Ordering::Relaxed);
     }
 
     /// As authorization sees it.

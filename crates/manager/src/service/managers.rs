@@ -112,11 +112,13 @@ impl<H: Handle> Service<H> {
         let (leaf, anchor) = peer.unknown_leaf()?;
         let silent = self.0.handle.contact().is_none_or(|since| since > UNHEARD);
         // Also who leads, as far as it knows, and hears no majority: the others may have had another leader for long.
-        // Whoever was heard once goes on being heard on that connection: its first word ends the silence, and does not tell what its leaf is.
-        if !silent && !peer.was_heard() {
+        // Whoever was heard once by this leaf goes on being heard, on each of its connections: its first word ends the silence, and what this
+        // manager lacks comes after it.
+        let peers = &self.0.peers;
+        if !silent && !peers.was_heard(leaf) {
             return None;
         }
-        self.0.peers.newer_leaf_of(leaf, anchor, self.0.now()).inspect(|_| peer.note_heard())
+        peers.newer_leaf_of(leaf, anchor, self.0.now()).inspect(|_| peers.note_heard(leaf))
     }
 
     /// Whether the caller belongs to the group; one that did, before the cluster was made anew, is told so.
