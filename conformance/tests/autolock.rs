@@ -3,7 +3,7 @@
 
 use std::path::{Path, PathBuf};
 use std::process::Command;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
@@ -53,12 +53,8 @@ fn state(daemon: &Daemon) -> String {
     daemon.docker(&["info", "--format", "{{.Swarm.LocalNodeState}}"]).ok()
 }
 
-fn wait(what: &str, mut done: impl FnMut() -> bool) {
-    let begun = Instant::now();
-    while !done() {
-        assert!(begun.elapsed() < SOON, "{what}");
-        std::thread::sleep(Duration::from_millis(20));
-    }
+fn wait(what: &str, done: impl FnMut() -> bool) {
+    testkit::wait::until_true(what, SOON, done);
 }
 
 /// Restarts a manager, which is locked then.

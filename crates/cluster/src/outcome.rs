@@ -125,6 +125,36 @@ pub enum Rejection {
 }
 
 impl Rejection {
+    /// Each at its place, by which members tell each other of it: a new one comes last.
+    pub const ALL: [Self; 26] = [
+        Self::Exists,
+        Self::NoCluster,
+        Self::Issuer,
+        Self::Epoch,
+        Self::Skew,
+        Self::Token,
+        Self::TokenBusy,
+        Self::IdTaken,
+        Self::SerialUsed,
+        Self::UnknownNode,
+        Self::Removed,
+        Self::Cut,
+        Self::Role,
+        Self::NodeBusy,
+        Self::OutOfSequence,
+        Self::Ready,
+        Self::Manager,
+        Self::LastManager,
+        Self::NotSeated,
+        Self::NotPromoted,
+        Self::EngineNotPromotable,
+        Self::NoRotation,
+        Self::RotationBusy,
+        Self::Way,
+        Self::NotConverted,
+        Self::Blob,
+    ];
+
     /// Whether signing again on fresh state may help.
     pub fn is_stale(&self) -> bool {
         match self {

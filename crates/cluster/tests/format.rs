@@ -561,34 +561,6 @@ fn the_next_number_of_a_place_is_kept_and_not_given_twice() {
 }
 
 fn outcome() -> impl Strategy<Value = Outcome> {
-    let rejections = [
-        Rejection::Exists,
-        Rejection::NoCluster,
-        Rejection::Issuer,
-        Rejection::Epoch,
-        Rejection::Skew,
-        Rejection::Token,
-        Rejection::TokenBusy,
-        Rejection::IdTaken,
-        Rejection::SerialUsed,
-        Rejection::UnknownNode,
-        Rejection::Removed,
-        Rejection::Cut,
-        Rejection::Role,
-        Rejection::NodeBusy,
-        Rejection::OutOfSequence,
-        Rejection::Ready,
-        Rejection::Manager,
-        Rejection::LastManager,
-        Rejection::NotSeated,
-        Rejection::NotPromoted,
-        Rejection::EngineNotPromotable,
-        Rejection::NoRotation,
-        Rejection::RotationBusy,
-        Rejection::Way,
-        Rejection::NotConverted,
-        Rejection::Blob,
-    ];
     prop_oneof![
         (node_id(), letter(), any::<bool>()).prop_map(|(node, letter, fresh)| Outcome::Issued {
             node,
@@ -599,7 +571,7 @@ fn outcome() -> impl Strategy<Value = Outcome> {
         any::<u64>().prop_map(|version| Outcome::Done { version }),
         Just(Outcome::Unchanged),
         vec(node_id(), 0..4).prop_map(Outcome::Collected),
-        prop::sample::select(rejections.to_vec()).prop_map(Outcome::Rejected),
+        prop::sample::select(Rejection::ALL.to_vec()).prop_map(Outcome::Rejected),
         any::<u64>().prop_map(|raft_id| Outcome::Enlisted { raft_id }),
     ]
 }

@@ -522,6 +522,9 @@ impl Owner {
         {
             return Err(ApiError::unavailable(leave::STOPPED_MANAGER));
         }
+        if matches!(&self.part, Part::Member(running) if running.store_lost) && !force {
+            return Err(ApiError::unavailable(leave::STOPPED_MANAGER));
+        }
         if matches!(self.part, Part::Outlived { .. }) && !force {
             return Err(ApiError::unavailable(leave::STOPPED_MANAGER));
         }

@@ -49,36 +49,6 @@ struct Collected {
     nodes: Vec<String>,
 }
 
-/// Each rejection at its number, from 1; numbers are never used again.
-const REJECTIONS: [Rejection; 26] = [
-    Rejection::Exists,
-    Rejection::NoCluster,
-    Rejection::Issuer,
-    Rejection::Epoch,
-    Rejection::Skew,
-    Rejection::Token,
-    Rejection::TokenBusy,
-    Rejection::IdTaken,
-    Rejection::SerialUsed,
-    Rejection::UnknownNode,
-    Rejection::Removed,
-    Rejection::Cut,
-    Rejection::Role,
-    Rejection::NodeBusy,
-    Rejection::OutOfSequence,
-    Rejection::Ready,
-    Rejection::Manager,
-    Rejection::LastManager,
-    Rejection::NotSeated,
-    Rejection::NotPromoted,
-    Rejection::EngineNotPromotable,
-    Rejection::NoRotation,
-    Rejection::RotationBusy,
-    Rejection::Way,
-    Rejection::NotConverted,
-    Rejection::Blob,
-];
-
 impl From<&domain::Outcome> for Outcome {
     fn from(outcome: &domain::Outcome) -> Self {
         let kind = match outcome {
@@ -94,7 +64,7 @@ impl From<&domain::Outcome> for Outcome {
                 Kind::Collected(Collected { nodes: nodes.iter().map(ToString::to_string).collect() })
             }
             domain::Outcome::Rejected(why) => {
-                let place = (1u32..).zip(&REJECTIONS).find(|(_, known)| *known == why);
+                let place = (1u32..).zip(&Rejection::ALL).find(|(_, known)| *known == why);
                 Kind::Rejected(place.map(|(number, _)| number).unwrap_or_default())
             }
             domain::Outcome::Enlisted { raft_id } => Kind::Enlisted(*raft_id),
@@ -123,7 +93,7 @@ impl TryFrom<Outcome> for domain::Outcome {
                 Self::Collected(collected.nodes.iter().map(|node| record::node_id(node)).collect::<Result<_, _>>()?)
             }
             Kind::Rejected(number) => {
-                let known = (1u32..).zip(&REJECTIONS).find(|(place, _)| *place == number);
+                let known = (1u32..).zip(&Rejection::ALL).find(|(place, _)| *place == number);
                 Self::Rejected(known.map(|(_, why)| why.clone()).ok_or(DecodeError::Field("rejection"))?)
             }
             Kind::Enlisted(raft_id) => Self::Enlisted { raft_id },

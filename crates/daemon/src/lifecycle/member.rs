@@ -157,8 +157,10 @@ pub(super) struct Running {
     ended: bool,
     /// A worker that takes a place among the managers.
     seating: Option<JoinHandle<Result<Seat, SeatError>>>,
-    /// Whether it asked for a place among the managers in vain.
-    denied: bool,
+    /// Why it got no place among the managers when it last asked.
+    denied: Option<String>,
+    /// Whether it is a manager whose store is lost, until the others have given it a place anew.
+    pub(super) store_lost: bool,
     stop: CancellationToken,
     agent: swarmpki::Handle,
     task: JoinHandle<Ended>,
@@ -179,7 +181,8 @@ impl Running {
             ready: false,
             ended: false,
             seating: None,
-            denied: false,
+            denied: None,
+            store_lost: false,
             stop,
             agent,
             task,
@@ -193,7 +196,7 @@ impl Running {
             (Some(Role::Manager), false, None) => {
                 let (setup, settings, agent) = (setup.clone(), self.settings.clone(), self.agent.clone());
                 // What was asked for in vain is asked for again in a while.
-                let pause = if self.denied { SEAT_PAUSE } else { Duration::ZERO };
+                let pause = if self.denied.is_some() { SEAT_PAUSE } else { Duration::ZERO };
                 self.seating = Some(tokio::spawn(async move {
                     tokio::time::sleep(pause).await;
                     Seat::take(&setup, &settings, &agent).await
@@ -220,7 +223,7 @@ impl Running {
     /// It is a manager now.
     pub(super) fn sit_down(&mut self, seat: Seat) {
         self.agent.seated(Some(seat.addr()));
-        self.seat = Some(seat);
+        (self.seat, self.store_lost) = (Some(seat), false);
     }
 
     /// What it was a manager by, which it is no more.
@@ -272,7 +275,7 @@ impl Running {
             ended = Self::outcome(&mut self.task, &mut self.ended) => Event::Ended(ended),
         };
         if let Event::Seated(taken) = &event {
-            (self.seating, self.denied) = (None, taken.is_err());
+            (self.seating, self.denied) = (None, taken.as_ref().err().cloned());
         }
         event
     }
@@ -316,7 +319,7 @@ impl Running {
         let mut membership = Membership {
             status: Some(self.status.clone()),
             agent: Some(self.agent.clone()),
-            manager: self.seat.is_some(),
+            manager: self.seat.is_some() || self.store_lost,
             ..Membership::of(&self.settings)
         };
         if self.ready || !self.settings_join() {
@@ -334,6 +337,13 @@ impl Running {
             Phase::Expired => {
                 Present::Error(membership, Failure { text: text("the node's certificate has expired"), expired: true })
             }
+            _ if self.store_lost => match &self.denied {
+                None => Present::Pending(membership),
+                Some(why) => {
+                    let text = format!("{STORE_LOST}. No other manager has given it a place anew: {why}");
+                    Present::Error(membership, Failure::new(text))
+                }
+            },
             _ if self.ready => Present::Worker(membership),
             _ => Present::Pending(membership),
         }
@@ -381,17 +391,14 @@ pub(super) async fn resume(setup: &Setup, settings: &Settings) -> Result<Running
         Some(Seat::resume(setup, settings, &node).await.map_err(failed)?)
     } else if manager && settings.founded() {
         return Err(Failure::new(STORE_LOST));
-    } else if manager {
-        // A join that was cut short, or a store that is lost: the group has another copy, and gives this node another place.
-        let taken = Seat::take(setup, settings, &node.handle()).await;
-        Some(taken.map_err(|error| match settings.under_way {
-            UnderWay::Join => failed(error),
-            _ => Failure::new(format!("{STORE_LOST}. No other manager has given it a place anew: {error}")),
-        })?)
     } else {
         None
     };
-    Ok(Running::start(node, settings.clone(), None, seat))
+    let mut running = Running::start(node, settings.clone(), None, seat);
+    // A join that was cut short, or a store that is lost: the group has another copy, and gives this node another place.
+    running.store_lost = manager && running.seat.is_none() && settings.under_way != UnderWay::Join;
+    running.follow_role(setup, role);
+    Ok(running)
 }
 
 /// A failed join in the engine's words (engine-api.md 2.1).

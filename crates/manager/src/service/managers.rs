@@ -4,7 +4,7 @@ use std::net::SocketAddr;
 use std::time::Duration;
 
 use cluster::authorize::{Caller, Method};
-use cluster::{Command, Outcome};
+use cluster::{Command, Outcome, Rejection};
 use replica::Handle;
 use tokio::net::TcpStream;
 use tonic::{Request, Response, Status};
@@ -49,8 +49,13 @@ impl<H: Handle> wire::managers::Managers for Service<H> {
         let outcomes = shared.handle.propose(vec![enlist]).await.map_err(|error| refused(&error))?;
         let raft_id = match outcomes.into_iter().next() {
             Some(Outcome::Enlisted { raft_id }) => raft_id,
+            Some(Outcome::Rejected(Rejection::NotPromoted)) => {
+                return Err(Status::failed_precondition(format!(
+                    "node {node} is not to be a manager any more: promote it first (docker node promote {node})"
+                )));
+            }
             Some(Outcome::Rejected(rejection)) => {
-                return Err(Status::failed_precondition(format!("no place in the group: {rejection:?}")));
+                return Err(Status::failed_precondition(format!("no place among the managers: {rejection}")));
             }
             _ => return Err(Refusal::OutcomeUnknown.status()),
         };
