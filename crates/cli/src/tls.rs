@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use clap::{ArgAction, Args};
-use daemon::{Host, TlsSettings};
+use daemon::{Host, TlsMode, TlsSettings};
 use rustls::client::Resumption;
 use rustls::crypto::aws_lc_rs::default_provider;
 use rustls::pki_types::pem::PemObject;
@@ -59,18 +59,18 @@ impl TlsFlags {
     }
 
     /// The daemon's settings: files from the flags, else from `$SWARMPKI_CERT_PATH`, else from `/etc/swarmpki`.
-    pub(crate) fn server(&self) -> Option<TlsSettings> {
+    pub(crate) fn server(&self) -> Option<TlsMode> {
         if self.tls != Some(true) && self.tlsverify.is_none() {
             return None;
         }
         let dir = directory(CERT_DIR_VARIABLE).unwrap_or_else(|| PathBuf::from(DAEMON_CERT_DIR));
         let file = |given: &Option<PathBuf>, name: &str| given.clone().unwrap_or_else(|| dir.join(name));
-        Some(TlsSettings {
+        Some(TlsMode::Files(TlsSettings {
             ca: file(&self.tlscacert, "ca.pem"),
             cert: file(&self.tlscert, "cert.pem"),
             key: file(&self.tlskey, "key.pem"),
             verify: self.tlsverify.unwrap_or(true),
-        })
+        }))
     }
 
     /// The TLS with which a command talks to `host`; `None`: none.

@@ -9,6 +9,7 @@ use swarmpki::{NodeId, Status};
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
+use crate::caller::Caller;
 use crate::engine_api::error::ApiError;
 use crate::engine_api::json::RemoteManager;
 use crate::lifecycle::Lifecycle;
@@ -186,16 +187,20 @@ impl Present {
 /// How long a manager-only request waits for a manager that is starting. Source: engine-api.md 13, the limit of a request.
 const START_MAX: Duration = Duration::from_secs(20);
 
-/// The handlers' side of the daemon.
+/// The handlers' side of the daemon; each connection has its own, with who calls.
 #[derive(Clone)]
-pub struct Backend(Arc<Inner>);
+pub struct Backend {
+    inner: Arc<Inner>,
+    caller: Option<Arc<Caller>>,
+    ends: CancellationToken,
+}
 
 struct Inner {
     machine: Machine,
     engine_id: String,
     state_dir: PathBuf,
     lifecycle: Lifecycle,
-    shutdown: CancellationToken,
+    warnings: Vec<String>,
 }
 
 impl Backend {
@@ -204,20 +209,37 @@ impl Backend {
         engine_id: String,
         state_dir: PathBuf,
         lifecycle: Lifecycle,
+        warnings: Vec<String>,
         shutdown: CancellationToken,
     ) -> Self {
-        Self(Arc::new(Inner { machine, engine_id, state_dir, lifecycle, shutdown }))
+        let inner = Arc::new(Inner { machine, engine_id, state_dir, lifecycle, warnings });
+        Self { inner, caller: None, ends: shutdown }
+    }
+
+    /// What `docker info` warns of: hosts on which the API is open to others.
+    pub fn warnings(&self) -> &[String] {
+        &self.inner.warnings
+    }
+
+    /// The same for the requests of one connection: whose they are, and what is cancelled when they have to end.
+    pub(crate) fn by(&self, caller: Arc<Caller>, ends: CancellationToken) -> Self {
+        Self { inner: self.inner.clone(), caller: Some(caller), ends }
+    }
+
+    /// Who calls; `None`: the daemon itself.
+    pub fn caller(&self) -> Option<&Caller> {
+        self.caller.as_deref()
     }
 
     /// What this machine is at present.
     pub fn present(&self) -> Arc<Present> {
-        self.0.lifecycle.present()
+        self.inner.lifecycle.present()
     }
 
     /// Waits while this machine's manager is starting, as after a restart, so that a request is not refused for arriving a
     /// moment early; for at most 20 s.
     pub async fn manager_started(&self) {
-        let mut watch = self.0.lifecycle.watch();
+        let mut watch = self.inner.lifecycle.watch();
         let started = watch.wait_for(|present| !present.is_starting_manager());
         // Still starting: the request is refused with that text. A lifecycle that has ended changes no more.
         let _ = tokio::time::timeout(START_MAX, started).await;
@@ -250,26 +272,26 @@ impl Backend {
 
     /// The task that owns what this machine is.
     pub fn lifecycle(&self) -> &Lifecycle {
-        &self.0.lifecycle
+        &self.inner.lifecycle
     }
 
     pub(crate) fn machine(&self) -> &Machine {
-        &self.0.machine
+        &self.inner.machine
     }
 
     /// The daemon's own id, which outlives memberships.
     pub fn engine_id(&self) -> &str {
-        &self.0.engine_id
+        &self.inner.engine_id
     }
 
     /// The state directory.
     pub fn state_dir(&self) -> &Path {
-        &self.0.state_dir
+        &self.inner.state_dir
     }
 
-    /// Cancelled when the daemon ends; what streams without end watches it.
-    pub fn shutdown(&self) -> &CancellationToken {
-        &self.0.shutdown
+    /// Cancelled when the daemon ends, or when the caller may not call any more; what streams without end watches it.
+    pub fn ends(&self) -> &CancellationToken {
+        &self.ends
     }
 }
 

@@ -3,8 +3,11 @@
 use std::fmt;
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
+use std::sync::Arc;
 
 use manager::Keys;
+use nix::unistd::Gid;
+use tokio::sync::Notify;
 
 use crate::unlock_source::UnlockSource;
 
@@ -21,7 +24,7 @@ pub struct DaemonConfig {
     /// Where the Engine API listens; empty: [`DaemonConfig::default_hosts`].
     pub hosts: Vec<Host>,
     /// TLS of the TCP hosts; never applies to unix sockets. `None`: plain HTTP.
-    pub tls: Option<TlsSettings>,
+    pub tls: Option<TlsMode>,
     /// Whether TCP hosts beyond loopback may be served without TLS. Whoever reaches one controls the cluster.
     pub plain_tcp: bool,
     /// Host name shown in `docker node ls`; `None`: the machine's.
@@ -30,6 +33,10 @@ pub struct DaemonConfig {
     pub keys: Keys,
     /// Where the unlock key comes from when a locked manager starts and nobody types it; read only then.
     pub unlock_from: Option<UnlockSource>,
+    /// The group that may use the unix sockets; `None`: that of the process, and nobody but its user if that is not root.
+    pub group: Option<Gid>,
+    /// Notified when the files of TLS are to be read again; they are also watched.
+    pub reload: Arc<Notify>,
 }
 
 impl Default for DaemonConfig {
@@ -43,20 +50,39 @@ impl Default for DaemonConfig {
             hostname: None,
             keys: Keys::default(),
             unlock_from: None,
+            group: None,
+            reload: Arc::default(),
         }
     }
 }
 
 impl DaemonConfig {
-    /// The hosts to listen on: those given, else the default socket, else (with TLS) `tcp://localhost:2376`.
+    /// The hosts to listen on: those given, else the default socket, else (with TLS) `tcp://localhost:2376`. Operators get both: the
+    /// first certificate is issued over the socket.
     pub fn hosts(&self) -> Vec<Host> {
-        if self.hosts.is_empty() { Self::default_hosts(self.tls.is_some()) } else { self.hosts.clone() }
+        if !self.hosts.is_empty() {
+            return self.hosts.clone();
+        }
+        match self.tls {
+            None => Self::default_hosts(false),
+            Some(TlsMode::Files(_)) => Self::default_hosts(true),
+            Some(TlsMode::Operators) => [Self::default_hosts(false), Self::default_hosts(true)].concat(),
+        }
     }
 
     /// What is listened on when no host is given (engine-api.md 12).
     pub fn default_hosts(tls: bool) -> Vec<Host> {
         if tls { vec![Host::Tcp(format!("localhost:{TLS_PORT}"))] } else { vec![Host::Unix(default_socket())] }
     }
+}
+
+/// Where the certificates of the Engine API's TLS come from.
+#[derive(Clone, Debug)]
+pub enum TlsMode {
+    /// From files, as dockerd has it.
+    Files(TlsSettings),
+    /// From the cluster's operators' root: no files at all.
+    Operators,
 }
 
 /// Files of the Engine API's TLS, as dockerd's flags of the same names.

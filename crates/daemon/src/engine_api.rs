@@ -30,7 +30,7 @@ pub mod version;
 use std::convert::Infallible;
 
 use bytes::Bytes;
-use http::header::{CONTENT_LENGTH, CONTENT_TYPE, HeaderName, HeaderValue};
+use http::header::{CONNECTION, CONTENT_LENGTH, CONTENT_TYPE, HeaderName, HeaderValue};
 use http::{Method, Request, Response, StatusCode};
 use http_body_util::combinators::UnsyncBoxBody;
 use http_body_util::{BodyExt, Full};
@@ -39,6 +39,7 @@ use serde::Serialize;
 
 use crate::ENGINE_VERSION;
 use crate::backend::Backend;
+use crate::caller::{Caller, Denied, Right};
 use error::ApiError;
 use query::Query;
 use version::{API_VERSION_MAX, ApiVersion};
@@ -158,6 +159,42 @@ impl Route {
     }
 }
 
+impl Route {
+    /// What a caller needs to be answered. What is not said to be for viewers is for administrators.
+    const fn right(&self) -> Right {
+        match self {
+            Self::Ping
+            | Self::Version
+            | Self::Info
+            | Self::Events
+            | Self::SwarmInspect
+            | Self::Nodes
+            | Self::Node(_)
+            | Self::Tasks
+            | Self::Services
+            | Self::Status
+            | Self::NodesExtended
+            | Self::Ca
+            | Self::CaLog
+            | Self::CaStatus => Right::Viewer,
+            Self::SwarmInit
+            | Self::SwarmJoin
+            | Self::SwarmLeave
+            | Self::SwarmUpdate
+            | Self::SwarmUnlockKey
+            | Self::SwarmUnlock
+            | Self::NodeUpdate(_)
+            | Self::NodeRemove(_)
+            | Self::CaRotate
+            | Self::CaAbort
+            | Self::Renew
+            | Self::Backup
+            | Self::Restore
+            | Self::NodeRenew(_) => Right::Admin,
+        }
+    }
+}
+
 /// A variable path segment, percent-decoded; `None` if empty.
 fn segment(raw: &str) -> Option<String> {
     (!raw.is_empty()).then(|| query::percent_decode(raw, false))
@@ -173,13 +210,19 @@ fn split_version(path: &str) -> (Option<&str>, &str) {
     if digits { (Some(version), rest) } else { (None, path) }
 }
 
-/// Answers one request. Never fails: what goes wrong becomes a status and a message.
-pub async fn serve<B>(backend: &Backend, request: Request<B>) -> Response<AnswerBody>
+/// Answers one request of `caller`. Never fails: what goes wrong becomes a status and a message.
+///
+/// A caller that may do nothing is refused whatever it asks, and the connection ends with that.
+pub async fn serve<B>(backend: &Backend, caller: &Caller, request: Request<B>) -> Response<AnswerBody>
 where
     B: Body,
     B::Error: std::fmt::Display,
 {
     let (parts, body) = request.into_parts();
+    let right = match caller.right(backend, now()) {
+        Ok(right) => right,
+        Err(denied) => return denied_answer(&denied),
+    };
     if parts.method == Method::OPTIONS {
         return with_headers(empty(StatusCode::OK));
     }
@@ -187,6 +230,9 @@ where
     let Some(route) = Route::find(&parts.method, path) else {
         return ApiError::not_found("page not found").into_response();
     };
+    if route.right() > right {
+        return with_headers(ApiError::forbidden(not_for_viewers(caller)).into_response());
+    }
     let answer = match version.map_or(Ok(API_VERSION_MAX), ApiVersion::accept) {
         Ok(version) => {
             let query = Query::parse(parts.uri.query().unwrap_or_default());
@@ -195,6 +241,33 @@ where
         Err(refused) => Err(refused),
     };
     with_headers(answer.unwrap_or_else(ApiError::into_response))
+}
+
+/// The answer to a caller that may do nothing: whatever it asked for, and then the connection closes.
+fn denied_answer(denied: &Denied) -> Response<AnswerBody> {
+    let mut answer = ApiError::forbidden(denied.to_string()).into_response();
+    answer.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
+    with_headers(answer)
+}
+
+/// A refusal from before a request was looked at.
+pub(crate) fn refused(refusal: ApiError) -> Response<AnswerBody> {
+    with_headers(refusal.into_response())
+}
+
+fn not_for_viewers(caller: &Caller) -> String {
+    match caller {
+        Caller::Operator { name, .. } => {
+            format!("this needs an administrator's certificate; yours ({name}) is a viewer's")
+        }
+        Caller::Socket { .. } | Caller::Plain { .. } | Caller::Tls { .. } => {
+            "this needs an administrator's rights".to_owned()
+        }
+    }
+}
+
+fn now() -> pki::time::Time {
+    pki::time::Time::from(std::time::SystemTime::now())
 }
 
 /// One request, taken apart.

@@ -4,6 +4,7 @@
 //! nothing, a worker or a manager, as `init`, `join` and `leave` make it, without restart.
 //!
 //! - [`config`]: where the state lies and where to listen;
+//! - [`caller`]: who calls the API, and what they may do;
 //! - [`check`]: whether the state of a stopped daemon is whole;
 //! - [`lifecycle`]: the one task that owns what this machine is;
 //! - [`engine_api`]: Docker's HTTP API, the swarm part, and our own `/swarmpki/v1` beside it.
@@ -12,6 +13,8 @@ pub mod address;
 mod age;
 pub mod backend;
 mod backup;
+mod browser;
+pub mod caller;
 pub mod check;
 pub mod config;
 mod data_key;
@@ -27,7 +30,8 @@ mod tls;
 pub mod unlock_source;
 
 pub use backend::Backend;
-pub use config::{DaemonConfig, Host, TlsSettings};
+pub use caller::{Caller, Right};
+pub use config::{DaemonConfig, Host, TlsMode, TlsSettings};
 pub use manager::{Keys, Pin, TokenAccess};
 pub use run::{Daemon, RunError, run};
 pub use unlock_source::UnlockSource;

@@ -7,18 +7,24 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
+use http::Request;
+use hyper::body::Incoming;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
+use nix::unistd::Gid;
 use rustls::ServerConfig;
 use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream, UnixListener, UnixStream};
-use tokio::sync::Semaphore;
+use tokio::sync::{Semaphore, watch};
 use tokio_rustls::TlsAcceptor;
+use tokio_rustls::server::TlsStream;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tracing::{debug, warn};
 
 use crate::backend::Backend;
+use crate::browser::Guard;
+use crate::caller::Caller;
 use crate::config::Host;
 use crate::engine_api;
 
@@ -26,6 +32,8 @@ use crate::engine_api;
 const FIRST_HEAD_MAX: Duration = Duration::from_secs(30);
 /// How long a later request's head may take; a kept-alive connection waits for it between requests.
 const HEAD_MAX: Duration = Duration::from_secs(300);
+/// How long an answer under way may take when its caller may not call any more.
+const LAST_ANSWER_MAX: Duration = Duration::from_millis(500);
 /// How long a TLS handshake may take.
 const HANDSHAKE_MAX: Duration = Duration::from_secs(10);
 /// Connections served at once on one listener.
@@ -35,6 +43,8 @@ const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
 /// What a plain request to a TLS port gets. Source: engine-api.md 12.
 const PLAIN_TO_TLS: &[u8] = b"HTTP/1.0 400 Bad Request\r\n\r\nClient sent an HTTP request to an HTTPS server.\n";
+/// A fatal alert, access_denied: what a handshake gets while there is no certificate for it. Source: RFC 8446 5.1, 6.
+const NOBODY_ADMITTED: &[u8] = &[21, 3, 3, 0, 2, 2, 49];
 /// First byte of a TLS record that begins a handshake. Source: RFC 8446 5.1.
 const TLS_HANDSHAKE: u8 = 22;
 
@@ -74,26 +84,57 @@ pub enum ListenError {
 /// A bound socket.
 pub(crate) enum Listener {
     Unix { listener: UnixListener, path: PathBuf },
-    Tcp { listener: TcpListener, tls: Option<Arc<ServerConfig>> },
+    Tcp { listener: TcpListener, tls: Option<Tls>, names: Vec<String> },
+}
+
+/// What holds for all hosts.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Rules {
+    /// Whether TCP hosts beyond loopback may be served without TLS.
+    pub(crate) plain: bool,
+    /// The group of unix sockets.
+    pub(crate) group: Option<Gid>,
+    /// The machine's name: one that requests over plain TCP may be for.
+    pub(crate) hostname: String,
+}
+
+/// The TLS of TCP hosts. Each handshake takes the configuration of its moment.
+#[derive(Clone)]
+pub(crate) struct Tls {
+    /// The newest configuration; `None`: there is none yet, and handshakes are refused.
+    pub(crate) config: watch::Receiver<Option<Arc<ServerConfig>>>,
+    /// Whose certificates the clients have.
+    pub(crate) clients: Clients,
+}
+
+/// Whose certificates the clients of a TLS host have.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Clients {
+    /// Those of a CA out of a file, or nobody's.
+    Files,
+    /// Those of the cluster's operators.
+    Operators,
 }
 
 impl Listener {
-    /// Binds a host; without TLS a TCP host has to be loopback, unless `plain` is set. A TCP host without numeric address is resolved; the first address that binds is taken.
-    pub(crate) async fn bind(host: &Host, tls: Option<Arc<ServerConfig>>, plain: bool) -> Result<Self, ListenError> {
+    /// Binds a host; without TLS a TCP host has to be loopback, unless the rules say otherwise. A TCP host without numeric address is resolved; the first address that binds is taken.
+    pub(crate) async fn bind(host: &Host, tls: Option<Tls>, rules: &Rules) -> Result<Self, ListenError> {
         let io = |source| ListenError::Io { host: host.to_string(), source };
         match host {
-            Host::Unix(path) => bind_unix(path).await,
+            Host::Unix(path) => bind_unix(path, rules.group).await,
             Host::Tcp(_) => {
                 let address = host.tcp_address(tls.is_some()).unwrap_or_default();
                 let addresses: Vec<SocketAddr> = tokio::net::lookup_host(&address).await.map_err(io)?.collect();
-                if tls.is_none() && !plain && addresses.iter().any(|address| !address.ip().is_loopback()) {
+                if tls.is_none() && !rules.plain && addresses.iter().any(|address| !address.ip().is_loopback()) {
                     return Err(ListenError::Plain { host: host.to_string() });
                 }
                 let listener = TcpListener::bind(addresses.as_slice()).await.map_err(io)?;
                 if tls.is_none() {
                     warn!(%host, "the API is served in plain text over TCP: whoever reaches this port controls the cluster");
                 }
-                Ok(Self::Tcp { listener, tls })
+                let given = address.rsplit_once(':').map_or(address.as_str(), |(name, _)| name);
+                let names = vec![given.to_ascii_lowercase(), rules.hostname.to_ascii_lowercase()];
+                Ok(Self::Tcp { listener, tls, names })
             }
         }
     }
@@ -121,20 +162,29 @@ impl Listener {
             match accepted {
                 Ok(Accepted::Unix(stream)) => {
                     tasks.spawn(async move {
-                        serve_connection(stream, backend, shutdown).await;
+                        match stream.peer_cred() {
+                            Ok(peer) => {
+                                serve_connection(stream, Caller::socket(&peer), Guard::None, backend, shutdown).await
+                            }
+                            Err(error) => warn!(%error, "the system does not say who is at the socket"),
+                        }
                         drop(permit);
                     });
                 }
-                Ok(Accepted::Plain(stream)) => {
+                Ok(Accepted::Plain(stream, addr)) => {
+                    let guard = self.guard(&stream);
                     tasks.spawn(async move {
-                        serve_connection(stream, backend, shutdown).await;
+                        serve_connection(stream, Caller::Plain { addr }, guard, backend, shutdown).await;
                         drop(permit);
                     });
                 }
-                Ok(Accepted::Tls(stream, config)) => {
+                Ok(Accepted::Tls(stream, addr, tls)) => {
                     tasks.spawn(async move {
-                        if let Some(stream) = handshake(stream, config).await {
-                            serve_connection(stream, backend, shutdown).await;
+                        if let Some((stream, caller)) = handshake(stream, addr, &tls).await {
+                            // Without a certificate of the client's nothing else keeps a page out.
+                            let open = matches!(caller, Caller::Tls { name: None, .. });
+                            let guard = if open { Guard::Origin } else { Guard::None };
+                            serve_connection(stream, caller, guard, backend, shutdown).await;
                         }
                         drop(permit);
                     });
@@ -150,24 +200,38 @@ impl Listener {
         }
     }
 
+    /// What requests of a plain connection are checked for.
+    fn guard(&self, stream: &TcpStream) -> Guard {
+        match (self, stream.local_addr()) {
+            (Self::Tcp { names, .. }, Ok(local)) => Guard::OriginAndHost { local, names: names.clone() },
+            // The connection has broken.
+            _ => Guard::Origin,
+        }
+    }
+
     async fn accept(&self) -> io::Result<Accepted> {
         match self {
             Self::Unix { listener, .. } => Ok(Accepted::Unix(listener.accept().await?.0)),
-            Self::Tcp { listener, tls: None } => Ok(Accepted::Plain(listener.accept().await?.0)),
-            Self::Tcp { listener, tls: Some(config) } => Ok(Accepted::Tls(listener.accept().await?.0, config.clone())),
+            Self::Tcp { listener, tls, .. } => {
+                let (stream, addr) = listener.accept().await?;
+                Ok(match tls {
+                    None => Accepted::Plain(stream, addr),
+                    Some(tls) => Accepted::Tls(stream, addr, tls.clone()),
+                })
+            }
         }
     }
 }
 
 enum Accepted {
     Unix(UnixStream),
-    Plain(TcpStream),
-    Tls(TcpStream, Arc<ServerConfig>),
+    Plain(TcpStream, SocketAddr),
+    Tls(TcpStream, SocketAddr, Tls),
 }
 
-/// Binds a unix socket of 0660: in a directory that nobody else may enter, and moved into place once its mode is set, so that
+/// Binds a unix socket of 0660, or of 0600 where a plain user names no group: in a directory that nobody else may enter, and moved into place once its mode is set, so that
 /// no umask leaves it open for a moment. A socket left by a dead process is removed, one that answers is not.
-async fn bind_unix(path: &Path) -> Result<Listener, ListenError> {
+async fn bind_unix(path: &Path, group: Option<Gid>) -> Result<Listener, ListenError> {
     let io = |source| ListenError::Io { host: format!("unix://{}", path.display()), source };
     if let Some(dir) = path.parent().filter(|dir| !dir.as_os_str().is_empty()) {
         create_open_dir(dir).map_err(io)?;
@@ -184,11 +248,11 @@ async fn bind_unix(path: &Path) -> Result<Listener, ListenError> {
             Err(error) => return Err(io(error)),
         },
     }
-    let listener = bind_private(path).map_err(io)?;
+    let listener = bind_private(path, group).map_err(io)?;
     Ok(Listener::Unix { listener, path: path.to_path_buf() })
 }
 
-fn bind_private(path: &Path) -> io::Result<UnixListener> {
+fn bind_private(path: &Path, group: Option<Gid>) -> io::Result<UnixListener> {
     let mut chance = [0_u8; 2];
     aws_lc_rs::rand::fill(&mut chance)
         .map_err(|_| io::Error::other("the system's random numbers are not available"))?;
@@ -197,7 +261,10 @@ fn bind_private(path: &Path) -> io::Result<UnixListener> {
     std::fs::DirBuilder::new().mode(0o700).create(&private)?;
     let first = private.join("s");
     let bound = UnixListener::bind(&first).and_then(|listener| {
-        std::fs::set_permissions(&first, std::fs::Permissions::from_mode(0o660))?;
+        nix::unistd::chown(&first, None, group)?;
+        // A plain user's primary group may be everybody's.
+        let mode = if group.is_some() || nix::unistd::geteuid().is_root() { 0o660 } else { 0o600 };
+        std::fs::set_permissions(&first, std::fs::Permissions::from_mode(mode))?;
         // Unlike a rename, this takes nobody's place.
         std::fs::hard_link(&first, path)?;
         Ok(listener)
@@ -223,41 +290,70 @@ fn create_open_dir(dir: &Path) -> io::Result<()> {
     }
 }
 
-async fn handshake(stream: TcpStream, config: Arc<ServerConfig>) -> Option<tokio_rustls::server::TlsStream<TcpStream>> {
+/// Does the handshake and finds out who that is; `None`: nobody that is served.
+async fn handshake(stream: TcpStream, addr: SocketAddr, tls: &Tls) -> Option<(TlsStream<TcpStream>, Caller)> {
     let work = async {
         let mut first = [0_u8; 1];
         if stream.peek(&mut first).await? == 1 && first[0] != TLS_HANDSHAKE {
-            let mut stream = stream;
-            stream.write_all(PLAIN_TO_TLS).await?;
-            stream.shutdown().await?;
-            // Reads what the client still sends: closing over unread bytes would reset the connection before it saw this.
-            let _ = tokio::time::timeout(Duration::from_secs(1), tokio::io::copy(&mut stream, &mut tokio::io::sink()))
-                .await;
+            end(stream, PLAIN_TO_TLS).await?;
             return Ok(None);
         }
-        TlsAcceptor::from(config).accept(stream).await.map(Some)
+        let config = tls.config.borrow().clone();
+        let Some(config) = config else {
+            debug!(%addr, "a TLS handshake was refused: there is no certificate for it yet");
+            end(stream, NOBODY_ADMITTED).await?;
+            return Ok(None);
+        };
+        let stream = TlsAcceptor::from(config).accept(stream).await?;
+        let certificate = stream.get_ref().1.peer_certificates().and_then(<[_]>::first);
+        let caller = match tls.clients {
+            Clients::Files => Some(Caller::tls(addr, certificate.map(AsRef::as_ref))),
+            Clients::Operators => Caller::operator(addr, certificate.map(AsRef::as_ref)),
+        };
+        Ok::<_, io::Error>(caller.map(|caller| (stream, caller)))
     };
     match tokio::time::timeout(HANDSHAKE_MAX, work).await {
-        Ok(Ok(stream)) => stream,
+        Ok(Ok(known)) => known,
         Ok(Err(error)) => {
-            debug!(%error, "TLS handshake of an API client failed");
+            debug!(%addr, %error, "TLS handshake of an API client failed");
             None
         }
         Err(_) => None,
     }
 }
 
-async fn serve_connection<IO>(io: IO, backend: Backend, shutdown: CancellationToken)
+/// Sends the last that is said here. Reads what the client still sends: closing over unread bytes would reset the connection
+/// before it saw this.
+async fn end(mut stream: TcpStream, last: &[u8]) -> io::Result<()> {
+    stream.write_all(last).await?;
+    stream.shutdown().await?;
+    let _ = tokio::time::timeout(Duration::from_secs(1), tokio::io::copy(&mut stream, &mut tokio::io::sink())).await;
+    Ok(())
+}
+
+async fn serve_connection<IO>(io: IO, caller: Caller, guard: Guard, backend: Backend, shutdown: CancellationToken)
 where
     IO: AsyncRead + AsyncWrite + Unpin + Send + 'static,
 {
     let begun = CancellationToken::new();
     let first = begun.clone();
-    let service = service_fn(move |request| {
-        first.cancel();
-        let backend = backend.clone();
-        async move { Ok::<_, std::convert::Infallible>(engine_api::serve(&backend, request).await) }
-    });
+    let (caller, ends) = (Arc::new(caller), backend.ends().child_token());
+    let backend = backend.by(caller.clone(), ends.clone());
+    let service = {
+        let (backend, caller) = (backend.clone(), caller.clone());
+        service_fn(move |request: Request<Incoming>| {
+            first.cancel();
+            let (backend, caller) = (backend.clone(), caller.clone());
+            let (head, body) = request.into_parts();
+            let checked = guard.check(&head);
+            async move {
+                Ok::<_, std::convert::Infallible>(match checked {
+                    Ok(()) => engine_api::serve(&backend, &caller, Request::from_parts(head, body)).await,
+                    Err(refused) => engine_api::refused(refused),
+                })
+            }
+        })
+    };
     let mut builder = hyper::server::conn::http1::Builder::new();
     builder.title_case_headers(true).timer(TokioTimer::new()).header_read_timeout(HEAD_MAX);
     let connection = builder.serve_connection(TokioIo::new(io), service);
@@ -276,6 +372,15 @@ where
         () = shutdown.cancelled() => {
             connection.as_mut().graceful_shutdown();
             connection.await
+        }
+        () = caller.denied(&backend) => {
+            debug!(%caller, "a caller may not call any more: the connection ends");
+            ends.cancel();
+            connection.as_mut().graceful_shutdown();
+            match tokio::time::timeout(LAST_ANSWER_MAX, connection).await {
+                Ok(ended) => ended,
+                Err(_) => return,
+            }
         }
     };
     if let Err(error) = ended {
@@ -309,9 +414,17 @@ mod tests {
             unlock_from: None,
         };
         let (lifecycle, task) = Lifecycle::new(setup, shutdown.clone());
-        let backend = Backend::new(Machine::inspect(Some("host1")), "id".to_owned(), dir, lifecycle, shutdown.clone());
+        let backend = Backend::new(
+            Machine::inspect(Some("host1")),
+            "id".to_owned(),
+            dir,
+            lifecycle,
+            Vec::new(),
+            shutdown.clone(),
+        );
         let (ours, served) = tokio::io::duplex(1 << 16);
-        tokio::spawn(serve_connection(served, backend, shutdown));
+        let caller = Caller::Socket { uid: 0, gid: 0, pid: None };
+        tokio::spawn(serve_connection(served, caller, Guard::None, backend, shutdown));
         (ours, task)
     }
 
@@ -354,7 +467,8 @@ mod tests {
             ("tcp://0.0.0.0:0", true, true),
         ];
         for (host, plain, served) in rows {
-            match Listener::bind(&host.parse().unwrap(), None, plain).await {
+            let rules = Rules { plain, ..Rules::default() };
+            match Listener::bind(&host.parse().unwrap(), None, &rules).await {
                 Ok(_) => assert!(served, "{host}"),
                 Err(error) => {
                     assert!(!served && error.to_string().contains("or say --tls=false"), "{host}: {error}");
@@ -369,7 +483,7 @@ mod tests {
         std::fs::create_dir(top.path().join("here")).unwrap();
         std::fs::set_permissions(top.path().join("here"), std::fs::Permissions::from_mode(0o711)).unwrap();
         let path = top.path().join("here/a/b/api.sock");
-        let Listener::Unix { listener, .. } = bind_unix(&path).await.unwrap() else { panic!("no unix socket") };
+        let Listener::Unix { listener, .. } = bind_unix(&path, None).await.unwrap() else { panic!("no unix socket") };
         assert_eq!(mode(&path), 0o660);
         assert_eq!(mode(&top.path().join("here")), 0o711);
         for made in ["here/a", "here/a/b"] {
@@ -382,7 +496,7 @@ mod tests {
         dialed.unwrap();
         accepted.unwrap();
         // Nobody's place is taken, also when they came in between.
-        assert_eq!(bind_private(&path).unwrap_err().kind(), io::ErrorKind::AlreadyExists);
+        assert_eq!(bind_private(&path, None).unwrap_err().kind(), io::ErrorKind::AlreadyExists);
         assert_eq!(std::fs::read_dir(path.parent().unwrap()).unwrap().count(), 1);
     }
 }

@@ -6,20 +6,23 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
+use rustls::ServerConfig;
 use swarmpki::keystore::Keystore;
+use tokio::sync::{Notify, watch};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tracing::{info, warn};
 
 use crate::backend::Backend;
-use crate::config::{DaemonConfig, Host};
+use crate::config::{DaemonConfig, Host, TlsMode};
+use crate::engine_api::info::exposure;
 use crate::lifecycle::{Lifecycle, LifecycleError, Setup};
-use crate::listener::{ListenError, Listener};
+use crate::listener::{Clients, ListenError, Listener, Rules, Tls};
 use crate::lock::{LockError, StateLock};
 use crate::machine::Machine;
 use crate::settings::write_synced;
 use crate::state_dir;
-use crate::tls::{TlsError, server_config};
+use crate::tls::{Files, TlsError};
 
 /// How long running requests may take to end at shutdown.
 const DRAIN_MAX: Duration = Duration::from_secs(2);
@@ -50,12 +53,33 @@ pub enum RunError {
     Lifecycle(#[from] LifecycleError),
 }
 
+/// Where the certificates of TCP hosts come from.
+enum Certificates {
+    /// There are none: plain text.
+    None,
+    Files(Files),
+    /// Published as the cluster's state has them.
+    Operators(watch::Sender<Option<Arc<ServerConfig>>>),
+}
+
+impl Certificates {
+    fn tls(&self) -> Option<Tls> {
+        match self {
+            Self::None => None,
+            Self::Files(files) => Some(Tls { config: files.newest(), clients: Clients::Files }),
+            Self::Operators(published) => Some(Tls { config: published.subscribe(), clients: Clients::Operators }),
+        }
+    }
+}
+
 /// A daemon that listens and is ready to [`Daemon::serve`].
 pub struct Daemon {
     backend: Backend,
     listeners: Vec<Listener>,
     lifecycle: std::pin::Pin<Box<dyn Future<Output = Result<(), LifecycleError>> + Send>>,
     shutdown: CancellationToken,
+    certificates: Certificates,
+    reload: Arc<Notify>,
     _lock: StateLock,
 }
 
@@ -73,12 +97,19 @@ impl Daemon {
         state_dir::take(&dir).map_err(refused)?;
         let lock = StateLock::take(&dir)?;
         let engine_id = engine_id(&dir).map_err(refused)?;
-        let tls = config.tls.as_ref().map(server_config).transpose()?;
+        let certificates = match config.tls.clone() {
+            None => Certificates::None,
+            Some(TlsMode::Files(settings)) => Certificates::Files(Files::open(settings)?),
+            Some(TlsMode::Operators) => Certificates::Operators(watch::Sender::new(None)),
+        };
+        let tls = certificates.tls();
+        let machine = Machine::inspect(config.hostname.as_deref());
+        let hostname = machine.hostname();
+        let rules = Rules { plain: config.plain_tcp, group: config.group, hostname };
         let mut listeners = Vec::new();
         for host in config.hosts() {
-            listeners.push(Listener::bind(&host, tls.clone(), config.plain_tcp).await?);
+            listeners.push(Listener::bind(&host, tls.clone(), &rules).await?);
         }
-        let machine = Machine::inspect(config.hostname.as_deref());
         let setup = Setup {
             keystore: Arc::new(Keystore::new(&dir)),
             state_dir: dir.clone(),
@@ -87,8 +118,18 @@ impl Daemon {
             unlock_from: config.unlock_from.clone(),
         };
         let (lifecycle, task) = Lifecycle::new(setup, shutdown.clone());
-        let backend = Backend::new(machine, engine_id, dir, lifecycle, shutdown.clone());
-        Ok(Self { backend, listeners, lifecycle: Box::pin(task), shutdown, _lock: lock })
+        let warnings =
+            listeners.iter().filter_map(|listener| exposure(&listener.host(), config.tls.as_ref())).collect();
+        let backend = Backend::new(machine, engine_id, dir, lifecycle, warnings, shutdown.clone());
+        Ok(Self {
+            backend,
+            listeners,
+            lifecycle: Box::pin(task),
+            shutdown,
+            certificates,
+            reload: config.reload,
+            _lock: lock,
+        })
     }
 
     /// The hosts as bound.
@@ -108,6 +149,15 @@ impl Daemon {
         for listener in self.listeners {
             info!(host = %listener.host(), "the API is served");
             tasks.spawn(listener.serve(self.backend.clone(), closing.clone(), tasks.clone()));
+        }
+        // An operators' sender is kept to the end: without it there would be no more news.
+        let mut _kept = None;
+        match self.certificates {
+            Certificates::None => {}
+            Certificates::Files(files) => {
+                tasks.spawn(closing.clone().run_until_cancelled_owned(files.follow(self.reload)));
+            }
+            Certificates::Operators(published) => _kept = Some(published),
         }
         let outcome = self.lifecycle.await;
         self.shutdown.cancel();

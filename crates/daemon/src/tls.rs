@@ -1,23 +1,37 @@
 //! TLS of the Engine API over TCP, from the files dockerd's flags name (engine-api.md 12).
 
+mod clients;
+mod reload;
+
 use std::path::Path;
 use std::sync::Arc;
 
+use rustls::ServerConfig;
 use rustls::crypto::aws_lc_rs::default_provider;
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
-use rustls::server::WebPkiClientVerifier;
-use rustls::{RootCertStore, ServerConfig};
+use zeroize::Zeroizing;
 
 use crate::config::TlsSettings;
+use clients::ClientAnchors;
+pub(crate) use reload::Files;
 
 /// The API's TLS could not be set up; the text is docker's.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("invalid TLS configuration: {0}")]
 pub struct TlsError(String);
 
+/// What is made of a CA file that does not read to its end.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Strictness {
+    /// Whatever can be read of it is taken: docker's way.
+    AsDocker,
+    /// Nothing: it may be half written.
+    Whole,
+}
+
 /// Builds the server's configuration: TLS 1.2 at least, `http/1.1` only, no resumption.
-pub(crate) fn server_config(settings: &TlsSettings) -> Result<Arc<ServerConfig>, TlsError> {
+fn server_config(settings: &TlsSettings, strictness: Strictness) -> Result<Arc<ServerConfig>, TlsError> {
     let pair =
         format!("(cert: {:?}, key: {:?})", settings.cert.display().to_string(), settings.key.display().to_string());
     let no_pair = |reason: String| TlsError(format!("could not load X509 key pair {pair}: {reason}"));
@@ -37,11 +51,7 @@ pub(crate) fn server_config(settings: &TlsSettings) -> Result<Arc<ServerConfig>,
         .with_safe_default_protocol_versions()
         .map_err(|error| TlsError(error.to_string()))?;
     let builder = if settings.verify {
-        let verifier =
-            WebPkiClientVerifier::builder_with_provider(Arc::new(anchors(&settings.ca)?), Arc::new(default_provider()))
-                .build()
-                .map_err(|error| TlsError(error.to_string()))?;
-        builder.with_client_cert_verifier(verifier)
+        builder.with_client_cert_verifier(anchors(&settings.ca, strictness)?)
     } else {
         builder.with_no_client_auth()
     };
@@ -56,21 +66,25 @@ pub(crate) fn server_config(settings: &TlsSettings) -> Result<Arc<ServerConfig>,
 }
 
 /// The client CA's certificates: the only anchors.
-fn anchors(path: &Path) -> Result<RootCertStore, TlsError> {
+fn anchors(path: &Path, strictness: Strictness) -> Result<Arc<ClientAnchors>, TlsError> {
     let shown = path.display().to_string();
     let pem = read(path).map_err(|reason| TlsError(format!("could not read CA certificate {shown:?}: {reason}")))?;
-    let mut anchors = RootCertStore::empty();
-    for certificate in CertificateDer::pem_slice_iter(&pem).flatten() {
-        let _ = anchors.add(certificate);
+    let unusable = || TlsError(format!("failed to append certificates from PEM file: {shown:?}"));
+    let (mut certificates, mut faults) = (Vec::new(), 0_usize);
+    for certificate in CertificateDer::pem_slice_iter(&pem) {
+        match certificate {
+            Ok(certificate) => certificates.push(certificate),
+            Err(_) => faults += 1,
+        }
     }
-    if anchors.is_empty() {
-        return Err(TlsError(format!("failed to append certificates from PEM file: {shown:?}")));
+    if faults > 0 && strictness == Strictness::Whole {
+        return Err(unusable());
     }
-    Ok(anchors)
+    ClientAnchors::new(&certificates).ok_or_else(unusable)
 }
 
-fn read(path: &Path) -> Result<Vec<u8>, String> {
-    std::fs::read(path).map_err(|error| {
+fn read(path: &Path) -> Result<Zeroizing<Vec<u8>>, String> {
+    std::fs::read(path).map(Zeroizing::new).map_err(|error| {
         let reason = error
             .raw_os_error()
             .map_or_else(|| error.to_string(), |number| nix::errno::Errno::from_raw(number).desc().to_lowercase());
@@ -99,7 +113,9 @@ mod tests {
         let d = dir.path().display();
         let try_with = |ca: &str, key: &str, verify: bool| {
             let settings = TlsSettings { ca: path(ca), cert: path("cert.pem"), key: path(key), verify };
-            server_config(&settings).map(|config| config.alpn_protocols.clone()).map_err(|error| error.to_string())
+            server_config(&settings, Strictness::AsDocker)
+                .map(|config| config.alpn_protocols.clone())
+                .map_err(|error| error.to_string())
         };
         assert_eq!(try_with("cert.pem", "key.pem", true), Ok(vec![b"http/1.1".to_vec()]));
         assert!(try_with("none.pem", "key.pem", false).is_ok(), "the CA file is not read then");

@@ -316,7 +316,11 @@ async fn tls_over_tcp() {
         key: path("key.pem"),
         verify: true,
     };
-    let config = DaemonConfig { hosts: vec![Host::Tcp("127.0.0.1:0".into())], tls: Some(tls), ..config(dir.path()) };
+    let config = DaemonConfig {
+        hosts: vec![Host::Tcp("127.0.0.1:0".into())],
+        tls: Some(swarmpki_daemon::TlsMode::Files(tls)),
+        ..config(dir.path())
+    };
     let shutdown = CancellationToken::new();
     let daemon = Daemon::start(config, shutdown.clone()).await.unwrap();
     let Some(Host::Tcp(address)) = daemon.hosts().pop() else { panic!("no TCP host") };

@@ -255,8 +255,13 @@ impl Certificate {
         self.is_ca() && self.inner.known.cert_sign != Some(false)
     }
 
+    /// Whether this certificate, as a trust anchor, may certify others. Before v3 there was no way to say so: such roots may.
+    pub fn may_anchor(&self) -> bool {
+        self.is_old_version() || self.may_certify()
+    }
+
     /// Whether the extended key usage, if present, allows this use.
-    pub(crate) fn allows(&self, usage: crate::chain::Usage) -> bool {
+    pub fn allows(&self, usage: crate::chain::Usage) -> bool {
         match self.inner.known.usages {
             None => true,
             Some((server, client, any)) => {

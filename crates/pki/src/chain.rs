@@ -275,7 +275,7 @@ fn leaf_reaches(
         if anchor.not_after() < at {
             return Err(webpki::Error::CertExpired { time, not_after: seconds(anchor.not_after()) });
         }
-        if !may_anchor(anchor) {
+        if !anchor.may_anchor() {
             return Err(webpki::Error::EndEntityUsedAsCa);
         }
         let intermediates = path.intermediate_certificates().count();
@@ -330,7 +330,7 @@ impl Walk<'_> {
         }
         let mut failure = ChainError::UnknownAuthority;
         for anchor in self.anchors {
-            if self.signed(lower, anchor, may_anchor(anchor)) {
+            if self.signed(lower, anchor, anchor.may_anchor()) {
                 if !anchor.valid_at(self.at) {
                     failure = ChainError::PathExpired;
                 } else if anchor.path_len().is_some_and(|max| below > max as usize) {
@@ -370,11 +370,6 @@ impl Walk<'_> {
             _ => false,
         }
     }
-}
-
-/// Whether an anchor may certify. Before v3 there was no way to say so: such roots may.
-fn may_anchor(anchor: &Certificate) -> bool {
-    anchor.is_old_version() || anchor.may_certify()
 }
 
 fn borrowed<'a>(anchor: &'a TrustAnchor<'static>) -> TrustAnchor<'a> {

@@ -172,7 +172,7 @@ pub(super) fn events(backend: &Backend, query: &Query) -> Answer {
     }
     let (lines, queue) = mpsc::channel::<Bytes>(BACKLOG);
     let remaining = until.map(|until| until.duration_since(SystemTime::now()).unwrap_or_default());
-    let (backend, shutdown) = (backend.clone(), backend.shutdown().clone());
+    let (backend, ends) = (backend.clone(), backend.ends().clone());
     // Taken before the answer begins: whoever has read its head misses nothing that comes after.
     let mut seen = backend.present().control().ok().map(Seen::now);
     tokio::spawn(async move {
@@ -185,7 +185,7 @@ pub(super) fn events(backend: &Backend, query: &Query) -> Answer {
         let closed = lines.clone();
         tokio::select! {
             () = limit => {}
-            () = shutdown.cancelled() => {}
+            () = ends.cancelled() => {}
             () = closed.closed() => {}
             () = follow(&backend, &mut seen, &filters, &lines) => {}
         }

@@ -5,12 +5,28 @@ use serde_json::{Value, json};
 use super::{Answer, convert, json as answer_json};
 use crate::ENGINE_VERSION;
 use crate::backend::{Backend, Present, refusal};
+use crate::config::{Host, TlsMode};
 use crate::engine_api::error::ApiError;
 use crate::engine_api::json::{ShownCluster, SwarmInfo, Timestamp};
 use crate::lifecycle::locked::LOCKED;
 
 /// Given when a swarm has exactly two managers. Source: engine-api.md 6.2.
 const TWO_MANAGERS: &str = "WARNING: Running Swarm in a two-manager configuration. This configuration provides\n         no fault tolerance, and poses a high risk to lose control over the cluster.\n         Refer to https://docs.docker.com/engine/swarm/admin_guide/ to configure the\n         Swarm for fault-tolerance.";
+
+/// Said of each host on which others reach the API. Source: 15-tls-to-the-api.md, the engine's log; what it announces for later
+/// versions of itself is left out.
+const ATTACK_SURFACE: &str = "Access to the remote API is equivalent to root access on the host. Refer\n         to the 'Docker daemon attack surface' section in the documentation for\n         more information: https://docs.docker.com/go/attack-surface/";
+
+/// What is to be warned of a host, as bound: that it is open to whoever reaches it.
+pub fn exposure(host: &Host, tls: Option<&TlsMode>) -> Option<String> {
+    let Host::Tcp(address) = host else { return None };
+    let open = match tls {
+        None => format!("http://{address} without encryption"),
+        Some(TlsMode::Files(files)) if !files.verify => format!("https://{address} without TLS client verification"),
+        Some(TlsMode::Files(_) | TlsMode::Operators) => return None,
+    };
+    Some(format!("[DEPRECATION NOTICE]: API is accessible on {open}.\n         {ATTACK_SURFACE}"))
+}
 
 /// The `Swarm` part; `trouble` says why a manager could not look what is so in the cluster.
 pub fn swarm_info(present: &Present, trouble: Option<ApiError>) -> SwarmInfo {
@@ -57,7 +73,7 @@ pub(super) async fn info(backend: &Backend) -> Answer {
     let machine = backend.machine();
     let trouble = backend.fresh().await.err();
     let swarm = swarm_info(&backend.present(), trouble);
-    let warnings = swarm.warnings.clone();
+    let warnings = [backend.warnings(), &swarm.warnings].concat();
     let swarm = serde_json::to_value(swarm).map_err(|error| ApiError::internal(error.to_string()))?;
     let now = Timestamp(Some(pki::time::Time::from(std::time::SystemTime::now()))).text();
     let nothing: [Value; 0] = [];
