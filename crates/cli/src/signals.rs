@@ -1,6 +1,9 @@
-//! SIGINT and SIGTERM: the first asks for a clean end, the second does not wait for it.
+//! SIGINT and SIGTERM: the first asks for a clean end, the second does not wait for it. SIGHUP: files are read again.
+
+use std::sync::Arc;
 
 use tokio::signal::unix::{SignalKind, signal};
+use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
 
 use crate::failure::Failure;
@@ -27,6 +30,18 @@ pub(crate) fn watch(shutdown: CancellationToken) -> Result<(), Failure> {
         tracing::warn!(signal = name, "ending at once");
         // The one end outside `main`: whoever asks twice does not want to wait for anything.
         std::process::exit(INTERRUPTED);
+    });
+    Ok(())
+}
+
+/// Notifies `reload` at each SIGHUP, which does not end the process then.
+pub(crate) fn watch_for_reload(reload: Arc<Notify>) -> Result<(), Failure> {
+    let mut hangup =
+        signal(SignalKind::hangup()).map_err(|error| Failure::new(format!("cannot listen for signals: {error}")))?;
+    tokio::spawn(async move {
+        while hangup.recv().await.is_some() {
+            reload.notify_one();
+        }
     });
     Ok(())
 }

@@ -6,6 +6,7 @@
 //! - The CA file is the only anchor. Key and certificate of a command are optional where no flag names them.
 
 use std::path::{Path, PathBuf};
+use std::str::FromStr;
 use std::sync::Arc;
 
 use clap::{ArgAction, Args};
@@ -23,15 +24,39 @@ const CERT_DIR_VARIABLE: &str = "SWARMPKI_CERT_PATH";
 /// Where a daemon's files lie when the variable is not set either.
 const DAEMON_CERT_DIR: &str = "/etc/swarmpki";
 
+/// What `--tls` says.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Wanted {
+    /// TLS, from files.
+    Files,
+    /// No TLS, outright.
+    Nothing,
+    /// TLS of the cluster's own operators.
+    Operators,
+}
+
+impl FromStr for Wanted {
+    type Err = &'static str;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        match text {
+            "true" => Ok(Self::Files),
+            "false" => Ok(Self::Nothing),
+            "operators" => Ok(Self::Operators),
+            _ => Err("must be one of true, false, operators"),
+        }
+    }
+}
+
 /// The flags of TLS, for the daemon and for those who talk to it.
 #[derive(Args, Clone, Debug, Default)]
 #[command(next_help_heading = "Global options")]
 pub(crate) struct TlsFlags {
-    /// TLS for tcp:// hosts; both sides need certificates
+    /// TLS for tcp:// hosts; both sides need certificates. A daemon with =operators needs no files
     // With =false a daemon serves plain text also where others reach it.
     #[arg(long, value_name = "BOOL", global = true, num_args = 0..=1, require_equals = true,
-          default_missing_value = "true", action = ArgAction::Set, hide_possible_values = true)]
-    tls: Option<bool>,
+          default_missing_value = "true", action = ArgAction::Set)]
+    tls: Option<Wanted>,
     /// As --tls; a daemon with =false takes clients without
     #[arg(long, value_name = "BOOL", global = true, num_args = 0..=1, require_equals = true,
           default_missing_value = "true", action = ArgAction::Set, hide_possible_values = true)]
@@ -50,33 +75,56 @@ pub(crate) struct TlsFlags {
 impl TlsFlags {
     /// Whether plain text was asked for in so many words.
     pub(crate) fn refused(&self) -> bool {
-        self.tls == Some(false)
+        self.tls == Some(Wanted::Nothing)
     }
 
     /// Whether a flag asks for TLS or, where none says anything, the environment.
     fn asked(&self, environment: impl FnOnce() -> bool) -> bool {
-        self.tlsverify.is_some() || self.tls.unwrap_or_else(environment)
+        self.tlsverify.is_some() || self.tls.map_or_else(environment, |wanted| wanted != Wanted::Nothing)
     }
 
     /// The daemon's settings: files from the flags, else from `$SWARMPKI_CERT_PATH`, else from `/etc/swarmpki`.
-    pub(crate) fn server(&self) -> Option<TlsMode> {
-        if self.tls != Some(true) && self.tlsverify.is_none() {
-            return None;
+    pub(crate) fn server(&self) -> Result<Option<TlsMode>, Failure> {
+        if self.tls == Some(Wanted::Operators) {
+            return match self.first_of_files() {
+                None => Ok(Some(TlsMode::Operators)),
+                Some(flag) => Err(Failure::new(format!("--tls=operators and {flag} do not go together"))
+                    .hint("--tls=operators takes its certificates from the cluster. For your own files leave it out: --tlsverify --tlscacert FILE --tlscert FILE --tlskey FILE")),
+            };
+        }
+        if self.tls != Some(Wanted::Files) && self.tlsverify.is_none() {
+            return Ok(None);
         }
         let dir = directory(CERT_DIR_VARIABLE).unwrap_or_else(|| PathBuf::from(DAEMON_CERT_DIR));
         let file = |given: &Option<PathBuf>, name: &str| given.clone().unwrap_or_else(|| dir.join(name));
-        Some(TlsMode::Files(TlsSettings {
+        Ok(Some(TlsMode::Files(TlsSettings {
             ca: file(&self.tlscacert, "ca.pem"),
             cert: file(&self.tlscert, "cert.pem"),
             key: file(&self.tlskey, "key.pem"),
             verify: self.tlsverify.unwrap_or(true),
-        }))
+        })))
+    }
+
+    /// The first flag given that is about files.
+    fn first_of_files(&self) -> Option<&'static str> {
+        [
+            ("--tlsverify", self.tlsverify.is_some()),
+            ("--tlscacert", self.tlscacert.is_some()),
+            ("--tlscert", self.tlscert.is_some()),
+            ("--tlskey", self.tlskey.is_some()),
+        ]
+        .into_iter()
+        .find_map(|(flag, given)| given.then_some(flag))
     }
 
     /// The TLS with which a command talks to `host`; `None`: none.
     pub(crate) fn client(&self, host: &Host) -> Result<Option<Arc<ClientConfig>>, Failure> {
         if matches!(host, Host::Unix(_)) || !self.asked(environment_asks) {
             return Ok(None);
+        }
+        if self.tls == Some(Wanted::Operators) {
+            return Err(Failure::new("--tls=operators is for the daemon")
+                .hint("A command needs a certificate: swarmpki --tls -H tcp://HOST:2376, with ca.pem, cert.pem and key.pem in $SWARMPKI_CERT_PATH or $DOCKER_CERT_PATH"));
         }
         if self.tlsverify == Some(false) {
             return Err(Failure::new("--tlsverify=false: this command always verifies the daemon's certificate")

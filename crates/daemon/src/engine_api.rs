@@ -2,6 +2,7 @@
 //!
 //! - A path is split into version and route first; an unknown route is 404 whatever its version (engine-api.md 1.1).
 //! - Every routed answer, also a refusal, carries the headers of engine-api.md 1.2.
+//! - Who calls is judged before anything else, on every request; what a route needs is said route by route.
 //! - Gates come in the order of engine-api.md 3: syntax of query and body, then the node's state, then the operation.
 
 mod backup;
@@ -36,6 +37,7 @@ use http_body_util::combinators::UnsyncBoxBody;
 use http_body_util::{BodyExt, Full};
 use hyper::body::Body;
 use serde::Serialize;
+use tracing::info;
 
 use crate::ENGINE_VERSION;
 use crate::backend::Backend;
@@ -236,7 +238,13 @@ where
     let answer = match version.map_or(Ok(API_VERSION_MAX), ApiVersion::accept) {
         Ok(version) => {
             let query = Query::parse(parts.uri.query().unwrap_or_default());
-            dispatch(backend, route, Call { version, query, head: parts, body }).await
+            let (told, method, path) = (route.right() == Right::Admin, parts.method.clone(), path.to_owned());
+            let answer = dispatch(backend, caller, right, route, Call { version, query, head: parts, body }).await;
+            if told {
+                let status = answer.as_ref().map_or_else(|refused| refused.status, Response::status).as_u16();
+                info!(%caller, %method, ?path, status, "a request that needs an administrator was answered");
+            }
+            answer
         }
         Err(refused) => Err(refused),
     };
@@ -289,7 +297,7 @@ where
     }
 }
 
-async fn dispatch<B>(backend: &Backend, route: Route, call: Call<B>) -> Answer
+async fn dispatch<B>(backend: &Backend, caller: &Caller, right: Right, route: Route, call: Call<B>) -> Answer
 where
     B: Body,
     B::Error: std::fmt::Display,
@@ -297,13 +305,18 @@ where
     if route.is_for_managers() {
         backend.manager_started().await;
         backend.fresh().await?;
+        // Judged again on a state that is not behind: a follower may have heard of a revocation only now.
+        let right = caller.right(backend, now()).map_err(|denied| ApiError::forbidden(denied.to_string()))?;
+        if route.right() > right {
+            return Err(ApiError::forbidden(not_for_viewers(caller)));
+        }
     }
     match route {
         Route::Ping => Ok(ping::ping(backend, &call.head.method)),
         Route::Version => version::version(backend),
-        Route::Info => info::info(backend).await,
+        Route::Info => info::info(backend, right).await,
         Route::Events => events::events(backend, &call.query),
-        Route::SwarmInspect => swarm::inspect(backend),
+        Route::SwarmInspect => swarm::inspect(backend, right),
         Route::SwarmInit => {
             let version = call.version;
             swarm::init(backend, version, call.json().await?).await

@@ -261,7 +261,10 @@ fn bind_private(path: &Path, group: Option<Gid>) -> io::Result<UnixListener> {
     std::fs::DirBuilder::new().mode(0o700).create(&private)?;
     let first = private.join("s");
     let bound = UnixListener::bind(&first).and_then(|listener| {
-        nix::unistd::chown(&first, None, group)?;
+        // Only if asked for: our systemd unit does not have the call at all.
+        if group.is_some() {
+            nix::unistd::chown(&first, None, group)?;
+        }
         // A plain user's primary group may be everybody's.
         let mode = if group.is_some() || nix::unistd::geteuid().is_root() { 0o660 } else { 0o600 };
         std::fs::set_permissions(&first, std::fs::Permissions::from_mode(mode))?;

@@ -4,6 +4,7 @@ use std::path::PathBuf;
 
 use clap::Args;
 use daemon::{Daemon, DaemonConfig, RunError, UnlockSource};
+use nix::unistd::{Gid, Group};
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
@@ -21,6 +22,9 @@ pub(crate) struct DaemonArgs {
     /// Name of this node in lists; the machine's unless set
     #[arg(long, value_name = "NAME")]
     hostname: Option<String>,
+    /// Group, by name or number, whose members may use the unix sockets; root's own and, for others, nobody's unless set
+    #[arg(long, value_name = "GROUP")]
+    group: Option<String>,
     /// Where a locked manager's unlock key is: file:PATH, fd:NUMBER or command:COMMAND; read when it starts, and only then
     // Else the service manager's credential swarmpki-unlock-key, if there is one.
     #[arg(long, value_name = "SOURCE")]
@@ -34,9 +38,10 @@ impl DaemonArgs {
     pub(crate) fn config(&self, global: &Global) -> Result<DaemonConfig, Failure> {
         let mut config = DaemonConfig {
             hosts: global.hosts()?,
-            tls: global.tls.server(),
+            tls: global.tls.server()?,
             plain_tcp: global.tls.refused(),
             hostname: self.hostname.clone(),
+            group: self.group.as_deref().map(group).transpose()?,
             keys: self.tokens.keys()?,
             unlock_from: self.unlock_from.clone().or_else(UnlockSource::credential),
             ..DaemonConfig::default()
@@ -48,9 +53,21 @@ impl DaemonArgs {
     }
 }
 
-/// Runs until a signal ends it.
+/// A group by its name, else by its number.
+fn group(given: &str) -> Result<Gid, Failure> {
+    let failed = |reason: &str| Failure::flag("--group", given, reason);
+    match Group::from_name(given) {
+        Ok(Some(group)) => Ok(group.gid),
+        Ok(None) => given.parse().map(Gid::from_raw).map_err(|_| failed("there is no such group: groupadd makes one")),
+        Err(error) => Err(failed(error.desc())),
+    }
+}
+
+/// Runs until a signal ends it; SIGHUP has it read the files of TLS again.
 pub(crate) async fn run(args: &DaemonArgs, global: &Global) -> Result<(), Failure> {
-    let running = Running::start(args.config(global)?).await?;
+    let config = args.config(global)?;
+    signals::watch_for_reload(config.reload.clone())?;
+    let running = Running::start(config).await?;
     notify::ready();
     running.ended().await
 }

@@ -5,6 +5,7 @@ use serde_json::{Value, json};
 use super::{Answer, convert, json as answer_json};
 use crate::ENGINE_VERSION;
 use crate::backend::{Backend, Present, refusal};
+use crate::caller::Right;
 use crate::config::{Host, TlsMode};
 use crate::engine_api::error::ApiError;
 use crate::engine_api::json::{ShownCluster, SwarmInfo, Timestamp};
@@ -69,10 +70,15 @@ pub fn swarm_info(present: &Present, trouble: Option<ApiError>) -> SwarmInfo {
     info
 }
 
-pub(super) async fn info(backend: &Backend) -> Answer {
+pub(super) async fn info(backend: &Backend, right: Right) -> Answer {
     let machine = backend.machine();
     let trouble = backend.fresh().await.err();
-    let swarm = swarm_info(&backend.present(), trouble);
+    let mut swarm = swarm_info(&backend.present(), trouble);
+    if let Some(ShownCluster::Known(cluster)) = &mut swarm.cluster
+        && right < Right::Admin
+    {
+        cluster.hide_secrets();
+    }
     let warnings = [backend.warnings(), &swarm.warnings].concat();
     let swarm = serde_json::to_value(swarm).map_err(|error| ApiError::internal(error.to_string()))?;
     let now = Timestamp(Some(pki::time::Time::from(std::time::SystemTime::now()))).text();

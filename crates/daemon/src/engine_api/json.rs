@@ -64,8 +64,17 @@ pub struct Swarm {
     pub join_tokens: JoinTokens,
 }
 
+impl ClusterInfo {
+    /// Leaves out what only administrators are shown: options of external CAs may be credentials.
+    pub fn hide_secrets(&mut self) {
+        for ca in &mut self.spec.ca_config.external_cas {
+            ca.options.clear();
+        }
+    }
+}
+
 /// The two standing join tokens.
-#[derive(Clone, Debug, Serialize)]
+#[derive(Clone, Debug, Default, Serialize)]
 #[serde(rename_all = "PascalCase")]
 #[allow(missing_docs)]
 pub struct JoinTokens {

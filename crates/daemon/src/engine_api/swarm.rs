@@ -7,19 +7,26 @@ use pki::secret::SecretString;
 use super::body::Document;
 use super::decode::Object;
 use super::error::ApiError;
+use super::json::JoinTokens;
 use super::query::Query;
 use super::spec::SpecRequest;
 use super::version::ApiVersion;
 use super::{Answer, convert, empty, json};
 use crate::backend::{Backend, refusal};
+use crate::caller::Right;
 use crate::lifecycle::{InitRequest, JoinRequest};
 
 /// Address pool subnets that can be asked for, in bits of mask. Source: engine-api.md 2.1.
 const SUBNET_SIZE_MAX: u32 = 29;
 
-/// `GET /swarm`.
-pub(super) fn inspect(backend: &Backend) -> Answer {
-    json(&convert::swarm(&backend.control()?.cluster().map_err(refusal)?))
+/// `GET /swarm`. Who may only look is shown no join token.
+pub(super) fn inspect(backend: &Backend, right: Right) -> Answer {
+    let mut swarm = convert::swarm(&backend.control()?.cluster().map_err(refusal)?);
+    if right < Right::Admin {
+        swarm.cluster.hide_secrets();
+        swarm.join_tokens = JoinTokens::default();
+    }
+    json(&swarm)
 }
 
 /// `POST /swarm/init`.
