@@ -19,6 +19,9 @@ fn main() -> std::io::Result<()> {
     let (batch, refounded) = support::refounded();
     std::fs::write(dir.join("refounded-batch.bin"), batch.encode())?;
     std::fs::write(dir.join("refounded.bin"), refounded.state.encode_snapshot())?;
+    let (batch, told) = support::account();
+    std::fs::write(dir.join("account-batch.bin"), batch.encode())?;
+    std::fs::write(dir.join("account.bin"), told.state.encode_snapshot())?;
     std::fs::write(dir.join("locked.bin"), support::locked().encode_snapshot())?;
     std::fs::write(dir.join("rotating.bin"), support::rotating().encode_snapshot())?;
     std::fs::write(dir.join("log.bin"), &cluster.log[2].bytes)

@@ -6,6 +6,7 @@ use pki::identity::{NodeId, Role};
 use pki::key::SpkiHash;
 use pki::time::Time;
 
+use crate::account::Actor;
 use crate::apply::Entry;
 use crate::command::Admit;
 use crate::node::{Letter, Node, PROMOTION_LIFE, TokenUse};
@@ -71,6 +72,7 @@ impl State {
         self.nodes.insert(admit.node.clone(), Arc::new(node));
         self.index_join(admit.letter.leaf.spki, &admit.node);
         Arc::make_mut(&mut self.tokens).count_unfinished(admit.token.row, 1);
+        entry.asked.by = Actor::Token(admit.token.row);
         self.note(entry, &admit.node, &admit.letter);
         Ok(Outcome::Issued { node: admit.node.clone(), letter: Arc::clone(&admit.letter), fresh: true })
     }

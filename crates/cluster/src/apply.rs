@@ -2,6 +2,7 @@
 
 use pki::time::Time;
 
+use crate::account::{Asked, Event, Private};
 use crate::command::{Batch, Bootstrap, Command};
 use crate::log::LogEntry;
 use crate::members::Member;
@@ -10,7 +11,7 @@ use crate::outcome::{Outcome, Rejection};
 use crate::roots::Roots;
 use crate::state::{ClusterFacts, State};
 use crate::tokens::{TokenRow, Tokens};
-use crate::{format, node};
+use crate::node;
 use pki::identity::Role;
 use std::sync::Arc;
 
@@ -33,6 +34,10 @@ pub(crate) struct Entry<'a> {
     pub(crate) stamp: Time,
     /// Where issuances are noted.
     pub(crate) issued: &'a mut Vec<LogEntry>,
+    /// Who asked for the command.
+    pub(crate) asked: Asked,
+    /// What the command did, to be noted when it is done.
+    pub(crate) told: Vec<(Event, Private)>,
 }
 
 impl State {
@@ -44,14 +49,28 @@ impl State {
         self.wake(batch.time);
         let mut applied = Applied { outcomes: Vec::with_capacity(batch.commands.len()), issued: Vec::new() };
         for command in &batch.commands {
-            let mut entry = Entry { index, now: self.time, stamp: batch.time, issued: &mut applied.issued };
+            let (asked, told) = (Asked::default(), Vec::new());
+            let issued = &mut applied.issued;
+            let mut entry = Entry { index, now: self.time, stamp: batch.time, issued, asked, told };
             let outcome = self.judge(&mut entry, command).unwrap_or_else(Outcome::Rejected);
             applied.outcomes.push(outcome);
         }
         applied
     }
 
-    fn judge(&mut self, entry: &mut Entry<'_>, command: &Command) -> Result<Outcome, Rejection> {
+    /// Judges one command, and notes what it did.
+    pub(crate) fn judge(&mut self, entry: &mut Entry<'_>, command: &Command) -> Result<Outcome, Rejection> {
+        let outcome = self.decide(entry, command)?;
+        let asked = std::mem::take(&mut entry.asked);
+        self.write_told(entry, &asked);
+        entry.asked = asked;
+        Ok(outcome)
+    }
+
+    fn decide(&mut self, entry: &mut Entry<'_>, command: &Command) -> Result<Outcome, Rejection> {
+        if let Command::Attributed(attributed) = command {
+            return self.attributed(entry, attributed);
+        }
         if let Command::Bootstrap(bootstrap) = command {
             return self.bootstrap(entry, bootstrap);
         }
@@ -59,7 +78,8 @@ impl State {
             return Err(Rejection::NoCluster);
         }
         match command {
-            Command::Bootstrap(_) => Err(Rejection::Exists),
+            // Decided above.
+            Command::Bootstrap(_) | Command::Attributed(_) => Err(Rejection::Exists),
             Command::Admit(admit) => self.admit(entry, admit),
             Command::Renew(renew) => self.renew(entry, renew),
             Command::Ask(ask) => self.ask(entry, ask),
@@ -76,6 +96,8 @@ impl State {
             Command::Unseat { node, raft_id } => self.unseat(entry, node, *raft_id),
             Command::Refound(refound) => self.refound(entry, refound),
             Command::Collect { nodes } => Ok(self.collect(entry, nodes)),
+            Command::UnlockKeyShown => Ok(self.unlock_key_shown(entry)),
+            Command::EraseLog { below } => self.erase_private(entry, *below),
         }
     }
 
@@ -102,14 +124,9 @@ impl State {
         self.members.rows.insert(first.node.clone(), Member { raft_id: 1, addr: first.addr.clone() });
         self.members.next_raft_id = 2;
         self.members.key_holders.insert(first.node.clone());
-        for certificate in &first.logged {
-            let bytes = format::log_record_ca(entry.now, certificate);
-            let seq = self.log.append(&bytes);
-            entry.issued.push(LogEntry { seq, bytes });
-        }
-        let bytes = format::log_record_leaf(entry.now, &first.node, &first.letter);
-        let seq = self.log.append(&bytes);
-        entry.issued.push(LogEntry { seq, bytes });
+        self.note_authorities(entry, &first.logged);
+        self.note(entry, &first.node, &first.letter);
+        entry.tell(Event::Founded);
         let node = Node {
             id: first.node.clone(),
             role: Role::Manager,

@@ -1,6 +1,7 @@
 //! All that can be asked of the replicated state. Whatever needs a clock, chance or a key was done before: ids, secrets
 //! and signatures come inside.
 
+use std::net::IpAddr;
 use std::sync::Arc;
 
 use pki::certificate::Certificate;
@@ -10,6 +11,7 @@ use pki::key::SpkiHash;
 use pki::serial::Serial;
 use pki::time::Time;
 
+use crate::account::{Actor, SALT_BYTES};
 use crate::lock::UnlockBox;
 use crate::node::{BlobDigest, IssuerHash, Letter, Report, Spec, TokenUse};
 use crate::roots::{Custody, Root};
@@ -112,6 +114,38 @@ pub enum Command {
         /// Nodes to look at.
         nodes: Vec<NodeId>,
     },
+    /// A command, and who asked for it.
+    Attributed(Box<Attributed>),
+    /// The unlock key is given to whoever asked: it is noted before it is.
+    UnlockKeyShown,
+    /// Private parts of the log are erased.
+    EraseLog {
+        /// Of all entries below this one.
+        below: u64,
+    },
+}
+
+impl Command {
+    /// What is asked for, whoever asks.
+    pub fn asked(&self) -> &Command {
+        match self {
+            Self::Attributed(attributed) => &attributed.command,
+            other => other,
+        }
+    }
+}
+
+/// A command, and who asked for it.
+#[derive(Clone, Debug)]
+pub struct Attributed {
+    /// Who.
+    pub by: Actor,
+    /// From which address.
+    pub from: Option<IpAddr>,
+    /// What makes digests of private parts say nothing: drawn anew for each command.
+    pub salt: [u8; SALT_BYTES],
+    /// What is asked for; never attributed again.
+    pub command: Command,
 }
 
 /// The cluster's beginning.

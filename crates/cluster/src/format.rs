@@ -3,6 +3,7 @@
 //! Protobuf by hand: field numbers are never used again, fields are only added, and a change needs a sample in
 //! `testdata/`. Decoding checks everything; encoding a value and decoding it gives the value back.
 
+mod account;
 mod command;
 mod outcome;
 mod record;
@@ -12,8 +13,8 @@ use pki::identity::NodeId;
 use pki::time::Time;
 use prost::Message;
 
+use crate::account::{Actor, Event, Private, SALT_BYTES};
 use crate::command::{Batch, Command};
-use crate::node::Letter;
 use crate::outcome::Outcome;
 use crate::state::State;
 
@@ -97,32 +98,34 @@ impl State {
 pub struct LogRecord {
     /// The cluster's time when it was committed.
     pub time: Time,
-    /// For whom; none for a CA certificate.
+    /// For whom, or about whom; none for a CA certificate, and for what is of no node.
     pub node: Option<NodeId>,
-    /// The certificate, DER.
+    /// The certificate, DER; empty if the entry is of none.
     pub certificate: Vec<u8>,
+    /// What was done.
+    pub event: Event,
+    /// Who asked for it; a node's renewal was asked for by the node.
+    pub by: Actor,
+    /// SHA-256 of its private part.
+    pub private: Option<[u8; 32]>,
 }
 
-impl LogRecord {
-    /// An entry of the issuance log.
-    ///
-    /// # Errors
-    /// If the bytes are not such an entry.
-    pub fn decode(bytes: &[u8]) -> Result<Self, DecodeError> {
-        let record = record::LogRecord::decode(bytes)?;
-        let node = if record.node.is_empty() { None } else { Some(record::node_id(&record.node)?) };
-        Ok(Self { time: Time::from_unix_millis(record.time), node, certificate: record.certificate })
-    }
+pub(crate) fn log_record_certificate(
+    now: Time,
+    node: Option<&NodeId>,
+    by: &Actor,
+    private: Option<[u8; 32]>,
+    certificate: &[u8],
+) -> Vec<u8> {
+    account::certificate(now, node, by, private, certificate)
 }
 
-pub(crate) fn log_record_leaf(now: Time, node: &NodeId, letter: &Letter) -> Vec<u8> {
-    let node = node.as_str().to_owned();
-    record::LogRecord { time: now.unix_millis(), node, certificate: letter.certificate.clone() }.encode_to_vec()
+pub(crate) fn log_record_event(now: Time, event: &Event, by: &Actor, private: Option<[u8; 32]>) -> Vec<u8> {
+    account::event(now, event, by, private)
 }
 
-pub(crate) fn log_record_ca(now: Time, certificate: &[u8]) -> Vec<u8> {
-    record::LogRecord { time: now.unix_millis(), node: String::new(), certificate: certificate.to_vec() }
-        .encode_to_vec()
+pub(crate) fn log_private(salt: &[u8; SALT_BYTES], private: &Private) -> Vec<u8> {
+    account::private(salt, private)
 }
 
 #[cfg(test)]

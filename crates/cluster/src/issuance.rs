@@ -11,10 +11,10 @@ use pki::identity::NodeId;
 use pki::serial::Serial;
 use pki::time::Time;
 
+use crate::account::{Actor, Asked, Private};
 use crate::apply::Entry;
 use crate::command::{Premises, Renew};
 use crate::format;
-use crate::log::LogEntry;
 use crate::node::{self, Leaf, Letter, Node};
 use crate::outcome::{Outcome, Rejection};
 use crate::state::State;
@@ -156,9 +156,29 @@ impl State {
 
     /// Puts a leaf into the issuance log.
     pub(crate) fn note(&mut self, entry: &mut Entry<'_>, id: &NodeId, letter: &Letter) {
-        let bytes = format::log_record_leaf(entry.now, id, letter);
-        let seq = self.log.append(&bytes);
-        entry.issued.push(LogEntry { seq, bytes });
+        let asked = std::mem::take(&mut entry.asked);
+        // Whoever renews is the node itself: its name stands there already.
+        let by = match &asked.by {
+            Actor::Node(node) if node == id => &Actor::Cluster,
+            by => by,
+        };
+        let by = if self.log_told { by } else { &Actor::Cluster };
+        let now = entry.now;
+        self.write(entry, &asked, Private::default(), |private| {
+            format::log_record_certificate(now, Some(id), by, private, &letter.certificate)
+        });
+        entry.asked = asked;
+    }
+
+    /// Puts certificates of CAs into the issuance log.
+    pub(crate) fn note_authorities(&mut self, entry: &mut Entry<'_>, certificates: &[Vec<u8>]) {
+        let (nobody, now) = (Asked::default(), entry.now);
+        for certificate in certificates {
+            // Who asked stands with what it was signed for.
+            self.write(entry, &nobody, Private::default(), |private| {
+                format::log_record_certificate(now, None, &Actor::Cluster, private, certificate)
+            });
+        }
     }
 }
 

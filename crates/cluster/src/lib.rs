@@ -8,6 +8,7 @@
 //! - [`state`] the parts: [`node`]s, [`roots`], [`tokens`], [`members`], [`settings`], the issuance [`log`];
 //! - [`apply`](State::apply) in one file a part: `admission`, `issuance`, `presence`, `removal`, `tokens`, `settings`;
 //! - [`rotation`] how one root replaces another, [`trust`] who can verify whom meanwhile;
+//! - [`account`] what is noted besides certificates, by whom and from where;
 //! - [`authorize`] who may call what;
 //! - [`members`] who has a place in the raft group, [`seats`] what its leader does next about that;
 //! - [`refound`] a cluster made anew with one manager, by force or from a backup;
@@ -16,6 +17,7 @@
 //! - [`format`](mod@format) what all of it looks like on disk, format 1;
 //! - [`invariant`] what must hold after every step.
 
+pub mod account;
 pub mod admission;
 pub mod authorize;
 pub mod command;

@@ -6,7 +6,10 @@ use std::sync::Arc;
 
 use pki::unlock_key::UnlockKey;
 
+use crate::account::{Event, KeyKind};
+use crate::apply::Entry;
 use crate::command::UpdateCluster;
+use crate::outcome::Outcome;
 use crate::state::State;
 
 /// An unlock key in the log and in the state; shows nothing of itself.
@@ -49,6 +52,15 @@ pub fn change(wanted: bool, present: bool, rotate: bool) -> LockChange {
 }
 
 impl State {
+    /// Somebody was given the unlock key.
+    pub(crate) fn unlock_key_shown(&self, entry: &mut Entry<'_>) -> Outcome {
+        if self.unlock.is_none() {
+            return Outcome::Unchanged;
+        }
+        entry.tell(Event::KeyDelivered { key: KeyKind::Unlock, node: None });
+        Outcome::Done { version: entry.index }
+    }
+
     /// The key after an update: none without the setting. Who wants managers locked brings a key, or there is one.
     pub(crate) fn unlock_after(&self, update: &UpdateCluster) -> Option<UnlockBox> {
         let wanted = update.settings.as_ref().unwrap_or(&self.settings).autolock;

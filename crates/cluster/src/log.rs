@@ -1,9 +1,13 @@
-//! The issuance log: every signature of every CA key, in order.
+//! The issuance log: every signature of every CA key, and what else the CA did, in order.
 //!
-//! The state holds how many entries there are and the frontier of the Merkle tree over them (RFC 6962, 2.1); the entries
+//! The state holds how many entries there are and the frontier of the Merkle tree over them (RFC 9162, 2.1); the entries
 //! themselves are a projection on disk, checked against the frontier. So nobody can drop or change one unseen.
 
+pub mod tiles;
+
 use pki::digest::sha256;
+
+pub use pki::merkle::{Hash, leaf_hash, node_hash};
 
 /// How many entries there are, and the tree over them.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -20,6 +24,8 @@ pub struct LogEntry {
     pub seq: u64,
     /// Its bytes: a `LogRecord` of [`format`](mod@crate::format).
     pub bytes: Vec<u8>,
+    /// Its private part, if it has one and that was not erased: its bytes have the digest of this.
+    pub private: Option<Vec<u8>>,
 }
 
 impl LogHead {
@@ -40,8 +46,13 @@ impl LogHead {
 
     /// Takes the next entry in; returns its place.
     pub fn append(&mut self, entry: &[u8]) -> u64 {
+        self.append_hash(leaf_hash(entry))
+    }
+
+    /// The same, of an entry whose hash is known.
+    pub fn append_hash(&mut self, leaf: Hash) -> u64 {
         let seq = self.size;
-        let mut hash = leaf_hash(entry);
+        let mut hash = leaf;
         let mut rest = seq;
         while rest & 1 == 1 {
             let Some(left) = self.frontier.pop() else { break };
@@ -53,7 +64,7 @@ impl LogHead {
         seq
     }
 
-    /// The root of the tree over all entries (RFC 6962, 2.1).
+    /// The root of the tree over all entries (RFC 9162, 2.1).
     pub fn root(&self) -> [u8; 32] {
         let mut subtrees = self.frontier.iter().rev();
         let Some(first) = subtrees.next() else { return sha256(&[]) };
@@ -61,26 +72,11 @@ impl LogHead {
     }
 }
 
-fn leaf_hash(entry: &[u8]) -> [u8; 32] {
-    let mut bytes = Vec::with_capacity(1 + entry.len());
-    bytes.push(0);
-    bytes.extend_from_slice(entry);
-    sha256(&bytes)
-}
-
-fn node_hash(left: &[u8; 32], right: &[u8; 32]) -> [u8; 32] {
-    let mut bytes = [0u8; 65];
-    bytes[0] = 1;
-    bytes[1..33].copy_from_slice(left);
-    bytes[33..].copy_from_slice(right);
-    sha256(&bytes)
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    /// The tree of RFC 6962, 2.1, written as it stands there.
+    /// The tree of RFC 9162, 2.1, written as it stands there.
     fn root_by_definition(entries: &[Vec<u8>]) -> [u8; 32] {
         match entries {
             [] => sha256(&[]),

@@ -8,6 +8,7 @@ use imbl::{OrdMap, OrdSet};
 use pki::identity::{NodeId, Role};
 use pki::serial::Serial;
 
+use crate::account::{Event, KeyKind};
 use crate::apply::Entry;
 use crate::authorize::Presented;
 use crate::node::PROMOTION_LIFE;
@@ -129,14 +130,17 @@ impl State {
                 next
             }
         };
+        let before = self.members.rows.insert(id.clone(), Member { raft_id, addr: addr.to_owned() });
+        if before.is_none_or(|before| before.raft_id != raft_id) {
+            entry.tell(Event::KeyDelivered { key: KeyKind::Root, node: Some(id.clone()) });
+        }
         self.members.key_holders.insert(id.clone());
-        self.members.rows.insert(id.clone(), Member { raft_id, addr: addr.to_owned() });
         // A member is waited for: everybody else needs it.
         self.leave_aside(id, None);
         Ok(Outcome::Enlisted { raft_id })
     }
 
-    pub(crate) fn seat(&mut self, entry: &Entry<'_>, id: &NodeId, raft_id: u64) -> Result<Outcome, Rejection> {
+    pub(crate) fn seat(&mut self, entry: &mut Entry<'_>, id: &NodeId, raft_id: u64) -> Result<Outcome, Rejection> {
         let node = self.known(id)?;
         if self.members.rows.get(id).is_none_or(|row| row.raft_id != raft_id) {
             return Err(Rejection::NotSeated);
@@ -150,6 +154,7 @@ impl State {
             node.version = entry.index;
             node.updated = entry.now;
         });
+        entry.tell(Event::Promoted(id.clone()));
         Ok(Outcome::Done { version: entry.index })
     }
 
@@ -157,7 +162,7 @@ impl State {
     /// anew: it comes back under another number.
     pub(crate) fn unseat(
         &mut self,
-        entry: &Entry<'_>,
+        entry: &mut Entry<'_>,
         id: &NodeId,
         raft_id: Option<u64>,
     ) -> Result<Outcome, Rejection> {
@@ -172,6 +177,7 @@ impl State {
             (Role::Worker, _) => return Ok(Outcome::Unchanged),
         };
         self.members.rows.remove(id);
+        entry.tell(Event::Demoted(id.clone()));
         self.change(id, |node| {
             node.role = Role::Worker;
             node.promoting = stays.then(|| entry.stamp.saturating_add(PROMOTION_LIFE));

@@ -171,6 +171,17 @@ pub enum Availability {
     Drain,
 }
 
+impl Availability {
+    /// Its word.
+    pub fn word(self) -> &'static str {
+        match self {
+            Self::Active => "active",
+            Self::Pause => "pause",
+            Self::Drain => "drain",
+        }
+    }
+}
+
 /// A leaf the cluster vouches for: enough to know it again.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Leaf {

@@ -9,6 +9,7 @@ use pki::identity::{NodeId, Role};
 use pki::key::SpkiHash;
 use pki::time::Time;
 
+use crate::account::Event;
 use crate::admission::promotion;
 use crate::apply::Entry;
 use crate::command::{Ask, Right};
@@ -17,7 +18,7 @@ use crate::outcome::{Outcome, Rejection};
 use crate::state::State;
 
 impl State {
-    pub(crate) fn ask(&mut self, entry: &Entry<'_>, ask: &Ask) -> Result<Outcome, Rejection> {
+    pub(crate) fn ask(&mut self, entry: &mut Entry<'_>, ask: &Ask) -> Result<Outcome, Rejection> {
         match &ask.right {
             Right::Token { spec, ours, token } => self.ask_to_join(entry, ask, spec, *ours, token),
             Right::Node { cut } => self.ask_again(entry, ask, *cut),
@@ -26,7 +27,7 @@ impl State {
 
     fn ask_to_join(
         &mut self,
-        entry: &Entry<'_>,
+        entry: &mut Entry<'_>,
         ask: &Ask,
         spec: &Spec,
         ours: bool,
@@ -81,6 +82,7 @@ impl State {
         self.pending.insert(ask.node.clone());
         self.index_join(ask.spki, &ask.node);
         Arc::make_mut(&mut self.tokens).count_unfinished(token.row, 1);
+        entry.tell(Event::TokenUsed { row: token.row, node: ask.node.clone() });
         Ok(Outcome::Pending { node: ask.node.clone() })
     }
 

@@ -15,6 +15,7 @@ use pki::identity::{NodeId, Role};
 use pki::issue::LEAF_BACKDATE;
 use pki::time::Time;
 
+use crate::account::Event;
 use crate::apply::Entry;
 use crate::authorize::Presented;
 use crate::command::{Founder, Refound, Restored};
@@ -83,6 +84,7 @@ impl State {
         self.members.next_raft_id = self.members.next_raft_id.max(raft_id.saturating_add(1));
         self.members.key_holders.insert(id.clone());
         self.epoch = refound.epoch;
+        entry.tell(Event::Refounded { epoch: refound.epoch, backup });
         self.refounded = Some(Refounded { at: entry.now, backup, outlived: others.into_iter().collect() });
         self.cluster_version = entry.index;
         self.cluster_updated = entry.now;
@@ -141,6 +143,7 @@ impl State {
             // One that came after the backup has no record; that it was removed is all that is known of it.
             let unknown = entry.now.saturating_add(self.settings.leaf_life());
             let until = self.nodes.get(id).map_or(unknown, |node| node.leaves_end);
+            entry.tell(Event::Removed(id.clone()));
             self.let_go(id);
             self.removals.entry(id.clone()).or_insert(Removal { at: entry.now, until });
         }

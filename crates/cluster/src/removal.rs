@@ -4,6 +4,7 @@
 use pki::identity::NodeId;
 use pki::time::Time;
 
+use crate::account::Event;
 use crate::apply::Entry;
 use crate::outcome::{Outcome, Rejection};
 use crate::state::State;
@@ -32,6 +33,9 @@ impl State {
         if ready && !force {
             return Err(Rejection::Ready);
         }
+        let report = self.nodes.get(id).and_then(|node| node.report.clone());
+        let (host, addr) = report.as_deref().map(|said| (said.hostname.as_str(), said.addr.as_str())).unwrap_or_default();
+        entry.tell_of(Event::Removed(id.clone()), host, addr);
         self.let_go(id);
         self.removals.insert(id.clone(), Removal { at: entry.now, until });
         Ok(Outcome::Done { version: entry.index })

@@ -28,13 +28,16 @@ impl Command {
             | Self::Enlist { .. }
             | Self::Seat { .. }
             | Self::Unseat { .. }
+            | Self::EraseLog { .. }
             | Self::Collect { .. } => true,
+            Self::Attributed(attributed) => attributed.command.is_repeatable(),
             Self::Bootstrap(_)
             | Self::Report(_)
             | Self::Presence { .. }
             | Self::UpdateNode { .. }
             | Self::RemoveNode { .. }
             | Self::UpdateCluster(_)
+            | Self::UnlockKeyShown
             | Self::Refound(_) => false,
         }
     }
@@ -121,7 +124,9 @@ impl State {
                 let done = if raft_id.is_some() { gone } else { node.promoting.is_none() };
                 done.then_some(Outcome::Unchanged)
             }
-            Command::Bootstrap(_) | Command::Refound(_) | Command::Collect { .. } => None,
+            Command::Attributed(attributed) => self.already(&attributed.command),
+            Command::EraseLog { below } => (self.log_erased >= *below).then_some(Outcome::Unchanged),
+            Command::Bootstrap(_) | Command::Refound(_) | Command::UnlockKeyShown | Command::Collect { .. } => None,
         }
     }
 

@@ -59,6 +59,10 @@ pub struct State {
     pub comeback: Option<Comeback>,
     /// The issuance log.
     pub log: LogHead,
+    /// Whether more than certificates is noted in it.
+    pub log_told: bool,
+    /// Its entries below this one have no private parts any more.
+    pub log_erased: u64,
 }
 
 /// What never changes about a cluster.

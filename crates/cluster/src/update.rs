@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use pki::identity::{NodeId, Role};
 
+use crate::account::Event;
 use crate::apply::Entry;
 use crate::command::UpdateCluster;
 use crate::node::{BlobDigest, Node, PROMOTION_LIFE, Spec};
@@ -28,6 +29,8 @@ impl State {
         if node.spec == *spec {
             return Ok(Outcome::Unchanged);
         }
+        let wish = wish(&node.spec, spec);
+        entry.tell(Event::NodeUpdated { node: id.clone(), wish });
         self.change(id, |node| {
             node.spec = spec.clone();
             node.promoting = promoting.or(node.promoting);
@@ -83,10 +86,15 @@ impl State {
         }
         if let Some((trust, custody)) = &update.custody {
             self.entrust(*trust, custody)?;
+            entry.tell(Event::CustodyChanged(custody.word().to_owned()));
         }
         let unlock = self.unlock_after(update);
-        if let Some(settings) = &update.settings {
+        if let Some(settings) = update.settings.as_ref().filter(|settings| **settings != *self.settings) {
+            entry.tell(Event::Settings);
             self.settings = Arc::new(settings.clone());
+        }
+        if unlock != self.unlock {
+            entry.tell(Event::UnlockKeyChanged { locked: unlock.is_some() });
         }
         self.lock_by(unlock);
         let secrets = [(WORKER_ROW, &update.worker_secret), (MANAGER_ROW, &update.manager_secret)];
@@ -94,10 +102,19 @@ impl State {
             if let Some(secret) = secret {
                 Arc::make_mut(&mut self.tokens).replace_secret(row, Arc::clone(&secret.0), entry.now);
                 self.forget_pending_joins(row);
+                entry.tell(Event::TokenRotated { row });
             }
         }
         self.cluster_version = entry.index;
         self.cluster_updated = entry.now;
         Ok(Outcome::Done { version: entry.index })
     }
+}
+
+/// What is wished of a node from now on, in words that say nothing of names and labels.
+fn wish(before: &Spec, after: &Spec) -> String {
+    let role = (before.role != after.role).then(|| after.role.word());
+    let availability = (before.availability != after.availability).then(|| after.availability.word());
+    let words: Vec<_> = [role, availability].into_iter().flatten().collect();
+    if words.is_empty() { "labels".to_owned() } else { words.join(", ") }
 }

@@ -13,6 +13,7 @@ use cluster::command::{
     Admit, Ask, Batch, Bootstrap, Command, Founder, Premises, Refound, Renew, ReplaceLadder, Reported, Restored, Right,
     SecretBox, UpdateCluster,
 };
+use cluster::account::{Actor, Event};
 use cluster::format::LogRecord;
 use cluster::lock::UnlockBox;
 use cluster::node::{Availability, BlobDigest, IssuerHash, Leaf, Letter, Report, Spec, TokenUse};
@@ -472,7 +473,16 @@ fn samples_of_format_1_open() {
     assert_same(&State::decode_snapshot(&bytes).unwrap(), &refounded.state);
     assert!(refounded.state.encode_snapshot() == bytes, "this build writes states otherwise: a new sample is due");
 
+    let (commands, told) = support::account();
+    let bytes = sample("account-batch.bin");
+    assert_eq!(format!("{:?}", Batch::decode(&bytes).unwrap()), format!("{commands:?}"));
+    assert!(commands.encode() == bytes, "this build writes batches otherwise: a new sample is due");
+    let bytes = sample("account.bin");
+    assert_same(&State::decode_snapshot(&bytes).unwrap(), &told.state);
+    assert!(told.state.encode_snapshot() == bytes, "this build writes states otherwise: a new sample is due");
+
     let record = LogRecord::decode(&log).unwrap();
+    assert_eq!((record.event, record.by, record.private), (Event::Issued, Actor::Cluster, None));
     assert_eq!(record.node, Some(id(1)));
     assert_eq!(record.time, support::START);
     assert_eq!(log, cluster.log[2].bytes);
@@ -480,10 +490,11 @@ fn samples_of_format_1_open() {
 
 #[test]
 fn a_sample_has_every_command() {
-    let commands =
-        [support::sample().0, support::managers().0, support::refounded().0].map(|batch| batch.commands).concat();
-    let kinds: std::collections::BTreeSet<_> = commands.iter().map(kind).collect();
-    assert!(kinds.into_iter().eq(0..17));
+    let batches = [support::sample().0, support::managers().0, support::refounded().0, support::account().0];
+    let commands = batches.map(|batch| batch.commands).concat();
+    let kinds: std::collections::BTreeSet<_> =
+        commands.iter().flat_map(|command| [kind(command), kind(command.asked())]).collect();
+    assert!(kinds.into_iter().eq((0..17).chain(50..53)));
 }
 
 /// Fails to compile when a command is added: it needs a place in the sample.
@@ -506,6 +517,9 @@ fn kind(command: &Command) -> u8 {
         Command::Seat { .. } => 14,
         Command::Unseat { .. } => 15,
         Command::Refound(_) => 16,
+        Command::Attributed(_) => 50,
+        Command::UnlockKeyShown => 51,
+        Command::EraseLog { .. } => 52,
     }
 }
 

@@ -104,7 +104,7 @@ pub(crate) fn decode(bytes: &[u8]) -> Result<replica::Backup, BackupError> {
                 let read = State::decode_snapshot(section);
                 state = Some(read.map_err(|_| BackupError::Damaged("the state in it cannot be read"))?);
             }
-            [ENTRY] => issued.push(LogEntry { seq: issued.len() as u64, bytes: section.to_vec() }),
+            [ENTRY] => issued.push(LogEntry { seq: issued.len() as u64, bytes: section.to_vec(), private: None }),
             [DIGEST] => {
                 if !rest.is_empty() || section != sha256(bytes.get(..before).unwrap_or_default()) {
                     return Err(BackupError::Damaged("it is not what was written"));
@@ -136,7 +136,7 @@ mod tests {
         for entry in &entries {
             state.log.append(entry);
         }
-        let issued = entries.into_iter().zip(0..).map(|(bytes, seq)| LogEntry { seq, bytes }).collect();
+        let issued = entries.into_iter().zip(0..).map(|(bytes, seq)| LogEntry { seq, bytes, private: None }).collect();
         replica::Backup { state: Arc::new(state), issued }
     }
 

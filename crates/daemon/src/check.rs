@@ -14,6 +14,7 @@ use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use cluster::account::Event;
 use cluster::format::LogRecord;
 use cluster::log::LogHead;
 use cluster::node::Leaf;
@@ -435,7 +436,8 @@ impl Audit {
         }
         self.head.append(&entry.bytes);
         match read_entry(&entry.bytes) {
-            Ok((certificate, node)) => {
+            Ok(None) => {}
+            Ok(Some((certificate, node))) => {
                 let who = (node, certificate.spki_hash());
                 let serial = certificate.serial();
                 if who.0.is_none() {
@@ -466,10 +468,14 @@ impl Audit {
     }
 }
 
-fn read_entry(bytes: &[u8]) -> Result<(Certificate, Option<NodeId>), String> {
+/// The certificate in an entry, and the node that it names; none: the entry is of something else.
+fn read_entry(bytes: &[u8]) -> Result<Option<(Certificate, Option<NodeId>)>, String> {
     let record = LogRecord::decode(bytes).map_err(|error| error.to_string())?;
+    if record.event != Event::Issued {
+        return Ok(None);
+    }
     let certificate = Certificate::from_der(record.certificate).map_err(|error| error.to_string())?;
-    Ok((certificate, record.node))
+    Ok(Some((certificate, record.node)))
 }
 
 #[cfg(test)]
@@ -479,7 +485,7 @@ mod tests {
     #[test]
     fn a_log_that_was_changed_is_not_the_states() {
         let entries = |bytes: &[&[u8]]| -> Vec<LogEntry> {
-            (0..).zip(bytes).map(|(seq, bytes)| LogEntry { seq, bytes: bytes.to_vec() }).collect()
+            (0..).zip(bytes).map(|(seq, bytes)| LogEntry { seq, bytes: bytes.to_vec(), private: None }).collect()
         };
         let audited = |bytes: &[&[u8]], head: &LogHead| {
             let mut audit = Audit::default();
@@ -505,8 +511,8 @@ mod tests {
     #[test]
     fn gaps_and_rubbish_are_named() {
         let mut audit = Audit::default();
-        assert_eq!(audit.take(&LogEntry { seq: 0, bytes: vec![0xff] }), Ok(()));
-        let gap = audit.take(&LogEntry { seq: 2, bytes: Vec::new() });
+        assert_eq!(audit.take(&LogEntry { seq: 0, bytes: vec![0xff], private: None }), Ok(()));
+        let gap = audit.take(&LogEntry { seq: 2, bytes: Vec::new(), private: None });
         assert_eq!(gap, Err("entry 1 of the issuance log is missing".to_owned()));
         let problems = audit.problems(&audit.head.clone());
         assert!(problems.len() == 1 && problems[0].starts_with("entry 0 of the issuance log cannot be read: "));

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use cluster::account::Account;
 use cluster::command::{SecretBox, UpdateCluster};
 use cluster::issuance::SIGNING_SKEW_MAX;
 use cluster::lock::{self, LockChange, UnlockBox};
@@ -31,16 +32,22 @@ use crate::sessions::Row;
 use crate::shared::{Shared, cores};
 use crate::view::{ClusterSpec, ClusterView, ControlError, ExternalCa, NodeSpec, NodeState, NodeView, Rotate};
 
-/// The operator's handle on a manager; cheap to clone.
-pub struct Control<H>(pub(crate) Arc<Shared<H>>);
+/// The operator's handle on a manager, and who that operator is; cheap to clone.
+pub struct Control<H>(pub(crate) Arc<Shared<H>>, pub(crate) Option<Arc<Account>>);
 
 impl<H> Clone for Control<H> {
     fn clone(&self) -> Self {
-        Self(Arc::clone(&self.0))
+        Self(Arc::clone(&self.0), self.1.clone())
     }
 }
 
 impl<H: Handle> Control<H> {
+    /// The same for somebody who is named: what is asked for by this stands in the log with that name.
+    #[must_use]
+    pub fn by(&self, account: Account) -> Self {
+        Self(Arc::clone(&self.0), Some(Arc::new(account)))
+    }
+
     /// Brings what this manager knows up to date with whatever was answered anywhere before: the state, and who is in session with whom.
     ///
     /// # Errors
@@ -167,6 +174,9 @@ impl<H: Handle> Control<H> {
     /// Without a leader, or if leadership cannot be confirmed (engine-api.md 2.1).
     pub async fn unlock_key(&self) -> Result<Option<SecretString>, ControlError> {
         let state = self.0.handle.read().await.map_err(unread)?;
+        if state.unlock.is_some() {
+            self.ask(Command::UnlockKeyShown, None).await?;
+        }
         Ok(state.unlock.as_ref().map(|unlock| unlock.0.text()))
     }
 
@@ -510,6 +520,10 @@ impl<H: Handle> Control<H> {
     }
 
     async fn ask(&self, command: Command, node: Option<&NodeId>) -> Result<(), ControlError> {
+        let command = match &self.1 {
+            Some(account) => self.0.attributed(account, command).map_err(|_| Refusal::SignerStopped)?,
+            None => command,
+        };
         let outcomes = self.0.handle.propose(vec![command]).await.map_err(|error| refused(&error))?;
         match outcomes.into_iter().next() {
             Some(Outcome::Rejected(rejection)) => Err(refusal(&rejection, node).into()),

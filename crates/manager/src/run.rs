@@ -74,7 +74,7 @@ impl<H: Handle> Manager<H> {
 
     /// The operator's side.
     pub fn control(&self) -> Control<H> {
-        Control(Arc::clone(&self.shared))
+        Control(Arc::clone(&self.shared), None)
     }
 
     /// Ends sessions with the word to look for another manager, then stops.

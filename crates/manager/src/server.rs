@@ -202,6 +202,11 @@ impl Call {
         self.origin.as_ref().and_then(|origin| origin.addr).unwrap_or(self.peer.addr)
     }
 
+    /// Who calls, as it is noted.
+    pub(crate) fn account(&self) -> Account {
+        Account { by: self.node().map_or(Actor::Cluster, Actor::Node), from: Some(self.addr().ip()) }
+    }
+
     /// The node that calls.
     pub(crate) fn node(&self) -> Option<NodeId> {
         match &self.origin {

@@ -21,6 +21,8 @@ pub mod issue;
 pub mod join_token;
 pub mod key;
 pub mod key_file;
+pub mod log_head;
+pub mod merkle;
 mod pbes2;
 mod pem_block;
 mod pkcs7;

@@ -318,7 +318,7 @@ impl Replica {
 
     async fn projected(&self, from: u64, max: usize) -> Result<Vec<LogEntry>, OpenError> {
         let rows = self.settled().await?.issued(from, max)?;
-        Ok(rows.into_iter().map(|(seq, bytes)| LogEntry { seq, bytes }).collect())
+        Ok(rows.into_iter().map(|(seq, bytes)| LogEntry { seq, bytes, private: None }).collect())
     }
 
     /// The store, when everything that was issued so far can be read from it.

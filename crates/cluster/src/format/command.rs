@@ -6,8 +6,10 @@ use pki::key::SpkiHash;
 use pki::time::Time;
 use zeroize::Zeroize;
 
+use super::account;
 use super::record::{self, Blob, Letter, Report, Root, Settings, Spec, TokenUse, required};
 use super::{DecodeError, FORMAT};
+use crate::account::Account;
 use crate::command as domain;
 use crate::node::{BlobDigest, IssuerHash};
 use crate::rotation::{self, RootsChange};
@@ -24,7 +26,7 @@ pub(super) struct Batch {
 
 #[derive(Clone, PartialEq, prost::Message)]
 pub(super) struct Command {
-    #[prost(oneof = "Kind", tags = "1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15, 16, 17")]
+    #[prost(oneof = "Kind", tags = "1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15, 16, 17, 50, 51, 52")]
     kind: Option<Kind>,
 }
 
@@ -64,6 +66,31 @@ enum Kind {
     Unseat(Unseat),
     #[prost(message, tag = "17")]
     Refound(Box<Refound>),
+    #[prost(message, tag = "50")]
+    Attributed(Box<Attributed>),
+    #[prost(message, tag = "51")]
+    UnlockKeyShown(UnlockKeyShown),
+    #[prost(message, tag = "52")]
+    EraseLog(EraseLog),
+}
+
+#[derive(Clone, PartialEq, prost::Message)]
+struct Attributed {
+    #[prost(message, optional, tag = "1")]
+    asker: Option<account::Asker>,
+    #[prost(bytes = "vec", tag = "2")]
+    salt: Vec<u8>,
+    #[prost(message, optional, boxed, tag = "3")]
+    command: Option<Box<Command>>,
+}
+
+#[derive(Clone, Copy, PartialEq, prost::Message)]
+struct UnlockKeyShown {}
+
+#[derive(Clone, Copy, PartialEq, prost::Message)]
+struct EraseLog {
+    #[prost(uint64, tag = "1")]
+    below: u64,
 }
 
 #[derive(Clone, PartialEq, prost::Message)]
@@ -616,6 +643,16 @@ impl From<&domain::Command> for Command {
                 Kind::Unseat(Unseat { node: node.to_string(), raft_id: *raft_id })
             }
             domain::Command::Refound(refound) => Kind::Refound(Box::new(refound.as_ref().into())),
+            domain::Command::Attributed(attributed) => {
+                let account = Account { by: attributed.by.clone(), from: attributed.from };
+                Kind::Attributed(Box::new(Attributed {
+                    asker: Some((&account).into()),
+                    salt: attributed.salt.to_vec(),
+                    command: Some(Box::new(Self::from(&attributed.command))),
+                }))
+            }
+            domain::Command::UnlockKeyShown => Kind::UnlockKeyShown(UnlockKeyShown {}),
+            domain::Command::EraseLog { below } => Kind::EraseLog(EraseLog { below: *below }),
             domain::Command::Collect { nodes } => {
                 Kind::Collect(Collect { nodes: nodes.iter().map(ToString::to_string).collect() })
             }
@@ -733,6 +770,17 @@ impl TryFrom<Command> for domain::Command {
             Kind::Seat(seat) => Self::Seat { node: record::node_id(&seat.node)?, raft_id: seat.raft_id },
             Kind::Unseat(unseat) => Self::Unseat { node: record::node_id(&unseat.node)?, raft_id: unseat.raft_id },
             Kind::Refound(refound) => Self::Refound(Box::new((*refound).try_into()?)),
+            Kind::Attributed(attributed) => {
+                let command = *required("command", attributed.command)?;
+                if matches!(command.kind, Some(Kind::Attributed(_))) {
+                    return Err(DecodeError::Field("command"));
+                }
+                let Account { by, from } = attributed.asker.try_into()?;
+                let salt = record::array("salt", &attributed.salt)?;
+                Self::Attributed(Box::new(domain::Attributed { by, from, salt, command: command.try_into()? }))
+            }
+            Kind::UnlockKeyShown(UnlockKeyShown {}) => Self::UnlockKeyShown,
+            Kind::EraseLog(erase) => Self::EraseLog { below: erase.below },
             Kind::Collect(collect) => Self::Collect {
                 nodes: collect.nodes.iter().map(|node| record::node_id(node)).collect::<Result<_, _>>()?,
             },

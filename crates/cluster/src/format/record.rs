@@ -21,16 +21,6 @@ use crate::roots::Custody;
 use crate::{roots, rotation, settings};
 
 #[derive(Clone, PartialEq, prost::Message)]
-pub(super) struct LogRecord {
-    #[prost(int64, tag = "1")]
-    pub(super) time: i64,
-    #[prost(string, tag = "2")]
-    pub(super) node: String,
-    #[prost(bytes = "vec", tag = "3")]
-    pub(super) certificate: Vec<u8>,
-}
-
-#[derive(Clone, PartialEq, prost::Message)]
 pub(super) struct Leaf {
     #[prost(bytes = "vec", tag = "1")]
     serial: Vec<u8>,

@@ -69,6 +69,10 @@ pub(super) struct State {
     comeback: Option<Comeback>,
     #[prost(message, optional, tag = "24")]
     refounded: Option<Refounded>,
+    #[prost(bool, tag = "45")]
+    log_told: bool,
+    #[prost(uint64, tag = "46")]
+    log_erased: u64,
 }
 
 #[derive(Clone, PartialEq, prost::Message)]
@@ -491,6 +495,8 @@ impl From<&state::State> for State {
                     until: removal.until.unix_millis(),
                 })
                 .collect(),
+            log_told: state.log_told,
+            log_erased: state.log_erased,
             log_size: state.log.size(),
             log_frontier: state.log.frontier().iter().map(|hash| hash.to_vec()).collect(),
             next_raft_id: if state.members.next_raft_id == state.members.after_greatest() {
@@ -599,6 +605,8 @@ impl TryFrom<State> for state::State {
                 since: Time::from_unix_millis(comeback.since),
                 until: Time::from_unix_millis(comeback.until),
             }),
+            log_told: state.log_told,
+            log_erased: state.log_erased,
             log: LogHead::from_parts(state.log_size, frontier).ok_or(DecodeError::Field("log frontier"))?,
             ..Self::default()
         };

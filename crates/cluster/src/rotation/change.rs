@@ -9,10 +9,9 @@ use pki::identity::NodeId;
 use pki::serial::Serial;
 use pki::time::Time;
 
+use crate::account::Event;
 use crate::apply::Entry;
 use crate::command::{ReplaceLadder, SecretBox};
-use crate::format;
-use crate::log::LogEntry;
 use crate::node::{BlobDigest, IssuerHash, Leaf, Node};
 use crate::outcome::{Outcome, Rejection};
 use crate::roots::{Custody, Root, Roots, StragglerAnchor};
@@ -158,7 +157,8 @@ impl State {
         if missing || !next.leads_at(entry.stamp) {
             return Err(Rejection::Way);
         }
-        self.log_authorities(entry, &start.logged);
+        self.note_authorities(entry, &start.logged);
+        entry.tell(Event::RotationBegun { rotation: entry.index, to: start.to.trust, emergency });
         self.roots = Roots::Rotating(Arc::new(next));
         if emergency {
             // Whoever has the stolen key may have a token too: a join by the tokens of before is no way in.
@@ -206,7 +206,8 @@ impl State {
         if !turned.leads_at(entry.stamp) {
             return Err(Rejection::Way);
         }
-        self.log_authorities(entry, &abort.logged);
+        self.note_authorities(entry, &abort.logged);
+        entry.tell(Event::RotationTurned { rotation: entry.index });
         self.roots = Roots::Rotating(Arc::new(turned));
         Ok(())
     }
@@ -285,8 +286,14 @@ impl State {
         if now {
             self.let_go_of_others(&next.to().issuer);
         }
+        let (rotation, phase, root) = (next.id, next.phase, next.to().trust);
+        entry.tell(match finished {
+            true => Event::RotationFinished { rotation, root },
+            false => Event::RotationPhase { rotation, phase },
+        });
         self.roots = if finished { self.settled(next, entry.now) } else { Roots::Rotating(Arc::new(next)) };
         if served_changes {
+            [WORKER_ROW, MANAGER_ROW].into_iter().for_each(|row| entry.tell(Event::TokenRotated { row }));
             let tokens = Arc::make_mut(&mut self.tokens);
             tokens.replace_secret(WORKER_ROW, Arc::clone(&advance.worker_secret.0), entry.now);
             tokens.replace_secret(MANAGER_ROW, Arc::clone(&advance.manager_secret.0), entry.now);
@@ -322,7 +329,7 @@ impl State {
         if !next.leads_at(entry.stamp) {
             return Err(Rejection::Way);
         }
-        self.log_authorities(entry, &replace.logged);
+        self.note_authorities(entry, &replace.logged);
         self.roots = Roots::Rotating(Arc::new(next));
         Ok(Outcome::Done { version: entry.index })
     }
@@ -390,14 +397,6 @@ impl State {
         let oldest = stragglers.len().saturating_sub(STRAGGLERS_MAX);
         stragglers.drain(..oldest);
         !stragglers.iter().map(|anchor| anchor.until).eq(before)
-    }
-
-    fn log_authorities(&mut self, entry: &mut Entry<'_>, certificates: &[Vec<u8>]) {
-        for certificate in certificates {
-            let bytes = format::log_record_ca(entry.now, certificate);
-            let seq = self.log.append(&bytes);
-            entry.issued.push(LogEntry { seq, bytes });
-        }
     }
 }
 

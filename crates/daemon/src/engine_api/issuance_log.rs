@@ -1,6 +1,7 @@
 //! `GET /swarmpki/v1/ca/log?from=&max=`: the issuance log, a page at a time. Managers only; only reads.
 
 use cluster::State;
+use cluster::account::Event;
 use cluster::format::LogRecord;
 use cluster::roots::{Root, Roots};
 use pki::certificate::Certificate;
@@ -59,14 +60,22 @@ pub(super) async fn page(backend: &Backend, query: &Query) -> Answer {
     let max = number(query, "max")?.map_or(PAGE_DEFAULT, |max| usize::try_from(max).unwrap_or(PAGE_MAX));
     let replica = backend.replica()?;
     let state = replica.state();
-    // Entries that came meanwhile belong to the next page: the answer is of one moment.
-    let rest = usize::try_from(state.log_size().saturating_sub(from)).unwrap_or(PAGE_MAX);
-    let entries = replica.log_entries(from, max.min(PAGE_MAX).min(rest)).await;
-    let entries = entries.map_err(|error| ApiError::internal(error.to_string()))?;
+    let max = max.min(PAGE_MAX);
     let issuers = issuers(&state);
-    let lines = entries.iter().map(|entry| line(entry.seq, &entry.bytes, &issuers)).collect::<Result<_, _>>();
-    let entries =
-        lines.map_err(|error| ApiError::internal(format!("{error}; see: swarmpki check, on the stopped daemon")))?;
+    let (mut entries, mut next) = (Vec::new(), from);
+    // Entries that came meanwhile belong to the next page: the answer is of one moment.
+    while entries.len() < max && next < state.log_size() {
+        let rest = usize::try_from(state.log_size().saturating_sub(next)).unwrap_or(PAGE_MAX);
+        let read = replica.log_entries(next, PAGE_MAX.min(rest)).await;
+        let read = read.map_err(|error| ApiError::internal(error.to_string()))?;
+        let Some(last) = read.last() else { break };
+        next = last.seq.saturating_add(1);
+        let lines = read.iter().filter_map(|entry| line(entry.seq, &entry.bytes, &issuers).transpose());
+        let damaged = |error| ApiError::internal(format!("{error}; see: swarmpki check, on the stopped daemon"));
+        for line in lines.take(max - entries.len()) {
+            entries.push(line.map_err(damaged)?);
+        }
+    }
     json(&LogPage { size: state.log_size(), root_hash: hex(&state.log.root()), entries })
 }
 
@@ -91,16 +100,20 @@ fn issuers(state: &State) -> Vec<Certificate> {
     certificates.chain(stragglers).chain(signers).cloned().collect()
 }
 
-fn line(seq: u64, bytes: &[u8], issuers: &[Certificate]) -> Result<LogLine, String> {
+/// The line of a certificate of a node or a CA; none: the entry is of something else.
+fn line(seq: u64, bytes: &[u8], issuers: &[Certificate]) -> Result<Option<LogLine>, String> {
     let damaged = |error: &dyn std::fmt::Display| format!("entry {seq} of the issuance log cannot be read: {error}");
     let record = LogRecord::decode(bytes).map_err(|error| damaged(&error))?;
+    if record.event != Event::Issued {
+        return Ok(None);
+    }
     let certificate = Certificate::from_der(record.certificate).map_err(|error| damaged(&error))?;
     let role = match &record.node {
         Some(_) => Some(certificate.node_subject().map_err(|error| damaged(&error))?.role.word().to_owned()),
         None => None,
     };
     let issuer = issuers.iter().find(|issuer| is_issuer(issuer, &certificate));
-    Ok(LogLine {
+    Ok(Some(LogLine {
         seq,
         time: record.time.rfc3339(),
         node: record.node.map(|node| node.to_string()),
@@ -110,7 +123,7 @@ fn line(seq: u64, bytes: &[u8], issuers: &[Certificate]) -> Result<LogLine, Stri
         not_after: certificate.not_after().rfc3339(),
         fingerprint: hex(&certificate.fingerprint()),
         issuer: issuer.map(|issuer| hex(&issuer.fingerprint())),
-    })
+    }))
 }
 
 /// By name and key id: what is in the log was signed by us, and is not verified again.

@@ -5,6 +5,8 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use arc_swap::ArcSwapOption;
+use cluster::account::Account;
+use cluster::command::Attributed;
 use cluster::node::Node;
 use cluster::{Command, State, issuance};
 use pki::identity::NodeId;
@@ -96,7 +98,7 @@ impl<H: Handle> Shared<H> {
             }
             let mut commands = Vec::with_capacity(2);
             commands.extend(call.peer.take_unproven().map(|(node, serial)| Command::Confirm { node, serial }));
-            commands.push(command);
+            commands.push(self.attributed(&call.account(), command).map_err(|_| Refusal::SignerStopped)?);
             let outcomes = self.handle.propose(commands).await.map_err(|error| {
                 call.peer.give_back_unproven();
                 refused(&error)
@@ -124,6 +126,12 @@ impl<H: Handle> Shared<H> {
         if state.node(node).is_some_and(many) {
             self.alarms.raise(Alarm::ManyIssuances { node: node.clone() }, self.now());
         }
+    }
+
+    /// A command with who asked for it, and where from.
+    pub(crate) fn attributed(&self, account: &Account, command: Command) -> Result<Command, NoChance> {
+        let Account { by, from } = account.clone();
+        Ok(Command::Attributed(Box::new(Attributed { by, from, salt: self.chance.bytes()?, command })))
     }
 
     fn draw(&self) -> Result<Draw, NoChance> {

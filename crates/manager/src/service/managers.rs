@@ -46,6 +46,7 @@ impl<H: Handle> wire::managers::Managers for Service<H> {
         let known = state.members.rows.get(&node).map(|row| row.raft_id);
         let replaces = known.filter(|known| *known != raft_id);
         let enlist = Command::Enlist { node: node.clone(), addr: addr.clone(), serial, replaces };
+        let enlist = shared.attributed(&call.account(), enlist).map_err(|_| Refusal::SignerStopped)?;
         let outcomes = shared.handle.propose(vec![enlist]).await.map_err(|error| refused(&error))?;
         let raft_id = match outcomes.into_iter().next() {
             Some(Outcome::Enlisted { raft_id }) => raft_id,

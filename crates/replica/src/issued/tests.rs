@@ -92,7 +92,7 @@ async fn the_log_is_read_from_its_end_and_no_further_than_needed() {
         let found = is_issued(&leaf, size, |from, max| {
             pages.push(from);
             let seqs = (from..from + max as u64).filter(|seq| size != 601 || *seq != 100);
-            let other = |seq| LogEntry { seq, bytes: Vec::new() };
+            let other = |seq| LogEntry { seq, bytes: Vec::new(), private: None };
             let this = |seq| LogEntry { seq, ..entry.clone() };
             std::future::ready(Some(seqs.map(|seq| if Some(seq) == at { this(seq) } else { other(seq) }).collect()))
         });

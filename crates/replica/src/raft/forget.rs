@@ -79,7 +79,7 @@ pub(super) fn keys_at_stake(state: &State, batch: &Batch) -> Vec<Arc<SecretBytes
     let mut brought = Vec::new();
     let mut touched = false;
     for command in &batch.commands {
-        match command {
+        match command.asked() {
             Command::Bootstrap(bootstrap) => {
                 touched = true;
                 brought.extend(bootstrap.root.key().cloned());
@@ -107,6 +107,10 @@ pub(super) fn keys_at_stake(state: &State, batch: &Batch) -> Vec<Arc<SecretBytes
             | Command::Seat { .. }
             | Command::Unseat { .. }
             | Command::Refound(_)
+            | Command::UnlockKeyShown
+            | Command::EraseLog { .. }
+            // Of somebody who asks for somebody who asks there is none.
+            | Command::Attributed(_)
             | Command::Collect { .. } => {}
         }
     }
