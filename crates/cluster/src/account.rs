@@ -344,11 +344,7 @@ impl Entry<'_> {
 
 impl State {
     /// A command with who asked for it. From here on there is an account.
-    pub(crate) fn attributed(
-        &mut self,
-        entry: &mut Entry<'_>,
-        attributed: &Attributed,
-    ) -> Result<Outcome, Rejection> {
+    pub(crate) fn attributed(&mut self, entry: &mut Entry<'_>, attributed: &Attributed) -> Result<Outcome, Rejection> {
         self.log_told = true;
         let by = attributed.by.clone();
         entry.asked = Asked { by, from: attributed.from, salt: Some(attributed.salt) };

@@ -6,12 +6,12 @@ use crate::account::{Asked, Event, Private};
 use crate::command::{Batch, Bootstrap, Command};
 use crate::log::LogEntry;
 use crate::members::Member;
+use crate::node;
 use crate::node::Node;
 use crate::outcome::{Outcome, Rejection};
 use crate::roots::Roots;
 use crate::state::{ClusterFacts, State};
 use crate::tokens::{TokenRow, Tokens};
-use crate::node;
 use pki::identity::Role;
 use std::sync::Arc;
 

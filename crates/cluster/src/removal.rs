@@ -34,7 +34,8 @@ impl State {
             return Err(Rejection::Ready);
         }
         let report = self.nodes.get(id).and_then(|node| node.report.clone());
-        let (host, addr) = report.as_deref().map(|said| (said.hostname.as_str(), said.addr.as_str())).unwrap_or_default();
+        let (host, addr) =
+            report.as_deref().map(|said| (said.hostname.as_str(), said.addr.as_str())).unwrap_or_default();
         entry.tell_of(Event::Removed(id.clone()), host, addr);
         self.let_go(id);
         self.removals.insert(id.clone(), Removal { at: entry.now, until });

@@ -9,11 +9,11 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
+use cluster::account::{Actor, Event};
 use cluster::command::{
     Admit, Ask, Batch, Bootstrap, Command, Founder, Premises, Refound, Renew, ReplaceLadder, Reported, Restored, Right,
     SecretBox, UpdateCluster,
 };
-use cluster::account::{Actor, Event};
 use cluster::format::LogRecord;
 use cluster::lock::UnlockBox;
 use cluster::node::{Availability, BlobDigest, IssuerHash, Leaf, Letter, Report, Spec, TokenUse};

@@ -256,9 +256,13 @@ impl Backend {
         }
     }
 
-    /// The manager's control, or the refusal that a manager-only request gets.
+    /// The manager's control, in the name of who calls, or the refusal that a manager-only request gets.
     pub fn control(&self) -> Result<Control, ApiError> {
-        self.present().control().cloned()
+        let control = self.present().control().cloned()?;
+        Ok(match &self.caller {
+            Some(caller) => control.by(caller.account()),
+            None => control,
+        })
     }
 
     /// The manager's replica, or the refusal that a manager-only request gets.

@@ -7,6 +7,7 @@ use std::fmt;
 use std::net::SocketAddr;
 use std::time::{Duration, SystemTime};
 
+use cluster::account::{Account, Actor};
 use pki::certificate::Certificate;
 use pki::key::SpkiHash;
 use pki::serial::Serial;
@@ -100,6 +101,17 @@ impl Caller {
             serial: certificate.serial(),
             spki: certificate.spki_hash(),
         })
+    }
+
+    /// Who it is, as it is noted of what it asks for.
+    pub fn account(&self) -> Account {
+        let by = match self {
+            Self::Socket { uid, .. } => Actor::Local { uid: *uid },
+            Self::Plain { .. } | Self::Tls { name: None, .. } => Actor::Network,
+            Self::Tls { name: Some(name), .. } => Actor::Named(name.clone()),
+            Self::Operator { name, serial, .. } => Actor::Operator { name: name.clone(), serial: *serial },
+        };
+        Account { by, from: self.addr().map(|addr| addr.ip()) }
     }
 
     /// Where it comes from; `None`: from this machine, over the unix socket.

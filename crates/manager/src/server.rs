@@ -16,6 +16,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
+use cluster::account::{Account, Actor};
 use cluster::authorize::{Caller, Origin, Presented, Standing};
 use cluster::node::IssuerHash;
 use hyper::service::service_fn;

@@ -248,16 +248,19 @@ impl Record {
         Ok(match self.kind {
             0 => Event::Issued,
             1 => Event::Removed(node()?),
-            2 => Event::Revoked {
-                node: some_node()?,
-                serial: record::serial(&self.serial)?,
-                reason: self.text.clone(),
-            },
+            2 => {
+                Event::Revoked { node: some_node()?, serial: record::serial(&self.serial)?, reason: self.text.clone() }
+            }
             3 => Event::TokenCreated {
                 row: row()?,
                 manager: self.digest == [1],
                 until: time("until", self.until)?,
-                uses: self.number.checked_sub(1).map(u32::try_from).transpose().map_err(|_| DecodeError::Field("uses"))?,
+                uses: self
+                    .number
+                    .checked_sub(1)
+                    .map(u32::try_from)
+                    .transpose()
+                    .map_err(|_| DecodeError::Field("uses"))?,
             },
             4 => Event::TokenUsed { row: row()?, node: node()? },
             5 => Event::TokenRevoked { row: row()? },

@@ -19,8 +19,8 @@ use std::time::Duration;
 
 use cluster::account::{Actor, Event, SALT_BYTES};
 use cluster::command::{
-    Admit, Ask, Attributed, Batch, Bootstrap, Command, Founder, Premises, Refound, Renew, ReplaceLadder, Reported, Restored, Right,
-    SecretBox, UpdateCluster,
+    Admit, Ask, Attributed, Batch, Bootstrap, Command, Founder, Premises, Refound, Renew, ReplaceLadder, Reported,
+    Restored, Right, SecretBox, UpdateCluster,
 };
 use cluster::format::LogRecord;
 use cluster::lock::UnlockBox;
