@@ -24,9 +24,7 @@ pub(crate) fn promotion(role: Role, stamp: Time) -> Option<Time> {
 
 impl State {
     pub(crate) fn admit(&mut self, entry: &mut Entry<'_>, admit: &Admit) -> Result<Outcome, Rejection> {
-        if !self.tokens.is_present(&admit.token) {
-            return Err(Rejection::Token);
-        }
+        self.tokens.check(&admit.token)?;
         if let Some(outcome) = self.admitted_before(entry, admit) {
             return Ok(outcome);
         }
@@ -35,16 +33,20 @@ impl State {
         }
         self.check_premises(entry, &admit.premises, &admit.letter)?;
         self.check_ladder(None, &admit.letter, entry.now)?;
-        self.room_to_join(&admit.token, &admit.letter.leaf.spki)?;
-        let row = self.tokens.rows.get(admit.token.row as usize).ok_or(Rejection::Token)?;
-        if row.role != admit.spec.role || admit.letter.leaf.role != row.role {
+        let key = admit.letter.leaf.spki;
+        let before = self.room_to_join(&admit.token, &key, entry.stamp)?;
+        let (role, _) = self.tokens.row(admit.token.row)?;
+        if role != admit.spec.role || admit.letter.leaf.role != role {
             return Err(Rejection::Role);
         }
-        if row.role == Role::Manager && !admit.ours {
+        if role == Role::Manager && !admit.ours {
             return Err(Rejection::EngineNotPromotable);
         }
         if self.nodes.contains_key(&admit.node) || self.removals.contains_key(&admit.node) {
             return Err(Rejection::IdTaken);
+        }
+        if let Some(before) = before {
+            self.forget_join(&before);
         }
         let node = Node {
             id: admit.node.clone(),
@@ -67,25 +69,27 @@ impl State {
             last_seen: None,
             issuances: (entry.now, 1),
             leaves_end: admit.letter.leaf.not_after,
-            promoting: promotion(row.role, entry.stamp),
+            promoting: promotion(role, entry.stamp),
         };
         self.nodes.insert(admit.node.clone(), Arc::new(node));
-        self.index_join(admit.letter.leaf.spki, &admit.node);
-        Arc::make_mut(&mut self.tokens).count_unfinished(admit.token.row, 1);
+        self.index_join(key, &admit.node);
+        Arc::make_mut(&mut self.tokens).take(admit.token.row, key, &admit.node, entry.stamp);
         entry.asked.by = Actor::Token(admit.token.row);
         self.note(entry, &admit.node, &admit.letter);
         Ok(Outcome::Issued { node: admit.node.clone(), letter: Arc::clone(&admit.letter), fresh: true })
     }
 
-    /// Whether one more join by this token and this key may be under way.
+    /// Whether one more join by this token and this key may be under way, and which one gives way to it: of one key a token with
+    /// limits has one join.
     ///
     /// # Errors
-    /// [`Rejection::TokenBusy`], or [`Rejection::Token`] if there is no such token.
-    pub fn room_to_join(&self, token: &TokenUse, key: &SpkiHash) -> Result<(), Rejection> {
-        let row = self.tokens.rows.get(token.row as usize).ok_or(Rejection::Token)?;
+    /// [`Rejection::TokenBusy`]; what is wrong with a token that has limits; or [`Rejection::Token`] if there is no such token.
+    pub fn room_to_join(&self, token: &TokenUse, key: &SpkiHash, now: Time) -> Result<Option<NodeId>, Rejection> {
+        let (_, unfinished) = self.tokens.row(token.row)?;
+        let before = self.use_left(token, key, now)?;
         let by_key = self.joins.get(key).map_or(0, Vec::len);
-        let busy = row.unfinished >= UNFINISHED_PER_TOKEN_MAX || by_key >= UNFINISHED_PER_KEY_MAX;
-        if busy { Err(Rejection::TokenBusy) } else { Ok(()) }
+        let busy = unfinished >= UNFINISHED_PER_TOKEN_MAX || by_key >= UNFINISHED_PER_KEY_MAX;
+        if busy && before.is_none() { Err(Rejection::TokenBusy) } else { Ok(before) }
     }
 
     /// The same request by the same token again is the same node again, with its first certificate: so a joiner whose
@@ -145,7 +149,7 @@ impl State {
     /// Lets go of what a record holds elsewhere in the state, before or after the record itself goes.
     pub(crate) fn release(&mut self, node: &Node) {
         if let Some(token) = node.unfinished {
-            Arc::make_mut(&mut self.tokens).count_unfinished(token.row, -1);
+            Arc::make_mut(&mut self.tokens).release(token.row, node);
             for key in node.join_keys() {
                 self.forget_key(&key, &node.id);
             }

@@ -95,6 +95,8 @@ impl State {
             Command::Seat { node, raft_id } => self.seat(entry, node, *raft_id),
             Command::Unseat { node, raft_id } => self.unseat(entry, node, *raft_id),
             Command::Refound(refound) => self.refound(entry, refound),
+            Command::CreateToken(create) => self.create_token(entry, create),
+            Command::RevokeToken { row } => self.revoke_token(entry, *row),
             Command::Collect { nodes } => Ok(self.collect(entry, nodes)),
             Command::UnlockKeyShown => Ok(self.unlock_key_shown(entry)),
             Command::EraseLog { below } => self.erase_private(entry, *below),
@@ -116,6 +118,7 @@ impl State {
         };
         self.tokens = Arc::new(Tokens {
             rows: vec![row(Role::Worker, &first.worker_secret), row(Role::Manager, &first.manager_secret)],
+            ..Tokens::default()
         });
         self.settings = Arc::new(first.settings.clone());
         self.lock_by(first.unlock.clone());
@@ -189,6 +192,9 @@ impl State {
             changed = true;
             self.removals.remove(&id);
         }
+        if self.tokens.limited.is_due(now) {
+            changed |= Arc::make_mut(&mut self.tokens).limited.forget(now);
+        }
         let mut roots = std::mem::take(&mut self.roots);
         changed |= self.refresh_anchors(&mut roots, now);
         self.roots = roots;
@@ -205,6 +211,11 @@ impl State {
     /// Whether [`Command::Collect`], of no node too, would let go of a removal at `now`.
     pub fn removals_ended(&self, now: Time) -> bool {
         self.removals.values().any(|removal| removal.until < now)
+    }
+
+    /// Whether [`Command::Collect`], of no node too, would let go of a token with limits at `now`.
+    pub fn tokens_ended(&self, now: Time) -> bool {
+        self.tokens.limited.is_due(now)
     }
 
     /// Whether [`Command::Collect`], of no node too, would let go of an old root at `now`.

@@ -3,9 +3,11 @@
 
 use std::net::IpAddr;
 use std::sync::Arc;
+use std::time::Duration;
 
 use pki::certificate::Certificate;
-use pki::identity::{ClusterId, NodeId};
+use pki::digest::Digest;
+use pki::identity::{ClusterId, NodeId, Role};
 use pki::join_token::JoinSecret;
 use pki::key::SpkiHash;
 use pki::serial::Serial;
@@ -17,6 +19,7 @@ use crate::node::{BlobDigest, IssuerHash, Letter, Report, Spec, TokenUse};
 use crate::roots::{Custody, Root};
 use crate::rotation::{Advance, RootsChange};
 use crate::settings::Settings;
+use crate::tokens::limited::TokenHash;
 
 /// Commands that go through the log as one entry, with the time the leader stamped.
 #[derive(Clone, Debug, Default)]
@@ -109,7 +112,14 @@ pub enum Command {
     /// The cluster is made anew with one manager. It never travels through the log of a group: it is applied to a store that nobody
     /// has open.
     Refound(Box<Refound>),
-    /// What has outlived its time: joins never finished, letters, replaced leaves, removals.
+    /// A join token with limits.
+    CreateToken(Box<CreateToken>),
+    /// A token with limits admits nobody any more.
+    RevokeToken {
+        /// Its number.
+        row: u32,
+    },
+    /// What has outlived its time: joins never finished, letters, replaced leaves, removals, tokens.
     Collect {
         /// Nodes to look at.
         nodes: Vec<NodeId>,
@@ -319,6 +329,23 @@ pub struct UpdateCluster {
     pub custody: Option<(BlobDigest, Custody)>,
     /// A fresh unlock key; not looked at if the settings say that managers are not locked at rest.
     pub unlock: Option<UnlockBox>,
+}
+
+/// A join token with limits. Its secret is not told here.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct CreateToken {
+    /// What a joiner becomes.
+    pub role: Role,
+    /// Hash of its secret half.
+    pub hash: TokenHash,
+    /// Digest of the root that it names.
+    pub digest: Digest,
+    /// How long it lives, from the leader's stamp on.
+    pub ttl: Duration,
+    /// How many keys it admits.
+    pub uses: u32,
+    /// What the operator wrote beside it.
+    pub note: String,
 }
 
 /// A ladder made anew: the same steps with a later end.

@@ -3,6 +3,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use pki::digest::Digest;
 use pki::identity::Role;
 
 use crate::node::{BlobDigest, IssuerHash, LETTERS_MAX, Leaf, OFFERED_LEAVES_MAX, PREVIOUS_LEAVES_MAX};
@@ -31,6 +32,7 @@ pub fn check(state: &State) -> Result<(), Broken> {
     lists_are_bounded(state)?;
     removed_nodes_are_gone(state)?;
     unfinished_joins_are_counted(state)?;
+    limited_tokens_keep_their_limits(state)?;
     finished_nodes_have_a_leaf(state)?;
     leaves_end_is_the_last(state)?;
     blobs_are_counted(state)?;
@@ -68,6 +70,7 @@ pub fn check_step(before: &State, after: &State) -> Result<(), Broken> {
             _ => {}
         }
     }
+    uses_are_spent_once(before, after)?;
     places_are_given_once(before, after)?;
     rotation_goes_on(before, after)?;
     leaves_are_of_the_plan(before, after)?;
@@ -159,6 +162,60 @@ fn unfinished_joins_are_counted(state: &State) -> Result<(), Broken> {
     let indexed: usize = state.joins.values().map(Vec::len).sum();
     if keys != indexed || !state.joins.values().all(|ids| ids.is_sorted()) {
         return broken("unfinished joins are found by key", format!("{indexed} keys for {keys}"));
+    }
+    Ok(())
+}
+
+/// Issue 6, 5: a token admits as many keys as it has uses, each unfinished join by it holds one of them, and it is open only while
+/// the root is served that it names.
+fn limited_tokens_keep_their_limits(state: &State) -> Result<(), Broken> {
+    let property = "a token with limits keeps them";
+    let served = state.roots.served().map(|root| Digest::of(&root.bundle));
+    for (row, token) in state.tokens.limited.rows() {
+        if token.used.len() > token.uses as usize || row >= state.tokens.limited.next() {
+            return broken(property, format!("token {row}: {} of {}", token.used.len(), token.uses));
+        }
+        if token.closed.is_none() && Some(token.digest) != served {
+            return broken(property, format!("token {row} names another root and is open"));
+        }
+        let found = state.tokens.limited.find(&token.hash).map(|(found, _)| found);
+        if found != Some(row) {
+            return broken(property, format!("token {row} is found as {found:?}"));
+        }
+        let holders: BTreeSet<_> = token.used.values().map(|(node, _)| node).collect();
+        let unfinished = state.nodes.values().filter(|node| node.unfinished.is_some_and(|used| used.row == row));
+        let (mut count, mut held) = (0, 0);
+        unfinished.for_each(|node| {
+            count += 1;
+            held += u32::from(holders.contains(&node.id));
+        });
+        if count != token.unfinished || held != count {
+            return broken(property, format!("token {row}: {held} of {count} unfinished joins hold a use"));
+        }
+    }
+    Ok(())
+}
+
+/// Issue 6, 5: what a finished join used stays used, what is closed stays closed, and a number is given once.
+fn uses_are_spent_once(before: &State, after: &State) -> Result<(), Broken> {
+    let property = "a use is spent once, and a closed token stays closed";
+    if after.tokens.limited.next() < before.tokens.limited.next() {
+        return broken(property, format!("next {}", after.tokens.limited.next()));
+    }
+    for (row, old) in before.tokens.limited.rows() {
+        let Some(new) = after.tokens.limited.get(row) else { continue };
+        if old.hash != new.hash || old.uses != new.uses || (old.closed.is_some() && old.closed != new.closed) {
+            return broken(property, format!("token {row}"));
+        }
+        if old.used.ptr_eq(&new.used) {
+            continue;
+        }
+        let spent = |id| before.nodes.get(id).is_none_or(|node| node.unfinished.is_none());
+        let lost =
+            old.used.iter().find(|(key, (id, _))| spent(id) && new.used.get(*key).is_none_or(|(now, _)| now != id));
+        if let Some((_, (id, _))) = lost {
+            return broken(property, format!("token {row}: the use of {id}"));
+        }
     }
     Ok(())
 }

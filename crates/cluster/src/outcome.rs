@@ -122,11 +122,26 @@ pub enum Rejection {
     /// A report refers to a blob that is neither stored nor given.
     #[error("a blob of the report is missing")]
     Blob,
+    /// The token's end has come.
+    #[error("the join token has ended")]
+    TokenEnded,
+    /// All uses of the token are taken, or the use of this key is spent.
+    #[error("the join token has no use left for this node")]
+    TokenSpent,
+    /// The token was revoked.
+    #[error("the join token was revoked")]
+    TokenRevoked,
+    /// No such token.
+    #[error("no such join token")]
+    UnknownToken,
+    /// A token that is to be made is beyond what a token may have, or there are too many.
+    #[error("too many join tokens with limits, or limits that are none")]
+    TokenLimits,
 }
 
 impl Rejection {
     /// Each at its place, by which members tell each other of it: a new one comes last.
-    pub const ALL: [Self; 26] = [
+    pub const ALL: [Self; 31] = [
         Self::Exists,
         Self::NoCluster,
         Self::Issuer,
@@ -153,6 +168,11 @@ impl Rejection {
         Self::Way,
         Self::NotConverted,
         Self::Blob,
+        Self::TokenEnded,
+        Self::TokenSpent,
+        Self::TokenRevoked,
+        Self::UnknownToken,
+        Self::TokenLimits,
     ];
 
     /// Whether signing again on fresh state may help.
@@ -178,7 +198,12 @@ impl Rejection {
             | Self::RotationBusy
             | Self::Way
             | Self::NotConverted
-            | Self::Blob => false,
+            | Self::Blob
+            | Self::TokenEnded
+            | Self::TokenSpent
+            | Self::TokenRevoked
+            | Self::UnknownToken
+            | Self::TokenLimits => false,
         }
     }
 }

@@ -33,9 +33,7 @@ impl State {
         ours: bool,
         token: &TokenUse,
     ) -> Result<Outcome, Rejection> {
-        if !self.tokens.is_present(token) {
-            return Err(Rejection::Token);
-        }
+        self.tokens.check(token)?;
         if let Some((node, letter)) = self.answered_join(token, &ask.spki, &ask.csr, entry.stamp) {
             return Ok(Outcome::Issued { node: node.id.clone(), letter: Arc::clone(letter), fresh: false });
         }
@@ -45,16 +43,19 @@ impl State {
         if self.rotation().is_some_and(|rotation| rotation.holds_joins()) {
             return Err(Rejection::RotationBusy);
         }
-        self.room_to_join(token, &ask.spki)?;
-        let row = self.tokens.rows.get(token.row as usize).ok_or(Rejection::Token)?;
-        if row.role != spec.role {
+        let before = self.room_to_join(token, &ask.spki, entry.stamp)?;
+        let (role, _) = self.tokens.row(token.row)?;
+        if role != spec.role {
             return Err(Rejection::Role);
         }
-        if row.role == Role::Manager && !ours {
+        if role == Role::Manager && !ours {
             return Err(Rejection::EngineNotPromotable);
         }
         if self.nodes.contains_key(&ask.node) || self.removals.contains_key(&ask.node) {
             return Err(Rejection::IdTaken);
+        }
+        if let Some(before) = before {
+            self.forget_join(&before);
         }
         let node = Node {
             id: ask.node.clone(),
@@ -76,12 +77,12 @@ impl State {
             last_seen: None,
             issuances: (entry.now, 0),
             leaves_end: Time::default(),
-            promoting: promotion(row.role, entry.stamp),
+            promoting: promotion(role, entry.stamp),
         };
         self.nodes.insert(ask.node.clone(), Arc::new(node));
         self.pending.insert(ask.node.clone());
         self.index_join(ask.spki, &ask.node);
-        Arc::make_mut(&mut self.tokens).count_unfinished(token.row, 1);
+        Arc::make_mut(&mut self.tokens).take(token.row, ask.spki, &ask.node, entry.stamp);
         entry.tell(Event::TokenUsed { row: token.row, node: ask.node.clone() });
         Ok(Outcome::Pending { node: ask.node.clone() })
     }

@@ -3,6 +3,7 @@
 //! - cluster id, roots, nodes and settings stay: nodes go on with the certificates they have;
 //! - the one manager has the only place in the group; every other is let in no more: what it holds is another cluster's truth, and whether
 //!   to give that up is not ours to say. It leaves and joins again, as another node;
+//! - tokens with limits are closed: what was used of them elsewhere is not known;
 //! - after a restore the secrets are fresh, and a leaf that was issued after the backup lets its holder come back, no more.
 //!
 //! It is applied to a store that nobody has open, and never travels through the log of a group.
@@ -24,6 +25,7 @@ use crate::node::Node;
 use crate::outcome::{Outcome, Rejection};
 use crate::removal::Removal;
 use crate::state::State;
+use crate::tokens::limited::Closed;
 use crate::tokens::{MANAGER_ROW, WORKER_ROW};
 
 /// A leaf's begin is rounded to the minute.
@@ -80,6 +82,7 @@ impl State {
             });
         }
         let row = Member { raft_id, addr: refound.addr.clone() };
+        Arc::make_mut(&mut self.tokens).limited.close_all(Closed::Refounded, entry.now);
         self.members.rows = std::iter::once((id.clone(), row)).collect();
         self.members.next_raft_id = self.members.next_raft_id.max(raft_id.saturating_add(1));
         self.members.key_holders.insert(id.clone());

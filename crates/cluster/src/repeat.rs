@@ -29,6 +29,8 @@ impl Command {
             | Self::Seat { .. }
             | Self::Unseat { .. }
             | Self::EraseLog { .. }
+            | Self::CreateToken(_)
+            | Self::RevokeToken { .. }
             | Self::Collect { .. } => true,
             Self::Attributed(attributed) => attributed.command.is_repeatable(),
             Self::Bootstrap(_)
@@ -127,6 +129,13 @@ impl State {
             Command::Attributed(attributed) => self.already(&attributed.command),
             Command::EraseLog { below } => (self.log_erased >= *below).then_some(Outcome::Unchanged),
             Command::Bootstrap(_) | Command::Refound(_) | Command::UnlockKeyShown | Command::Collect { .. } => None,
+            Command::CreateToken(create) => {
+                self.tokens.limited.find(&create.hash).is_some().then_some(Outcome::Unchanged)
+            }
+            Command::RevokeToken { row } => {
+                let token = self.tokens.limited.get(*row)?;
+                token.closed.is_some().then_some(Outcome::Unchanged)
+            }
         }
     }
 

@@ -1,14 +1,19 @@
 //! Join tokens: rows, each with a role and a secret. The two standing ones always exist; their text names the root's
-//! digest, which changes when a rotation of the root ends.
+//! digest, which changes when a rotation of the root ends. Those with limits are beside them, in [`limited`].
+
+pub mod limited;
 
 use std::sync::Arc;
 
 use pki::digest::Digest;
-use pki::identity::Role;
+use pki::identity::{NodeId, Role};
 use pki::join_token::{JoinSecret, JoinToken};
+use pki::key::SpkiHash;
 use pki::time::Time;
 
-use crate::node::TokenUse;
+use crate::node::{Node, TokenUse};
+use crate::outcome::Rejection;
+use limited::{Limited, TokenHash};
 
 /// Row of the worker's standing token.
 pub const WORKER_ROW: u32 = 0;
@@ -22,8 +27,10 @@ pub const UNFINISHED_PER_TOKEN_MAX: u32 = 131_072;
 /// The tokens of the cluster.
 #[derive(Clone, Default)]
 pub struct Tokens {
-    /// Rows by number.
+    /// The standing ones by number.
     pub rows: Vec<TokenRow>,
+    /// Those with limits.
+    pub limited: Limited,
 }
 
 /// One token.
@@ -51,7 +58,8 @@ pub struct Admission {
 }
 
 impl Tokens {
-    /// Finds the row whose token is exactly `text`: all rows are compared, each in constant time.
+    /// Finds the row whose token is exactly `text`: the standing ones are compared, each in constant time; one with limits is found
+    /// by the hash of its secret, closed or not.
     pub fn admit(&self, digest: &Digest, fips: bool, text: &str) -> Option<Admission> {
         let mut found = None;
         for (row, token) in (0u32..).zip(&self.rows) {
@@ -59,12 +67,38 @@ impl Tokens {
                 found = Some(Admission { role: token.role, token: TokenUse { row, generation: token.generation } });
             }
         }
-        found
+        found.or_else(|| self.admit_limited(digest, fips, text))
     }
 
-    /// Whether `token` still names the present secret of its row.
-    pub fn is_present(&self, token: &TokenUse) -> bool {
-        self.rows.get(token.row as usize).is_some_and(|row| row.generation == token.generation)
+    fn admit_limited(&self, digest: &Digest, fips: bool, text: &str) -> Option<Admission> {
+        let secret = text.parse::<JoinToken>().ok()?.secret()?;
+        // A token is compared as typed: two spellings of one number are two tokens.
+        if !JoinToken::new(*digest, &secret, fips).matches(text) {
+            return None;
+        }
+        let (row, token) = self.limited.find(&TokenHash::of(&secret))?;
+        (token.digest == *digest).then_some(Admission { role: token.role, token: TokenUse { row, generation: 0 } })
+    }
+
+    /// Whether `token` still names the present secret of its row, and is not closed.
+    ///
+    /// # Errors
+    /// [`Rejection::Token`], or [`Rejection::TokenRevoked`].
+    pub fn check(&self, token: &TokenUse) -> Result<(), Rejection> {
+        match (self.rows.get(token.row as usize), self.limited.get(token.row)) {
+            (Some(row), _) if row.generation == token.generation => Ok(()),
+            (None, Some(limited)) if token.generation == 0 => {
+                limited.closed.map_or(Ok(()), |(why, _)| Err(Rejection::from(why)))
+            }
+            _ => Err(Rejection::Token),
+        }
+    }
+
+    /// What a joiner by this row becomes, and how many joins by it are not finished.
+    pub(crate) fn row(&self, row: u32) -> Result<(Role, u32), Rejection> {
+        let standing = self.rows.get(row as usize).map(|token| (token.role, token.unfinished));
+        let limited = || self.limited.get(row).map(|token| (token.role, token.unfinished));
+        standing.or_else(limited).ok_or(Rejection::Token)
     }
 
     /// The text of a standing token.
@@ -81,8 +115,25 @@ impl Tokens {
     }
 
     pub(crate) fn count_unfinished(&mut self, row: u32, by: i32) {
-        if let Some(token) = self.rows.get_mut(row as usize) {
-            token.unfinished = token.unfinished.saturating_add_signed(by);
+        match self.rows.get_mut(row as usize) {
+            Some(token) => token.unfinished = token.unfinished.saturating_add_signed(by),
+            None => self.limited.change(row, |token| token.unfinished = token.unfinished.saturating_add_signed(by)),
+        }
+    }
+
+    /// A join by this row was given up.
+    pub(crate) fn release(&mut self, row: u32, node: &Node) {
+        self.count_unfinished(row, -1);
+        if row >= limited::FIRST_ROW {
+            self.limited.give_back(row, node);
+        }
+    }
+
+    /// A join by this row was admitted.
+    pub(crate) fn take(&mut self, row: u32, key: SpkiHash, node: &NodeId, now: Time) {
+        self.count_unfinished(row, 1);
+        if row >= limited::FIRST_ROW {
+            self.limited.take(row, key, node, now);
         }
     }
 }

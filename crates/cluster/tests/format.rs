@@ -11,8 +11,8 @@ use std::time::Duration;
 
 use cluster::account::{Actor, Event};
 use cluster::command::{
-    Admit, Ask, Batch, Bootstrap, Command, Founder, Premises, Refound, Renew, ReplaceLadder, Reported, Restored, Right,
-    SecretBox, UpdateCluster,
+    Admit, Ask, Batch, Bootstrap, Command, CreateToken, Founder, Premises, Refound, Renew, ReplaceLadder, Reported,
+    Restored, Right, SecretBox, UpdateCluster,
 };
 use cluster::format::LogRecord;
 use cluster::lock::UnlockBox;
@@ -20,7 +20,9 @@ use cluster::node::{Availability, BlobDigest, IssuerHash, Leaf, Letter, Report, 
 use cluster::roots::{Custody, Root};
 use cluster::rotation::{Abort, Advance, Phase, Policy, RootsChange, Rotation, Start, Way};
 use cluster::settings::{ExternalCa, RaftSettings, Settings};
+use cluster::tokens::limited::TokenHash;
 use cluster::{DecodeError, Outcome, Rejection, State, invariant};
+use pki::digest::Digest;
 use pki::identity::{NodeId, Role};
 use pki::join_token::JoinSecret;
 use pki::key::SpkiHash;
@@ -243,6 +245,21 @@ fn rotation_step() -> impl Strategy<Value = Command> {
     prop_oneof![advance, replace, change]
 }
 
+fn limited() -> impl Strategy<Value = Command> {
+    (any::<bool>(), any::<[[u8; 32]; 2]>(), any::<u64>(), any::<u32>(), text()).prop_map(
+        |(manager, [hash, digest], ttl, uses, note)| {
+            Command::CreateToken(Box::new(CreateToken {
+                role: if manager { Role::Manager } else { Role::Worker },
+                hash: TokenHash(hash),
+                digest: Digest::from_bytes(digest),
+                ttl: Duration::from_millis(ttl),
+                uses,
+                note,
+            }))
+        },
+    )
+}
+
 fn command() -> impl Strategy<Value = Command> {
     let admit = (node_id(), spec(), any::<bool>(), token(), letter(), premises());
     let renew = (node_id(), any::<u32>(), letter(), premises());
@@ -269,6 +286,8 @@ fn command() -> impl Strategy<Value = Command> {
         (node_id(), any::<[u8; 20]>())
             .prop_map(|(node, serial)| Command::Confirm { node, serial: Serial::from_random(serial) }),
         reported(),
+        limited(),
+        any::<u32>().prop_map(|row| Command::RevokeToken { row }),
         (node_id(), any::<bool>(), time()).prop_map(|(node, down, seen)| Command::Presence { node, down, seen }),
         (node_id(), any::<u64>(), spec()).prop_map(|(node, version, spec)| Command::UpdateNode {
             node,
@@ -480,6 +499,15 @@ fn samples_of_format_1_open() {
     let bytes = sample("account.bin");
     assert_same(&State::decode_snapshot(&bytes).unwrap(), &told.state);
     assert!(told.state.encode_snapshot() == bytes, "this build writes states otherwise: a new sample is due");
+    let (commands, limited) = support::limited();
+    let bytes = sample("limited-batch.bin");
+    assert_eq!(format!("{:?}", Batch::decode(&bytes).unwrap()), format!("{commands:?}"));
+    assert!(commands.encode() == bytes, "this build writes batches otherwise: a new sample is due");
+    let bytes = sample("limited.bin");
+    let decoded = State::decode_snapshot(&bytes).unwrap();
+    assert_same(&decoded, &limited.state);
+    invariant::check(&decoded).unwrap();
+    assert!(limited.state.encode_snapshot() == bytes, "this build writes tokens otherwise: a new sample is due");
 
     let record = LogRecord::decode(&log).unwrap();
     assert_eq!((record.event, record.by, record.private), (Event::Issued, Actor::Cluster, None));
@@ -490,11 +518,17 @@ fn samples_of_format_1_open() {
 
 #[test]
 fn a_sample_has_every_command() {
-    let batches = [support::sample().0, support::managers().0, support::refounded().0, support::account().0];
+    let batches = [
+        support::sample().0,
+        support::managers().0,
+        support::refounded().0,
+        support::account().0,
+        support::limited().0,
+    ];
     let commands = batches.map(|batch| batch.commands).concat();
     let kinds: std::collections::BTreeSet<_> =
         commands.iter().flat_map(|command| [kind(command), kind(command.asked())]).collect();
-    assert!(kinds.into_iter().eq((0..17).chain(50..53)));
+    assert!(kinds.into_iter().eq((0..17).chain(50..55)));
 }
 
 /// Fails to compile when a command is added: it needs a place in the sample.
@@ -520,6 +554,8 @@ fn kind(command: &Command) -> u8 {
         Command::Attributed(_) => 50,
         Command::UnlockKeyShown => 51,
         Command::EraseLog { .. } => 52,
+        Command::CreateToken(_) => 53,
+        Command::RevokeToken { .. } => 54,
     }
 }
 

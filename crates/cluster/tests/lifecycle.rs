@@ -213,7 +213,7 @@ fn c014_c015_c016_a_replaced_token_admits_nobody() {
     assert_eq!(tokens.admit(&digest, true, &text(9)), None, "and the version");
     assert_eq!(tokens.text(0, &digest, false).unwrap().text(), text(9));
     assert!(tokens.text(2, &digest, false).is_none());
-    assert!(!tokens.is_present(&WORKER) && tokens.is_present(&MANAGER));
+    assert!(tokens.check(&WORKER).is_err() && tokens.check(&MANAGER).is_ok());
 }
 
 #[test]

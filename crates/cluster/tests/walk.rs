@@ -79,6 +79,10 @@ fn walks_reach_every_outcome() {
         NotSeated,
         NotPromoted,
         Blob,
+        TokenEnded,
+        TokenSpent,
+        TokenRevoked,
+        UnknownToken,
     ] {
         assert!(reached(&Outcome::Rejected(why.clone())), "never {why:?}");
     }

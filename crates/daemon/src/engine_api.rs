@@ -26,6 +26,7 @@ pub mod rotation;
 pub mod spec;
 pub(crate) mod swarm;
 mod tasks;
+pub mod tokens;
 pub mod version;
 
 use std::convert::Infallible;
@@ -82,6 +83,9 @@ enum Route {
     Backup,
     Restore,
     NodeRenew(String),
+    Tokens,
+    TokenCreate,
+    TokenRevoke(String),
 }
 
 impl Route {
@@ -118,6 +122,9 @@ impl Route {
             ["swarmpki", "v1", "ca", "abort"] if post => Self::CaAbort,
             ["swarmpki", "v1", "backup"] if post => Self::Backup,
             ["swarmpki", "v1", "restore"] if post => Self::Restore,
+            ["swarmpki", "v1", "tokens"] if get => Self::Tokens,
+            ["swarmpki", "v1", "tokens"] if post => Self::TokenCreate,
+            ["swarmpki", "v1", "tokens", id] if delete => Self::TokenRevoke(segment(id)?),
             ["swarmpki", "v1", "renew"] if post => Self::Renew,
             ["swarmpki", "v1", "nodes", reference, "renew"] if post => Self::NodeRenew(segment(reference)?),
             _ => return None,
@@ -156,7 +163,10 @@ impl Route {
             | Self::CaRotate
             | Self::CaAbort
             | Self::Backup
-            | Self::NodeRenew(_) => true,
+            | Self::NodeRenew(_)
+            | Self::Tokens
+            | Self::TokenCreate
+            | Self::TokenRevoke(_) => true,
         }
     }
 }
@@ -178,7 +188,8 @@ impl Route {
             | Self::NodesExtended
             | Self::Ca
             | Self::CaLog
-            | Self::CaStatus => Right::Viewer,
+            | Self::CaStatus
+            | Self::Tokens => Right::Viewer,
             Self::SwarmInit
             | Self::SwarmJoin
             | Self::SwarmLeave
@@ -192,7 +203,9 @@ impl Route {
             | Self::Renew
             | Self::Backup
             | Self::Restore
-            | Self::NodeRenew(_) => Right::Admin,
+            | Self::NodeRenew(_)
+            | Self::TokenCreate
+            | Self::TokenRevoke(_) => Right::Admin,
         }
     }
 }
@@ -348,6 +361,9 @@ where
         Route::Restore => backup::restore(backend, call.body).await,
         Route::Renew => extra::renew(backend),
         Route::NodeRenew(reference) => nodes::order_renewal(backend, &reference).await,
+        Route::Tokens => tokens::list(backend),
+        Route::TokenCreate => tokens::create(backend, call.json().await?).await,
+        Route::TokenRevoke(id) => tokens::revoke(backend, &id).await,
     }
 }
 
@@ -423,6 +439,10 @@ mod tests {
             ("POST", "/swarmpki/v1/nodes/x/renew", Some(Route::NodeRenew("x".into()))),
             ("GET", "/swarmpki/v1/nodes/x/renew", None),
             ("GET", "/swarmpki/v1/renew", None),
+            ("GET", "/swarmpki/v1/tokens", Some(Route::Tokens)),
+            ("POST", "/swarmpki/v1/tokens", Some(Route::TokenCreate)),
+            ("DELETE", "/swarmpki/v1/tokens/2", Some(Route::TokenRevoke("2".into()))),
+            ("GET", "/swarmpki/v1/tokens/2", None),
         ];
         for (method, path, expected) in rows {
             let method = Method::from_bytes(method.as_bytes()).unwrap_or_default();

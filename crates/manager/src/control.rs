@@ -1,5 +1,7 @@
 //! The operator's side: what the Engine API reads and asks for. Texts and codes are docker's (pki.md 13, 14).
 
+pub mod tokens;
+
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -635,6 +637,11 @@ fn refusal(rejection: &Rejection, node: Option<&NodeId>) -> Refusal {
         | Rejection::Role
         | Rejection::NodeBusy
         | Rejection::NotConverted
-        | Rejection::Blob => Refusal::IssuanceStale,
+        | Rejection::Blob
+        | Rejection::TokenEnded
+        | Rejection::TokenSpent
+        | Rejection::TokenRevoked
+        | Rejection::UnknownToken
+        | Rejection::TokenLimits => Refusal::IssuanceStale,
     }
 }

@@ -110,6 +110,8 @@ pub fn admit(state: &State, caller: Caller<'_>, request: &Request, now: Time) ->
     let fips = state.cluster.as_ref().is_some_and(|facts| facts.fips);
     let admission = state.tokens.admit(&Digest::of(&root.bundle), fips, &request.token);
     let admission = admission.ok_or_else(|| on_record(state, caller).unwrap_or(Refusal::TokenRefused))?;
+    let open = state.tokens.check(&admission.token);
+    open.map_err(|rejection| on_record(state, caller).unwrap_or_else(|| refusal(&rejection, None)))?;
     if admission.role == Role::Manager && !request.ours {
         return Err(Refusal::EngineAsManager);
     }
@@ -137,7 +139,9 @@ fn room(state: &State, purpose: &Purpose, request: &Request, key: &SpkiHash, now
             if state.pending_join(&admission.token, key, &request.csr).is_some() {
                 return Ok(());
             }
-            state.room_to_join(&admission.token, key).map_err(|rejection| refusal(&rejection, None))
+            // The end of a token is the leader's to say: whatever clock is looked at here, its own is within this of it.
+            let now = now.saturating_sub(issuance::SIGNING_SKEW_MAX);
+            state.room_to_join(&admission.token, key, now).map(drop).map_err(|rejection| refusal(&rejection, None))
         }
         Purpose::Renewal { node, .. } => {
             let Some(record) = state.node(node) else { return Ok(()) };
@@ -294,6 +298,9 @@ pub fn verdict(outcome: Option<&Outcome>, node: Option<&NodeId>) -> Verdict {
 fn refusal(rejection: &Rejection, node: Option<&NodeId>) -> Refusal {
     match (rejection, node) {
         (Rejection::TokenBusy, _) => Refusal::TooManyUnfinishedJoins,
+        (Rejection::TokenEnded, _) => Refusal::TokenEnded,
+        (Rejection::TokenSpent, _) => Refusal::TokenSpent,
+        (Rejection::TokenRevoked, _) => Refusal::TokenRevoked,
         (Rejection::NodeBusy, Some(node)) => {
             Refusal::IssuanceRateExceeded { node: node.clone(), retry_after: Duration::from_secs(3600) }
         }

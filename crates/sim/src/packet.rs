@@ -126,7 +126,9 @@ impl Call {
     /// Whether a refusal of this call may be for want of what other managers know.
     pub fn looks_again(&self, refusal: &Refusal) -> bool {
         match self {
-            Self::Issue { .. } => matches!(refusal, Refusal::TokenRefused | Refusal::Peer(_)),
+            Self::Issue { .. } => {
+                matches!(refusal, Refusal::TokenRefused | Refusal::Peer(_)) || refusal.is_of_limited_token()
+            }
             Self::Status { .. } => matches!(refusal, Refusal::CertificateMissing),
             _ => false,
         }

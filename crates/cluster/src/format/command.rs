@@ -1,7 +1,10 @@
 //! Commands on disk.
 
 use std::sync::Arc;
+use std::time::Duration;
 
+use pki::digest::Digest;
+use pki::identity::Role;
 use pki::key::SpkiHash;
 use pki::time::Time;
 use zeroize::Zeroize;
@@ -13,6 +16,7 @@ use crate::account::Account;
 use crate::command as domain;
 use crate::node::{BlobDigest, IssuerHash};
 use crate::rotation::{self, RootsChange};
+use crate::tokens::limited::TokenHash;
 
 #[derive(Clone, PartialEq, prost::Message)]
 pub(super) struct Batch {
@@ -26,7 +30,7 @@ pub(super) struct Batch {
 
 #[derive(Clone, PartialEq, prost::Message)]
 pub(super) struct Command {
-    #[prost(oneof = "Kind", tags = "1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15, 16, 17, 50, 51, 52")]
+    #[prost(oneof = "Kind", tags = "1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15, 16, 17, 50, 51, 52, 53, 54")]
     kind: Option<Kind>,
 }
 
@@ -72,6 +76,10 @@ enum Kind {
     UnlockKeyShown(UnlockKeyShown),
     #[prost(message, tag = "52")]
     EraseLog(EraseLog),
+    #[prost(message, tag = "53")]
+    CreateToken(Box<CreateToken>),
+    #[prost(message, tag = "54")]
+    RevokeToken(RevokeToken),
 }
 
 #[derive(Clone, PartialEq, prost::Message)]
@@ -347,6 +355,28 @@ struct Refound {
     unlock: Option<record::Unlock>,
     #[prost(string, repeated, tag = "10")]
     removed: Vec<String>,
+}
+
+#[derive(Clone, PartialEq, prost::Message)]
+struct CreateToken {
+    #[prost(bool, tag = "1")]
+    manager: bool,
+    #[prost(bytes = "vec", tag = "2")]
+    hash: Vec<u8>,
+    #[prost(bytes = "vec", tag = "3")]
+    digest: Vec<u8>,
+    #[prost(uint64, tag = "4")]
+    ttl_millis: u64,
+    #[prost(uint32, tag = "5")]
+    uses: u32,
+    #[prost(string, tag = "6")]
+    note: String,
+}
+
+#[derive(Clone, PartialEq, prost::Message)]
+struct RevokeToken {
+    #[prost(uint32, tag = "1")]
+    row: u32,
 }
 
 #[derive(Clone, PartialEq, prost::Message)]
@@ -653,6 +683,15 @@ impl From<&domain::Command> for Command {
             }
             domain::Command::UnlockKeyShown => Kind::UnlockKeyShown(UnlockKeyShown {}),
             domain::Command::EraseLog { below } => Kind::EraseLog(EraseLog { below: *below }),
+            domain::Command::CreateToken(create) => Kind::CreateToken(Box::new(CreateToken {
+                manager: create.role == Role::Manager,
+                hash: create.hash.0.to_vec(),
+                digest: create.digest.as_bytes().to_vec(),
+                ttl_millis: u64::try_from(create.ttl.as_millis()).unwrap_or(u64::MAX),
+                uses: create.uses,
+                note: create.note.clone(),
+            })),
+            domain::Command::RevokeToken { row } => Kind::RevokeToken(RevokeToken { row: *row }),
             domain::Command::Collect { nodes } => {
                 Kind::Collect(Collect { nodes: nodes.iter().map(ToString::to_string).collect() })
             }
@@ -781,6 +820,15 @@ impl TryFrom<Command> for domain::Command {
             }
             Kind::UnlockKeyShown(UnlockKeyShown {}) => Self::UnlockKeyShown,
             Kind::EraseLog(erase) => Self::EraseLog { below: erase.below },
+            Kind::CreateToken(create) => Self::CreateToken(Box::new(domain::CreateToken {
+                role: record::role(create.manager),
+                hash: TokenHash(record::array("token hash", &create.hash)?),
+                digest: Digest::from_bytes(record::array("digest", &create.digest)?),
+                ttl: Duration::from_millis(create.ttl_millis),
+                uses: create.uses,
+                note: create.note,
+            })),
+            Kind::RevokeToken(revoke) => Self::RevokeToken { row: revoke.row },
             Kind::Collect(collect) => Self::Collect {
                 nodes: collect.nodes.iter().map(|node| record::node_id(node)).collect::<Result<_, _>>()?,
             },

@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use pki::digest::Digest;
 use pki::key::SpkiHash;
 use pki::time::Time;
 use zeroize::Zeroize;
@@ -18,6 +19,7 @@ use crate::rotation;
 use crate::sleep;
 use crate::state::{self, ClusterFacts};
 use crate::tokens;
+use crate::tokens::limited::{Closed, TokenHash};
 
 #[derive(Clone, PartialEq, prost::Message)]
 #[prost(skip_debug)]
@@ -73,6 +75,120 @@ pub(super) struct State {
     log_told: bool,
     #[prost(uint64, tag = "46")]
     log_erased: u64,
+    /// None: there never was one.
+    #[prost(message, optional, tag = "48")]
+    limited: Option<Limited>,
+}
+
+/// The tokens with limits.
+#[derive(Clone, PartialEq, prost::Message)]
+struct Limited {
+    #[prost(uint32, tag = "1")]
+    next: u32,
+    #[prost(message, repeated, tag = "2")]
+    rows: Vec<LimitedToken>,
+}
+
+#[derive(Clone, PartialEq, prost::Message)]
+struct LimitedToken {
+    #[prost(uint32, tag = "1")]
+    row: u32,
+    #[prost(bool, tag = "2")]
+    manager: bool,
+    #[prost(bytes = "vec", tag = "3")]
+    hash: Vec<u8>,
+    #[prost(bytes = "vec", tag = "4")]
+    digest: Vec<u8>,
+    #[prost(int64, tag = "5")]
+    created: i64,
+    #[prost(int64, tag = "6")]
+    until: i64,
+    #[prost(uint32, tag = "7")]
+    uses: u32,
+    #[prost(message, repeated, tag = "8")]
+    used: Vec<Used>,
+    #[prost(string, tag = "9")]
+    note: String,
+    /// 1 revoked, 2 the root was replaced, 3 the cluster was made anew.
+    #[prost(uint32, tag = "10")]
+    closed: u32,
+    #[prost(int64, tag = "11")]
+    closed_at: i64,
+}
+
+#[derive(Clone, PartialEq, prost::Message)]
+struct Used {
+    #[prost(bytes = "vec", tag = "1")]
+    key: Vec<u8>,
+    #[prost(string, tag = "2")]
+    node: String,
+    #[prost(int64, tag = "3")]
+    at: i64,
+}
+
+impl From<(u32, &tokens::limited::LimitedToken)> for LimitedToken {
+    fn from((row, token): (u32, &tokens::limited::LimitedToken)) -> Self {
+        let used = |(key, (node, at)): (&SpkiHash, &(pki::identity::NodeId, Time))| Used {
+            key: key.0.to_vec(),
+            node: node.to_string(),
+            at: at.unix_millis(),
+        };
+        Self {
+            row,
+            manager: token.role == pki::identity::Role::Manager,
+            hash: token.hash.0.to_vec(),
+            digest: token.digest.as_bytes().to_vec(),
+            created: token.created.unix_millis(),
+            until: token.until.unix_millis(),
+            uses: token.uses,
+            used: token.used.iter().map(used).collect(),
+            note: token.note.clone(),
+            closed: token.closed.map_or(0, |(why, _)| match why {
+                Closed::Revoked => 1,
+                Closed::Root => 2,
+                Closed::Refounded => 3,
+            }),
+            closed_at: token.closed.map(|(_, since)| since.unix_millis()).unwrap_or_default(),
+        }
+    }
+}
+
+impl TryFrom<LimitedToken> for (u32, tokens::limited::LimitedToken) {
+    type Error = DecodeError;
+
+    fn try_from(row: LimitedToken) -> Result<Self, DecodeError> {
+        let why = match row.closed {
+            0 => None,
+            1 => Some(Closed::Revoked),
+            2 => Some(Closed::Root),
+            3 => Some(Closed::Refounded),
+            _ => return Err(DecodeError::Field("token closed")),
+        };
+        let mut used = imbl::OrdMap::new();
+        for one in row.used {
+            let key = SpkiHash(record::array("token key", &one.key)?);
+            used.insert(key, (record::node_id(&one.node)?, Time::from_unix_millis(one.at)));
+        }
+        let token = tokens::limited::LimitedToken {
+            role: record::role(row.manager),
+            hash: TokenHash(record::array("token hash", &row.hash)?),
+            digest: Digest::from_bytes(record::array("digest", &row.digest)?),
+            created: Time::from_unix_millis(row.created),
+            until: Time::from_unix_millis(row.until),
+            uses: row.uses,
+            used,
+            note: row.note,
+            closed: why.map(|why| (why, Time::from_unix_millis(row.closed_at))),
+            unfinished: 0,
+        };
+        Ok((row.row, token))
+    }
+}
+
+fn limited(stored: Option<Limited>) -> Result<tokens::limited::Limited, DecodeError> {
+    let Some(stored) = stored else { return Ok(tokens::limited::Limited::default()) };
+    let rows: Vec<_> = stored.rows.into_iter().map(TryInto::try_into).collect::<Result<_, _>>()?;
+    tokens::limited::Limited::from_parts(stored.next, rows).ok_or(DecodeError::Field("token"))
 }
 
 #[derive(Clone, PartialEq, prost::Message)]
@@ -507,6 +623,10 @@ impl From<&state::State> for State {
             comeback: state
                 .comeback
                 .map(|comeback| Comeback { since: comeback.since.unix_millis(), until: comeback.until.unix_millis() }),
+            limited: (state.tokens.limited != tokens::limited::Limited::default()).then(|| Limited {
+                next: state.tokens.limited.next(),
+                rows: state.tokens.limited.rows().map(|(row, token)| (row, token.as_ref()).into()).collect(),
+            }),
         }
     }
 }
@@ -610,6 +730,7 @@ impl TryFrom<State> for state::State {
             log: LogHead::from_parts(state.log_size, frontier).ok_or(DecodeError::Field("log frontier"))?,
             ..Self::default()
         };
+        let mut tokens = tokens::Tokens { rows, limited: limited(state.limited)? };
         decoded.lock_by(state.unlock.map(TryInto::try_into).transpose()?);
         for blob in state.blobs {
             decoded.blobs.insert(BlobDigest::of(&blob.bytes), (0, Arc::from(blob.bytes)));
@@ -623,8 +744,8 @@ impl TryFrom<State> for state::State {
                 decoded.blobs.get_mut(&digest).ok_or(DecodeError::Field("blob"))?.0 += 1;
             }
             if let Some(token) = node.unfinished {
-                let row = rows.get_mut(token.row as usize).ok_or(DecodeError::Field("token"))?;
-                row.unfinished += 1;
+                tokens.row(token.row).map_err(|_| DecodeError::Field("token"))?;
+                tokens.count_unfinished(token.row, 1);
                 for key in node.join_keys() {
                     decoded.index_join(key, &node.id);
                 }
@@ -637,7 +758,7 @@ impl TryFrom<State> for state::State {
         if decoded.blobs.values().any(|(count, _)| *count == 0) {
             return Err(DecodeError::Field("blob"));
         }
-        decoded.tokens = Arc::new(tokens::Tokens { rows });
+        decoded.tokens = Arc::new(tokens);
         Ok(decoded)
     }
 }

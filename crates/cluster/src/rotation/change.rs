@@ -17,6 +17,7 @@ use crate::outcome::{Outcome, Rejection};
 use crate::roots::{Custody, Root, Roots, StragglerAnchor};
 use crate::rotation::{HISTORY_MAX, Need, Phase, Policy, Rotation, Way};
 use crate::state::State;
+use crate::tokens::limited::Closed;
 use crate::tokens::{MANAGER_ROW, WORKER_ROW};
 use crate::trust::{self, LADDER_MAX, LADDER_SENT_MAX};
 
@@ -165,6 +166,7 @@ impl State {
             let joins = self.nodes.values().filter(|node| node.unfinished.is_some());
             let joins: Vec<_> = joins.map(|node| node.id.clone()).collect();
             joins.iter().for_each(|id| self.forget_join(id));
+            Arc::make_mut(&mut self.tokens).limited.close_all(Closed::Root, entry.now);
         }
         Ok(())
     }
@@ -297,6 +299,7 @@ impl State {
             let tokens = Arc::make_mut(&mut self.tokens);
             tokens.replace_secret(WORKER_ROW, Arc::clone(&advance.worker_secret.0), entry.now);
             tokens.replace_secret(MANAGER_ROW, Arc::clone(&advance.manager_secret.0), entry.now);
+            tokens.limited.close_all(Closed::Root, entry.now);
         }
         self.cluster_version = entry.index;
         self.cluster_updated = entry.now;

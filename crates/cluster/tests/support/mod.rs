@@ -19,8 +19,8 @@ use std::time::Duration;
 
 use cluster::account::{Actor, Event, SALT_BYTES};
 use cluster::command::{
-    Admit, Ask, Attributed, Batch, Bootstrap, Command, Founder, Premises, Refound, Renew, ReplaceLadder, Reported,
-    Restored, Right, SecretBox, UpdateCluster,
+    Admit, Ask, Attributed, Batch, Bootstrap, Command, CreateToken, Founder, Premises, Refound, Renew, ReplaceLadder,
+    Reported, Restored, Right, SecretBox, UpdateCluster,
 };
 use cluster::format::LogRecord;
 use cluster::lock::UnlockBox;
@@ -29,8 +29,10 @@ use cluster::outcome::{Outcome, Rejection};
 use cluster::roots::{Custody, Root, Roots, StragglerAnchor};
 use cluster::rotation::{Abort, Advance, Phase, Policy, RootsChange, Rotation, Start, Way};
 use cluster::settings::Settings;
+use cluster::tokens::limited::TokenHash;
 use cluster::{Applied, LogEntry, State, invariant};
 use pki::certificate::Certificate;
+use pki::digest::Digest;
 use pki::identity::{ClusterId, NodeId, Role};
 use pki::join_token::JoinSecret;
 use pki::key::SpkiHash;
@@ -367,6 +369,7 @@ pub fn assert_same(a: &State, b: &State) {
         rows.map(|row| (row.role, *row.secret.expose(), row.generation, row.created, row.unfinished)).collect()
     };
     assert_eq!(rows(a), rows(b));
+    assert_eq!(a.tokens.limited, b.tokens.limited);
     assert_eq!(a.members, b.members);
     assert_eq!(a.settings, b.settings);
     assert_eq!((a.cluster_version, a.cluster_updated), (b.cluster_version, b.cluster_updated));
@@ -561,6 +564,35 @@ pub fn account() -> (Batch, Cluster) {
     ];
     for command in &commands {
         cluster.run(command.clone());
+    }
+    (Batch { time: cluster.now, commands }, cluster)
+}
+
+/// A token with limits, whose secret is `n` over and over: an hour for workers.
+pub fn create_token(state: &State, n: u8, uses: u32) -> Command {
+    Command::CreateToken(Box::new(CreateToken {
+        role: Role::Worker,
+        hash: TokenHash::of(&secret(n).0),
+        digest: Digest::of(&state.roots.served().unwrap().bundle),
+        ttl: HOUR,
+        uses,
+        note: "rack 7".to_owned(),
+    }))
+}
+
+/// What the samples of tokens with limits hold: the commands, and a state with one in use and one revoked.
+pub fn limited() -> (Batch, Cluster) {
+    let mut cluster = Cluster::new();
+    let commands =
+        vec![create_token(&cluster.state, 7, 3), create_token(&cluster.state, 8, 1), Command::RevokeToken { row: 3 }];
+    cluster.run_all(commands.clone());
+    let token = TokenUse { row: 2, generation: 0 };
+    for n in 1..=2 {
+        let admit = Admit { token, ..cluster.admission(n) };
+        cluster.run(Command::Admit(Box::new(admit.clone())));
+        if n == 1 {
+            cluster.confirm(n, &admit.letter);
+        }
     }
     (Batch { time: cluster.now, commands }, cluster)
 }

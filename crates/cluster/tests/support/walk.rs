@@ -20,7 +20,7 @@ impl Cluster {
         let nodes: Vec<NodeId> = self.state.nodes.keys().cloned().collect();
         let picked = nodes[usize::from(pick) % nodes.len()].clone();
         let record = self.state.node(&picked).cloned();
-        Some(match what % 16 {
+        Some(match what % 18 {
             0 | 1 => Command::Admit(Box::new(self.twisted_admission(pick, twist))),
             2 | 3 => {
                 let n = number(&picked);
@@ -131,6 +131,20 @@ impl Cluster {
                     0 => Command::Unseat { node: picked, raft_id: row.filter(|_| twist != 12) },
                     _ => Command::Seat { node: picked, raft_id: row.unwrap_or(7) + u64::from(twist == 11) },
                 }
+            }
+            15 => {
+                if twist < 12 {
+                    super::create_token(&self.state, 20 + twist % 4, 1 + u32::from(pick % 3))
+                } else {
+                    Command::RevokeToken { row: 2 + u32::from(pick % 4) }
+                }
+            }
+            16 => {
+                let rows: Vec<_> = self.state.tokens.limited.rows().map(|(row, _)| row).collect();
+                let row = *rows.get(usize::from(pick) % rows.len().max(1))?;
+                let mut admit = self.twisted_admission(pick, twist);
+                admit.token = TokenUse { row, generation: u64::from(twist == 1) };
+                Command::Admit(Box::new(admit))
             }
             _ => {
                 self.later(match twist {

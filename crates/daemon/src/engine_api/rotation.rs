@@ -413,7 +413,7 @@ fn now() -> Time {
 
 /// Reads a body; absent: nothing is asked for in particular. What is not known is refused: a mistyped deadline would wait
 /// for ever.
-fn read<T: Default + serde::de::DeserializeOwned>(body: Option<Document>) -> Result<T, ApiError> {
+pub(super) fn read<T: Default + serde::de::DeserializeOwned>(body: Option<Document>) -> Result<T, ApiError> {
     let Some(body) = body else { return Ok(T::default()) };
     if !body.value().is_object() {
         return Err(ApiError::bad_request("invalid request: it is not a JSON object"));

@@ -67,8 +67,20 @@ impl Default for Pipeline {
 }
 
 impl<H: Handle> Shared<H> {
-    /// One request, until its node may fetch what came of it, or may wait for it.
+    /// One request, until its node may fetch what came of it, or may wait for it. An engine is told of a token that is one no more what
+    /// its own managers would say; the reason is in the log.
     pub(crate) async fn issue(&self, call: &Call, request: Request) -> Result<Accepted, Refusal> {
+        let ours = request.ours;
+        match self.answer(call, request).await {
+            Err(refusal) if refusal.is_of_limited_token() => {
+                tracing::info!(from = %call.addr(), reason = %refusal, "a join was refused");
+                Err(if ours { refusal } else { Refusal::TokenRefused })
+            }
+            answer => answer,
+        }
+    }
+
+    async fn answer(&self, call: &Call, request: Request) -> Result<Accepted, Refusal> {
         let busy = || Refusal::Busy { retry_after: BUSY_RETRY };
         let _in_work = self.pipeline.in_work.try_acquire().map_err(|_| busy())?;
         let mut state = self.handle.state();
@@ -76,7 +88,10 @@ impl<H: Handle> Shared<H> {
         let spare = self.is_one_of_several(&state).then(|| request.clone());
         let mut begun = Issuing::begin(&state, call.caller(), request, self.now());
         // What was changed by way of another manager may not have come here yet: nobody is refused for that.
-        if let (Err(Refusal::TokenRefused | Refusal::Peer(_)), Some(request)) = (&begun, spare) {
+        let unsure = |refusal: &Refusal| {
+            matches!(refusal, Refusal::TokenRefused | Refusal::Peer(_)) || refusal.is_of_limited_token()
+        };
+        if let (Some(request), true) = (spare, begun.as_ref().err().is_some_and(unsure)) {
             let sure = self.surely().await?;
             begun = Issuing::begin(&sure, call.caller(), request, self.now());
             state = sure;

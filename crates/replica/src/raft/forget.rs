@@ -111,6 +111,8 @@ pub(super) fn keys_at_stake(state: &State, batch: &Batch) -> Vec<Arc<SecretBytes
             | Command::EraseLog { .. }
             // Of somebody who asks for somebody who asks there is none.
             | Command::Attributed(_)
+            | Command::CreateToken(_)
+            | Command::RevokeToken { .. }
             | Command::Collect { .. } => {}
         }
     }

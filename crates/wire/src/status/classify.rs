@@ -68,7 +68,9 @@ fn of_refusal(refusal: Refusal) -> Class {
         Refusal::Peer(reason) | Refusal::ForwardedPeer(reason) => Class::Unauthorized(reason),
         // The fault is the manager's that forwarded; another may do better.
         Refusal::Forwarder(_) | Refusal::SecondRedirect { .. } | Refusal::NoLeader => Class::Retryable { after: None },
-        Refusal::TokenRefused => Class::TokenRefused,
+        Refusal::TokenRefused | Refusal::TokenEnded | Refusal::TokenSpent | Refusal::TokenRevoked => {
+            Class::TokenRefused
+        }
         Refusal::EngineAsManager => Class::ManagerTokenRefused,
         Refusal::CsrRefused { reason } => Class::CsrRefused { reason },
         Refusal::NotRegistered => Class::NotRegistered,

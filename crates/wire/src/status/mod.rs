@@ -63,6 +63,12 @@ pub enum Refusal {
     SignerStarting,
     /// No valid token and no certificate that would make it a renewal.
     TokenRefused,
+    /// The token's end has come. Ours: engines are told [`TokenRefused`](Self::TokenRefused).
+    TokenEnded,
+    /// All uses of the token are taken. Ours, as before.
+    TokenSpent,
+    /// The token was revoked. Ours, as before.
+    TokenRevoked,
     /// A renewal for a node that is not on record.
     RenewalNodeMissing {
         /// The node of the caller's certificate.
@@ -189,6 +195,12 @@ pub enum Refusal {
 }
 
 impl Refusal {
+    /// Whether the token was one once: what its holder is told depends on whether it runs swarmpki.
+    #[must_use]
+    pub fn is_of_limited_token(&self) -> bool {
+        matches!(self, Refusal::TokenEnded | Refusal::TokenSpent | Refusal::TokenRevoked)
+    }
+
     /// The gRPC code.
     #[must_use]
     pub fn code(&self) -> Code {
@@ -205,6 +217,9 @@ impl Refusal {
             Refusal::NoLeader | Refusal::SessionNodeMissing | Refusal::OutOfSequence => Code::Unknown,
             Refusal::CaArgumentMissing
             | Refusal::TokenRefused
+            | Refusal::TokenEnded
+            | Refusal::TokenSpent
+            | Refusal::TokenRevoked
             | Refusal::CsrRefused { .. }
             | Refusal::SessionInvalid
             | Refusal::DescriptionTooLarge { .. }
@@ -296,6 +311,13 @@ impl fmt::Display for Refusal {
             Refusal::SignerStopped => f.write_str("CA signer is stopped"),
             Refusal::SignerStarting => f.write_str("CA signer is still starting"),
             Refusal::TokenRefused => f.write_str("A valid join token is necessary to join this cluster"),
+            Refusal::TokenEnded => f.write_str("this join token has ended: another one is needed to join this cluster"),
+            Refusal::TokenSpent => {
+                f.write_str("this join token has no use left: another one is needed to join this cluster")
+            }
+            Refusal::TokenRevoked => {
+                f.write_str("this join token was revoked: another one is needed to join this cluster")
+            }
             Refusal::RenewalNodeMissing { node } => {
                 write!(f, "node {node}{RENEWAL_NODE_MISSING_SUFFIX}")
             }

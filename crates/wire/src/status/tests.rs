@@ -57,6 +57,17 @@ fn rows() -> Vec<(Refusal, Code, String)> {
         (Refusal::SignerStopped, Aborted, "CA signer is stopped"),
         (Refusal::SignerStarting, Aborted, "CA signer is still starting"),
         (Refusal::TokenRefused, InvalidArgument, "A valid join token is necessary to join this cluster"),
+        (Refusal::TokenEnded, InvalidArgument, "this join token has ended: another one is needed to join this cluster"),
+        (
+            Refusal::TokenSpent,
+            InvalidArgument,
+            "this join token has no use left: another one is needed to join this cluster",
+        ),
+        (
+            Refusal::TokenRevoked,
+            InvalidArgument,
+            "this join token was revoked: another one is needed to join this cluster",
+        ),
         (
             Refusal::RenewalNodeMissing { node: node() },
             NotFound,
@@ -302,6 +313,9 @@ fn number(refusal: &Refusal) -> usize {
         Refusal::HashUnsupported { .. } => 55,
         Refusal::DeadlineExceeded => 56,
         Refusal::OutcomeUnknown => 73,
+        Refusal::TokenEnded => 74,
+        Refusal::TokenSpent => 75,
+        Refusal::TokenRevoked => 76,
         Refusal::CaUpdate(inner) => match inner {
             CaUpdateRefusal::KeyWithoutCertificate => 57,
             CaUpdateRefusal::RootInvalid { .. } => 58,
@@ -323,7 +337,7 @@ fn number(refusal: &Refusal) -> usize {
     }
 }
 
-const NUMBERS: usize = 74;
+const NUMBERS: usize = 77;
 
 #[test]
 fn every_variant_has_a_row() {
@@ -399,6 +413,7 @@ fn classes() {
             Class::Unauthorized(Unauthorized::MustRenew { node: node() }),
         ),
         (Refusal::TokenRefused, Class::TokenRefused),
+        (Refusal::TokenSpent, Class::TokenRefused),
         (Refusal::EngineAsManager, Class::ManagerTokenRefused),
         (Refusal::SessionInvalid, Class::SessionInvalid),
         (Refusal::NotRegistered, Class::NotRegistered),
