@@ -81,7 +81,7 @@ fn settled(daemon: &Daemon, sealed: bool) {
 }
 
 #[test]
-fn the_whole_cycle_by_the_stock_command() {
+fn c183_the_whole_cycle_by_the_stock_command() {
     require_or_skip!("swarmpki", "docker");
     let (net, mut daemon) = (Loopback::claim(), Daemon::start("manager1"));
     init(&daemon, &net, &[]);
