@@ -252,9 +252,10 @@ fn c301_c302_a_rotation_with_a_manager_and_two_workers_down_ends_when_they_are_b
     group.restart(dead);
     workers[0].restart();
     let (manager, newcomer) = (&group.managers[dead], Daemon::start("worker3"));
+    // The token is good until the rotation ends, and that waits for who is removed next.
+    let new = group::join(&newcomer, net.host(13), &before.worker, &group.swarm(dead));
     let removed = manager.api("DELETE", &format!("/nodes/{}?force=1", ids[1]), None);
     assert_eq!(removed.status, 200, "{removed:?}");
-    let new = group::join(&newcomer, net.host(13), &before.worker, &group.swarm(dead));
     let after = rotated(manager, &before);
     let left: Vec<_> = group.ids.iter().cloned().chain([ids[0].clone(), new]).collect();
     for n in 0..3 {

@@ -49,6 +49,7 @@ async fn c002_c003_an_unknown_id_is_not_found_before_and_after_a_restart() {
     refused(cluster.stranger().await.status("nonesuch").await, Code::NotFound, "NotFound");
     assert!(cluster.manager.stop().success());
     cluster.manager.restart();
+    cluster.manager_is_back();
     refused(cluster.stranger().await.status("nonesuch").await, Code::NotFound, "NotFound");
 }
 

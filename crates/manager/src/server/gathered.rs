@@ -3,7 +3,8 @@
 //! HTTP/2 flushes whenever it has written what it knows of, and each answer wakes the connection's task anew: with sixty calls
 //! on four connections that is a TLS record and a system call for each. Here, while other calls of the connection are in work, a flush
 //! only asks for another turn of the task; the answers that become ready until then are gathered, and go out at once. Nothing
-//! waits for a timer: with nobody else to run, the next turn comes at once. A lone answer is written as ever.
+//! waits for a timer: with nobody else to run, the next turn comes at once. A lone answer is written as ever, but for one that
+//! HTTP/2 flushes before its trailers: they follow before the next turn.
 
 use std::io;
 use std::pin::Pin;
@@ -17,6 +18,9 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 const GATHERED_BYTES_MAX: usize = 16 * 1024;
 /// Turns of the task between a flush and the write: in the first one the answers that became ready are encoded.
 const TURNS: u8 = 2;
+/// From so many bytes on, the data of an answer is flushed by itself, and its trailers after it. Source: h2, the threshold from which it
+/// hands a payload on without copying it.
+const FLUSHED_APART_BYTES_MIN: usize = 256;
 
 /// Calls of one connection in work. Clones share the number.
 #[derive(Clone, Default)]
@@ -130,11 +134,12 @@ impl<IO: AsyncRead + AsyncWrite + Unpin> AsyncWrite for Gathered<IO> {
             return Pin::new(&mut this.io).poll_flush(cx);
         }
         if this.turns.is_none() {
-            if this.in_work.is_none() {
+            let lone = this.in_work.is_none();
+            if lone && this.bytes.len() < FLUSHED_APART_BYTES_MIN {
                 ready!(this.poll_drain(cx))?;
                 return Pin::new(&mut this.io).poll_flush(cx);
             }
-            this.turns = Some(TURNS);
+            this.turns = Some(if lone { 0 } else { TURNS });
             cx.waker().wake_by_ref();
         }
         Poll::Ready(Ok(()))
@@ -259,6 +264,19 @@ mod tests {
         assert_eq!(b.write(b"one"), Poll::Ready(3));
         b.flush();
         assert_eq!((b.writes(), b.wakes.0.load(Ordering::Relaxed)), (&[b"one".to_vec()][..], 0));
+    }
+
+    #[test]
+    fn a_large_lone_answer_leaves_with_its_trailers() {
+        let mut b = Bench::new(usize::MAX);
+        drop(b.other.take());
+        assert_eq!(b.write(&[1; FLUSHED_APART_BYTES_MIN]), Poll::Ready(FLUSHED_APART_BYTES_MIN));
+        b.flush();
+        assert_eq!(b.write(b"end"), Poll::Ready(3));
+        b.flush();
+        assert_eq!((b.writes().len(), b.wakes.0.load(Ordering::Relaxed)), (0, 1));
+        assert!(!b.turn(), "written: nothing more to ask for");
+        assert_eq!((b.writes().len(), b.writes()[0].len()), (1, FLUSHED_APART_BYTES_MIN + 3));
     }
 
     #[test]

@@ -61,7 +61,7 @@ async fn one_of_three_goes_on_alone_with_all_that_was_answered() {
             .unwrap();
         let alone = cluster.reopen(2).await;
         let state = alone.read().await.unwrap();
-        assert!(alone.leadership().borrow().here);
+        alone.leadership().wait_for(|leadership| leadership.here).await.unwrap();
         assert_eq!((alone.raft_id(), state.epoch(), alone.contact()), (2, 1, Some(Duration::ZERO)));
         invariant::check_step(&answered, &state).unwrap();
         assert_eq!(state.members().keys().collect::<Vec<_>>(), [&id(1)]);
