@@ -22,6 +22,9 @@ const SIMULATED: [&[&str]; 6] = [
     &["--large", "100000", "--cores", "8"],
 ];
 
+/// What a whole run leaves in an empty target folder, and a little more, KiB.
+const BUILT_KIB: u64 = 7 << 20;
+
 /// How many tests ran, over all runners.
 #[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
 struct Count {
@@ -37,6 +40,7 @@ pub(crate) fn test() -> ExitCode {
     let list = SkippedTests::new();
     let done = |outcome: anyhow::Result<()>| outcome.map(|()| Outcome::Done);
 
+    steps.run("room on disk", || done(room_on_disk()));
     steps.run("format", || done(cargo(&["fmt", "--all", "--check"])));
     steps.run("arrows", || done(arrows::check()));
     steps.run("generated code", || done(codegen::run(true)));
@@ -96,6 +100,22 @@ pub(crate) fn bench_smoke() -> anyhow::Result<Outcome> {
         cargo(&["test", "--workspace", "--locked", "--bench", "*", "--", "--test"])?;
     }
     Ok(if any { Outcome::Done } else { Outcome::Skipped("there is no benchmark yet".into()) })
+}
+
+/// A full disk shows half-way, as an error of the compiler or the linker that names something else.
+fn room_on_disk() -> anyhow::Result<()> {
+    let target = &workspace::metadata()?.target_directory;
+    std::fs::create_dir_all(target)?;
+    let told = Command::new("df").args(["-P", "-k"]).arg(target).output()?;
+    let told = String::from_utf8_lossy(&told.stdout).into_owned();
+    let free =
+        told.lines().nth(1).and_then(|line| line.split_whitespace().nth(3)).and_then(|kib| kib.parse::<u64>().ok());
+    let Some(free) = free else { bail!("df says nothing of {target}: {told}") };
+    let built = target.join("debug/deps").as_std_path().is_dir();
+    if !built && free < BUILT_KIB {
+        bail!("{} GiB are free for {target}, and a build from nothing takes {}", free >> 20, BUILT_KIB >> 20);
+    }
+    Ok(())
 }
 
 fn documentation() -> anyhow::Result<()> {

@@ -113,11 +113,18 @@ impl Kek {
 pub(super) struct Keks {
     pub(super) now: Kek,
     pub(super) next: Option<Kek>,
+    /// The pair is a worker's: its key lies in clear and has no data keys, whatever is still to be written for the manager that it was.
+    pub(super) of_worker: bool,
 }
 
 impl Keks {
     pub(super) fn of(now: Kek) -> Self {
-        Keks { now, next: None }
+        Keks { now, next: None, of_worker: false }
+    }
+
+    /// The key that a file is written anew with.
+    pub(super) fn in_force(&self) -> Kek {
+        if self.of_worker { Kek::default() } else { self.now.clone() }
     }
 
     /// Takes a key for the next writing, if it was read later than the present one.
@@ -139,6 +146,9 @@ impl Keks {
 
     /// What a key means that was read from the cluster's state (pki.md 10.2).
     pub(super) fn judge(&self, kek: &Kek) -> Result<Rekeyed, Conflict> {
+        if self.of_worker {
+            return Ok(Rekeyed::Unchanged);
+        }
         let same = self.now.is_same(kek);
         if self.now.version == kek.version && !same {
             return Err(Conflict);

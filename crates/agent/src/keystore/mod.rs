@@ -157,7 +157,8 @@ impl Keystore {
     }
 
     /// Seals the key file under another key, or opens it for good, in one rewrite (pki.md 10.2). An older key, and the same, change nothing.
-    /// When a file is sealed that was not, its data key has been on disk for all to read, and is marked to be replaced.
+    /// When a file is sealed that was not, its data key has been on disk for all to read, and is marked to be replaced. A worker's is never
+    /// sealed.
     ///
     /// # Errors
     /// [`KeystoreError::KekConflict`] for another key of the same version.
@@ -242,8 +243,9 @@ impl Keystore {
         let next = self.certificates.join(NEXT_CERTIFICATE_FILE);
         self.replace(&next, pki::certificate::encode_pem(chain).as_bytes(), PUBLIC)?;
         self.write_sealed(&file, kek.as_ref())?;
-        if let Some(kek) = kek {
-            *lock(&self.kek) = Keks::of(kek);
+        match kek {
+            Some(kek) => *lock(&self.kek) = Keks::of(kek),
+            None => lock(&self.kek).of_worker = true,
         }
         self.rename(&next, &self.certificate_path())
     }
@@ -271,9 +273,13 @@ impl Keystore {
         keys.map(Option::unwrap_or_default).map_err(|error| KeystoreError::key(self.key_path(), error))
     }
 
-    /// Changes the data keys in one atomic rewrite, on disk when this returns. The file must exist.
+    /// Changes the data keys in one atomic rewrite, on disk when this returns. The file must exist. Once a worker's pair was written
+    /// there are none, and none come: a manager that has become a worker may be at it still.
     pub fn update_data_keys(&self, change: impl FnOnce(&mut DataKeys)) -> Result<(), KeystoreError> {
         self.rewrite(|file| {
+            if lock(&self.kek).of_worker {
+                return Ok(());
+            }
             let mut keys = DataKeys::of(&file.headers)?;
             change(&mut keys);
             keys.put(&mut file.headers);
@@ -286,7 +292,7 @@ impl Keystore {
         let path = self.key_path();
         let mut file = self.read_key()?.ok_or_else(|| KeystoreError::Missing { path: path.clone() })?;
         change(&mut file).map_err(|error| KeystoreError::key(path, error))?;
-        let kek = lock(&self.kek).now.clone();
+        let kek = lock(&self.kek).in_force();
         self.write_sealed(&file, Some(&kek))
     }
 

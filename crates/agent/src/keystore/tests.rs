@@ -321,6 +321,28 @@ fn c178_c180_c185_c188_a_file_is_sealed_and_opened_again() {
 }
 
 #[test]
+fn c197_c198_what_a_manager_still_had_to_write_leaves_a_workers_key_as_it_is() {
+    let (disk, keystore) = manager();
+    keystore.rekey(kek(7), 5).unwrap();
+    let (chain, key) = pair(2);
+    keystore.save_pair(&chain, &key, Role::Worker).unwrap();
+    let clear = key_text(&disk);
+    assert!(clear.starts_with("-----BEGIN PRIVATE KEY-----\n") && !clear.contains("raft-dek"), "{clear}");
+    assert_eq!(keystore.rekey(kek(8), 6).unwrap(), Rekeyed::Unchanged);
+    keystore.update_data_keys(|keys| keys.pending = Some(SecretBytes::copy_of(&[3; 32]))).unwrap();
+    keystore.update_data_keys(|keys| *keys = super::DataKeys::default()).unwrap();
+    assert_eq!(key_text(&disk), clear);
+    assert!(!disk.keystore().is_locked().unwrap());
+    // A manager again: by the key that it is handed.
+    keystore.offer_kek(kek(8), 6);
+    let (chain, key) = pair(3);
+    keystore.save_pair(&chain, &key, Role::Manager).unwrap();
+    assert!(key_text(&disk).starts_with("-----BEGIN ENCRYPTED PRIVATE KEY-----\nkek-version: 6\n"));
+    keystore.update_data_keys(|keys| keys.current = Some(SecretBytes::copy_of(&[9; 32]))).unwrap();
+    assert_eq!(current(&opened(&disk, 8).unwrap()), Some(vec![9; 32]));
+}
+
+#[test]
 fn c184_c186_c187_keys_that_change_nothing() {
     let (disk, keystore) = manager();
     keystore.rekey(kek(7), 5).unwrap();
