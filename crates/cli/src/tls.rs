@@ -52,7 +52,7 @@ impl FromStr for Wanted {
 #[derive(Args, Clone, Debug, Default)]
 #[command(next_help_heading = "Global options")]
 pub(crate) struct TlsFlags {
-    /// TLS for tcp:// hosts; both sides need certificates. A daemon with =operators needs no files
+    /// TLS for tcp:// hosts; both sides need certificates. Daemon: =operators
     // With =false a daemon serves plain text also where others reach it.
     #[arg(long, value_name = "BOOL", global = true, num_args = 0..=1, require_equals = true,
           default_missing_value = "true", action = ArgAction::Set)]

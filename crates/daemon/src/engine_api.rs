@@ -28,6 +28,8 @@ pub(crate) mod swarm;
 mod tasks;
 pub mod tokens;
 pub mod version;
+#[cfg(test)]
+mod walk;
 
 use std::convert::Infallible;
 
@@ -233,11 +235,19 @@ where
     B: Body,
     B::Error: std::fmt::Display,
 {
+    match caller.right(backend, now()) {
+        Ok(right) => answer(backend, caller, right, request).await,
+        Err(denied) => denied_answer(&denied),
+    }
+}
+
+/// Answers a request of a caller with this right.
+async fn answer<B>(backend: &Backend, caller: &Caller, right: Right, request: Request<B>) -> Response<AnswerBody>
+where
+    B: Body,
+    B::Error: std::fmt::Display,
+{
     let (parts, body) = request.into_parts();
-    let right = match caller.right(backend, now()) {
-        Ok(right) => right,
-        Err(denied) => return denied_answer(&denied),
-    };
     if parts.method == Method::OPTIONS {
         return with_headers(empty(StatusCode::OK));
     }
@@ -310,7 +320,7 @@ where
     }
 }
 
-async fn dispatch<B>(backend: &Backend, caller: &Caller, right: Right, route: Route, call: Call<B>) -> Answer
+async fn dispatch<B>(backend: &Backend, caller: &Caller, mut right: Right, route: Route, call: Call<B>) -> Answer
 where
     B: Body,
     B::Error: std::fmt::Display,
@@ -319,7 +329,7 @@ where
         backend.manager_started().await;
         backend.fresh().await?;
         // Judged again on a state that is not behind: a follower may have heard of a revocation only now.
-        let right = caller.right(backend, now()).map_err(|denied| ApiError::forbidden(denied.to_string()))?;
+        right = right.min(caller.right(backend, now()).map_err(|denied| ApiError::forbidden(denied.to_string()))?);
         if route.right() > right {
             return Err(ApiError::forbidden(not_for_viewers(caller)));
         }

@@ -481,13 +481,14 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn the_socket_is_0660_and_new_directories_above_it_0755() {
+    async fn the_socket_has_its_mode_and_new_directories_above_it_0755() {
         let top = tempfile::tempdir().unwrap();
         std::fs::create_dir(top.path().join("here")).unwrap();
         std::fs::set_permissions(top.path().join("here"), std::fs::Permissions::from_mode(0o711)).unwrap();
         let path = top.path().join("here/a/b/api.sock");
         let Listener::Unix { listener, .. } = bind_unix(&path, None).await.unwrap() else { panic!("no unix socket") };
-        assert_eq!(mode(&path), 0o660);
+        let alone = if nix::unistd::geteuid().is_root() { 0o660 } else { 0o600 };
+        assert_eq!(mode(&path), alone);
         assert_eq!(mode(&top.path().join("here")), 0o711);
         for made in ["here/a", "here/a/b"] {
             assert_eq!(mode(&top.path().join(made)), 0o755, "{made}");
@@ -501,5 +502,16 @@ mod tests {
         // Nobody's place is taken, also when they came in between.
         assert_eq!(bind_private(&path, None).unwrap_err().kind(), io::ErrorKind::AlreadyExists);
         assert_eq!(std::fs::read_dir(path.parent().unwrap()).unwrap().count(), 1);
+    }
+
+    #[tokio::test]
+    async fn a_socket_for_a_group() {
+        let top = tempfile::tempdir().unwrap();
+        let path = top.path().join("api.sock");
+        // Any will do for root; others may give a file to a group of their own.
+        let group = if nix::unistd::geteuid().is_root() { Gid::from_raw(4711) } else { nix::unistd::getegid() };
+        let listener = bind_unix(&path, Some(group)).await.unwrap();
+        assert_eq!((mode(&path), std::fs::metadata(&path).unwrap().gid()), (0o660, group.as_raw()));
+        drop(listener);
     }
 }

@@ -355,6 +355,45 @@ async fn tls_over_tcp() {
     task.await.unwrap().unwrap();
 }
 
+/// Over plain TCP a request is for this machine, and of no web page; `docker info` warns of the port.
+#[tokio::test]
+async fn plain_tcp_takes_no_requests_of_browsers() {
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+
+    let dir = tempfile::tempdir().unwrap();
+    let config = DaemonConfig { hosts: vec![Host::Tcp("127.0.0.1:0".into())], ..config(dir.path()) };
+    let shutdown = CancellationToken::new();
+    let daemon = Daemon::start(config, shutdown.clone()).await.unwrap();
+    let Some(Host::Tcp(address)) = daemon.hosts().pop() else { panic!("no TCP host") };
+    let task = tokio::spawn(daemon.serve());
+    let port = address.rsplit_once(':').unwrap().1;
+    let ask = async |path: &str, head: &str| {
+        let mut stream = tokio::net::TcpStream::connect(&address).await.unwrap();
+        let request = format!("GET {path} HTTP/1.1\r\n{head}Connection: close\r\n\r\n");
+        stream.write_all(request.as_bytes()).await.unwrap();
+        let mut answer = String::new();
+        stream.read_to_string(&mut answer).await.unwrap();
+        answer
+    };
+    let own =
+        [format!("Host: {address}\r\n"), format!("Host: localhost:{port}\r\n"), format!("host: HOST1:{port}\r\n")];
+    for head in &own {
+        assert!(ask("/_ping", head).await.starts_with("HTTP/1.1 200"), "{head}");
+        let refused = ask("/_ping", &format!("{head}Origin: http://localhost:{port}\r\n")).await;
+        assert!(refused.starts_with("HTTP/1.1 403") && refused.contains("Origin"), "{refused}");
+    }
+    let refused = ask("/_ping", &format!("Host: rebound.example:{port}\r\n")).await;
+    assert!(refused.starts_with("HTTP/1.1 403") && refused.contains("serves plain text"), "{refused}");
+    assert!(ask("/_ping", "Host: localhost\r\n").await.starts_with("HTTP/1.1 403"));
+    let info = ask("/info", &own[0]).await;
+    assert!(
+        info.contains(&format!("[DEPRECATION NOTICE]: API is accessible on http://{address} without encryption.")),
+        "{info}"
+    );
+    shutdown.cancel();
+    task.await.unwrap().unwrap();
+}
+
 #[tokio::test]
 async fn one_daemon_a_directory_and_stale_sockets() {
     let dir = tempfile::tempdir().unwrap();
@@ -377,7 +416,7 @@ async fn one_daemon_a_directory_and_stale_sockets() {
     let daemon = Running::start(dir.path()).await;
     assert_eq!(daemon.get("/_ping").await.status, 200);
     let mode = std::os::unix::fs::PermissionsExt::mode(&std::fs::metadata(&socket).unwrap().permissions());
-    assert_eq!(mode & 0o777, 0o660);
+    assert_eq!(mode & 0o777, if nix::unistd::geteuid().is_root() { 0o660 } else { 0o600 });
     daemon.stop().await;
     assert!(!socket.exists());
     std::fs::write(&socket, "x").unwrap();

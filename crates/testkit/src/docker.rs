@@ -42,6 +42,16 @@ impl Client {
     /// # Panics
     /// If it cannot be run or does not end in a minute.
     pub fn run(&self, socket: &Path, args: &[&str]) -> Output {
+        let folder = socket.parent().expect("a socket in a folder").join("docker-config");
+        let host = format!("unix://{}", socket.display());
+        self.run_in(&folder, &[], &[&["-H", host.as_str()], args].concat())
+    }
+
+    /// Runs it in `folder`, where its settings are too, with these variables and nothing else of this machine's own settings.
+    ///
+    /// # Panics
+    /// As [`run`](Self::run).
+    pub fn run_in(&self, folder: &Path, env: &[(&str, &str)], args: &[&str]) -> Output {
         let mut command = Command::new(&self.program);
         let own = [
             "DOCKER_HOST",
@@ -54,8 +64,10 @@ impl Client {
         for name in own {
             command.env_remove(name);
         }
-        let folder = socket.parent().expect("a socket in a folder").join("docker-config");
-        run(command.env("DOCKER_CONFIG", folder).arg("-H").arg(format!("unix://{}", socket.display())).args(args))
+        if folder.is_dir() {
+            command.current_dir(folder);
+        }
+        run(command.env("DOCKER_CONFIG", folder).envs(env.iter().copied()).args(args))
     }
 }
 

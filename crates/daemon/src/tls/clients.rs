@@ -154,3 +154,135 @@ fn refusal(error: webpki::Error) -> CertificateError {
 fn unix_time(time: Time) -> UnixTime {
     UnixTime::since_unix_epoch(std::time::Duration::from_secs(u64::try_from(time.unix_secs()).unwrap_or(0)))
 }
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
+    use super::*;
+    use rcgen::{
+        BasicConstraints, CertificateParams, CertifiedIssuer, DnType, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair,
+        date_time_ymd,
+    };
+
+    type Ca = CertifiedIssuer<'static, KeyPair>;
+
+    fn named(name: &str) -> CertificateParams {
+        let mut params = CertificateParams::new(Vec::new()).unwrap();
+        params.distinguished_name.push(DnType::CommonName, name);
+        params
+    }
+
+    fn ca_params(name: &str, years: (i32, i32)) -> CertificateParams {
+        let mut params = named(name);
+        params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+        (params.not_before, params.not_after) = (date_time_ymd(years.0, 1, 1), date_time_ymd(years.1, 1, 1));
+        params
+    }
+
+    fn ca(name: &str) -> Ca {
+        Ca::self_signed(ca_params(name, (2000, 2100)), KeyPair::generate().unwrap()).unwrap()
+    }
+
+    fn leaf(issuer: &Issuer<'_, KeyPair>, change: impl FnOnce(&mut CertificateParams)) -> CertificateDer<'static> {
+        let mut params = named("ann");
+        params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ClientAuth];
+        change(&mut params);
+        params.signed_by(&KeyPair::generate().unwrap(), issuer).unwrap().der().clone()
+    }
+
+    /// `ok`, or the fault in rustls's words.
+    fn judge(anchors: &[CertificateDer<'static>], chain: &[CertificateDer<'static>]) -> String {
+        let now = UnixTime::since_unix_epoch(std::time::Duration::from_secs(1_795_294_266));
+        let anchors = ClientAnchors::new(anchors).unwrap();
+        match anchors.verify_client_cert(&chain[0], &chain[1..], now) {
+            Ok(_) => "ok".to_owned(),
+            Err(rustls::Error::InvalidCertificate(CertificateError::Other(other))) => other.0.to_string(),
+            Err(rustls::Error::InvalidCertificate(fault)) => format!("{fault:?}"),
+            Err(other) => panic!("{other}"),
+        }
+    }
+
+    #[test]
+    fn clients_of_a_ca() {
+        let (ours, theirs) = (ca("ours"), ca("theirs"));
+        let namesake = ca("ours");
+        let ended = Ca::self_signed(ca_params("ended", (2000, 2010)), KeyPair::generate().unwrap()).unwrap();
+        let der = |ca: &Ca| ca.der().clone();
+        let ends = |year| move |leaf: &mut CertificateParams| leaf.not_after = date_time_ymd(year, 1, 1);
+        let begins = |year| move |leaf: &mut CertificateParams| leaf.not_before = date_time_ymd(year, 1, 1);
+        let server = |leaf: &mut CertificateParams| {
+            leaf.extended_key_usages = vec![ExtendedKeyUsagePurpose::ServerAuth];
+        };
+        let any = |leaf: &mut CertificateParams| leaf.extended_key_usages.clear();
+        let rows = [
+            (leaf(&ours, |_| {}), "ok"),
+            (leaf(&ours, any), "ok"),
+            (leaf(&ours, ends(2010)), "Expired"),
+            (leaf(&ours, begins(2090)), "NotValidYet"),
+            (leaf(&ours, server), "InvalidPurpose"),
+            (leaf(&theirs, |_| {}), "UnknownIssuer"),
+            (leaf(&namesake, |_| {}), "UnknownIssuer"),
+            (leaf(&ended, |_| {}), "CertExpired"),
+            (der(&theirs), "CaUsedAsEndEntity"),
+            (der(&ours), "ok"),
+        ];
+        for (row, (leaf, expected)) in rows.into_iter().enumerate() {
+            let judged = judge(&[der(&ours), der(&ended)], &[leaf]);
+            assert!(
+                judged.starts_with(expected) || expected == "CertExpired" && judged.starts_with("Expired"),
+                "{row}: {judged}"
+            );
+        }
+        let names = ClientAnchors::new(&[der(&ours), der(&theirs)]).unwrap().root_hint_subjects().len();
+        assert_eq!(names, 2);
+        assert!(ClientAnchors::new(&[CertificateDer::from(vec![1, 2, 3])]).is_none());
+    }
+
+    #[test]
+    fn clients_below_an_intermediate() {
+        let root = ca("root");
+        let short = {
+            let mut params = ca_params("short", (2000, 2100));
+            params.is_ca = IsCa::Ca(BasicConstraints::Constrained(0));
+            Ca::self_signed(params, KeyPair::generate().unwrap()).unwrap()
+        };
+        let below = |above: &Ca| {
+            Ca::signed_by(ca_params("issuing", (2000, 2100)), KeyPair::generate().unwrap(), above).unwrap()
+        };
+        let (issuing, other) = (below(&root), below(&root));
+        let der = |ca: &Ca| ca.der().clone();
+        let client = leaf(&issuing, |_| {});
+        assert_eq!(judge(&[der(&root)], &[client.clone(), der(&issuing)]), "ok");
+        assert_eq!(judge(&[der(&root)], &[client.clone()]), "UnknownIssuer");
+        // With only the issuing CA as anchor, what others below the same root issue is not let in.
+        assert_eq!(judge(&[der(&issuing)], &[client]), "ok");
+        assert_eq!(judge(&[der(&issuing)], &[leaf(&other, |_| {}), der(&other)]), "UnknownIssuer");
+        let below_short = below(&short);
+        let judged = judge(&[der(&short)], &[leaf(&below_short, |_| {}), der(&below_short)]);
+        assert!(judged.contains("PathLenConstraint"), "{judged}");
+    }
+
+    #[test]
+    fn self_signed_clients_one_by_one() {
+        let own = |change: fn(&mut CertificateParams)| {
+            let mut params = named("bob");
+            change(&mut params);
+            params.self_signed(&KeyPair::generate().unwrap()).unwrap().der().clone()
+        };
+        // As openssl req -x509 makes them: a CA; and as others do: none.
+        let as_ca = own(|params| params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained));
+        let plain = own(|_| {});
+        let ended = own(|params| params.not_after = date_time_ymd(2010, 1, 1));
+        let server = own(|params| params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ServerAuth]);
+        let file = [as_ca.clone(), plain.clone(), ended.clone(), server.clone()];
+        for (leaf, expected) in [
+            (as_ca, "ok"),
+            (plain, "ok"),
+            (ended, "Expired"),
+            (server, "InvalidPurpose"),
+            (own(|_| {}), "UnknownIssuer"),
+        ] {
+            assert_eq!(judge(&file, &[leaf]), expected);
+        }
+    }
+}

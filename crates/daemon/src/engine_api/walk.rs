@@ -1,0 +1,176 @@
+//! Every route as a viewer: what is for administrators is refused, and no answer holds a secret.
+//!
+//! Who adds a route adds it to [`place`] (the compiler asks for it) and to [`EVERY`] (the test does).
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
+
+use std::collections::BTreeSet;
+
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
+use http_body_util::BodyExt;
+use replica::Handle;
+use serde_json::{Value, json};
+use tokio_util::sync::CancellationToken;
+
+use super::*;
+use crate::config::{DaemonConfig, Host};
+use crate::run::Daemon;
+
+/// One request for each route; `NODE` stands for a node that there is.
+const EVERY: &[(&str, &str)] = &[
+    ("GET", "/_ping"),
+    ("GET", "/version"),
+    ("GET", "/info"),
+    ("GET", "/events?until=1"),
+    ("GET", "/swarm"),
+    ("POST", "/swarm/init"),
+    ("POST", "/swarm/join"),
+    ("POST", "/swarm/leave?force=1"),
+    ("POST", "/swarm/update?version=1&rotateWorkerToken=1"),
+    ("GET", "/swarm/unlockkey"),
+    ("POST", "/swarm/unlock"),
+    ("GET", "/nodes"),
+    ("GET", "/nodes/NODE"),
+    ("POST", "/nodes/NODE/update?version=1"),
+    ("DELETE", "/nodes/NODE?force=1"),
+    ("GET", "/tasks"),
+    ("GET", "/services"),
+    ("GET", "/swarmpki/v1/status"),
+    ("GET", "/swarmpki/v1/nodes"),
+    ("GET", "/swarmpki/v1/ca"),
+    ("GET", "/swarmpki/v1/ca/log"),
+    ("GET", "/swarmpki/v1/ca/status"),
+    ("POST", "/swarmpki/v1/ca/rotate"),
+    ("POST", "/swarmpki/v1/ca/abort"),
+    ("POST", "/swarmpki/v1/renew"),
+    ("POST", "/swarmpki/v1/backup"),
+    ("POST", "/swarmpki/v1/restore"),
+    ("POST", "/swarmpki/v1/nodes/NODE/renew"),
+];
+
+/// The place of a route among all.
+fn place(route: &Route) -> usize {
+    match route {
+        Route::Ping => 0,
+        Route::Version => 1,
+        Route::Info => 2,
+        Route::Events => 3,
+        Route::SwarmInspect => 4,
+        Route::SwarmInit => 5,
+        Route::SwarmJoin => 6,
+        Route::SwarmLeave => 7,
+        Route::SwarmUpdate => 8,
+        Route::SwarmUnlockKey => 9,
+        Route::SwarmUnlock => 10,
+        Route::Nodes => 11,
+        Route::Node(_) => 12,
+        Route::NodeUpdate(_) => 13,
+        Route::NodeRemove(_) => 14,
+        Route::Tasks => 15,
+        Route::Services => 16,
+        Route::Status => 17,
+        Route::NodesExtended => 18,
+        Route::Ca => 19,
+        Route::CaLog => 20,
+        Route::CaStatus => 21,
+        Route::CaRotate => 22,
+        Route::CaAbort => 23,
+        Route::Renew => 24,
+        Route::Backup => 25,
+        Route::Restore => 26,
+        Route::NodeRenew(_) => 27,
+    }
+}
+/// One more than the last place.
+const PLACES: usize = 28;
+
+#[test]
+fn every_route_is_walked() {
+    let walked: BTreeSet<usize> = EVERY
+        .iter()
+        .map(|(method, target)| {
+            let path = target.split('?').next().unwrap();
+            place(&Route::find(&method.parse().unwrap(), path).unwrap_or_else(|| panic!("no route: {target}")))
+        })
+        .collect();
+    assert_eq!(walked, (0..PLACES).collect());
+}
+
+async fn ask(backend: &Backend, right: Right, method: &str, target: &str, body: &Value) -> (StatusCode, String) {
+    let caller = Caller::Socket { uid: 0, gid: 0, pid: None };
+    let body = if body.is_null() { Vec::new() } else { body.to_string().into_bytes() };
+    let request = Request::builder().method(method).uri(target).header(CONTENT_TYPE, "application/json");
+    let answer = answer(backend, &caller, right, request.body(whole(body)).unwrap()).await;
+    let (head, body) = answer.into_parts();
+    let body = body.collect().await.unwrap().to_bytes();
+    (head.status, format!("{:?}\n{}", head.headers, String::from_utf8_lossy(&body)))
+}
+
+/// The texts by which a secret would be found: as it is, and as part of a PEM.
+fn traces(secret: &[u8]) -> Vec<String> {
+    let base64 = STANDARD.encode(secret);
+    // Of a P-256 key in PKCS #8: the private number lies there. What is before it all keys share, what is behind is public.
+    vec![pki::digest::hex(&secret[36..68]), base64[48..64].to_owned(), base64[64..88].to_owned()]
+}
+
+#[tokio::test]
+async fn a_viewer_sees_no_secret() {
+    let dir = tempfile::tempdir().unwrap();
+    let config = DaemonConfig {
+        state_dir: dir.path().join("state"),
+        hosts: vec![Host::Unix(dir.path().join("api.sock"))],
+        hostname: Some("host1".into()),
+        ..DaemonConfig::default()
+    };
+    let shutdown = CancellationToken::new();
+    let daemon = Daemon::start(config, shutdown.clone()).await.unwrap();
+    let backend = daemon.backend();
+    let task = tokio::spawn(daemon.serve());
+    let admin = async |method: &str, target: &str, body: Value| {
+        let (status, text) = ask(&backend, Right::Admin, method, target, &body).await;
+        assert!(status.is_success(), "{target}: {text}");
+        text
+    };
+    let init = json!({"ListenAddr": "127.0.0.1:0", "AdvertiseAddr": "127.0.0.1", "AutoLockManagers": true});
+    let node = admin("POST", "/swarm/init", init).await;
+    let node = node.rsplit('\n').find(|line| line.starts_with('"')).unwrap().trim_matches('"').to_owned();
+
+    // What nobody but an administrator may see; that it is looked for as it is shown is checked with the answers that do show it.
+    let body = |text: String| serde_json::from_str::<Value>(text.split_once('\n').unwrap().1).unwrap();
+    let (swarm, key) = (admin("GET", "/swarm", Value::Null).await, admin("GET", "/swarm/unlockkey", Value::Null).await);
+    let (shown, unlock) = (body(swarm.clone()), body(key.clone()));
+    let mut secrets = vec!["PRIVATE KEY".to_owned(), "SWMTKN-".to_owned(), "SWMKEY-".to_owned()];
+    for token in ["Worker", "Manager"] {
+        let token = shown["JoinTokens"][token].as_str().unwrap();
+        assert!(token.starts_with("SWMTKN-1-"), "{token}");
+        secrets.push(token.rsplit('-').next().unwrap().to_owned());
+    }
+    secrets.push(unlock["UnlockKey"].as_str().unwrap().rsplit('-').next().unwrap().to_owned());
+    for secret in &secrets[1..] {
+        assert!(swarm.contains(secret.as_str()) || key.contains(secret.as_str()), "{secret} is not shown to anybody");
+    }
+    let state = backend.replica().unwrap().state();
+    let cluster::roots::Roots::Stable { root, .. } = &state.roots else { panic!("no root") };
+    let key = root.key().expect("the root's key is here");
+    secrets.extend(traces(key.expose()));
+
+    for (method, target) in EVERY {
+        let target = target.replace("NODE", &node);
+        let route = Route::find(&method.parse().unwrap(), target.split('?').next().unwrap()).unwrap();
+        let (status, text) = ask(&backend, Right::Viewer, method, &target, &Value::Null).await;
+        match route.right() {
+            Right::Viewer => assert_eq!(status, 200, "{target}: {text}"),
+            Right::Admin => {
+                assert_eq!(status, 403, "{target}: {text}");
+                assert!(text.ends_with("{\"message\":\"this needs an administrator's rights\"}\n"), "{target}: {text}");
+            }
+        }
+        for secret in &secrets {
+            assert!(!text.contains(secret.as_str()), "{target} shows {secret}: {text}");
+        }
+    }
+    // And nothing has changed.
+    assert_eq!(body(admin("GET", "/swarm", Value::Null).await), shown);
+    shutdown.cancel();
+    task.await.unwrap().unwrap();
+}
