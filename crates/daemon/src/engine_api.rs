@@ -261,11 +261,12 @@ where
     let answer = match version.map_or(Ok(API_VERSION_MAX), ApiVersion::accept) {
         Ok(version) => {
             let query = Query::parse(parts.uri.query().unwrap_or_default());
-            let (told, method, path) = (route.right() == Right::Admin, parts.method.clone(), path.to_owned());
+            let told = route.right() == Right::Admin || parts.method == Method::POST;
+            let (method, path) = (parts.method.clone(), path.to_owned());
             let answer = dispatch(backend, caller, right, route, Call { version, query, head: parts, body }).await;
             if told {
                 let status = answer.as_ref().map_or_else(|refused| refused.status, Response::status).as_u16();
-                info!(%caller, %method, ?path, status, "a request that needs an administrator was answered");
+                info!(%caller, %method, ?path, status, "a request that changes something, or shows a secret, was answered");
             }
             answer
         }

@@ -45,6 +45,10 @@ const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 const PLAIN_TO_TLS: &[u8] = b"HTTP/1.0 400 Bad Request\r\n\r\nClient sent an HTTP request to an HTTPS server.\n";
 /// A fatal alert, access_denied: what a handshake gets while there is no certificate for it. Source: RFC 8446 5.1, 6.
 const NOBODY_ADMITTED: &[u8] = &[21, 3, 3, 0, 2, 2, 49];
+/// A fatal alert, protocol_version (70). Source: engine-api.md 12; RFC 8446 6.
+const TOO_OLD: &[u8] = &[21, 3, 1, 0, 2, 2, 70];
+/// Bytes of a connection up to and with the version in its ClientHello. Source: RFC 5246 6.2.1, 7.4, 7.4.1.2.
+const HELLO_TO_VERSION: usize = 11;
 /// First byte of a TLS record that begins a handshake. Source: RFC 8446 5.1.
 const TLS_HANDSHAKE: u8 = 22;
 
@@ -296,9 +300,15 @@ fn create_open_dir(dir: &Path) -> io::Result<()> {
 /// Does the handshake and finds out who that is; `None`: nobody that is served.
 async fn handshake(stream: TcpStream, addr: SocketAddr, tls: &Tls) -> Option<(TlsStream<TcpStream>, Caller)> {
     let work = async {
-        let mut first = [0_u8; 1];
-        if stream.peek(&mut first).await? == 1 && first[0] != TLS_HANDSHAKE {
+        let mut first = [0_u8; HELLO_TO_VERSION];
+        let told = stream.peek(&mut first).await?;
+        if told > 0 && first[0] != TLS_HANDSHAKE {
             end(stream, PLAIN_TO_TLS).await?;
+            return Ok(None);
+        }
+        // TLS 1.1 and before. Its hello lacks what is looked for first, and the alert would name that.
+        if told == HELLO_TO_VERSION && matches!(first, [.., 3, 0..=2]) {
+            end(stream, TOO_OLD).await?;
             return Ok(None);
         }
         let config = tls.config.borrow().clone();

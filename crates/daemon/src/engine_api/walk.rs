@@ -46,6 +46,9 @@ const EVERY: &[(&str, &str)] = &[
     ("POST", "/swarmpki/v1/backup"),
     ("POST", "/swarmpki/v1/restore"),
     ("POST", "/swarmpki/v1/nodes/NODE/renew"),
+    ("GET", "/swarmpki/v1/tokens"),
+    ("POST", "/swarmpki/v1/tokens"),
+    ("DELETE", "/swarmpki/v1/tokens/1"),
 ];
 
 /// The place of a route among all.
@@ -79,10 +82,13 @@ fn place(route: &Route) -> usize {
         Route::Backup => 25,
         Route::Restore => 26,
         Route::NodeRenew(_) => 27,
+        Route::Tokens => 28,
+        Route::TokenCreate => 29,
+        Route::TokenRevoke(_) => 30,
     }
 }
 /// One more than the last place.
-const PLACES: usize = 28;
+const PLACES: usize = 31;
 
 #[test]
 fn every_route_is_walked() {
@@ -146,7 +152,10 @@ async fn a_viewer_sees_no_secret() {
         secrets.push(token.rsplit('-').next().unwrap().to_owned());
     }
     secrets.push(unlock["UnlockKey"].as_str().unwrap().rsplit('-').next().unwrap().to_owned());
-    for secret in &secrets[1..] {
+    let limited = json!({"role": "worker", "ttl_ms": 3_600_000, "uses": 3, "note": "for the walk"});
+    let limited = body(admin("POST", "/swarmpki/v1/tokens", limited).await);
+    secrets.push(limited["token"].as_str().unwrap().rsplit('-').next().unwrap().to_owned());
+    for secret in &secrets[1..secrets.len() - 1] {
         assert!(swarm.contains(secret.as_str()) || key.contains(secret.as_str()), "{secret} is not shown to anybody");
     }
     let state = backend.replica().unwrap().state();
