@@ -81,6 +81,9 @@ pub(crate) enum Command {
     Unlock(verb::unlock::UnlockArgs),
     UnlockKey(verb::unlock_key::UnlockKeyArgs),
     Restore(verb::restore::RestoreArgs),
+    /// Make, list and revoke join tokens with limits
+    #[command(subcommand, arg_required_else_help = true, subcommand_value_name = "COMMAND")]
+    Token(verb::token::TokenCommand),
     Up(verb::up::UpArgs),
     Update(verb::update::UpdateArgs),
     /// Show the versions of this command and of the daemon

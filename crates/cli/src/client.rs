@@ -164,6 +164,11 @@ impl Client {
         decode(&self.call(&Method::POST, &format!("/swarmpki/v1{path}"), Some(Bytes::from_owner(whole))).await?)
     }
 
+    /// Deletes what one of our own endpoints keeps.
+    pub(crate) async fn own_delete(&mut self, path: &str) -> Result<(), Failure> {
+        self.call(&Method::DELETE, &format!("/swarmpki/v1{path}"), None).await.map(drop)
+    }
+
     /// Posts to one of our own endpoints, without a body.
     pub(crate) async fn own_post(&mut self, path: &str) -> Result<(), Failure> {
         self.call(&Method::POST, &format!("/swarmpki/v1{path}"), None).await.map(drop)

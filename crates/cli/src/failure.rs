@@ -2,6 +2,8 @@
 
 use std::fmt;
 
+use crate::shown;
+
 /// Exit code of a command that was understood but failed. Source: engine-api.md 10, what docker's command answers.
 pub(crate) const FAILED: u8 = 1;
 /// Exit code of a flag that does not parse. Source: engine-api.md 10.
@@ -14,7 +16,7 @@ pub(crate) const TIMED_OUT: u8 = 124;
 pub(crate) const INTERRUPTED: u8 = 130;
 
 /// What a daemon's refusals say, as an engine says it too, and what to do about them. The first that fits.
-const NEXT_STEPS: [(&str, &str); 17] = [
+const NEXT_STEPS: [(&str, &str); 18] = [
     (
         "Use \"docker swarm init\" or",
         "'swarmpki init' starts a swarm here, 'swarmpki join' makes this machine a node of another",
@@ -34,6 +36,7 @@ const NEXT_STEPS: [(&str, &str); 17] = [
         "A valid join token is necessary",
         "the token may have been rotated: copy it again, 'swarmpki join-token worker' on the manager shows it",
     ),
+    ("this join token ", "'swarmpki token create' on a manager makes another one"),
     (
         "remote CA does not match fingerprint",
         "the token is another swarm's: copy it again from a manager you trust; if it still differs, do not join, somebody may stand in between",
@@ -84,11 +87,13 @@ impl Failure {
     pub(crate) fn refused(text: &str) -> Self {
         let text = without_code(text);
         let hint = NEXT_STEPS.iter().find(|(words, _)| text.contains(words)).map(|(_, step)| format!("Hint: {step}"));
-        Self { text: format!("Error response from daemon: {text}"), hint, code: FAILED }
+        Self { text: format!("Error response from daemon: {}", shown::field(text)), hint, code: FAILED }
     }
 
     /// A flag's value that does not parse: exit code 125.
     pub(crate) fn flag(flag: &str, value: &str, reason: impl fmt::Display) -> Self {
+        let reason = reason.to_string();
+        let (value, reason) = (shown::field(value), shown::field(&reason));
         Self { text: format!("invalid argument \"{value}\" for \"{flag}\" flag: {reason}"), hint: None, code: BAD_FLAG }
     }
 

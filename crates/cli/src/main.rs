@@ -12,6 +12,7 @@ mod logging;
 mod notify;
 mod output;
 mod root_files;
+mod shown;
 mod signals;
 mod span;
 mod spec;
@@ -121,6 +122,7 @@ async fn ask(command: &Command, context: &mut Context) -> Result<(), Failure> {
         Command::JoinToken(args) => verb::join_token::run(args, context).await,
         Command::Leave(args) => verb::leave::run(args, context).await,
         Command::Node(command) => verb::node::run(command, context).await,
+        Command::Token(command) => verb::token::run(command, context).await,
         Command::Unlock(args) => verb::unlock::run(args, context).await,
         Command::UnlockKey(args) => verb::unlock_key::run(args, context).await,
         Command::Update(args) => verb::update::run(args, context).await,

@@ -1,7 +1,7 @@
 //! Standard output and standard error: the only place that writes to them.
 //!
 //! Standard output is locked for the life of the command and flushed at the end of each line that a person waits for.
-//! A reader that goes away (`| head -1`) ends the command quietly.
+//! Text of others is escaped here: see [`shown`]. A reader that goes away (`| head -1`) ends the command quietly.
 
 use std::fmt::Display;
 use std::io::{self, BufWriter, IsTerminal, StdoutLock, Write};
@@ -9,6 +9,7 @@ use std::io::{self, BufWriter, IsTerminal, StdoutLock, Write};
 use serde::Serialize;
 
 use crate::failure::Failure;
+use crate::shown;
 
 /// Where a command prints its results.
 pub(crate) struct Output {
@@ -35,13 +36,20 @@ impl Output {
         self.terminal && !self.json && std::env::var_os("NO_COLOR").is_none()
     }
 
-    /// Prints one line at once.
+    /// Prints one line at once, or several.
     pub(crate) fn line(&mut self, line: impl Display) -> Result<(), Failure> {
-        told(writeln!(self.to, "{line}").and_then(|()| self.to.flush()))
+        let line = line.to_string();
+        told(writeln!(self.to, "{}", shown::lines(&line)).and_then(|()| self.to.flush()))
     }
 
-    /// Prints text as it is.
+    /// Prints text.
     pub(crate) fn text(&mut self, text: impl Display) -> Result<(), Failure> {
+        let text = text.to_string();
+        told(write!(self.to, "{}", shown::lines(&text)).and_then(|()| self.to.flush()))
+    }
+
+    /// Prints what moves the cursor or paints, and holds nobody else's text that was not escaped.
+    pub(crate) fn drawn(&mut self, text: impl Display) -> Result<(), Failure> {
         told(write!(self.to, "{text}").and_then(|()| self.to.flush()))
     }
 
@@ -54,13 +62,18 @@ impl Output {
     pub(crate) fn document(&mut self, document: &impl Serialize) -> Result<(), Failure> {
         let text = serde_json::to_string_pretty(document)
             .map_err(|error| Failure::new(format!("cannot write the answer as JSON: {error}")))?;
-        self.line(text)
+        self.json_text(text)
+    }
+
+    /// Prints JSON that is written already, and a newline.
+    pub(crate) fn json_text(&mut self, text: String) -> Result<(), Failure> {
+        told(writeln!(self.to, "{}", shown::json(text)).and_then(|()| self.to.flush()))
     }
 }
 
 /// Prints to standard error; if that is gone too there is nobody to tell.
 pub(crate) fn complain(text: impl Display) {
-    let _ = writeln!(io::stderr().lock(), "{text}");
+    let _ = writeln!(io::stderr().lock(), "{}", shown::lines(&text.to_string()));
 }
 
 fn told(result: io::Result<()>) -> Result<(), Failure> {

@@ -1,5 +1,7 @@
 //! Tables as docker's command draws them: columns at least ten wide, three spaces between.
 
+use crate::shown;
+
 /// Least width of a column, its gap included. Source: 05-node, `docker node ls`.
 const CELL_MIN: usize = 10;
 /// Spaces between columns.
@@ -16,9 +18,9 @@ impl Table {
         Self { rows: vec![headings.iter().map(ToString::to_string).collect()] }
     }
 
-    /// Adds a row.
+    /// Adds a row; a cell is one line, whatever it holds.
     pub(crate) fn row(&mut self, cells: Vec<String>) {
-        self.rows.push(cells);
+        self.rows.push(cells.into_iter().map(|cell| shown::field(&cell).into_owned()).collect());
     }
 
     /// The table as text, a newline after each row, no spaces at the ends of lines.

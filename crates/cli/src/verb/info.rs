@@ -12,6 +12,7 @@ use super::Context;
 use crate::api::{Info, Swarm, moment};
 use crate::failure::Failure;
 use crate::output::complain;
+use crate::shown;
 use crate::span;
 
 /// The word of a session that ended with the node's removal.
@@ -45,7 +46,7 @@ fn page(info: &Info, own: Option<&StatusReport>, urls: &[UrlReport], now: Timest
     let swarm = &info.swarm;
     // Writing to a String cannot fail.
     let mut line = |depth: usize, text: String| {
-        let _ = writeln!(page, "{:depth$}{text}", "");
+        let _ = writeln!(page, "{:depth$}{}", "", shown::field(&text));
     };
     line(0, format!("Name: {}", info.name));
     line(0, format!("Server Version: {}", info.server_version));

@@ -7,11 +7,7 @@ use super::Context;
 use crate::api::{Info, Node, Swarm};
 use crate::client::escape;
 use crate::failure::Failure;
-use crate::output::complain;
-
-/// Said with a manager token, on standard error.
-const NO_FURTHER_MANAGER: &str =
-    "Managers cannot join in this version of swarmpki: a swarm has one. Other machines join with the worker token.";
+use crate::shown;
 
 /// Show or rotate the token that lets nodes join
 #[derive(Args, Clone, Debug)]
@@ -31,7 +27,7 @@ pub(crate) struct JoinTokenArgs {
 pub(crate) async fn run(args: &JoinTokenArgs, context: &mut Context) -> Result<(), Failure> {
     let role = args.role.as_str();
     if role != "worker" && role != "manager" {
-        return Err(Failure::new(format!("unknown role {role}")));
+        return Err(Failure::new(format!("unknown role {}", shown::field(role))));
     }
     let mut client = context.client().await?;
     let swarm: Swarm = client.get("/swarm").await?;
@@ -42,9 +38,6 @@ pub(crate) async fn run(args: &JoinTokenArgs, context: &mut Context) -> Result<(
             context.out.line(format!("Successfully rotated {role} join token.\n"))?;
         }
         swarm = client.get("/swarm").await?;
-    }
-    if role == "manager" {
-        complain(NO_FURTHER_MANAGER);
     }
     if args.quiet && !context.out.json() {
         return context.out.line(token_of(&swarm, role));
@@ -64,7 +57,9 @@ pub(crate) fn how_to_join(role: &str, token: &str, addr: &str) -> String {
         return String::new();
     }
     if role == "manager" {
-        return format!("The manager token of this swarm:\n\n    {token}\n\n");
+        return format!(
+            "To add a manager to this swarm, run the following command:\n\n    swarmpki join --token {token} {addr}\n\n"
+        );
     }
     format!(
         "To add a worker to this swarm, run the following command:\n\n    swarmpki join --token {token} {addr}\n\n\

@@ -15,6 +15,7 @@ pub(crate) mod leave;
 pub(crate) mod man;
 pub(crate) mod node;
 pub(crate) mod restore;
+pub(crate) mod token;
 pub(crate) mod unlock;
 pub(crate) mod unlock_key;
 pub(crate) mod up;

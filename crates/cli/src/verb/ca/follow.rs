@@ -10,6 +10,7 @@ use super::words;
 use crate::client::Client;
 use crate::failure::{ENDED_OTHERWISE, Failure, INTERRUPTED, TIMED_OUT};
 use crate::output::Output;
+use crate::shown;
 use crate::verb::Context;
 
 /// Shortest pause between two looks.
@@ -142,8 +143,9 @@ impl<'a> Screen<'a> {
             let line = serde_json::to_string(&still).unwrap_or_default();
             if self.shown.as_ref().is_none_or(|(_, shown, _)| *shown != line) {
                 let text = serde_json::to_string(status);
-                self.out
-                    .line(text.map_err(|error| Failure::new(format!("cannot write a status as JSON: {error}")))?)?;
+                self.out.json_text(
+                    text.map_err(|error| Failure::new(format!("cannot write a status as JSON: {error}")))?,
+                )?;
                 self.shown = Some((rotation.phase.clone(), line, Instant::now()));
             }
             return Ok(());
@@ -186,7 +188,8 @@ impl<'a> Screen<'a> {
         let up = if self.drawn > 0 { format!("\x1b[{}A", self.drawn) } else { String::new() };
         self.drawn = lines.len();
         // Lines that a narrow terminal would break are cut by it instead, so that they can be counted.
-        self.out.text(format!("{up}\x1b[J\x1b[?7l{}\n\x1b[?7h", lines.join("\n")))
+        let text = lines.iter().map(|line| shown::field(line)).collect::<Vec<_>>().join("\n");
+        self.out.drawn(format!("{up}\x1b[J\x1b[?7l{text}\n\x1b[?7h"))
     }
 
     /// Leaves what was drawn on the screen: who it waits for is worth more than the space.
@@ -200,6 +203,6 @@ impl<'a> Screen<'a> {
             return Ok(());
         }
         let up = std::mem::take(&mut self.drawn);
-        self.out.text(format!("\x1b[{up}A\x1b[J"))
+        self.out.drawn(format!("\x1b[{up}A\x1b[J"))
     }
 }

@@ -10,6 +10,7 @@ use super::Context;
 use crate::client::Client;
 use crate::failure::Failure;
 use crate::output::Output;
+use crate::shown;
 
 /// How often a log that is followed is asked for more.
 const LOOK_EVERY: Duration = Duration::from_millis(500);
@@ -80,7 +81,7 @@ async fn page(client: &mut Client, from: u64) -> Result<LogPage, Failure> {
 fn print(out: &mut Output, entry: &LogLine) -> Result<(), Failure> {
     if out.json() {
         let text = serde_json::to_string(entry);
-        return out.line(text.map_err(|error| Failure::new(format!("cannot write an entry as JSON: {error}")))?);
+        return out.json_text(text.map_err(|error| Failure::new(format!("cannot write an entry as JSON: {error}")))?);
     }
     out.line(row(entry))
 }
@@ -106,9 +107,9 @@ fn row(entry: &LogLine) -> String {
 fn line(cells: [&str; COLUMNS.len()], last: &str) -> String {
     let mut line = String::new();
     for (cell, (_, width)) in cells.iter().zip(COLUMNS) {
-        line.push_str(&format!("{cell:<width$}"));
+        line.push_str(&format!("{:<width$}", shown::field(cell)));
     }
-    line + last
+    line + &shown::field(last)
 }
 
 #[cfg(test)]

@@ -9,6 +9,7 @@ use daemon::engine_api::rotation::{
 use jiff::Timestamp;
 
 use crate::api::moment;
+use crate::shown;
 use crate::span;
 
 /// Nodes named at a time while a rotation is followed; `ca status` names all.
@@ -230,6 +231,7 @@ pub(super) fn wrapped(indent: usize, text: &str) -> Vec<String> {
 
 /// `worker2 (f7lcra9egflh4gtnaqjwrh5g2)`.
 pub(super) fn name(hostname: &str, node: &str) -> String {
+    let hostname = shown::field(hostname);
     if hostname.is_empty() { node.to_owned() } else { format!("{hostname} ({node})") }
 }
 

@@ -12,6 +12,7 @@ use crate::api::{Info, JoinRequest, Node, Swarm};
 use crate::client::{Client, escape};
 use crate::failure::Failure;
 use crate::output::Output;
+use crate::shown;
 use crate::verb::init::{self, InitArgs};
 use crate::verb::node::ls;
 
@@ -53,9 +54,10 @@ impl<'a> Story<'a> {
             if self.out.terminal() { ("\u{1b}[32m✓\u{1b}[0m", "\u{1b}[2m", "\u{1b}[0m") } else { ("ok", "", "") };
         let lead = format!("{number:>2}. {what}");
         let gap = TIME_COLUMN.saturating_sub(lead.chars().count() + time.chars().count()).max(2);
-        self.out.line(format!("{lead}{:gap$}{dim}{time}{plain}  {mark}", ""))?;
+        self.out.drawn(format!("{lead}{:gap$}{dim}{time}{plain}  {mark}\n", ""))?;
         for detail in details.iter().flat_map(|detail| detail.lines()) {
-            self.out.line(format!("      {dim}{detail}{plain}").trim_end())?;
+            let line = format!("      {dim}{}{plain}", shown::field(detail));
+            self.out.drawn(format!("{}\n", line.trim_end()))?;
         }
         self.begin();
         Ok(())

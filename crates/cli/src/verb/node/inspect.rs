@@ -13,6 +13,7 @@ use super::resolve;
 use crate::api::Node;
 use crate::client::escape;
 use crate::failure::Failure;
+use crate::shown;
 use crate::verb::Context;
 
 /// Show all that is known of one or more nodes
@@ -55,7 +56,7 @@ pub(crate) async fn run(args: &InspectArgs, context: &mut Context) -> Result<(),
             context.out.text(format!("{gap}{}", page(&node, extra, Timestamp::now())))?;
         }
     } else {
-        context.out.line(indented_by_four(&found)?)?;
+        context.out.json_text(indented_by_four(&found)?)?;
     }
     Failure::join(failures)
 }
@@ -75,6 +76,7 @@ fn page(node: &Node, extra: Option<&NodeReport>, now: Timestamp) -> String {
     let mut page = String::new();
     // Writing to a String cannot fail.
     let mut line = |label: &str, value: &str| {
+        let (label, value) = (shown::lines(label), shown::field(value));
         let _ = if value.is_empty() { writeln!(page, "{label}") } else { writeln!(page, "{label:<24}{value}") };
     };
     line("ID:", &node.id);
@@ -85,7 +87,8 @@ fn page(node: &Node, extra: Option<&NodeReport>, now: Timestamp) -> String {
     if let Some(labels) = labels.filter(|labels| !labels.is_empty()) {
         line("Labels:", "");
         for (key, value) in labels {
-            line(&format!(" - {key}={}", value.as_str().unwrap_or_default()), "");
+            let value = shown::field(value.as_str().unwrap_or_default());
+            line(&format!(" - {}={value}", shown::field(key)), "");
         }
     }
     line("Hostname:", &node.description.hostname);

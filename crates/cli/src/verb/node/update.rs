@@ -7,6 +7,7 @@ use super::write;
 use crate::api::Node;
 use crate::client::escape;
 use crate::failure::Failure;
+use crate::shown;
 use crate::verb::Context;
 
 /// Change a node's role, availability or labels
@@ -59,7 +60,7 @@ fn changed(args: &UpdateArgs, spec: &Value) -> Result<Value, Failure> {
     }
     for key in &args.label_rm {
         if labels.remove(key).is_none() {
-            return Err(Failure::new(format!("key {key} doesn't exist in node's labels")));
+            return Err(Failure::new(format!("key {} doesn't exist in node's labels", shown::field(key))));
         }
     }
     spec["Labels"] = Value::Object(labels);

@@ -9,6 +9,7 @@ use serde_json::{Value, json};
 use super::StateArgs;
 use crate::failure::Failure;
 use crate::output::Output;
+use crate::shown;
 
 /// List every certificate that the server signed, oldest first; with --json all that its log holds, an object a line
 #[derive(Args, Clone, Debug)]
@@ -33,7 +34,7 @@ pub(super) fn run(args: &LogArgs, out: &mut Output) -> Result<(), Failure> {
             return;
         }
         told = match (out.json(), &entry) {
-            (true, _) => out.line(object(&entry)),
+            (true, _) => out.json_text(object(&entry).to_string()),
             (false, Entry::Leaf(issued)) => out.line(row("leaf", issued)),
             (false, Entry::CrossSigned(issued)) => out.line(row("cross-signed", issued)),
             (false, Entry::Server(issued)) => out.line(row("server", issued)),
@@ -57,9 +58,9 @@ fn row(kind: &str, issued: &Issued) -> String {
 fn line(cells: [&str; COLUMNS.len()], last: &str) -> String {
     let mut line = String::new();
     for (cell, (_, width)) in cells.iter().zip(COLUMNS) {
-        line.push_str(&format!("{cell:<width$}"));
+        line.push_str(&format!("{:<width$}", shown::field(cell)));
     }
-    line + last
+    line + &shown::field(last)
 }
 
 /// An entry as an object, with its times in words.
