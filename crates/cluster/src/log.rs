@@ -28,6 +28,13 @@ pub struct LogEntry {
     pub private: Option<Vec<u8>>,
 }
 
+impl From<(u64, Vec<u8>)> for LogEntry {
+    /// An entry without a private part.
+    fn from((seq, bytes): (u64, Vec<u8>)) -> Self {
+        Self { seq, bytes, private: None }
+    }
+}
+
 impl LogHead {
     /// A head read back from disk; `None` if size and frontier do not fit.
     pub fn from_parts(size: u64, frontier: Vec<[u8; 32]>) -> Option<Self> {

@@ -7,7 +7,10 @@
 
 use crate::propose::Proposer;
 use crate::store::{Store, StoreError};
+use cluster::LogEntry;
+use cluster::format::LogRecord;
 use cluster::log::LogHead;
+use pki::digest::sha256;
 use std::ops::Range;
 use std::time::Duration;
 use tokio::sync::oneshot;
@@ -81,16 +84,16 @@ async fn fill_from(proposer: &Proposer, store: &Store, peer: u64, expected: &Log
     let mut pages = Vec::new();
     while head.size() < expected.size() {
         let own = store.issued(head.size(), PAGE)?;
-        let next = own.first().map_or(expected.size(), |(seq, _)| *seq).min(expected.size());
+        let next = own.first().map_or(expected.size(), |entry| entry.seq).min(expected.size());
         while head.size() < next {
             let page = ask(proposer, peer, head.size()..next).await?;
             let from = head.size();
             take(&mut head, &page);
             pages.push(Page { range: from..head.size(), root: root(&page) });
         }
-        for (seq, entry) in &own {
-            if *seq == head.size() && *seq < expected.size() {
-                head.append(entry);
+        for entry in &own {
+            if entry.seq == head.size() && entry.seq < expected.size() {
+                head.append(&entry.bytes);
             }
         }
     }
@@ -99,30 +102,39 @@ async fn fill_from(proposer: &Proposer, store: &Store, peer: u64, expected: &Log
     }
     for Page { range, root: expected } in pages {
         let page = ask(proposer, peer, range.clone()).await?;
+        let erased = proposer.states.borrow().log_erased;
         if page.len() as u64 != range.end - range.start || root(&page) != expected {
             return Err(Unfilled::Other(peer));
         }
-        store.add_issued(range.zip(page).collect());
+        store.add_issued(page.into_iter().map(|entry| without_what_is_none(entry, erased)).collect());
     }
     Ok(())
 }
 
 /// At least one entry of these, from the first on.
-async fn ask(proposer: &Proposer, peer: u64, range: Range<u64>) -> Result<Vec<Vec<u8>>, Unfilled> {
+async fn ask(proposer: &Proposer, peer: u64, range: Range<u64>) -> Result<Vec<LogEntry>, Unfilled> {
     let max = range.end - range.start;
     let mut page = proposer.node.issued_at(peer, range).await.unwrap_or_default();
     page.truncate(usize::try_from(max).unwrap_or(usize::MAX));
     if page.is_empty() { Err(Unfilled::Silent(peer)) } else { Ok(page) }
 }
 
-fn root(page: &[Vec<u8>]) -> [u8; 32] {
+/// A private part that was erased, or is not the one that its entry names, is none.
+fn without_what_is_none(mut entry: LogEntry, erased: u64) -> LogEntry {
+    let digest = LogRecord::decode(&entry.bytes).ok().and_then(|record| record.private);
+    let right = |private: &Vec<u8>| entry.seq >= erased && digest == Some(sha256(private));
+    entry.private = entry.private.take().filter(right);
+    entry
+}
+
+fn root(page: &[LogEntry]) -> [u8; 32] {
     let mut head = LogHead::default();
     take(&mut head, page);
     head.root()
 }
 
-fn take(head: &mut LogHead, page: &[Vec<u8>]) {
+fn take(head: &mut LogHead, page: &[LogEntry]) {
     for entry in page {
-        head.append(entry);
+        head.append(&entry.bytes);
     }
 }

@@ -36,7 +36,7 @@ pub use group::{ChangeError, Group, GroupChange, Leadership, Seen};
 pub use handle::{AnswerError, Handle, ProposeError, ReadError};
 pub use refound::{Backup, BackupError};
 pub use replica::{Clock, Config, Limits, Metrics, OpenError, Replica, ResealError};
-pub use store::{Header, StoreError, header};
+pub use store::{Fault, Header, StoreError, Verified, header};
 
 /// Encoded bytes of one caller's commands, at most.
 pub const ENTRY_BYTES_MAX: usize = 8 * 1024 * 1024;

@@ -11,7 +11,7 @@ use crate::handle::{Handle as _, ReadError};
 use crate::raft;
 use crate::replica::{Config, OpenError, Replica, data_key};
 use crate::seal::Scope;
-use crate::store::{Done, Row, Store, Unfinished};
+use crate::store::{Done, Store, Unfinished};
 use cluster::log::LogHead;
 use cluster::{Batch, Command, LogEntry, Outcome, State};
 use std::io;
@@ -113,7 +113,8 @@ pub(crate) fn refound_on<M: Medium>(
     let fresh = Store::create_beside(medium, &config.dir, &header, scope, member, &key)?;
     copy_issued(&store, &fresh)?;
     let known = store.last_issued()?;
-    let mut rows: Vec<Row> = issued.into_iter().filter(|(seq, _)| known.is_none_or(|known| *seq > known)).collect();
+    let mut rows: Vec<LogEntry> =
+        issued.into_iter().filter(|entry| known.is_none_or(|known| entry.seq > known)).collect();
     rows.extend(rest);
     fresh.store().add_issued(rows);
     drop(store);
@@ -134,18 +135,21 @@ pub(crate) fn restore_on<M: Medium>(
     let cluster = state.cluster_id().map(|id| id.as_str().to_owned()).unwrap_or_default();
     let scope = Scope { cluster, epoch: state.epoch() };
     let fresh = Store::create(medium, &config.dir, scope, member, &key)?;
-    fresh.store().add_issued(issued.into_iter().map(|entry| (entry.seq, entry.bytes)).chain(rest).collect());
+    fresh.store().add_issued(issued.into_iter().chain(rest).collect());
     finish(fresh, &state, member, 1)
 }
 
 /// Applies the command behind everything else; the number of the one member, and what was issued by it.
-fn make_anew(state: &mut State, config: &Config, index: u64, command: Command) -> Result<(u64, Vec<Row>), OpenError> {
+fn make_anew(
+    state: &mut State,
+    config: &Config,
+    index: u64,
+    command: Command,
+) -> Result<(u64, Vec<LogEntry>), OpenError> {
     let batch = Batch { time: (config.clock)(), commands: vec![command] };
     let applied = state.apply(index.saturating_add(1), &batch);
     match applied.outcomes.into_iter().next() {
-        Some(Outcome::Enlisted { raft_id }) => {
-            Ok((raft_id, applied.issued.into_iter().map(|entry| (entry.seq, entry.bytes)).collect()))
-        }
+        Some(Outcome::Enlisted { raft_id }) => Ok((raft_id, applied.issued)),
         other => Err(OpenError::Refused(other)),
     }
 }
@@ -154,8 +158,8 @@ fn copy_issued(from: &Store, to: &Unfinished) -> Result<(), OpenError> {
     let mut next = 0;
     loop {
         let rows = from.issued(next, ROWS_AT_ONCE)?;
-        let Some((last, _)) = rows.last() else { return Ok(()) };
-        next = last.saturating_add(1);
+        let Some(last) = rows.last() else { return Ok(()) };
+        next = last.seq.saturating_add(1);
         to.store().add_issued(rows);
     }
 }

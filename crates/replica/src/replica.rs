@@ -9,9 +9,10 @@ use crate::issued;
 use crate::propose::{Proposer, Queue};
 use crate::raft::{self, Heard, Node, Progress, Start, StartError};
 use crate::seal::{DataKey, Scope};
-use crate::store::{FIRST_MEMBER, Store, StoreError};
+use crate::store::{FIRST_MEMBER, Fault, Store, StoreError, Verified};
 use crate::{backfill, batch};
 use cluster::authorize::Presented;
+use cluster::log::Hash;
 use cluster::{Batch, Command, LogEntry, Outcome, State};
 use pki::identity::ClusterId;
 use pki::secret::SecretBytes;
@@ -316,9 +317,46 @@ impl Replica {
         Ok(self.settled().await?.missing(size)?)
     }
 
+    /// The path from an entry to the root of the tree over the first `size` (RFC 9162, 2.1.3); none: there is no such entry.
+    ///
+    /// # Errors
+    /// If the log cannot be read, or is not whole here yet.
+    pub async fn inclusion(&self, seq: u64, size: u64) -> Result<Option<Vec<Hash>>, OpenError> {
+        let store = self.settled().await?;
+        off_thread(move || Ok(store.inclusion(seq, size)?)).await
+    }
+
+    /// What shows that the first `before` entries are the beginning of the first `size` (RFC 9162, 2.1.4); none: they are more.
+    ///
+    /// # Errors
+    /// If the log cannot be read, or is not whole here yet.
+    pub async fn consistency(&self, before: u64, size: u64) -> Result<Option<Vec<Hash>>, OpenError> {
+        let store = self.settled().await?;
+        off_thread(move || Ok(store.consistency(before, size)?)).await
+    }
+
+    /// The root of the tree over the first `size` entries, from the log itself.
+    ///
+    /// # Errors
+    /// If the log cannot be read, or is not whole here yet.
+    pub async fn root_at(&self, size: u64) -> Result<Hash, OpenError> {
+        let store = self.settled().await?;
+        off_thread(move || Ok(store.root(size)?)).await
+    }
+
+    /// Reads the whole log, and compares it with the head in the state of now: the first thing that is wrong with it, if anything is.
+    ///
+    /// # Errors
+    /// If nothing could be read.
+    pub async fn verify_log(&self) -> Result<Result<Verified, Fault>, OpenError> {
+        // The state before the log: what is settled is all of it, and more.
+        let state = self.state();
+        let store = self.settled().await?;
+        off_thread(move || Ok(store.verify(&state.log, state.log_erased))).await
+    }
+
     async fn projected(&self, from: u64, max: usize) -> Result<Vec<LogEntry>, OpenError> {
-        let rows = self.settled().await?.issued(from, max)?;
-        Ok(rows.into_iter().map(|(seq, bytes)| LogEntry { seq, bytes, private: None }).collect())
+        Ok(self.settled().await?.issued(from, max)?)
     }
 
     /// The store, when everything that was issued so far can be read from it.
@@ -391,7 +429,7 @@ impl Handle for Replica {
                 let entries = self.log_entries(range.start, max).await;
                 let entries = entries.map_err(|error| AnswerError::Refused(error.to_string()))?;
                 let here = entries.into_iter().zip(range).take_while(|(entry, seq)| entry.seq == *seq);
-                raft::issued(here.map(|(entry, _)| entry.bytes).collect())
+                raft::issued(here.map(|(entry, _)| entry).collect())
             }
             Heard::Read => raft::read_at(&proposer.node.confirm().await.map(|()| self.state().index)),
         })
@@ -410,6 +448,13 @@ impl Handle for Replica {
 const ISSUED_MAX: usize = 1024;
 /// How long closing waits for readers of the store to let go of it.
 const CLOSE_WITHIN: Duration = Duration::from_secs(5);
+
+async fn off_thread<T: Send + 'static>(
+    work: impl FnOnce() -> Result<T, OpenError> + Send + 'static,
+) -> Result<T, OpenError> {
+    let done = tokio::task::spawn_blocking(work).await;
+    done.unwrap_or_else(|error| Err(Fatal::new(error.to_string()).into()))
+}
 
 pub(crate) fn data_key(dek: &SecretBytes) -> Result<DataKey, OpenError> {
     DataKey::from_slice(dek.expose()).ok_or(OpenError::DataKey(dek.expose().len()))

@@ -40,6 +40,10 @@ pub enum Kind {
     Issued = 4,
     /// The proof in the header file that a data key is the right one.
     Header = 5,
+    /// The private part of an entry of the issuance log; the index is its sequence number.
+    Private = 6,
+    /// Hashes of the tree over the issuance log; the index is their place.
+    Tile = 7,
 }
 
 /// Why a record could not be sealed or opened.

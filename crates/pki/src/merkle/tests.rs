@@ -90,7 +90,7 @@ fn proofs_of_every_small_log_are_those_of_the_definition() {
         }
         assert_eq!(consistency(&mut log, size + 1, size), Ok(None));
     }
-    assert_eq!(super::root(&mut log, 0), Ok(sha256(&[])));
+    assert_eq!(root(&mut log, 0), Ok(sha256(&[])));
 }
 
 proptest! {

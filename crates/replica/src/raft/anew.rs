@@ -2,8 +2,8 @@
 
 use super::record::{self, Description};
 use super::{LeaderId, LogId, Membership, SnapshotMeta, StoredMembership, Vote};
-use crate::store::{Done, Row, Store, StoreError};
-use cluster::State;
+use crate::store::{Done, Store, StoreError};
+use cluster::{LogEntry, State};
 use openraft::{BasicNode, EntryPayload};
 use pki::digest::sha256;
 use std::collections::BTreeMap;
@@ -23,7 +23,7 @@ pub(crate) struct Content {
     /// The greatest term that anybody may have led in, as far as is known here.
     pub(crate) term: u64,
     /// What they issued, as far as they are read here.
-    pub(crate) issued: Vec<Row>,
+    pub(crate) issued: Vec<LogEntry>,
 }
 
 /// Reads all that is in a store. An entry that is only here may have been answered: it counts.
@@ -51,7 +51,7 @@ pub(crate) fn content(store: &Store) -> Result<Content, StoreError> {
             if let EntryPayload::Normal(stamped) = &entry.payload {
                 let batch = stamped.batch().map_err(|error| broken(io::Error::other(error)))?;
                 let issued = content.state.apply(index, &batch).issued;
-                content.issued.extend(issued.into_iter().map(|entry| (entry.seq, entry.bytes)));
+                content.issued.extend(issued);
             }
         }
         if content.index < first {

@@ -5,7 +5,7 @@ use super::node::Node;
 use super::words::{self, Answered, Asked, Fate, Issued, Propose, Read};
 use crate::carrier::CarryError;
 use crate::handle::{ProposeError, RETRY_AFTER, ReadError};
-use cluster::{Batch, Command, Outcome};
+use cluster::{Batch, Command, LogEntry, Outcome};
 use pki::time::Time;
 use std::ops::Range;
 use std::time::Duration;
@@ -79,11 +79,11 @@ impl Node {
     }
 
     /// Entries of the issuance log of another member, without a gap; none: it lacks the first of them, or cannot be reached.
-    pub(crate) async fn issued_at(&self, peer: u64, range: Range<u64>) -> Option<Vec<Vec<u8>>> {
+    pub(crate) async fn issued_at(&self, peer: u64, range: Range<u64>) -> Option<Vec<LogEntry>> {
         let question = words::question(Asked::Issued(Issued { from: range.start, to: range.end }));
         let answer = self.carrier.ask(peer, question, ISSUED_WITHIN, true).await.ok()?;
         match words::answered(&answer).ok()? {
-            Answered::Issued(issued) => Some(issued.entries),
+            Answered::Issued(issued) => Some(issued.into_rows(range.start)),
             _ => None,
         }
     }

@@ -229,22 +229,23 @@ impl Machine {
                     self.fatal.raise(Fatal::new(what.clone()));
                     io::Error::other(what)
                 })?;
+                let erased = self.state.log_erased;
                 let stake = forget::keys_at_stake(&self.state, &batch);
                 let applied = self.state.apply(entry.log_id.index, &batch);
                 if forget::lacks(&self.state, &stake) {
                     self.progress.forget.add(entry.log_id.index);
                 }
                 outcomes = applied.outcomes;
-                let rows: Vec<_> = applied
-                    .issued
-                    .into_iter()
-                    .filter(|entry| entry.seq >= self.next_issued)
-                    .map(|entry| (entry.seq, entry.bytes))
-                    .collect();
-                if let Some((last, _)) = rows.last() {
-                    self.next_issued = last.saturating_add(1);
+                let rows: Vec<_> = applied.issued.into_iter().filter(|entry| entry.seq >= self.next_issued).collect();
+                if let Some(last) = rows.last() {
+                    self.next_issued = last.seq.saturating_add(1);
                 }
                 self.store.add_issued(rows);
+                if self.state.log_erased > erased {
+                    self.store.erase_private(self.state.log_erased);
+                    // What is erased came here in entries that are in the log still.
+                    self.progress.forget.add(entry.log_id.index);
+                }
             }
         }
         self.applied = Some(entry.log_id);
@@ -313,6 +314,7 @@ impl RaftStateMachine<Types> for Machine {
         self.applied = meta.last_log_id;
         self.membership = meta.last_membership.clone();
         if foreign {
+            self.store.erase_private(self.state.log_erased);
             let description = Description { meta: meta.clone(), ..description };
             // What was issued between the projection's end and here is not known: it stays a gap.
             self.next_issued = self.next_issued.max(self.state.log_size());

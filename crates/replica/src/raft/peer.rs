@@ -9,7 +9,7 @@ use super::words::{
 use super::{Types, Vote};
 use crate::Fatal;
 use crate::handle::{AnswerError, ProposeError, ReadError};
-use cluster::{Batch, Command, Outcome};
+use cluster::{Batch, Command, LogEntry, Outcome};
 use openraft::raft::{AppendEntriesRequest, TransferLeaderRequest, VoteRequest};
 use openraft::storage::Snapshot;
 use pki::digest::sha256;
@@ -164,12 +164,12 @@ pub(crate) fn read_at(result: &Result<u64, ReadError>) -> Vec<u8> {
 }
 
 /// The answer to who lacks entries of the issuance log.
-pub(crate) fn issued(entries: Vec<Vec<u8>>) -> Vec<u8> {
+pub(crate) fn issued(entries: Vec<LogEntry>) -> Vec<u8> {
     let mut bytes = 0;
     let fits = entries.into_iter().take_while(|entry| {
         let first = bytes == 0;
-        bytes += entry.len();
+        bytes += entry.bytes.len() + entry.private.as_ref().map_or(0, Vec::len);
         first || bytes <= PIECE_BYTES
     });
-    words::answer(Answered::Issued(Entries { entries: fits.collect() }))
+    words::answer(Answered::Issued(Entries::of(fits.collect())))
 }

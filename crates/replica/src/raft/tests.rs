@@ -69,7 +69,7 @@ async fn write_sample(store: &Store) {
     let mut log = Log::open(store.clone(), Arc::default()).unwrap();
     log.save_vote(&vote()).await.unwrap();
     log.blocking_append(sample()).await.unwrap();
-    store.add_issued(vec![(0, b"the root".to_vec()), (1, b"a leaf".to_vec())]);
+    store.add_issued(vec![(0, b"the root".to_vec()).into(), (1, b"a leaf".to_vec()).into()]);
     let description = record::Description {
         meta: SnapshotMeta { last_log_id: Some(sample()[1].log_id), last_membership: StoredMembership::default() },
         bytes: 5,
@@ -95,7 +95,7 @@ fn check_sample(store: &Store) {
     }
     let stored = store.vote().unwrap();
     assert_eq!(record::decode_vote(&stored).unwrap(), vote());
-    assert_eq!(store.issued(0, 9).unwrap(), vec![(0, b"the root".to_vec()), (1, b"a leaf".to_vec())]);
+    assert_eq!(store.issued(0, 9).unwrap(), vec![(0, b"the root".to_vec()).into(), (1, b"a leaf".to_vec()).into()]);
     assert_eq!(store.snapshot().unwrap().as_slice(), b"state");
     let described = store.description().unwrap().unwrap();
     let description = record::decode_description(&described).unwrap();

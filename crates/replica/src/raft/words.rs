@@ -3,6 +3,7 @@
 
 use super::record::{EntryRecord, LogIdRecord, SnapshotRecord, VoteRecord};
 use super::{LogId, Vote, record};
+use cluster::LogEntry;
 use openraft::raft::{AppendEntriesRequest, AppendEntriesResponse, TransferLeaderRequest, VoteRequest, VoteResponse};
 use prost::{Message, Oneof};
 use std::io;
@@ -229,6 +230,41 @@ pub(super) struct ReadAt {
 pub(super) struct Entries {
     #[prost(bytes = "vec", repeated, tag = "1")]
     pub(super) entries: Vec<Vec<u8>>,
+    /// Their private parts, of those that have one.
+    #[prost(message, repeated, tag = "2")]
+    pub(super) privates: Vec<PrivatePart>,
+}
+
+impl Entries {
+    pub(super) fn of(rows: Vec<LogEntry>) -> Self {
+        let mut message = Self::default();
+        for (row, at) in rows.into_iter().zip(0..) {
+            message.entries.push(row.bytes);
+            message.privates.extend(row.private.map(|bytes| PrivatePart { at, bytes }));
+        }
+        message
+    }
+
+    /// They are those from this one on.
+    pub(super) fn into_rows(self, first: u64) -> Vec<LogEntry> {
+        let mut rows: Vec<LogEntry> = (first..).zip(self.entries).map(LogEntry::from).collect();
+        for PrivatePart { at, bytes } in self.privates {
+            if let Some(row) = usize::try_from(at).ok().and_then(|at| rows.get_mut(at)) {
+                row.private = Some(bytes);
+            }
+        }
+        rows
+    }
+}
+
+/// The private part of one of the entries.
+#[derive(Clone, PartialEq, Message)]
+pub(super) struct PrivatePart {
+    /// Its place among them, from 0.
+    #[prost(uint32, tag = "1")]
+    pub(super) at: u32,
+    #[prost(bytes = "vec", tag = "2")]
+    pub(super) bytes: Vec<u8>,
 }
 
 pub(super) fn question(asked: Asked) -> Vec<u8> {

@@ -117,7 +117,12 @@ fn holds(bytes: &[u8], wanted: &[u8]) -> bool {
 pub(super) fn stored(store: &Store, wanted: &[u8]) -> bool {
     let entries = store.entries(0..=u64::MAX).unwrap();
     let issued = store.issued(0, usize::MAX).unwrap();
-    entries.iter().chain(&issued).any(|(_, bytes)| holds(bytes, wanted)) || holds(&store.snapshot().unwrap(), wanted)
+    entries
+        .iter()
+        .map(|(_, bytes)| bytes)
+        .chain(issued.iter().map(|entry| &entry.bytes))
+        .any(|bytes| holds(bytes, wanted))
+        || holds(&store.snapshot().unwrap(), wanted)
 }
 
 pub(super) async fn done(replica: &Replica, commands: Vec<Command>) {

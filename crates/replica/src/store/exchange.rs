@@ -11,7 +11,7 @@
 
 use super::frame::{Plain, Record};
 use super::log::Log;
-use super::table::{ISSUED, META, META_KEYS, SNAPSHOT};
+use super::table::{ISSUED, META, META_KEYS, PRIVATE, SNAPSHOT, TILES};
 use super::{Done, Files, StoreError, header};
 use crate::disk::Medium;
 use crate::seal::{DataKey, Kind, Scope, Sealer};
@@ -157,7 +157,8 @@ fn copy_log<M: Medium>(old: &Files, log: &mut Log<M>, sealer: &mut Sealer) -> Re
 fn copy_tables(old: &Files, new: &Files, sealer: &mut Sealer, frame: u64) -> Result<(), StoreError> {
     let mut copy = || -> Result<(), redb::Error> {
         let (from, to) = (old.database.begin_read()?, new.database.begin_write()?);
-        for (definition, kind) in [(SNAPSHOT, Kind::Snapshot), (ISSUED, Kind::Issued), (META, Kind::Meta)] {
+        let log = [(ISSUED, Kind::Issued), (PRIVATE, Kind::Private), (TILES, Kind::Tile)];
+        for (definition, kind) in [(SNAPSHOT, Kind::Snapshot), (META, Kind::Meta)].into_iter().chain(log) {
             let (rows, mut table) = (from.open_table(definition)?, to.open_table(definition)?);
             for row in rows.iter()? {
                 let (key, value) = row?;

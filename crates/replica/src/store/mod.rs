@@ -20,16 +20,21 @@ mod header;
 mod log;
 mod segment;
 mod table;
+mod tiling;
+mod tree;
+mod verify;
 mod writer;
 
 pub use error::StoreError;
 pub(crate) use header::FIRST_MEMBER;
 pub use header::{Header, header};
+pub use verify::{Fault, Verified};
 pub(crate) use writer::Done;
 
 use crate::disk::{self, Medium, Metered};
 use crate::fatal::{Fatal, FatalFlag};
 use crate::seal::{DataKey, Kind, Opener, Scope, Sealer};
+use cluster::LogEntry;
 use exchange::Exchange;
 use log::{Index, Log, SEGMENT_BYTES};
 use redb::{Database, ReadableDatabase, ReadableTable, ReadableTableMetadata};
@@ -39,7 +44,7 @@ use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, PoisonError, RwLock};
 use std::time::Duration;
-use table::{ISSUED, META, META_KEYS, SNAPSHOT};
+use table::{ISSUED, META, META_KEYS, PRIVATE, SNAPSHOT};
 use writer::{Job, Writer};
 use zeroize::Zeroizing;
 
@@ -73,6 +78,9 @@ struct Files {
     index: Index,
     opener: Arc<Opener>,
 }
+
+/// A row of the issuance projection, and its private part.
+type Sealed = (u64, Vec<u8>, Option<Vec<u8>>);
 
 /// What was counted since the store was opened.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -218,10 +226,15 @@ impl Store {
     }
 
     /// Adds to the issuance projection, with some later sync: at the latest before a snapshot.
-    pub(crate) fn add_issued(&self, rows: Vec<Row>) {
+    pub(crate) fn add_issued(&self, rows: Vec<LogEntry>) {
         if !rows.is_empty() {
             self.inner.writer.add_issued(rows);
         }
+    }
+
+    /// Private parts of entries of the issuance log below this one go, with some later sync: at the latest before a snapshot.
+    pub(crate) fn erase_private(&self, below: u64) {
+        self.inner.writer.send(Job::Erase { below });
     }
 
     /// Puts everything under another data key, in other files; `done` is called when nothing is left of the present ones. It takes the time
@@ -307,28 +320,29 @@ impl Store {
 
     /// The last sequence number in the issuance projection on disk.
     pub(crate) fn last_issued(&self) -> Result<Option<u64>, StoreError> {
-        let files = self.files();
-        let read = || -> Result<Option<u64>, redb::Error> {
-            let table = files.database.begin_read()?.open_table(ISSUED)?;
-            Ok(table.last()?.map(|(key, _)| key.value()))
-        };
-        read().map_err(|error| self.failed("read the issuance log of", error))
+        self.files().last_issued().map_err(|error| self.failed("read the issuance log of", error))
     }
 
     /// At most `max` rows of the issuance projection on disk, from a sequence number on.
-    pub(crate) fn issued(&self, from: u64, max: usize) -> Result<Vec<Row>, StoreError> {
+    pub(crate) fn issued(&self, from: u64, max: usize) -> Result<Vec<LogEntry>, StoreError> {
         let files = self.files();
-        let read = || -> Result<Vec<Row>, redb::Error> {
-            let table = files.database.begin_read()?.open_table(ISSUED)?;
+        let read = || -> Result<Vec<Sealed>, redb::Error> {
+            let transaction = files.database.begin_read()?;
+            let (table, privates) = (transaction.open_table(ISSUED)?, transaction.open_table(PRIVATE)?);
             let mut out = Vec::new();
             for row in table.range(from..)?.take(max) {
                 let (key, value) = row?;
-                out.push((key.value(), value.value().to_vec()));
+                let private = privates.get(key.value())?.map(|private| private.value().to_vec());
+                out.push((key.value(), value.value().to_vec(), private));
             }
             Ok(out)
         };
         let rows = read().map_err(|error| self.failed("read the issuance log of", error))?;
-        rows.into_iter().map(|(key, sealed)| Ok((key, files.unseal(Kind::Issued, key, &sealed)?))).collect()
+        let open = |(seq, sealed, private): Sealed| {
+            let private = private.map(|private| files.unseal(Kind::Private, seq, &private)).transpose()?;
+            Ok(LogEntry { seq, bytes: files.unseal(Kind::Issued, seq, &sealed)?, private })
+        };
+        rows.into_iter().map(open).collect()
     }
 
     /// The first sequence numbers below `size` that the issuance projection on disk lacks.

@@ -10,6 +10,10 @@ pub(crate) const META: TableDefinition<'_, u64, &[u8]> = TableDefinition::new("m
 pub(crate) const SNAPSHOT: TableDefinition<'_, u64, &[u8]> = TableDefinition::new("snapshot");
 /// Sequence number → sealed entry of the issuance log.
 pub(crate) const ISSUED: TableDefinition<'_, u64, &[u8]> = TableDefinition::new("issued");
+/// Sequence number → sealed private part of that entry, until it is erased.
+pub(crate) const PRIVATE: TableDefinition<'_, u64, &[u8]> = TableDefinition::new("private");
+/// Place → sealed hashes of the tree over the issuance log.
+pub(crate) const TILES: TableDefinition<'_, u64, &[u8]> = TableDefinition::new("tiles");
 /// Number of a process start → its salt, in clear.
 pub(crate) const SALTS: TableDefinition<'_, u32, &[u8]> = TableDefinition::new("salts");
 
@@ -41,6 +45,8 @@ pub(crate) fn prepare(database: &Database) -> Result<(Vec<Salt>, u32, [u8; SALT_
         transaction.open_table(META)?;
         transaction.open_table(SNAPSHOT)?;
         transaction.open_table(ISSUED)?;
+        transaction.open_table(PRIVATE)?;
+        transaction.open_table(TILES)?;
         // A crash came while pages were overwritten.
         transaction.delete_table(FILL)?;
         let mut table = transaction.open_table(SALTS)?;

@@ -36,13 +36,13 @@ fn what_was_answered_is_there_after_a_drop() {
     let store = create(dir.path());
     append(&store, &[(1, b"one"), (2, b"two")]).unwrap();
     waiting(|done| store.put_vote(b"vote".to_vec(), done)).unwrap();
-    store.add_issued(vec![(0, b"leaf".to_vec())]);
+    store.add_issued(vec![(0, b"leaf".to_vec()).into()]);
     drop(store);
     let (store, header) = Store::open(&Local, dir.path(), &key(1)).unwrap();
     assert_eq!((header.cluster.as_str(), header.epoch), ("cluster", 0));
-    assert_eq!(store.entries(0..=9).unwrap(), vec![(1, b"one".to_vec()), (2, b"two".to_vec())]);
+    assert_eq!(store.entries(0..=9).unwrap(), vec![(1, b"one".to_vec()).into(), (2, b"two".to_vec()).into()]);
     assert_eq!(store.vote().unwrap(), b"vote");
-    assert_eq!(store.issued(0, 9).unwrap(), vec![(0, b"leaf".to_vec())], "lazy work is written at the end");
+    assert_eq!(store.issued(0, 9).unwrap(), vec![(0, b"leaf".to_vec()).into()], "lazy work is written at the end");
     assert_eq!((store.last_entry(), store.last_issued().unwrap()), (Some(2), Some(0)));
 }
 
@@ -52,7 +52,7 @@ fn one_sync_for_all_that_is_queued_and_none_for_lazy_work() {
     let store = create(dir.path());
     let before = store.counts();
     for seq in 0..50 {
-        store.add_issued(vec![(seq, vec![7; 100])]);
+        store.add_issued(vec![(seq, vec![7; 100]).into()]);
     }
     store.purge_through(0, b"mark".to_vec(), None);
     append(&store, &[(1, b"one")]).unwrap();
@@ -69,7 +69,7 @@ fn one_sync_for_all_that_is_queued_and_none_for_lazy_work() {
 fn the_issuance_projection_is_written_in_large_pieces_and_before_whatever_needs_it() {
     let dir = tempfile::tempdir().unwrap();
     let store = create(dir.path());
-    let row = |seq| vec![(seq, vec![7; 1000])];
+    let row = |seq| vec![(seq, vec![7; 1000]).into()];
     store.add_issued(row(0));
     append(&store, &[(1, b"one")]).unwrap();
     assert_eq!(store.last_issued().unwrap(), None, "a commit alone does not write it");
@@ -144,7 +144,7 @@ fn a_store_is_made_once_and_an_unfinished_one_is_none() {
 fn a_row_that_was_moved_is_refused() {
     let dir = tempfile::tempdir().unwrap();
     let store = create(dir.path());
-    store.add_issued(vec![(1, b"one".to_vec()), (2, b"two".to_vec())]);
+    store.add_issued(vec![(1, b"one".to_vec()).into(), (2, b"two".to_vec()).into()]);
     let file = store.path().to_path_buf();
     drop(store);
     let raw = Database::create(&file).unwrap();
@@ -170,7 +170,7 @@ fn nothing_readable_lies_on_disk() {
     let secret = b"SWMTKN-1-secret-secret";
     append(&store, &[(1, secret)]).unwrap();
     waiting(|done| store.put_snapshot(secret.to_vec(), Arc::new(Zeroizing::new(secret.to_vec())), done)).unwrap();
-    store.add_issued(vec![(0, secret.to_vec())]);
+    store.add_issued(vec![(0, secret.to_vec()).into()]);
     drop(store);
     for file in std::fs::read_dir(dir.path()).unwrap() {
         let bytes = std::fs::read(file.unwrap().path()).unwrap();
@@ -192,7 +192,7 @@ fn a_power_cut_loses_nothing_that_was_answered() {
                     .unwrap();
             }
             // One more is written, but its sync never ends: it may be there or not.
-            store.add_issued(vec![(answered, vec![1; 5000])]);
+            store.add_issued(vec![(answered, vec![1; 5000]).into()]);
             disk.crash(seed * 31 + round);
             let old = store;
             store = Store::open(&disk, dir.path(), &key(1)).unwrap().0;
@@ -269,7 +269,7 @@ fn gaps_in_the_issuance_projection_are_found() {
         (&[10], 11, Some(8..10)),
     ];
     for (added, size, missing) in rows {
-        store.add_issued(added.iter().map(|seq| (*seq, vec![1])).collect());
+        store.add_issued(added.iter().map(|seq| (*seq, vec![1]).into()).collect());
         waiting(|done| store.settle(done)).unwrap();
         assert_eq!(store.missing(size).unwrap(), missing, "{added:?}");
     }

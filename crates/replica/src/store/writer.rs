@@ -5,11 +5,13 @@ use super::exchange::{Exchange, Made, Retiring};
 use super::fill::Fill;
 use super::frame::{Plain, Record};
 use super::log::Log;
-use super::table::{ISSUED, META, META_KEYS, SNAPSHOT};
+use super::table::{ISSUED, META, META_KEYS, PRIVATE, SNAPSHOT, TILES};
+use super::tiling::Tiling;
 use super::{Files, Row, StoreError};
 use crate::disk::Medium;
 use crate::fatal::{Fatal, FatalFlag};
 use crate::seal::{DataKey, Kind, Sealer};
+use cluster::LogEntry;
 use redb::Durability;
 use std::collections::VecDeque;
 use std::io;
@@ -55,7 +57,11 @@ pub(crate) enum Job {
         done: Done,
     },
     Issued {
-        rows: Vec<Row>,
+        rows: Vec<LogEntry>,
+    },
+    /// Private parts of entries of the issuance log go.
+    Erase {
+        below: u64,
     },
     /// All of it is put under another key, in other files.
     Exchange {
@@ -77,10 +83,11 @@ impl Job {
     fn bytes(&self) -> usize {
         let rows = |rows: &Vec<Row>| rows.iter().map(|(_, value)| value.len() + 64).sum();
         match self {
-            Self::Append { rows: r, .. } | Self::Issued { rows: r } => rows(r),
+            Self::Append { rows: r, .. } => rows(r),
+            Self::Issued { rows } => rows.iter().map(issued_bytes).sum(),
             Self::Snapshot { image, .. } => image.len(),
             Self::Vote { .. } | Self::TruncateFrom { .. } | Self::PurgeThrough { .. } => 64,
-            Self::Exchange { .. } | Self::Flush { .. } | Self::Settle { .. } | Self::Stop => 0,
+            Self::Exchange { .. } | Self::Flush { .. } | Self::Settle { .. } | Self::Erase { .. } | Self::Stop => 0,
         }
     }
 
@@ -90,6 +97,7 @@ impl Job {
             Self::Append { .. } | Self::Vote { .. } | Self::TruncateFrom { .. } | Self::PurgeThrough { .. } => true,
             Self::Snapshot { .. }
             | Self::Issued { .. }
+            | Self::Erase { .. }
             | Self::Exchange { .. }
             | Self::Flush { .. }
             | Self::Settle { .. }
@@ -110,9 +118,10 @@ impl Job {
 
     fn urgency(&self) -> Urgency {
         match self {
-            Self::TruncateFrom { .. } | Self::PurgeThrough { forgotten: None, .. } | Self::Issued { .. } => {
-                Urgency::Lazy
-            }
+            Self::TruncateFrom { .. }
+            | Self::PurgeThrough { forgotten: None, .. }
+            | Self::Issued { .. }
+            | Self::Erase { .. } => Urgency::Lazy,
             Self::Settle { .. } => Urgency::Written,
             Self::Append { .. }
             | Self::Vote { .. }
@@ -127,11 +136,16 @@ impl Job {
     /// Overwrites what is not sealed: entries carry keys and token secrets.
     fn wipe(&mut self) {
         match self {
-            Self::Append { rows, .. } | Self::Issued { rows } => rows.iter_mut().for_each(|(_, plain)| plain.zeroize()),
+            Self::Append { rows, .. } => rows.iter_mut().for_each(|(_, plain)| plain.zeroize()),
+            Self::Issued { rows } => rows.iter_mut().for_each(|row| {
+                row.bytes.zeroize();
+                row.private.zeroize();
+            }),
             Self::Vote { .. }
             | Self::TruncateFrom { .. }
             | Self::PurgeThrough { .. }
             | Self::Snapshot { .. }
+            | Self::Erase { .. }
             | Self::Exchange { .. }
             | Self::Flush { .. }
             | Self::Settle { .. }
@@ -148,7 +162,7 @@ impl Job {
             | Self::Exchange { done, .. }
             | Self::Flush { done }
             | Self::Settle { done } => Some(done),
-            Self::TruncateFrom { .. } | Self::Issued { .. } | Self::Stop => None,
+            Self::TruncateFrom { .. } | Self::Issued { .. } | Self::Erase { .. } | Self::Stop => None,
         }
     }
 }
@@ -167,13 +181,18 @@ enum Urgency {
 /// Rows of the issuance projection that were not queued yet.
 #[derive(Default)]
 struct KeptBack {
-    rows: Vec<Row>,
+    rows: Vec<LogEntry>,
     bytes: usize,
 }
 
+/// Bytes that an entry of the issuance log takes, about.
+fn issued_bytes(row: &LogEntry) -> usize {
+    row.bytes.len() + row.private.as_ref().map_or(0, Vec::len) + 64
+}
+
 impl KeptBack {
-    fn add(&mut self, rows: Vec<Row>) {
-        self.bytes += rows.iter().map(|(_, plain)| plain.len()).sum::<usize>();
+    fn add(&mut self, rows: Vec<LogEntry>) {
+        self.bytes += rows.iter().map(issued_bytes).sum::<usize>();
         self.rows.extend(rows);
     }
 
@@ -202,7 +221,8 @@ impl Writer {
         let (jobs, queue) = mpsc::channel();
         let path = files.path.clone();
         let retiring = VecDeque::new();
-        let work = Work { files, log, sealer, fatal, commits, fill: None, exchange, retiring };
+        let tiling = Tiling::resume(&files)?;
+        let work = Work { files, log, sealer, fatal, commits, fill: None, tiling, exchange, retiring };
         let thread = std::thread::Builder::new()
             .name("replica-writer".into())
             .spawn(move || work.run(&queue))
@@ -211,7 +231,7 @@ impl Writer {
     }
 
     /// Adds to the issuance projection. It is written with a later job: at the latest with the next one that needs it.
-    pub(crate) fn add_issued(&self, rows: Vec<Row>) {
+    pub(crate) fn add_issued(&self, rows: Vec<LogEntry>) {
         let mut kept_back = self.kept_back.lock().unwrap_or_else(PoisonError::into_inner);
         kept_back.add(rows);
         if kept_back.bytes >= ISSUED_BYTES_MAX
@@ -264,6 +284,8 @@ struct Work<M: Medium> {
     commits: Arc<AtomicU64>,
     /// Free pages of the database are being overwritten.
     fill: Option<Fill>,
+    /// The hashes of the tree over the issuance log.
+    tiling: Tiling,
     exchange: Exchange<M>,
     /// Files that were exchanged for others.
     retiring: VecDeque<Retiring<M>>,
@@ -337,6 +359,10 @@ impl<M: Medium> Work<M> {
     /// A piece of the work that nobody waits for; false: there is none.
     fn tidy(&mut self) -> Result<bool, StoreError> {
         if self.log.tidy()? {
+            return Ok(true);
+        }
+        if self.tiling.is_behind() {
+            self.tiling.catch_up(&self.files, &mut self.sealer)?;
             return Ok(true);
         }
         if let Some(fill) = self.fill.take() {
@@ -438,6 +464,7 @@ impl<M: Medium> Work<M> {
                 }
                 Job::Snapshot { .. }
                 | Job::Issued { .. }
+                | Job::Erase { .. }
                 | Job::Exchange { .. }
                 | Job::Flush { .. }
                 | Job::Settle { .. }
@@ -480,9 +507,19 @@ impl<M: Medium> Work<M> {
                 }
                 Job::Issued { rows } => {
                     let mut table = transaction.open_table(ISSUED)?;
-                    for (seq, plain) in rows {
-                        table.insert(seq, seal(&mut self.sealer, Kind::Issued, *seq, plain)?.as_slice())?;
+                    let mut privates = transaction.open_table(PRIVATE)?;
+                    let mut tiles = transaction.open_table(TILES)?;
+                    for LogEntry { seq, bytes, private } in rows {
+                        table.insert(seq, seal(&mut self.sealer, Kind::Issued, *seq, bytes)?.as_slice())?;
+                        if let Some(private) = private {
+                            let sealed = seal(&mut self.sealer, Kind::Private, *seq, private)?;
+                            privates.insert(seq, sealed.as_slice())?;
+                        }
+                        self.tiling.take(*seq, bytes, &mut tiles, &mut self.sealer)?;
                     }
+                }
+                Job::Erase { below } => {
+                    transaction.open_table(PRIVATE)?.retain_in(..*below, |_, _| false)?;
                 }
                 Job::Append { .. }
                 | Job::Vote { .. }
@@ -499,6 +536,6 @@ impl<M: Medium> Work<M> {
     }
 }
 
-fn seal(sealer: &mut Sealer, kind: Kind, index: u64, plain: &[u8]) -> Result<Vec<u8>, redb::Error> {
+pub(super) fn seal(sealer: &mut Sealer, kind: Kind, index: u64, plain: &[u8]) -> Result<Vec<u8>, redb::Error> {
     sealer.seal(kind, index, plain).map_err(|error| redb::Error::Io(io::Error::other(error)))
 }

@@ -27,7 +27,7 @@ fn filled<M: Medium>(medium: &M, dir: &Path) -> Store {
     let rows = (1..=40).map(|index| (index, vec![index as u8; 300])).collect();
     waiting(|done| store.append(rows, done)).unwrap();
     waiting(|done| store.put_vote(b"vote".to_vec(), done)).unwrap();
-    store.add_issued((0..30).map(|seq| (seq, vec![seq as u8; 200])).collect());
+    store.add_issued((0..30).map(|seq| (seq, vec![seq as u8; 200]).into()).collect());
     let image = Arc::new(Zeroizing::new(vec![7; 400_000]));
     waiting(|done| store.put_snapshot(b"up to 10".to_vec(), image, done)).unwrap();
     store.purge_through(10, b"mark".to_vec(), None);
@@ -66,13 +66,13 @@ fn c178_c179_everything_is_under_the_new_key_and_nothing_of_the_old_files_is_lef
 
     waiting(|done| store.append(vec![(42, b"more".to_vec())], done)).unwrap();
     store.truncate_from(42);
-    store.add_issued(vec![(30, b"more".to_vec())]);
+    store.add_issued(vec![(30, b"more".to_vec()).into()]);
     waiting(|done| store.flush(done)).unwrap();
     drop(store);
     assert!(matches!(Store::open(&Local, dir, &key(1)), Err(StoreError::WrongKey { .. })));
     let (store, header) = Store::open(&Local, dir, &key(2)).unwrap();
     assert_eq!((header.file.as_str(), header.cluster.as_str()), ("store-2.redb", "cluster"));
-    assert_eq!(store.issued(30, 9).unwrap(), vec![(30, b"more".to_vec())]);
+    assert_eq!(store.issued(30, 9).unwrap(), vec![(30, b"more".to_vec()).into()]);
 
     waiting(|done| store.exchange(key(3), done)).unwrap();
     drop(store);
