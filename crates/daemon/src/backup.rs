@@ -2,7 +2,7 @@
 //!
 //! ```text
 //! "swarmpki backup\n"
-//! 1 length header | 2 length state | 3 length entry … | 4 32 SHA-256 of everything before
+//! 1 length header | 2 length state | 3 length entry, 5 length its private part … | 4 32 SHA-256 of everything before
 //! ```
 //! Kinds are a byte, lengths eight, the highest first. Format 1.
 
@@ -19,6 +19,7 @@ const HEADER: u8 = 1;
 const STATE: u8 = 2;
 const ENTRY: u8 = 3;
 const DIGEST: u8 = 4;
+const PRIVATE: u8 = 5;
 const DIGEST_BYTES: usize = 32;
 
 /// What the header says.
@@ -59,7 +60,8 @@ pub(crate) fn encode(backup: &replica::Backup) -> Zeroizing<Vec<u8>> {
     };
     let header = serde_json::to_vec(&header).unwrap_or_default();
     let snapshot = Zeroizing::new(state.encode_snapshot());
-    let entries: usize = backup.issued.iter().map(|entry| entry.bytes.len() + 9).sum();
+    let private = |entry: &LogEntry| entry.private.as_ref().map_or(0, |private| private.len() + 9);
+    let entries: usize = backup.issued.iter().map(|entry| entry.bytes.len() + 9 + private(entry)).sum();
     // It never grows: growing would leave copies of the keys in it.
     let bytes = MAGIC.len() + header.len() + snapshot.len() + entries + DIGEST_BYTES + 3 * 9;
     let mut out = Zeroizing::new(Vec::with_capacity(bytes));
@@ -71,7 +73,10 @@ pub(crate) fn encode(backup: &replica::Backup) -> Zeroizing<Vec<u8>> {
     };
     put(HEADER, &header);
     put(STATE, &snapshot);
-    backup.issued.iter().for_each(|entry| put(ENTRY, &entry.bytes));
+    for entry in &backup.issued {
+        put(ENTRY, &entry.bytes);
+        entry.private.iter().for_each(|private| put(PRIVATE, private));
+    }
     let digest = sha256(&out);
     out.push(DIGEST);
     out.extend_from_slice(&(DIGEST_BYTES as u64).to_be_bytes());
@@ -105,6 +110,12 @@ pub(crate) fn decode(bytes: &[u8]) -> Result<replica::Backup, BackupError> {
                 state = Some(read.map_err(|_| BackupError::Damaged("the state in it cannot be read"))?);
             }
             [ENTRY] => issued.push(LogEntry { seq: issued.len() as u64, bytes: section.to_vec(), private: None }),
+            [PRIVATE] => {
+                let entry: Option<&mut LogEntry> = issued.last_mut();
+                let entry = entry.filter(|entry| entry.private.is_none());
+                let entry = entry.ok_or(BackupError::Damaged("a private part is of no entry"))?;
+                entry.private = Some(section.to_vec());
+            }
             [DIGEST] => {
                 if !rest.is_empty() || section != sha256(bytes.get(..before).unwrap_or_default()) {
                     return Err(BackupError::Damaged("it is not what was written"));
@@ -136,7 +147,7 @@ mod tests {
         for entry in &entries {
             state.log.append(entry);
         }
-        let issued = entries.into_iter().zip(0..).map(|(bytes, seq)| LogEntry { seq, bytes, private: None }).collect();
+        let issued = entries.into_iter().zip(0..).map(|(bytes, seq)| LogEntry { seq, bytes, private: (seq == 1).then(|| b"private".to_vec()) }).collect();
         replica::Backup { state: Arc::new(state), issued }
     }
 

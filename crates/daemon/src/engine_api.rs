@@ -18,6 +18,7 @@ mod fixture;
 pub mod info;
 pub mod issuance_log;
 pub mod json;
+pub mod log;
 pub mod nodes;
 mod ping;
 pub mod query;
@@ -78,6 +79,12 @@ enum Route {
     NodesExtended,
     Ca,
     CaLog,
+    Log,
+    LogProve,
+    LogConsistency,
+    LogVerify,
+    LogAudit,
+    LogErase,
     CaStatus,
     CaRotate,
     CaAbort,
@@ -120,6 +127,12 @@ impl Route {
             ["swarmpki", "v1", "ca"] if get => Self::Ca,
             ["swarmpki", "v1", "ca", "log"] if get => Self::CaLog,
             ["swarmpki", "v1", "ca", "status"] if get => Self::CaStatus,
+            ["swarmpki", "v1", "log"] if get => Self::Log,
+            ["swarmpki", "v1", "log", "prove"] if get => Self::LogProve,
+            ["swarmpki", "v1", "log", "consistency"] if get => Self::LogConsistency,
+            ["swarmpki", "v1", "log", "verify"] if post => Self::LogVerify,
+            ["swarmpki", "v1", "log", "audit"] if post => Self::LogAudit,
+            ["swarmpki", "v1", "log", "erase"] if post => Self::LogErase,
             ["swarmpki", "v1", "ca", "rotate"] if post => Self::CaRotate,
             ["swarmpki", "v1", "ca", "abort"] if post => Self::CaAbort,
             ["swarmpki", "v1", "backup"] if post => Self::Backup,
@@ -161,6 +174,12 @@ impl Route {
             | Self::NodesExtended
             | Self::Ca
             | Self::CaLog
+            | Self::Log
+            | Self::LogProve
+            | Self::LogConsistency
+            | Self::LogVerify
+            | Self::LogAudit
+            | Self::LogErase
             | Self::CaStatus
             | Self::CaRotate
             | Self::CaAbort
@@ -190,6 +209,9 @@ impl Route {
             | Self::NodesExtended
             | Self::Ca
             | Self::CaLog
+            | Self::Log
+            | Self::LogProve
+            | Self::LogConsistency
             | Self::CaStatus
             | Self::Tokens => Right::Viewer,
             Self::SwarmInit
@@ -202,6 +224,10 @@ impl Route {
             | Self::NodeRemove(_)
             | Self::CaRotate
             | Self::CaAbort
+            // Each reads all of it.
+            | Self::LogVerify
+            | Self::LogAudit
+            | Self::LogErase
             | Self::Renew
             | Self::Backup
             | Self::Restore
@@ -368,6 +394,12 @@ where
         Route::CaRotate => rotation::rotate(backend, call.json().await?).await,
         Route::CaAbort => rotation::abort(backend, call.json().await?).await,
         Route::CaLog => issuance_log::page(backend, &call.query).await,
+        Route::Log => log::page(backend, right, &call.query).await,
+        Route::LogProve => log::prove(backend, &call.query).await,
+        Route::LogConsistency => log::consistency(backend, &call.query).await,
+        Route::LogVerify => log::verify(backend).await,
+        Route::LogAudit => log::audit(backend, call.json().await?).await,
+        Route::LogErase => log::erase(backend, call.json().await?).await,
         Route::Backup => backup::backup(backend, call.json().await?).await,
         Route::Restore => backup::restore(backend, call.body).await,
         Route::Renew => extra::renew(backend),
@@ -441,6 +473,14 @@ mod tests {
             ("GET", "/nosuch", None),
             ("GET", "/swarmpki/v1/status", Some(Route::Status)),
             ("GET", "/swarmpki/v1/ca/log", Some(Route::CaLog)),
+            ("GET", "/swarmpki/v1/log", Some(Route::Log)),
+            ("POST", "/swarmpki/v1/log", None),
+            ("GET", "/swarmpki/v1/log/prove", Some(Route::LogProve)),
+            ("GET", "/swarmpki/v1/log/consistency", Some(Route::LogConsistency)),
+            ("POST", "/swarmpki/v1/log/verify", Some(Route::LogVerify)),
+            ("POST", "/swarmpki/v1/log/audit", Some(Route::LogAudit)),
+            ("POST", "/swarmpki/v1/log/erase", Some(Route::LogErase)),
+            ("GET", "/swarmpki/v1/log/erase", None),
             ("GET", "/swarmpki/v1/ca", Some(Route::Ca)),
             ("GET", "/swarmpki/v1/ca/status", Some(Route::CaStatus)),
             ("POST", "/swarmpki/v1/ca/rotate", Some(Route::CaRotate)),

@@ -485,6 +485,16 @@ impl<H: Handle> Control<H> {
         Ok(())
     }
 
+    /// Erases private parts of the log: of all entries below this one, with every manager.
+    ///
+    /// # Errors
+    /// If there are not so many entries; without a leader.
+    pub async fn erase_log(&self, below: u64) -> Result<(), ControlError> {
+        self.ask(Command::EraseLog { below }, None).await?;
+        tracing::info!(below, "private parts of the issuance log were erased");
+        Ok(())
+    }
+
     /// Removes a node for good. Its connections and streams are ended as soon as this is committed.
     ///
     /// # Errors

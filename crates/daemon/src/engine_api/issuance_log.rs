@@ -79,7 +79,7 @@ pub(super) async fn page(backend: &Backend, query: &Query) -> Answer {
     json(&LogPage { size: state.log_size(), root_hash: hex(&state.log.root()), entries })
 }
 
-fn number(query: &Query, name: &str) -> Result<Option<u64>, ApiError> {
+pub(super) fn number(query: &Query, name: &str) -> Result<Option<u64>, ApiError> {
     match query.value(name) {
         "" => Ok(None),
         raw => raw.parse().map(Some).map_err(|_| ApiError::bad_request(format!("invalid value for {name}: {raw}"))),
@@ -88,7 +88,7 @@ fn number(query: &Query, name: &str) -> Result<Option<u64>, ApiError> {
 
 /// The CA certificates that the cluster holds, roots before what stands in for them. One key may have several: the root
 /// itself is named then, not its cross-certificate.
-fn issuers(state: &State) -> Vec<Certificate> {
+pub(super) fn issuers(state: &State) -> Vec<Certificate> {
     let roots: Vec<&Root> = match &state.roots {
         Roots::None => Vec::new(),
         Roots::Stable { root, .. } => vec![root],
