@@ -71,6 +71,7 @@ pub(crate) enum Command {
     Join(verb::join::JoinArgs),
     JoinToken(verb::join_token::JoinTokenArgs),
     Leave(verb::leave::LeaveArgs),
+    Log(verb::log::LogArgs),
     Man(verb::man::ManArgs),
     /// Manage nodes
     #[command(subcommand, arg_required_else_help = true, subcommand_value_name = "COMMAND")]

@@ -101,6 +101,13 @@ fn dispatch(cli: &Cli) -> Result<(), Failure> {
             logging::start(&cli.global)?;
             on_all_threads(verb::ca::serve::run(args, &mut out))
         }
+        Command::Log(args) if args.offline().is_some() => {
+            logging::start(&cli.global)?;
+            match args.offline() {
+                Some(dir) => on_one_thread(verb::log::verify::offline(dir, &mut out)),
+                None => Ok(()),
+            }
+        }
         command => {
             logging::start(&cli.global)?;
             let mut context = Context { endpoint: cli.global.endpoint()?, out };
@@ -121,6 +128,7 @@ async fn ask(command: &Command, context: &mut Context) -> Result<(), Failure> {
         Command::Join(args) => verb::join::run(args, context).await,
         Command::JoinToken(args) => verb::join_token::run(args, context).await,
         Command::Leave(args) => verb::leave::run(args, context).await,
+        Command::Log(args) => verb::log::run(args, context).await,
         Command::Node(command) => verb::node::run(command, context).await,
         Command::Token(command) => verb::token::run(command, context).await,
         Command::Unlock(args) => verb::unlock::run(args, context).await,

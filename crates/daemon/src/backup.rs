@@ -147,7 +147,11 @@ mod tests {
         for entry in &entries {
             state.log.append(entry);
         }
-        let issued = entries.into_iter().zip(0..).map(|(bytes, seq)| LogEntry { seq, bytes, private: (seq == 1).then(|| b"private".to_vec()) }).collect();
+        let issued = entries
+            .into_iter()
+            .zip(0..)
+            .map(|(bytes, seq)| LogEntry { seq, bytes, private: (seq == 1).then(|| b"private".to_vec()) })
+            .collect();
         replica::Backup { state: Arc::new(state), issued }
     }
 

@@ -5,6 +5,7 @@
 //!   Opening a store writes to it, and a damaged one should stay as it was found.
 //! - A finding says what is wrong and what to do; the check goes on as far as it can.
 
+mod log;
 mod roots;
 
 use std::collections::HashMap;
@@ -30,6 +31,7 @@ use replica::{Handle, Replica};
 use serde::{Deserialize, Serialize};
 use swarmpki::keystore::{CERTIFICATES_DIR, Keystore, Pair};
 
+pub use self::log::verify_log;
 use crate::data_key;
 pub use crate::lock::LockError;
 use crate::lock::StateLock;

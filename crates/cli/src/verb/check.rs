@@ -44,7 +44,7 @@ pub(crate) async fn run(args: &CheckArgs, out: &mut Output) -> Result<(), Failur
     }
 }
 
-fn refused(error: &CheckError) -> Failure {
+pub(crate) fn refused(error: &CheckError) -> Failure {
     let failure = Failure::new(error.to_string());
     match error {
         CheckError::Lock(LockError::Io { source, .. })

@@ -12,6 +12,7 @@ pub(crate) mod init;
 pub(crate) mod join;
 pub(crate) mod join_token;
 pub(crate) mod leave;
+pub(crate) mod log;
 pub(crate) mod man;
 pub(crate) mod node;
 pub(crate) mod restore;

@@ -225,7 +225,7 @@ pub(super) async fn prove(backend: &Backend, query: &Query) -> Answer {
     let size = number(query, "size")?.unwrap_or(state.log_size());
     let seq = number(query, "seq")?.ok_or_else(|| ApiError::bad_request("seq is missing: which entry?"))?;
     if size > state.log_size() || seq >= size {
-        return Err(ApiError::not_found(format!("there is no entry {seq} among the first {size}")));
+        return Err(ApiError::bad_request(format!("there is no entry {seq} among the first {size}")));
     }
     let path = replica.inclusion(seq, size).await.map_err(|error| failed(&error))?.unwrap_or_default();
     let root = replica.root_at(size).await.map_err(|error| failed(&error))?;
@@ -249,7 +249,7 @@ pub(super) async fn consistency(backend: &Backend, query: &Query) -> Answer {
     let size = number(query, "size")?.unwrap_or(state.log_size());
     let before = number(query, "before")?.unwrap_or(0);
     if size > state.log_size() || before > size {
-        return Err(ApiError::not_found(format!("the log has no first {before} entries among {size}")));
+        return Err(ApiError::bad_request(format!("the log has no first {before} entries among {size}")));
     }
     let path = replica.consistency(before, size).await.map_err(|error| failed(&error))?.unwrap_or_default();
     let root_before = replica.root_at(before).await.map_err(|error| failed(&error))?;
@@ -308,8 +308,11 @@ pub(super) async fn audit(backend: &Backend, body: Option<Document>) -> Answer {
     }
     let whole = replica.missing().await.map_err(|error| failed(&error))?.is_none();
     let issuers = issuers(&state);
-    let verdicts: Vec<Audited> =
-        certificates.iter().zip(found).map(|(certificate, found)| verdict(certificate, found, &issuers, whole)).collect();
+    let verdicts: Vec<Audited> = certificates
+        .iter()
+        .zip(found)
+        .map(|(certificate, found)| verdict(certificate, found, &issuers, whole))
+        .collect();
     for forged in verdicts.iter().filter(|audited| audited.verdict == "forged") {
         tracing::error!(alarm = "forged-or-foreign-leaf", serial = %forged.serial, fingerprint = %forged.fingerprint,
             "a certificate is signed by a key of this cluster, and was never issued: somebody else has the key");
@@ -445,7 +448,9 @@ fn detail(event: &Event, certificate: Option<&Certificate>) -> String {
         }
         Event::RotationPhase { rotation, phase } => format!("rotation {rotation}: {}", phase.word()),
         Event::RotationTurned { rotation } => format!("rotation {rotation}"),
-        Event::RotationFinished { rotation, root } => format!("rotation {rotation}: the root is sha256:{}", hex(&root.0)),
+        Event::RotationFinished { rotation, root } => {
+            format!("rotation {rotation}: the root is sha256:{}", hex(&root.0))
+        }
         Event::CustodyChanged(word) => word.clone(),
         Event::UnlockKeyChanged { locked: true } => "another unlock key".to_owned(),
         Event::UnlockKeyChanged { locked: false } => "managers are not locked at rest any more".to_owned(),

@@ -51,7 +51,7 @@ async fn write(client: &mut Client, node: &Node, spec: &Value) -> Result<(), Fai
 }
 
 /// The reference to ask for: the node's own id for `self`.
-async fn resolve(client: &mut Client, reference: &str) -> Result<String, Failure> {
+pub(crate) async fn resolve(client: &mut Client, reference: &str) -> Result<String, Failure> {
     if reference != "self" {
         return Ok(reference.to_owned());
     }

@@ -1,0 +1,70 @@
+//! `swarmpki log audit`: whether this cluster ever issued a certificate.
+
+use std::path::PathBuf;
+
+use clap::Args;
+use daemon::engine_api::log::Audited;
+use serde_json::json;
+
+use super::Context;
+use crate::failure::Failure;
+
+/// Exit code if a certificate was not issued here.
+const NOT_ISSUED: u8 = 3;
+
+/// Say of each certificate whether this cluster ever issued it: a forged one is told from an issued one
+#[derive(Args, Clone, Debug)]
+pub(crate) struct AuditArgs {
+    /// Files with certificates in PEM
+    #[arg(value_name = "CERT", required = true)]
+    files: Vec<PathBuf>,
+}
+
+/// Asks; a certificate that was never issued is a failure.
+pub(super) async fn run(args: &AuditArgs, context: &mut Context) -> Result<(), Failure> {
+    let mut texts = Vec::new();
+    for file in &args.files {
+        let text = std::fs::read(file);
+        let text = text.map_err(|error| Failure::new(format!("cannot read {}: {error}", file.display())))?;
+        texts.push(String::from_utf8_lossy(&text).into_owned());
+    }
+    let mut client = context.client().await?;
+    let audited: Vec<Audited> = client.own_call("/log/audit", &json!({"Certificates": texts})).await?;
+    if context.out.json() {
+        context.out.document(&audited)?;
+    } else {
+        for one in &audited {
+            context.out.line(words(one))?;
+        }
+    }
+    let bad = audited.iter().filter(|one| one.verdict != "issued").count();
+    if bad == 0 {
+        return Ok(());
+    }
+    let forged = audited.iter().any(|one| one.verdict == "forged");
+    let failure = Failure::new(format!("{bad} of {} certificates were not issued by this cluster", audited.len()));
+    let failure = if forged {
+        failure.hint(
+            "A forged one means that somebody else has the root's key: docs/operations/rotate.md, the key is stolen.",
+        )
+    } else {
+        failure
+    };
+    Err(failure.with_code(NOT_ISSUED))
+}
+
+fn words(one: &Audited) -> String {
+    let subject = super::shown(&one.subject);
+    let what = match one.verdict.as_str() {
+        "issued" => format!(
+            "issued as entry {} at {}{}",
+            one.seq.unwrap_or_default(),
+            one.time.as_deref().unwrap_or("?"),
+            one.node.as_ref().map(|node| format!(" to node {node}")).unwrap_or_default()
+        ),
+        "forged" => "FORGED: signed with a key of this cluster, and never issued by it".to_owned(),
+        "foreign" => "never issued: signed by another CA".to_owned(),
+        _ => "not found, but the log is not whole on this manager: ask another one".to_owned(),
+    };
+    format!("{} ({subject}): {what}", one.serial)
+}

@@ -1,0 +1,58 @@
+//! Whether the issuance log of a stopped manager is whole, and the first entry that is not. A damaged disk may make the database
+//! fail in any way: what is read is a copy, and nothing that it does ends the check.
+
+use std::path::Path;
+use std::sync::Arc;
+
+use pki::time::Time;
+use replica::Handle;
+use swarmpki::keystore::Keystore;
+
+use super::{CheckError, Copy, SCRATCH, STORE};
+use crate::data_key;
+use crate::engine_api::log::{LogProblem, VerifyReport};
+use crate::lock::StateLock;
+
+/// Checks the log in a state directory.
+///
+/// # Errors
+/// If nothing could be checked; what is wrong with the log itself is in the report.
+pub async fn verify_log(dir: &Path, now: Time) -> Result<VerifyReport, CheckError> {
+    let unusable = |source| CheckError::StateDir { dir: dir.to_path_buf(), source };
+    std::fs::metadata(dir).map_err(unusable)?;
+    let _lock = StateLock::take(dir)?;
+    if !dir.join(STORE).exists() {
+        return Err(unusable(std::io::Error::other("there is no store of a manager in it")));
+    }
+    let copy = Copy::of(dir)?;
+    let scratch = copy.dir.clone();
+    let checked = tokio::spawn(async move { look(&scratch, now).await }).await;
+    let scratch = dir.join(SCRATCH).display().to_string();
+    let told = |text: String| text.replace(&scratch, &dir.display().to_string());
+    let broken = |text: String| VerifyReport {
+        problem: Some(LogProblem { first: 0, last: 0, text: told(text) }),
+        ..VerifyReport::default()
+    };
+    Ok(match checked {
+        Ok(Ok(report)) => report,
+        Ok(Err(text)) => broken(text),
+        Err(error) => broken(format!("the store is damaged: reading it failed ({error})")),
+    })
+}
+
+async fn look(dir: &Path, now: Time) -> Result<VerifyReport, String> {
+    let keys = data_key::load(&Keystore::new(dir.to_path_buf())).map_err(|error| error.to_string())?;
+    let clock: replica::Clock = Arc::new(move || now);
+    let store = dir.join(STORE);
+    let config = |dek| {
+        let (carrier, limits) = (Arc::new(replica::carrier::Alone), replica::Limits::default());
+        replica::Config { dir: store.clone(), dek, clock: clock.clone(), carrier, limits }
+    };
+    let opened = data_key::open(keys, config).await.map_err(|error| format!("the store cannot be opened: {error}"))?;
+    let (replica, _) = opened.ok_or("the node's key file holds no data key: nothing in the store can be read")?;
+    let found = replica.verify_log().await;
+    let state = replica.state();
+    replica.shutdown().await;
+    let found = found.map_err(|error| format!("the issuance log cannot be read: {error}"))?;
+    Ok(VerifyReport::of(&state, &found))
+}
