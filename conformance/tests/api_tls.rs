@@ -177,6 +177,13 @@ fn with_client_certificates() {
         docker(&["swarm", "init", "--advertise-addr", &host, "--listen-addr", &net.swarm(1)]).ok();
         assert!(docker(&["node", "ls"]).ok().contains("Leader"));
         assert!(!docker(&["info"]).ok().contains("API is accessible"));
+        // Who changes something is told, over TLS by name, over the socket as the kernel says.
+        daemon.docker(&["swarm", "update", "--task-history-limit", "7"]).ok();
+        let log = daemon.log();
+        let lines: Vec<&str> = log.lines().filter(|line| line.contains("a request that changes something")).collect();
+        assert!(lines.len() == 2 && lines[0].contains("caller=\"ann\" at 127."), "{lines:?}");
+        let own = format!("caller=uid {} gid {} pid ", nix::unistd::getuid(), nix::unistd::getgid());
+        assert!(lines[1].contains(&own) && lines[1].contains("/swarm/update"), "{lines:?}");
         let node = daemon.certificates();
         fs::create_dir_all(top.join("node")).unwrap();
         fs::copy(top.join("good/ca.pem"), top.join("node/ca.pem")).unwrap();

@@ -22,7 +22,7 @@ pub(crate) struct DaemonArgs {
     /// Name of this node in lists; the machine's unless set
     #[arg(long, value_name = "NAME")]
     hostname: Option<String>,
-    /// Group, by name or number, whose members may use the unix sockets; root's own and, for others, nobody's unless set
+    /// Group, by name or number, that may use the unix sockets
     #[arg(long, value_name = "GROUP")]
     group: Option<String>,
     /// Where a locked manager's unlock key is: file:PATH, fd:NUMBER or command:COMMAND; read when it starts, and only then
