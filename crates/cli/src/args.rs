@@ -61,6 +61,9 @@ pub(crate) enum Command {
     #[command(subcommand, arg_required_else_help = true, subcommand_value_name = "COMMAND")]
     Bench(verb::bench::BenchCommand),
     Ca(verb::ca::CaArgs),
+    /// Issue and revoke certificates of those who command the swarm
+    #[command(subcommand, arg_required_else_help = true, subcommand_value_name = "COMMAND")]
+    Cert(verb::cert::CertCommand),
     Check(verb::check::CheckArgs),
     Completion(verb::completion::CompletionArgs),
     Daemon(verb::daemon::DaemonArgs),

@@ -110,6 +110,9 @@ fn dispatch(cli: &Cli) -> Result<(), Failure> {
         }
         command => {
             logging::start(&cli.global)?;
+            if let Command::Cert(command) = command {
+                command.mend()?;
+            }
             let mut context = Context { endpoint: cli.global.endpoint()?, out };
             on_one_thread(ask(command, &mut context))
         }
@@ -123,6 +126,7 @@ async fn ask(command: &Command, context: &mut Context) -> Result<(), Failure> {
         Command::Backup(args) => verb::backup::run(args, context).await,
         Command::Restore(args) => verb::restore::run(args, context).await,
         Command::Ca(args) => verb::ca::run(args, context).await,
+        Command::Cert(command) => verb::cert::run(command, context).await,
         Command::Info => verb::info::run(context).await,
         Command::Init(args) => verb::init::run(args, context).await,
         Command::Join(args) => verb::join::run(args, context).await,

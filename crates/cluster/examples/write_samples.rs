@@ -25,6 +25,9 @@ fn main() -> std::io::Result<()> {
     let (batch, limited) = support::limited();
     std::fs::write(dir.join("limited-batch.bin"), batch.encode())?;
     std::fs::write(dir.join("limited.bin"), limited.state.encode_snapshot())?;
+    let (batch, operators) = support::operators::sample();
+    std::fs::write(dir.join("operators-batch.bin"), batch.encode())?;
+    std::fs::write(dir.join("operators.bin"), operators.state.encode_snapshot())?;
     std::fs::write(dir.join("locked.bin"), support::locked().encode_snapshot())?;
     std::fs::write(dir.join("rotating.bin"), support::rotating().encode_snapshot())?;
     std::fs::write(dir.join("log.bin"), &cluster.log[2].bytes)

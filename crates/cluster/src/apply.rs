@@ -97,6 +97,10 @@ impl State {
             Command::Refound(refound) => self.refound(entry, refound),
             Command::CreateToken(create) => self.create_token(entry, create),
             Command::RevokeToken { row } => self.revoke_token(entry, *row),
+            Command::FoundOperators(found) => self.found_operators(entry, found),
+            Command::IssueOperator(issue) => self.issue_operator(entry, issue),
+            Command::IssueApiServer(issue) => self.issue_api_server(entry, issue),
+            Command::RevokeOperator(what) => self.revoke_operator(entry, what),
             Command::Collect { nodes } => Ok(self.collect(entry, nodes)),
             Command::UnlockKeyShown => Ok(self.unlock_key_shown(entry)),
             Command::EraseLog { below } => self.erase_private(entry, *below),
@@ -195,6 +199,7 @@ impl State {
         if self.tokens.limited.is_due(now) {
             changed |= Arc::make_mut(&mut self.tokens).limited.forget(now);
         }
+        changed |= self.collect_operators(now);
         let mut roots = std::mem::take(&mut self.roots);
         changed |= self.refresh_anchors(&mut roots, now);
         self.roots = roots;

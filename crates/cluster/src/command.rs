@@ -16,6 +16,7 @@ use pki::time::Time;
 use crate::account::{Actor, SALT_BYTES};
 use crate::lock::UnlockBox;
 use crate::node::{BlobDigest, IssuerHash, Letter, Report, Spec, TokenUse};
+use crate::operators::{FoundOperators, IssueApiServer, IssueOperator, RevokeOperator};
 use crate::roots::{Custody, Root};
 use crate::rotation::{Advance, RootsChange};
 use crate::settings::Settings;
@@ -112,6 +113,14 @@ pub enum Command {
     /// The cluster is made anew with one manager. It never travels through the log of a group: it is applied to a store that nobody
     /// has open.
     Refound(Box<Refound>),
+    /// A root for operators' certificates, at their first use.
+    FoundOperators(FoundOperators),
+    /// A certificate for an operator.
+    IssueOperator(Box<IssueOperator>),
+    /// A certificate of a manager's API, for operators to know it by.
+    IssueApiServer(IssueApiServer),
+    /// Operators' certificates are taken back.
+    RevokeOperator(RevokeOperator),
     /// A join token with limits.
     CreateToken(Box<CreateToken>),
     /// A token with limits admits nobody any more.

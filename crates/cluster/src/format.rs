@@ -5,6 +5,7 @@
 
 mod account;
 mod command;
+mod operators;
 mod outcome;
 mod record;
 mod snapshot;

@@ -7,6 +7,7 @@ use pki::digest::Digest;
 use pki::identity::Role;
 
 use crate::node::{BlobDigest, IssuerHash, LETTERS_MAX, Leaf, OFFERED_LEAVES_MAX, PREVIOUS_LEAVES_MAX};
+use crate::operators::{CERTIFICATES_PER_NAME_MAX, OPERATORS_MAX};
 use crate::roots::Roots;
 use crate::state::State;
 use crate::trust;
@@ -42,6 +43,7 @@ pub fn check(state: &State) -> Result<(), Broken> {
     members_are_managers(state)?;
     places_are_unique(state)?;
     locked_with_a_key(state)?;
+    operators_are_bounded(state)?;
     log_fits_frontier(state)
 }
 
@@ -74,6 +76,7 @@ pub fn check_step(before: &State, after: &State) -> Result<(), Broken> {
     places_are_given_once(before, after)?;
     rotation_goes_on(before, after)?;
     leaves_are_of_the_plan(before, after)?;
+    revoked_operators_stay_so(before, after)?;
     for (id, removal) in &before.removals {
         if after.nodes.contains_key(id) && removal.until >= after.time {
             return broken(format!("{id} was removed and is back"));
@@ -366,6 +369,45 @@ fn locked_with_a_key(state: &State) -> Result<(), Broken> {
     } else {
         broken("managers are locked at rest while there is an unlock key", format!("{}", state.settings.autolock))
     }
+}
+
+/// What an operator can make us store has bounds; its root is no root of nodes.
+fn operators_are_bounded(state: &State) -> Result<(), Broken> {
+    let operators = &state.operators;
+    let mut live: BTreeMap<_, usize> = BTreeMap::new();
+    for row in operators.rows.values().filter(|row| row.revoked.is_none()) {
+        *live.entry(&row.name).or_default() += 1;
+    }
+    let full = live.iter().find(|(_, count)| **count > CERTIFICATES_PER_NAME_MAX);
+    if let Some((name, count)) = full {
+        return broken("an operator has a bounded number of certificates", format!("{name}: {count}"));
+    }
+    if operators.rows.len() > OPERATORS_MAX {
+        return broken("certificates of operators are bounded", operators.rows.len().to_string());
+    }
+    let Some(root) = &operators.root else { return Ok(()) };
+    match state.roots.in_use().find(|swarm| swarm.issuer == root.issuer) {
+        Some(_) => broken("the operators' root is no root of nodes", format!("{:?}", root.issuer)),
+        None => Ok(()),
+    }
+}
+
+/// A certificate of an operator that was taken back stays so until it has ended, and none vanishes before.
+fn revoked_operators_stay_so(before: &State, after: &State) -> Result<(), Broken> {
+    let property = "a certificate of an operator is on record until it has ended, and stays taken back";
+    for (serial, row) in &before.operators.rows {
+        match after.operators.rows.get(serial) {
+            Some(now) if now.revoked != row.revoked && row.revoked.is_some() => {
+                return broken(property, format!("{serial} is back"));
+            }
+            Some(now) if (now.role, &now.name, &now.spki) != (row.role, &row.name, &row.spki) => {
+                return broken(property, format!("{serial} is another"));
+            }
+            None if row.not_after >= after.time => return broken(property, format!("{serial} is gone")),
+            _ => {}
+        }
+    }
+    Ok(())
 }
 
 /// Design 4: a number stands for one place.

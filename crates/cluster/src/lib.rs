@@ -11,6 +11,7 @@
 //! - [`account`] what is noted besides certificates, by whom and from where;
 //! - [`authorize`] who may call what;
 //! - [`members`] who has a place in the raft group, [`seats`] what its leader does next about that;
+//! - [`operators`] who commands the cluster with certificates of another root;
 //! - [`refound`] a cluster made anew with one manager, by force or from a backup;
 //! - [`sleep`] who may come back to a cluster that was off for longer than its certificates live;
 //! - `repeat` what may be said twice, and how to tell what came of it;
@@ -28,6 +29,7 @@ pub mod lock;
 pub mod log;
 pub mod members;
 pub mod node;
+pub mod operators;
 pub mod outcome;
 mod pending;
 pub mod refound;

@@ -137,11 +137,20 @@ pub enum Rejection {
     /// A token that is to be made is beyond what a token may have, or there are too many.
     #[error("too many join tokens with limits, or limits that are none")]
     TokenLimits,
+    /// No certificate of an operator is on record by this serial or name, or with this role.
+    #[error("no such operator's certificate")]
+    UnknownOperator,
+    /// The operator's certificate was taken back, or has ended.
+    #[error("the operator's certificate was revoked or has ended")]
+    OperatorRevoked,
+    /// As many operators' certificates as there may be, in all or of one name.
+    #[error("too many certificates of operators, or of this one")]
+    OperatorsFull,
 }
 
 impl Rejection {
     /// Each at its place, by which members tell each other of it: a new one comes last.
-    pub const ALL: [Self; 31] = [
+    pub const ALL: [Self; 34] = [
         Self::Exists,
         Self::NoCluster,
         Self::Issuer,
@@ -173,6 +182,9 @@ impl Rejection {
         Self::TokenRevoked,
         Self::UnknownToken,
         Self::TokenLimits,
+        Self::UnknownOperator,
+        Self::OperatorRevoked,
+        Self::OperatorsFull,
     ];
 
     /// Whether signing again on fresh state may help.
@@ -203,7 +215,10 @@ impl Rejection {
             | Self::TokenSpent
             | Self::TokenRevoked
             | Self::UnknownToken
-            | Self::TokenLimits => false,
+            | Self::TokenLimits
+            | Self::UnknownOperator
+            | Self::OperatorRevoked
+            | Self::OperatorsFull => false,
         }
     }
 }

@@ -8,6 +8,7 @@ use pki::identity::Role;
 
 use crate::command::{Ask, Command, Right, UpdateCluster};
 use crate::node::{BlobDigest, Letter, Node};
+use crate::operators::RevokeOperator;
 use crate::outcome::Outcome;
 use crate::roots::Root;
 use crate::rotation::{RootsChange, Way};
@@ -31,6 +32,9 @@ impl Command {
             | Self::EraseLog { .. }
             | Self::CreateToken(_)
             | Self::RevokeToken { .. }
+            | Self::FoundOperators(_)
+            | Self::IssueOperator(_)
+            | Self::RevokeOperator(RevokeOperator::Serial(_))
             | Self::Collect { .. } => true,
             Self::Attributed(attributed) => attributed.command.is_repeatable(),
             Self::Bootstrap(_)
@@ -40,6 +44,8 @@ impl Command {
             | Self::RemoveNode { .. }
             | Self::UpdateCluster(_)
             | Self::UnlockKeyShown
+            | Self::IssueApiServer(_)
+            | Self::RevokeOperator(RevokeOperator::Name(_) | RevokeOperator::All)
             | Self::Refound(_) => false,
         }
     }
@@ -128,7 +134,6 @@ impl State {
             }
             Command::Attributed(attributed) => self.already(&attributed.command),
             Command::EraseLog { below } => (self.log_erased >= *below).then_some(Outcome::Unchanged),
-            Command::Bootstrap(_) | Command::Refound(_) | Command::UnlockKeyShown | Command::Collect { .. } => None,
             Command::CreateToken(create) => {
                 self.tokens.limited.find(&create.hash).is_some().then_some(Outcome::Unchanged)
             }
@@ -136,6 +141,17 @@ impl State {
                 let token = self.tokens.limited.get(*row)?;
                 token.closed.is_some().then_some(Outcome::Unchanged)
             }
+            Command::FoundOperators(found) => {
+                let root = self.operators.root.as_ref()?;
+                (root.issuer == found.root.issuer).then_some(Outcome::Unchanged)
+            }
+            Command::IssueOperator(issue) => self.has_operator(issue).then_some(Outcome::Unchanged),
+            Command::RevokeOperator(what) => self.already_revoked(what).then_some(Outcome::Unchanged),
+            Command::Bootstrap(_)
+            | Command::Refound(_)
+            | Command::UnlockKeyShown
+            | Command::IssueApiServer(_)
+            | Command::Collect { .. } => None,
         }
     }
 

@@ -11,6 +11,7 @@ use crate::lock::UnlockBox;
 use crate::log::LogHead;
 use crate::members::Members;
 use crate::node::{BlobDigest, Node};
+use crate::operators::Operators;
 use crate::refound::Refounded;
 use crate::removal::Removal;
 use crate::roots::Roots;
@@ -57,6 +58,8 @@ pub struct State {
     pub refounded: Option<Refounded>,
     /// The time in which nodes may come back, if the cluster ever slept.
     pub comeback: Option<Comeback>,
+    /// Who commands the cluster with certificates.
+    pub operators: Operators,
     /// The issuance log.
     pub log: LogHead,
     /// Whether more than certificates is noted in it.

@@ -17,6 +17,7 @@ use cluster::command::{
 use cluster::format::LogRecord;
 use cluster::lock::UnlockBox;
 use cluster::node::{Availability, BlobDigest, IssuerHash, Leaf, Letter, Report, Spec, TokenUse};
+use cluster::operators::{FoundOperators, IssueApiServer, IssueOperator, OperatorRoot, OperatorRow, RevokeOperator};
 use cluster::roots::{Custody, Root};
 use cluster::rotation::{Abort, Advance, Phase, Policy, RootsChange, Rotation, Start, Way};
 use cluster::settings::{ExternalCa, RaftSettings, Settings};
@@ -26,6 +27,7 @@ use pki::digest::Digest;
 use pki::identity::{NodeId, Role};
 use pki::join_token::JoinSecret;
 use pki::key::SpkiHash;
+use pki::operator::OperatorRole;
 use pki::secret::SecretBytes;
 use pki::serial::Serial;
 use pki::time::Time;
@@ -317,7 +319,41 @@ fn command() -> impl Strategy<Value = Command> {
         (node_id(), any::<Option<u64>>()).prop_map(|(node, raft_id)| Command::Unseat { node, raft_id }),
         refound(),
         rotation_step(),
+        operators(),
     ]
+}
+
+fn operators() -> impl Strategy<Value = Command> {
+    let name = || "[0-9A-Za-z.@_-]{1,64}".prop_map(|text| text.parse().unwrap());
+    let serial = || any::<[u8; 20]>().prop_map(Serial::from_random);
+    let found = bytes().prop_map(|key| {
+        let root = OperatorRoot::new(support::root().signer.clone(), Arc::new(SecretBytes::new(key)));
+        Command::FoundOperators(FoundOperators { root: Arc::new(root) })
+    });
+    let row = (name(), any::<bool>(), any::<[u8; 32]>(), (time(), time()), time(), option::of(time())).prop_map(
+        |(name, admin, spki, (not_before, not_after), issued, revoked)| OperatorRow {
+            name,
+            role: if admin { OperatorRole::Admin } else { OperatorRole::Viewer },
+            spki: SpkiHash(spki),
+            not_before,
+            not_after,
+            issued,
+            revoked,
+        },
+    );
+    let issue = (serial(), row, bytes(), premises(), option::of(serial())).prop_map(
+        |(serial, row, certificate, premises, renews)| {
+            Command::IssueOperator(Box::new(IssueOperator { serial, row, certificate, premises, renews }))
+        },
+    );
+    let revoke = prop_oneof![
+        serial().prop_map(RevokeOperator::Serial),
+        name().prop_map(RevokeOperator::Name),
+        Just(RevokeOperator::All),
+    ];
+    let server = (bytes(), premises())
+        .prop_map(|(certificate, premises)| Command::IssueApiServer(IssueApiServer { certificate, premises }));
+    prop_oneof![found, issue, server, revoke.prop_map(Command::RevokeOperator)]
 }
 
 fn refound() -> impl Strategy<Value = Command> {
@@ -362,6 +398,9 @@ fn hidden(command: &Command) -> Vec<Option<Vec<u8>>> {
                 vec![secret(&restored.worker_secret), secret(&restored.manager_secret), unlock]
             }
         },
+        Command::FoundOperators(found) => {
+            vec![Some(found.root.key.expose().to_vec()), Some(found.root.certificate.der().to_vec())]
+        }
         _ => Vec::new(),
     }
 }
@@ -508,6 +547,15 @@ fn samples_of_format_1_open() {
     assert_same(&decoded, &limited.state);
     invariant::check(&decoded).unwrap();
     assert!(limited.state.encode_snapshot() == bytes, "this build writes tokens otherwise: a new sample is due");
+    let (commands, operators) = support::operators::sample();
+    let bytes = sample("operators-batch.bin");
+    let decoded = Batch::decode(&bytes).unwrap();
+    assert_eq!(format!("{decoded:?}"), format!("{commands:?}"));
+    assert!(decoded.commands.iter().map(hidden).eq(commands.commands.iter().map(hidden)), "secrets differ");
+    assert!(commands.encode() == bytes, "this build writes batches otherwise: a new sample is due");
+    let bytes = sample("operators.bin");
+    assert_same(&State::decode_snapshot(&bytes).unwrap(), &operators.state);
+    assert!(operators.state.encode_snapshot() == bytes, "this build writes operators otherwise: a new sample is due");
 
     let record = LogRecord::decode(&log).unwrap();
     assert_eq!((record.event, record.by, record.private), (Event::Issued, Actor::Cluster, None));
@@ -524,11 +572,12 @@ fn a_sample_has_every_command() {
         support::refounded().0,
         support::account().0,
         support::limited().0,
+        support::operators::sample().0,
     ];
     let commands = batches.map(|batch| batch.commands).concat();
     let kinds: std::collections::BTreeSet<_> =
         commands.iter().flat_map(|command| [kind(command), kind(command.asked())]).collect();
-    assert!(kinds.into_iter().eq((0..17).chain(50..55)));
+    assert!(kinds.into_iter().eq((0..17).chain(40..44).chain(50..55)));
 }
 
 /// Fails to compile when a command is added: it needs a place in the sample.
@@ -556,6 +605,10 @@ fn kind(command: &Command) -> u8 {
         Command::EraseLog { .. } => 52,
         Command::CreateToken(_) => 53,
         Command::RevokeToken { .. } => 54,
+        Command::FoundOperators(_) => 40,
+        Command::IssueOperator(_) => 41,
+        Command::RevokeOperator(_) => 42,
+        Command::IssueApiServer(_) => 43,
     }
 }
 

@@ -521,6 +521,9 @@ fn every_rejection_says_whether_signing_again_may_help() {
         Rejection::NotPromoted,
         Rejection::EngineNotPromotable,
         Rejection::Blob,
+        Rejection::UnknownOperator,
+        Rejection::OperatorRevoked,
+        Rejection::OperatorsFull,
     ];
     assert!(stale.iter().all(Rejection::is_stale));
     assert!(!last.iter().any(Rejection::is_stale));

@@ -10,6 +10,7 @@ use std::time::{Duration, SystemTime};
 use cluster::account::{Account, Actor};
 use pki::certificate::Certificate;
 use pki::key::SpkiHash;
+use pki::operator::OperatorRole;
 use pki::serial::Serial;
 use pki::time::Time;
 use tokio::net::unix::UCred;
@@ -162,8 +163,13 @@ async fn changed(changes: Option<watch::Receiver<u64>>) -> Option<()> {
 }
 
 /// What the operator with this certificate may do.
-fn operator_right(_backend: &Backend, _serial: &Serial, _spki: &SpkiHash, _now: Time) -> Result<Right, Denied> {
-    Err(Denied::new("this cluster has no operators"))
+fn operator_right(backend: &Backend, serial: &Serial, spki: &SpkiHash, now: Time) -> Result<Right, Denied> {
+    let state = backend.control().map_err(|refused| Denied::new(refused.message))?.state();
+    let (role, _) = state.operators.right(serial, spki, now).map_err(|denial| Denied::new(denial.to_string()))?;
+    Ok(match role {
+        OperatorRole::Viewer => Right::Viewer,
+        OperatorRole::Admin => Right::Admin,
+    })
 }
 
 /// A name out of a certificate, as it can be shown: short, and without control characters.

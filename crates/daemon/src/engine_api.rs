@@ -20,6 +20,7 @@ pub mod issuance_log;
 pub mod json;
 pub mod log;
 pub mod nodes;
+pub mod operators;
 mod ping;
 pub mod query;
 pub mod reference;
@@ -95,6 +96,10 @@ enum Route {
     Tokens,
     TokenCreate,
     TokenRevoke(String),
+    Operators,
+    OperatorIssue,
+    OperatorRenew,
+    OperatorRevoke,
 }
 
 impl Route {
@@ -142,6 +147,10 @@ impl Route {
             ["swarmpki", "v1", "tokens", id] if delete => Self::TokenRevoke(segment(id)?),
             ["swarmpki", "v1", "renew"] if post => Self::Renew,
             ["swarmpki", "v1", "nodes", reference, "renew"] if post => Self::NodeRenew(segment(reference)?),
+            ["swarmpki", "v1", "operators"] if get => Self::Operators,
+            ["swarmpki", "v1", "operators"] if post => Self::OperatorIssue,
+            ["swarmpki", "v1", "operators", "renew"] if post => Self::OperatorRenew,
+            ["swarmpki", "v1", "operators", "revoke"] if post => Self::OperatorRevoke,
             _ => return None,
         })
     }
@@ -187,7 +196,11 @@ impl Route {
             | Self::NodeRenew(_)
             | Self::Tokens
             | Self::TokenCreate
-            | Self::TokenRevoke(_) => true,
+            | Self::TokenRevoke(_)
+            | Self::Operators
+            | Self::OperatorIssue
+            | Self::OperatorRenew
+            | Self::OperatorRevoke => true,
         }
     }
 }
@@ -213,7 +226,8 @@ impl Route {
             | Self::LogProve
             | Self::LogConsistency
             | Self::CaStatus
-            | Self::Tokens => Right::Viewer,
+            | Self::Tokens
+            | Self::OperatorRenew => Right::Viewer,
             Self::SwarmInit
             | Self::SwarmJoin
             | Self::SwarmLeave
@@ -233,7 +247,10 @@ impl Route {
             | Self::Restore
             | Self::NodeRenew(_)
             | Self::TokenCreate
-            | Self::TokenRevoke(_) => Right::Admin,
+            | Self::TokenRevoke(_)
+            | Self::Operators
+            | Self::OperatorIssue
+            | Self::OperatorRevoke => Right::Admin,
         }
     }
 }
@@ -407,6 +424,10 @@ where
         Route::Tokens => tokens::list(backend),
         Route::TokenCreate => tokens::create(backend, call.json().await?).await,
         Route::TokenRevoke(id) => tokens::revoke(backend, &id).await,
+        Route::Operators => operators::list(backend),
+        Route::OperatorIssue => operators::issue(backend, call.json().await?).await,
+        Route::OperatorRenew => operators::renew(backend, caller, call.json().await?).await,
+        Route::OperatorRevoke => operators::revoke(backend, call.json().await?).await,
     }
 }
 
@@ -494,6 +515,11 @@ mod tests {
             ("POST", "/swarmpki/v1/tokens", Some(Route::TokenCreate)),
             ("DELETE", "/swarmpki/v1/tokens/2", Some(Route::TokenRevoke("2".into()))),
             ("GET", "/swarmpki/v1/tokens/2", None),
+            ("GET", "/swarmpki/v1/operators", Some(Route::Operators)),
+            ("POST", "/swarmpki/v1/operators", Some(Route::OperatorIssue)),
+            ("POST", "/swarmpki/v1/operators/renew", Some(Route::OperatorRenew)),
+            ("POST", "/swarmpki/v1/operators/revoke", Some(Route::OperatorRevoke)),
+            ("GET", "/swarmpki/v1/operators/x", None),
         ];
         for (method, path, expected) in rows {
             let method = Method::from_bytes(method.as_bytes()).unwrap_or_default();

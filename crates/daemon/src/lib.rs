@@ -23,6 +23,7 @@ pub mod lifecycle;
 mod listener;
 mod lock;
 mod machine;
+mod operators;
 mod run;
 mod settings;
 mod state_dir;

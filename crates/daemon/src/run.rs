@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
+use manager::operators::ApiNames;
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use rustls::ServerConfig;
 use swarmpki::keystore::Keystore;
@@ -20,6 +21,7 @@ use crate::lifecycle::{Lifecycle, LifecycleError, Setup};
 use crate::listener::{Clients, ListenError, Listener, Rules, Tls};
 use crate::lock::{LockError, StateLock};
 use crate::machine::Machine;
+use crate::operators;
 use crate::settings::write_synced;
 use crate::state_dir;
 use crate::tls::{Files, TlsError};
@@ -80,6 +82,8 @@ pub struct Daemon {
     shutdown: CancellationToken,
     certificates: Certificates,
     reload: Arc<Notify>,
+    /// What the API is reached by.
+    names: ApiNames,
     _lock: StateLock,
 }
 
@@ -110,6 +114,8 @@ impl Daemon {
         for host in config.hosts() {
             listeners.push(Listener::bind(&host, tls.clone(), &rules).await?);
         }
+        let bound: Vec<Host> = listeners.iter().map(Listener::host).chain(config.hosts()).collect();
+        let names = operators::names(&bound, &machine.hostname());
         let setup = Setup {
             keystore: Arc::new(Keystore::new(&dir)),
             state_dir: dir.clone(),
@@ -128,6 +134,7 @@ impl Daemon {
             shutdown,
             certificates,
             reload: config.reload,
+            names,
             _lock: lock,
         })
     }
@@ -150,14 +157,15 @@ impl Daemon {
             info!(host = %listener.host(), "the API is served");
             tasks.spawn(listener.serve(self.backend.clone(), closing.clone(), tasks.clone()));
         }
-        // An operators' sender is kept to the end: without it there would be no more news.
-        let mut _kept = None;
         match self.certificates {
             Certificates::None => {}
             Certificates::Files(files) => {
                 tasks.spawn(closing.clone().run_until_cancelled_owned(files.follow(self.reload)));
             }
-            Certificates::Operators(published) => _kept = Some(published),
+            Certificates::Operators(published) => {
+                let published = operators::publish(self.backend.clone(), published, self.names);
+                tasks.spawn(closing.clone().run_until_cancelled_owned(published));
+            }
         }
         let outcome = self.lifecycle.await;
         self.shutdown.cancel();

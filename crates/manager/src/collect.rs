@@ -1,4 +1,4 @@
-//! What time ends: sessions without heartbeats, joins never finished, letters, replaced leaves, removals, tokens.
+//! What time ends: sessions without heartbeats, joins never finished, letters, replaced leaves, removals, tokens, operators' certificates.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -51,7 +51,12 @@ pub(crate) async fn state<H: Handle>(shared: Arc<Shared<H>>, shutdown: Cancellat
 /// What there is to collect at `now`; each command is an entry of its own, so that none is large.
 pub fn due(state: &State, now: Time) -> Vec<Command> {
     let nodes = state.collectable(now);
-    if nodes.is_empty() && (state.removals_ended(now) || state.anchors_ended(now) || state.tokens_ended(now)) {
+    if nodes.is_empty()
+        && (state.removals_ended(now)
+            || state.anchors_ended(now)
+            || state.tokens_ended(now)
+            || state.operators.ended(now))
+    {
         return vec![Command::Collect { nodes }];
     }
     nodes.chunks(COLLECT_CHUNK).map(|chunk| Command::Collect { nodes: chunk.to_vec() }).collect()

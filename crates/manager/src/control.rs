@@ -532,16 +532,20 @@ impl<H: Handle> Control<H> {
     }
 
     async fn ask(&self, command: Command, node: Option<&NodeId>) -> Result<(), ControlError> {
+        match self.propose(command).await? {
+            Outcome::Rejected(rejection) => Err(refusal(&rejection, node).into()),
+            _ => Ok(()),
+        }
+    }
+
+    /// Commits a command; what came of it.
+    pub(crate) async fn propose(&self, command: Command) -> Result<Outcome, ControlError> {
         let command = match &self.1 {
             Some(account) => self.0.attributed(account, command).map_err(|_| Refusal::SignerStopped)?,
             None => command,
         };
         let outcomes = self.0.handle.propose(vec![command]).await.map_err(|error| refused(&error))?;
-        match outcomes.into_iter().next() {
-            Some(Outcome::Rejected(rejection)) => Err(refusal(&rejection, node).into()),
-            Some(_) => Ok(()),
-            None => Err(Refusal::OutcomeUnknown.into()),
-        }
+        outcomes.into_iter().next().ok_or_else(|| Refusal::OutcomeUnknown.into())
     }
 
     fn view(&self, state: &State, node: &Node) -> NodeView {
@@ -604,7 +608,7 @@ struct RootsUpdate {
 }
 
 /// Why the state could not be read as it is now.
-fn unread(error: replica::ReadError) -> ControlError {
+pub(crate) fn unread(error: replica::ReadError) -> ControlError {
     match error {
         replica::ReadError::NoLeader => Refusal::NoLeader.into(),
         replica::ReadError::Unavailable { .. } => Refusal::DeadlineExceeded.into(),
@@ -652,6 +656,9 @@ fn refusal(rejection: &Rejection, node: Option<&NodeId>) -> Refusal {
         | Rejection::TokenSpent
         | Rejection::TokenRevoked
         | Rejection::UnknownToken
-        | Rejection::TokenLimits => Refusal::IssuanceStale,
+        | Rejection::TokenLimits
+        | Rejection::UnknownOperator
+        | Rejection::OperatorRevoked
+        | Rejection::OperatorsFull => Refusal::IssuanceStale,
     }
 }

@@ -2,6 +2,7 @@
 //!
 //! - [`bootstrap`] makes a cluster: root, first manager, first entry of the log;
 //! - [`issue`] decides and signs; its pipeline answers only what is committed;
+//! - [`operators`] is who commands the cluster with certificates;
 //! - [`outside`] has signed what a CA elsewhere, or a token, is to sign; [`keys`] are those in our own custody;
 //! - [`sessions`] is the table of who is there, without sockets or clocks;
 //! - [`message`] is what a session tells its node;
@@ -26,6 +27,7 @@ pub mod control;
 pub mod issue;
 pub mod keys;
 pub mod message;
+pub mod operators;
 pub mod outside;
 pub mod peers;
 pub mod report;

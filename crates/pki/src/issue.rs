@@ -5,10 +5,15 @@
 //! - A leaf always has an AKI, and so has a cross-signed certificate, although there both names are equal and Go
 //!   leaves it out: engines accept it, and OpenSSL verifies it only with it.
 
+mod operators;
 mod outside;
 
 use std::time::Duration;
 
+pub use operators::{
+    OPERATOR_BACKDATE, OPERATOR_LIFE_DEFAULT, OPERATOR_LIFE_MAX, OPERATOR_LIFE_MIN, OPERATORS_ROOT_LIFE, OperatorLeaf,
+    operator_leaf, operators_root,
+};
 pub use outside::{CrossSign, ServerLeaf, cross_sign_request, server_leaf};
 
 use crate::asn1::{self, Element, oid};

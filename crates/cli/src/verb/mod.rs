@@ -3,6 +3,7 @@
 pub(crate) mod backup;
 pub(crate) mod bench;
 pub(crate) mod ca;
+pub(crate) mod cert;
 pub(crate) mod check;
 pub(crate) mod completion;
 pub(crate) mod daemon;

@@ -10,6 +10,7 @@ use pki::time::Time;
 use zeroize::Zeroize;
 
 use super::account;
+use super::operators::{FoundOperators, IssueApiServer, IssueOperator, RevokeOperator};
 use super::record::{self, Blob, Letter, Report, Root, Settings, Spec, TokenUse, required};
 use super::{DecodeError, FORMAT};
 use crate::account::Account;
@@ -30,7 +31,10 @@ pub(super) struct Batch {
 
 #[derive(Clone, PartialEq, prost::Message)]
 pub(super) struct Command {
-    #[prost(oneof = "Kind", tags = "1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15, 16, 17, 50, 51, 52, 53, 54")]
+    #[prost(
+        oneof = "Kind",
+        tags = "1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15, 16, 17, 40, 41, 42, 43, 50, 51, 52, 53, 54"
+    )]
     kind: Option<Kind>,
 }
 
@@ -70,6 +74,14 @@ enum Kind {
     Unseat(Unseat),
     #[prost(message, tag = "17")]
     Refound(Box<Refound>),
+    #[prost(message, tag = "40")]
+    FoundOperators(FoundOperators),
+    #[prost(message, tag = "41")]
+    IssueOperator(Box<IssueOperator>),
+    #[prost(message, tag = "42")]
+    RevokeOperator(RevokeOperator),
+    #[prost(message, tag = "43")]
+    IssueApiServer(IssueApiServer),
     #[prost(message, tag = "50")]
     Attributed(Box<Attributed>),
     #[prost(message, tag = "51")]
@@ -131,7 +143,7 @@ struct Bootstrap {
 }
 
 #[derive(Clone, PartialEq, prost::Message)]
-struct Premises {
+pub(super) struct Premises {
     #[prost(bytes = "vec", tag = "1")]
     issuer: Vec<u8>,
     #[prost(uint64, tag = "2")]
@@ -692,6 +704,10 @@ impl From<&domain::Command> for Command {
                 note: create.note.clone(),
             })),
             domain::Command::RevokeToken { row } => Kind::RevokeToken(RevokeToken { row: *row }),
+            domain::Command::FoundOperators(found) => Kind::FoundOperators(found.into()),
+            domain::Command::IssueOperator(issue) => Kind::IssueOperator(Box::new(issue.as_ref().into())),
+            domain::Command::IssueApiServer(issue) => Kind::IssueApiServer(issue.into()),
+            domain::Command::RevokeOperator(what) => Kind::RevokeOperator(what.into()),
             domain::Command::Collect { nodes } => {
                 Kind::Collect(Collect { nodes: nodes.iter().map(ToString::to_string).collect() })
             }
@@ -829,6 +845,10 @@ impl TryFrom<Command> for domain::Command {
                 note: create.note,
             })),
             Kind::RevokeToken(revoke) => Self::RevokeToken { row: revoke.row },
+            Kind::FoundOperators(found) => Self::FoundOperators(found.try_into()?),
+            Kind::IssueOperator(issue) => Self::IssueOperator(Box::new((*issue).try_into()?)),
+            Kind::IssueApiServer(issue) => Self::IssueApiServer(issue.try_into()?),
+            Kind::RevokeOperator(what) => Self::RevokeOperator(what.try_into()?),
             Kind::Collect(collect) => Self::Collect {
                 nodes: collect.nodes.iter().map(|node| record::node_id(node)).collect::<Result<_, _>>()?,
             },

@@ -7,11 +7,13 @@ use pki::key::SpkiHash;
 use pki::time::Time;
 use zeroize::Zeroize;
 
+use super::operators::{OperatorRoot, OperatorRow};
 use super::record::{self, Blob, Leaf, Letter, Report, Root, Settings, Spec, TokenUse, required};
 use super::{DecodeError, FORMAT};
 use crate::log::LogHead;
 use crate::members::{self, Members};
 use crate::node::{self, BlobDigest, IssuerHash};
+use crate::operators::Operators;
 use crate::refound;
 use crate::removal;
 use crate::roots::{self, Roots};
@@ -75,6 +77,10 @@ pub(super) struct State {
     log_told: bool,
     #[prost(uint64, tag = "46")]
     log_erased: u64,
+    #[prost(message, optional, tag = "40")]
+    operators_root: Option<OperatorRoot>,
+    #[prost(message, repeated, tag = "41")]
+    operators: Vec<OperatorRow>,
     /// None: there never was one.
     #[prost(message, optional, tag = "48")]
     limited: Option<Limited>,
@@ -600,6 +606,8 @@ impl From<&state::State> for State {
                 backup: refounded.backup.map(Time::unix_millis),
                 outlived: refounded.outlived.iter().map(ToString::to_string).collect(),
             }),
+            operators_root: state.operators.root.as_deref().map(Into::into),
+            operators: state.operators.rows.iter().map(|(serial, row)| (serial, row.as_ref()).into()).collect(),
             cluster_version: state.cluster_version,
             cluster_updated: state.cluster_updated.unix_millis(),
             removals: state
@@ -707,6 +715,14 @@ impl TryFrom<State> for state::State {
                 removal::Removal { at: Time::from_unix_millis(row.at), until: Time::from_unix_millis(row.until) };
             removals.insert(record::node_id(&row.node)?, removal);
         }
+        let mut operators =
+            Operators { root: state.operators_root.map(TryInto::try_into).transpose()?, ..Operators::default() };
+        for row in state.operators {
+            let (serial, row) = row.try_into()?;
+            if operators.rows.insert(serial, Arc::new(row)).is_some() {
+                return Err(DecodeError::Field("operator"));
+            }
+        }
         let frontier =
             state.log_frontier.iter().map(|hash| record::array("log frontier", hash)).collect::<Result<_, _>>()?;
         let mut decoded = Self {
@@ -720,6 +736,7 @@ impl TryFrom<State> for state::State {
             cluster_version: state.cluster_version,
             cluster_updated: Time::from_unix_millis(state.cluster_updated),
             removals,
+            operators,
             refounded: state.refounded.map(refounded).transpose()?,
             comeback: state.comeback.map(|comeback| sleep::Comeback {
                 since: Time::from_unix_millis(comeback.since),

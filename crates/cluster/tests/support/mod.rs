@@ -10,6 +10,7 @@
 )]
 
 pub mod authorities;
+pub mod operators;
 pub mod walk;
 pub mod world;
 
@@ -346,6 +347,7 @@ fn authorities_logged((command, outcome): (&Command, &Outcome)) -> usize {
             Some(RootsChange::Policy(_)) | None => 0,
         },
         (Command::ReplaceLadder(replace), _) => replace.logged.len(),
+        (Command::FoundOperators(_) | Command::IssueApiServer(_), Outcome::Done { .. }) => 1,
         _ => 0,
     }
 }
@@ -374,6 +376,11 @@ pub fn assert_same(a: &State, b: &State) {
     assert_eq!(a.settings, b.settings);
     assert_eq!((a.cluster_version, a.cluster_updated), (b.cluster_version, b.cluster_updated));
     assert_eq!(a.removals, b.removals);
+    assert_eq!(a.operators.rows, b.operators.rows);
+    let root = |state: &State| {
+        state.operators.root.as_ref().map(|root| (root.certificate.clone(), root.key.expose().to_vec()))
+    };
+    assert!(root(a) == root(b), "operators' roots differ");
     assert_eq!(a.comeback, b.comeback);
     assert_eq!((a.log_told, a.log_erased), (b.log_told, b.log_erased));
     assert_eq!(a.log, b.log);
@@ -384,7 +391,7 @@ pub fn issuer(n: u8) -> IssuerHash {
 }
 
 /// Two certificates that stay the same: a root, and the same certified by another.
-fn kept() -> Vec<Certificate> {
+pub fn kept() -> Vec<Certificate> {
     Certificate::parse_pem_bundle(include_bytes!("../../testdata/rotation.pem")).unwrap()
 }
 

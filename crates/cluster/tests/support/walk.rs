@@ -5,10 +5,14 @@ use std::time::Duration;
 
 use cluster::command::{Ask, Batch, Command, Reported, Right, UpdateCluster};
 use cluster::node::{Availability, Spec, TokenUse};
+use cluster::operators::RevokeOperator;
 use cluster::outcome::Outcome;
 use pki::identity::{NodeId, Role};
+use pki::operator::OperatorRole;
 
-use super::{Cluster, DAY, HOUR, LIFE, csr, id, issuer, letter, report, secret, spki};
+use super::{Cluster, DAY, HOUR, LIFE, csr, id, issuer, letter, operators, report, secret, spki};
+
+const NAMES: [&str; 3] = ["alice", "bob", "ci@example.org"];
 
 /// One step: what, of whom, and how it goes wrong (0 to 15, most of them: it does not).
 pub type Step = (u8, u16, u8);
@@ -20,7 +24,7 @@ impl Cluster {
         let nodes: Vec<NodeId> = self.state.nodes.keys().cloned().collect();
         let picked = nodes[usize::from(pick) % nodes.len()].clone();
         let record = self.state.node(&picked).cloned();
-        Some(match what % 18 {
+        Some(match what % 19 {
             0 | 1 => Command::Admit(Box::new(self.twisted_admission(pick, twist))),
             2 | 3 => {
                 let n = number(&picked);
@@ -146,6 +150,7 @@ impl Cluster {
                 admit.token = TokenUse { row, generation: u64::from(twist == 1) };
                 Command::Admit(Box::new(admit))
             }
+            17 => self.operators_step(u64::from(pick), twist)?,
             _ => {
                 self.later(match twist {
                     0..=5 => Duration::from_secs(7),
@@ -158,6 +163,34 @@ impl Cluster {
                 }
                 let named = if twist % 3 == 0 { nodes } else { self.state.collectable(self.now) };
                 Command::Collect { nodes: named }
+            }
+        })
+    }
+
+    fn operators_step(&mut self, pick: u64, twist: u8) -> Option<Command> {
+        let rows = &self.state.operators.rows;
+        let picked = rows.keys().nth(pick as usize % rows.len().max(1)).copied();
+        Some(match twist {
+            0 => operators::found(),
+            1 => Command::RevokeOperator(RevokeOperator::All),
+            2 => operators::revoke_name(NAMES[pick as usize % NAMES.len()]),
+            3 | 4 => {
+                Command::RevokeOperator(RevokeOperator::Serial(picked.unwrap_or_else(|| operators::operator_serial(1))))
+            }
+            _ if self.state.operators.root.is_none() => operators::found(),
+            _ => {
+                let n = if twist == 5 { pick % 8 } else { self.draw() };
+                let role = if pick.is_multiple_of(3) { OperatorRole::Viewer } else { OperatorRole::Admin };
+                let mut issue =
+                    self.operator(n, NAMES[pick as usize % NAMES.len()], role, DAY * (1 + u32::from(twist)));
+                match twist {
+                    6 => issue.premises.epoch += 1,
+                    7 => issue.premises.issuer = issuer(9),
+                    8 => issue.premises.signed = self.now.saturating_sub(HOUR),
+                    9..=12 => issue.renews = Some(picked?),
+                    _ => {}
+                }
+                Command::IssueOperator(Box::new(issue))
             }
         })
     }

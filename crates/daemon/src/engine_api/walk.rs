@@ -49,6 +49,16 @@ const EVERY: &[(&str, &str)] = &[
     ("GET", "/swarmpki/v1/tokens"),
     ("POST", "/swarmpki/v1/tokens"),
     ("DELETE", "/swarmpki/v1/tokens/1"),
+    ("GET", "/swarmpki/v1/log"),
+    ("GET", "/swarmpki/v1/log/prove?seq=0"),
+    ("GET", "/swarmpki/v1/log/consistency?before=1"),
+    ("POST", "/swarmpki/v1/log/verify"),
+    ("POST", "/swarmpki/v1/log/audit"),
+    ("POST", "/swarmpki/v1/log/erase"),
+    ("GET", "/swarmpki/v1/operators"),
+    ("POST", "/swarmpki/v1/operators"),
+    ("POST", "/swarmpki/v1/operators/renew"),
+    ("POST", "/swarmpki/v1/operators/revoke"),
 ];
 
 /// The place of a route among all.
@@ -85,10 +95,20 @@ fn place(route: &Route) -> usize {
         Route::Tokens => 28,
         Route::TokenCreate => 29,
         Route::TokenRevoke(_) => 30,
+        Route::Log => 31,
+        Route::LogProve => 32,
+        Route::LogConsistency => 33,
+        Route::LogVerify => 34,
+        Route::LogAudit => 35,
+        Route::LogErase => 36,
+        Route::Operators => 37,
+        Route::OperatorIssue => 38,
+        Route::OperatorRenew => 39,
+        Route::OperatorRevoke => 40,
     }
 }
 /// One more than the last place.
-const PLACES: usize = 31;
+const PLACES: usize = 41;
 
 #[test]
 fn every_route_is_walked() {
@@ -158,16 +178,22 @@ async fn a_viewer_sees_no_secret() {
     for secret in &secrets[1..secrets.len() - 1] {
         assert!(swarm.contains(secret.as_str()) || key.contains(secret.as_str()), "{secret} is not shown to anybody");
     }
+    let own = pki::PrivateKey::generate_p256(&[7; 32]).unwrap();
+    let csr = pki::csr::request(&own).unwrap();
+    admin("POST", "/swarmpki/v1/operators", json!({"name": "alice", "csr": csr})).await;
     let state = backend.replica().unwrap().state();
     let cluster::roots::Roots::Stable { root, .. } = &state.roots else { panic!("no root") };
     let key = root.key().expect("the root's key is here");
     secrets.extend(traces(key.expose()));
+    secrets.extend(traces(state.operators.root.as_ref().expect("the operators' root").key.expose()));
 
     for (method, target) in EVERY {
         let target = target.replace("NODE", &node);
         let route = Route::find(&method.parse().unwrap(), target.split('?').next().unwrap()).unwrap();
         let (status, text) = ask(&backend, Right::Viewer, method, &target, &Value::Null).await;
         match route.right() {
+            // It renews its own, and here it has none.
+            Right::Viewer if route == Route::OperatorRenew => assert_eq!(status, 400, "{target}: {text}"),
             Right::Viewer => assert_eq!(status, 200, "{target}: {text}"),
             Right::Admin => {
                 assert_eq!(status, 403, "{target}: {text}");

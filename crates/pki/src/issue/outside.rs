@@ -11,13 +11,13 @@ use crate::key::{PublicKey, Signer};
 use crate::serial::Serial;
 use crate::time::Time;
 
-const SERVER_KEY_USAGE: &[u8] = &[0x30, 14, 6, 3, 0x55, 0x1d, 15, 1, 1, 0xff, 4, 4, 3, 2, 7, 0x80];
+pub(super) const SERVER_KEY_USAGE: &[u8] = &[0x30, 14, 6, 3, 0x55, 0x1d, 15, 1, 1, 0xff, 4, 4, 3, 2, 7, 0x80];
 const SERVER_EXT_KEY_USAGE: &[u8] = &[
     0x30, 19, 6, 3, 0x55, 0x1d, 37, 4, 12, 0x30, 10, //
     6, 8, 0x2b, 6, 1, 5, 5, 7, 3, 1, // serverAuth
 ];
 /// CA, path length 0: it certifies leaves and no further CA.
-const CROSS_BASIC_CONSTRAINTS: &[u8] =
+pub(super) const CROSS_BASIC_CONSTRAINTS: &[u8] =
     &[0x30, 18, 6, 3, 0x55, 0x1d, 19, 1, 1, 0xff, 4, 8, 0x30, 6, 1, 1, 0xff, 2, 1, 0];
 
 /// What the leaf of a CA's own server says beside its key.

@@ -1,4 +1,4 @@
-//! Root keys that the state has let go of: they must not stay in the log behind it.
+//! Root keys, of nodes and of operators, that the state has let go of: they must not stay in the log behind it.
 //!
 //! Rules:
 //! - an entry after which the state lacks a root key that it had, or that the entry brought, makes a snapshot due at once;
@@ -8,7 +8,8 @@
 //!   there and the purge is made then.
 
 use cluster::command::Command;
-use cluster::roots::{Custody, Roots};
+use cluster::operators::RevokeOperator;
+use cluster::roots::Custody;
 use cluster::rotation::RootsChange;
 use cluster::{Batch, State};
 use pki::secret::SecretBytes;
@@ -93,7 +94,11 @@ pub(super) fn keys_at_stake(state: &State, batch: &Batch) -> Vec<Arc<SecretBytes
                     brought.push(Arc::clone(key));
                 }
             }
-            Command::AdvanceRotation(_) => touched = true,
+            Command::AdvanceRotation(_) | Command::RevokeOperator(RevokeOperator::All) => touched = true,
+            Command::FoundOperators(found) => {
+                touched = true;
+                brought.push(Arc::clone(&found.root.key));
+            }
             Command::Admit(_)
             | Command::Renew(_)
             | Command::Ask(_)
@@ -113,20 +118,24 @@ pub(super) fn keys_at_stake(state: &State, batch: &Batch) -> Vec<Arc<SecretBytes
             | Command::Attributed(_)
             | Command::CreateToken(_)
             | Command::RevokeToken { .. }
+            | Command::IssueOperator(_)
+            | Command::IssueApiServer(_)
+            | Command::RevokeOperator(_)
             | Command::Collect { .. } => {}
         }
     }
     if touched {
-        brought.extend(keys(&state.roots).cloned());
+        brought.extend(keys(state).cloned());
     }
     brought
 }
 
 /// Whether the state lacks one of these keys.
 pub(super) fn lacks(state: &State, stake: &[Arc<SecretBytes>]) -> bool {
-    stake.iter().any(|key| keys(&state.roots).all(|kept| kept.expose() != key.expose()))
+    stake.iter().any(|key| keys(state).all(|kept| kept.expose() != key.expose()))
 }
 
-fn keys(roots: &Roots) -> impl Iterator<Item = &Arc<SecretBytes>> {
-    roots.in_use().filter_map(|root| root.key())
+fn keys(state: &State) -> impl Iterator<Item = &Arc<SecretBytes>> {
+    let operators = state.operators.root.iter().map(|root| &root.key);
+    state.roots.in_use().filter_map(|root| root.key()).chain(operators)
 }
