@@ -21,6 +21,7 @@ pub mod puppet;
 pub mod rotation;
 pub mod softhsm;
 pub mod storm;
+pub mod thief;
 
 use std::net::Ipv4Addr;
 use std::time::Duration;

@@ -2,21 +2,16 @@
 //! manager says aloud that the key is stolen (design 7; conformance 32, 33, 150 and 151).
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
-use std::path::Path;
-use std::sync::Arc;
-use std::time::{Duration, SystemTime};
+use std::time::Duration;
 
 use cluster::authorize::Method;
-use pki::bundle::Issuer;
 use pki::certificate::Certificate;
-use pki::identity::{ClusterId, NodeId, Role, Subject};
-use pki::key::PrivateKey;
+use pki::identity::{ClusterId, NodeId, Role};
 use pki::serial::Serial;
-use pki::time::Time;
-use replica::{Handle, Replica};
 use swarmpki_conformance::caller::{Caller, Pair, within};
 use swarmpki_conformance::cluster::Cluster;
 use swarmpki_conformance::method::path;
+use swarmpki_conformance::thief::Thief;
 use swarmpki_conformance::{csr, node_id, nodes};
 use testkit::require_or_skip;
 use tonic::Code;
@@ -25,67 +20,6 @@ use wire::proto::GetRootCaCertificateRequest;
 const ALARM: &str = "forged-or-foreign-leaf";
 const NO_TOKEN: &str = "A valid join token is necessary to join this cluster";
 const TOLD_WITHIN: Duration = Duration::from_secs(5);
-
-fn now() -> Time {
-    SystemTime::now().into()
-}
-
-/// Who has read the root key off a manager's disk.
-struct Thief {
-    issuer: Issuer,
-    cluster: ClusterId,
-}
-
-impl Thief {
-    /// Copies the disk of a manager that is stopped, and opens the copy with the data key of the key file.
-    async fn visit(cluster: &mut Cluster) -> Self {
-        assert!(cluster.manager.stop().success());
-        let state = cluster.manager.folder().join("state");
-        let loot = tempfile::tempdir().unwrap();
-        copy(&state.join("raft"), &loot.path().join("raft"));
-        let dek = swarmpki::keystore::Keystore::new(&state).data_keys().unwrap().current.unwrap();
-        let config = replica::Config {
-            dir: loot.path().join("raft"),
-            dek,
-            clock: Arc::new(now),
-            carrier: Arc::new(replica::carrier::Alone),
-            limits: replica::Limits::default(),
-        };
-        let replica = Replica::open(config).await.unwrap();
-        let stolen = replica.read().await.unwrap();
-        let root = stolen.roots.signing().unwrap();
-        let key = PrivateKey::from_der(root.key().unwrap().expose()).unwrap();
-        let signer = root.signer.pem();
-        let issuer =
-            Issuer::build(&root.bundle, Some(signer.as_bytes()), Some(Arc::new(key)), &root.intermediates, now());
-        let thief = Self { issuer: issuer.unwrap(), cluster: stolen.cluster_id().unwrap().clone() };
-        replica.shutdown().await;
-        cluster.manager.restart();
-        cluster.manager_is_back();
-        thief
-    }
-
-    /// A perfect leaf, but for its not being registered.
-    fn leaf(&self, role: Role, node: &NodeId, serial: Serial, key: &str) -> Pair {
-        self.leaf_of(&self.cluster, role, node, serial, key)
-    }
-
-    fn leaf_of(&self, cluster: &ClusterId, role: Role, node: &NodeId, serial: Serial, key: &str) -> Pair {
-        let subject = Subject { cluster: cluster.clone(), role, node: node.clone() };
-        let leaf = pki::issue::Leaf { subject: &subject, serial, now: now(), expiry: Duration::from_secs(7200) };
-        let own = PrivateKey::from_pem(key.as_bytes(), None).unwrap();
-        let certificate = pki::issue::leaf_for_signer(&own, &leaf, &self.issuer).unwrap();
-        Pair { chain: self.issuer.chain_pem(&certificate), key: key.to_owned() }
-    }
-}
-
-fn copy(from: &Path, to: &Path) {
-    std::fs::create_dir(to).unwrap();
-    for entry in std::fs::read_dir(from).unwrap() {
-        let entry = entry.unwrap();
-        std::fs::copy(entry.path(), to.join(entry.file_name())).unwrap();
-    }
-}
 
 fn serial(pair: &Pair) -> Serial {
     Certificate::parse_pem_bundle(pair.chain.as_bytes()).unwrap()[0].serial()

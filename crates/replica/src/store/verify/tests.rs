@@ -190,3 +190,41 @@ fn what_is_erased_is_gone_and_the_tree_stays() {
     assert!(left.iter().map(|entry| &entry.bytes).eq(entries.iter().map(|entry| &entry.bytes)));
     assert!(store.verify(&head, 40).is_ok());
 }
+
+/// Prints what it costs: `cargo nextest run -p swarmpki-replica --run-ignored only figures --no-capture`.
+#[test]
+#[ignore = "a million entries take a while, and nothing is asserted of the time"]
+#[allow(clippy::print_stderr)]
+fn figures() {
+    const SIZE: u64 = 1_000_000;
+    let dir = tempfile::tempdir().unwrap();
+    let store = create(dir.path());
+    let mut head = LogHead::default();
+    let entry = |seq: u64| {
+        let mut bytes = vec![0xa5; 600];
+        bytes[..8].copy_from_slice(&seq.to_be_bytes());
+        bytes
+    };
+    let began = std::time::Instant::now();
+    for first in (0..SIZE).step_by(1000) {
+        let rows: Vec<LogEntry> = (first..first + 1000).map(|seq| (seq, entry(seq)).into()).collect();
+        rows.iter().for_each(|row| drop(head.append(&row.bytes)));
+        store.add_issued(rows);
+        settle(&store);
+    }
+    eprintln!("{SIZE} entries of 600 bytes written in {:?}", began.elapsed());
+    let began = std::time::Instant::now();
+    assert_eq!(store.verify(&head, 0).unwrap().size, SIZE);
+    let took = began.elapsed();
+    eprintln!("verified in {took:?}: {:.0} entries a second", SIZE as f64 / took.as_secs_f64());
+    let mut took = Vec::new();
+    for n in 0..1000u64 {
+        let seq = n.wrapping_mul(0x9e37_79b9_7f4a_7c15) % SIZE;
+        let began = std::time::Instant::now();
+        let path = store.inclusion(seq, SIZE).unwrap().unwrap();
+        took.push(began.elapsed());
+        assert!(merkle::includes(leaf_hash(&entry(seq)), seq, SIZE, &path, &head.root()));
+    }
+    took.sort_unstable();
+    eprintln!("a proof takes {:?} (median), {:?} (slowest of a thousand)", took[500], took[999]);
+}

@@ -1,0 +1,201 @@
+//! The log as an account of all that a cluster's CA did: whole after everything that may happen to a cluster, and whatever is changed in
+//! it is found; what a thief with the root key signs is told from what was issued (issue 6, done when 3).
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
+
+use std::collections::BTreeSet;
+use std::path::Path;
+
+use pki::identity::Role;
+use pki::serial::Serial;
+use redb::ReadableDatabase;
+use serde_json::Value;
+use swarmpki_conformance::cluster::Cluster;
+use swarmpki_conformance::group::{self, Group};
+use swarmpki_conformance::rotation::{Marks, ended};
+use swarmpki_conformance::thief::Thief;
+use swarmpki_conformance::{all_ready, csr, in_state, node_id};
+use testkit::daemon::Daemon;
+use testkit::loopback::Loopback;
+use testkit::require_or_skip;
+
+const ISSUED: redb::TableDefinition<'_, u64, &[u8]> = redb::TableDefinition::new("issued");
+
+fn log(manager: &Daemon, more: &[&str]) -> Value {
+    let args = [&["log", "--json"], more].concat();
+    serde_json::from_str(&manager.swarmpki(&args).ok()).unwrap()
+}
+
+fn entries(log: &Value) -> &[Value] {
+    log["entries"].as_array().unwrap()
+}
+
+fn verified(manager: &Daemon) -> String {
+    let said = manager.swarmpki(&["log", "verify"]).ok();
+    assert!(said.starts_with("The log is whole: "), "{said}");
+    said
+}
+
+#[test]
+fn done_when_3_the_log_is_whole_after_a_cluster_has_lived() {
+    require_or_skip!("swarmpki", "docker");
+    let net = Loopback::claim();
+    let mut group = Group::start(&net, 1);
+    let marks = Marks::of(&group.managers[0]);
+    for n in 2..=3 {
+        let daemon = Daemon::start(&format!("worker{n}"));
+        group.ids.push(group::join(&daemon, net.host(n), &marks.worker, &group.swarm(0)));
+        group.hosts.push(net.host(n));
+        group.managers.push(daemon);
+    }
+    let manager = &group.managers[0];
+    all_ready(manager, &[&group.ids[1], &group.ids[2]]);
+    verified(manager);
+
+    // A promotion, a root, a token, a removal.
+    manager.docker(&["node", "promote", &group.ids[1]]).ok();
+    group::manages(manager, &group.ids[1], true);
+    manager.swarmpki(&["ca", "rotate", "--detach"]).ok();
+    ended(manager, &marks);
+    manager.docker(&["swarm", "join-token", "--rotate", "worker"]).ok();
+    group.managers[2].docker(&["swarm", "leave"]).ok();
+    in_state(manager, &[&group.ids[2]], "down", std::time::Duration::from_secs(60));
+    manager.docker(&["node", "rm", &group.ids[2]]).ok();
+
+    // Both managers have it, whole, and the same.
+    let (here, there) = (verified(manager), verified(&group.managers[1]));
+    let root = |said: &str| said.split("root ").nth(1).unwrap().split(';').next().unwrap().to_owned();
+    assert_eq!(root(&here), root(&there));
+
+    let all = log(manager, &[]);
+    let events: BTreeSet<&str> = entries(&all).iter().map(|entry| entry["event"].as_str().unwrap()).collect();
+    for event in [
+        "issued",
+        "node-updated",
+        "root-key-delivered",
+        "promoted",
+        "rotation-begun",
+        "rotation-phase",
+        "rotation-finished",
+        "token-rotated",
+        "removed",
+    ] {
+        assert!(events.contains(event), "no {event}: {events:?}");
+    }
+    let joined = |entry: &&Value| entry["by"] == "the worker token" && entry["event"] == "issued";
+    let joins: Vec<_> = entries(&all).iter().filter(joined).collect();
+    assert_eq!(joins.len(), 2, "{all}");
+    assert!(joins.iter().all(|entry| entry["from"].as_str().is_some_and(|from| from.starts_with("127."))), "{joins:?}");
+    let removed = entries(&all).iter().find(|entry| entry["event"] == "removed").unwrap();
+    let uid = format!("uid {}", nix::unistd::getuid());
+    assert_eq!((removed["node"].as_str(), removed["by"].as_str()), (Some(&*group.ids[2]), Some(&*uid)));
+    assert!(removed["host"].as_str().is_some_and(|host| !host.is_empty()), "{removed}");
+    let of_it = log(manager, &["--node", &group.ids[2]]);
+    assert!(entries(&of_it).iter().all(|entry| entry["node"] == *group.ids[2]) && entries(&of_it).len() >= 2);
+
+    // What is told to one manager can be shown by the other.
+    let last = entries(&all).last().unwrap()["seq"].to_string();
+    let proof: Value =
+        serde_json::from_str(&group.managers[1].swarmpki(&["log", "prove", &last, "--json"]).ok()).unwrap();
+    assert_eq!(proof["root_hash"].as_str(), Some(&*root(&here)), "{proof}");
+
+    // Personal parts go, everywhere, and the tree stays.
+    manager.swarmpki(&["log", "erase", "--before", "0s"]).ok();
+    let erased = log(manager, &[]);
+    assert!(entries(&erased).iter().all(|entry| entry["from"].is_null() || entry["event"] == "private-erased"), "{erased}");
+    verified(manager);
+    verified(&group.managers[1]);
+}
+
+/// The sealed bytes of entries, as they lie on the disk.
+fn sealed(store: &Path) -> Vec<(u64, Vec<u8>)> {
+    let copy = tempfile::NamedTempFile::new().unwrap();
+    std::fs::copy(store, copy.path()).unwrap();
+    let table = redb::Database::open(copy.path()).unwrap().begin_read().unwrap().open_table(ISSUED).unwrap();
+    let rows = table.range(0..).unwrap().map(|row| row.map(|(key, value)| (key.value(), value.value().to_vec())));
+    rows.collect::<Result<_, _>>().unwrap()
+}
+
+fn places(file: &[u8], wanted: &[u8]) -> Vec<usize> {
+    file.windows(wanted.len()).enumerate().filter(|(_, window)| *window == wanted).map(|(at, _)| at).collect()
+}
+
+#[tokio::test]
+async fn done_when_3_one_changed_bit_on_disk_is_found_and_named() {
+    require_or_skip!("swarmpki");
+    let mut cluster = Cluster::start();
+    for _ in 0..3 {
+        cluster.worker().await;
+    }
+    assert!(cluster.manager.stop().success());
+    let state = cluster.manager.state();
+    let verify = || cluster.manager.swarmpki(&["log", "verify", "--state-dir", state.to_str().unwrap()]);
+    assert!(verify().ok().starts_with("The log is whole: "));
+
+    let store = state.join("raft/store-1.redb");
+    let whole = std::fs::read(&store).unwrap();
+    let rows = sealed(&store);
+    assert!(rows.len() >= 5, "{}", rows.len());
+    for (seq, row) in &rows {
+        // The head of the row, its middle, its tag.
+        for byte in [0, row.len() / 2, row.len() - 1] {
+            let mut hurt = whole.clone();
+            let found = places(&whole, row);
+            assert!(!found.is_empty(), "entry {seq} is on the disk");
+            found.iter().for_each(|at| hurt[at + byte] ^= 4);
+            std::fs::write(&store, &hurt).unwrap();
+            let said = verify().refused();
+            assert!(said.contains(&format!("entry {seq} of the issuance log")), "byte {byte} of entry {seq}: {said}");
+        }
+    }
+
+    // Anywhere else it is found, or it is nowhere that matters; and nothing comes of it but words.
+    let (mut told, mut unharmed) = (0, 0);
+    let used: Vec<usize> = (0..whole.len()).filter(|at| whole[*at] != 0).collect();
+    for at in used.iter().step_by((used.len() / 60).max(1)) {
+        let mut hurt = whole.clone();
+        hurt[*at] ^= 1;
+        std::fs::write(&store, &hurt).unwrap();
+        let output = verify();
+        match output.code {
+            0 => unharmed += 1,
+            1 => told += 1,
+            code => panic!("byte {at}: {code:?}: {output:?}"),
+        }
+    }
+    assert!(told > 0, "{unharmed} without an effect");
+    std::fs::write(&store, &whole).unwrap();
+    assert!(verify().ok().starts_with("The log is whole: "));
+}
+
+#[tokio::test]
+async fn done_when_3_a_forged_leaf_is_told_from_an_issued_one() {
+    require_or_skip!("swarmpki");
+    let mut cluster = Cluster::start();
+    let worker = cluster.worker().await;
+    let thief = Thief::visit(&mut cluster).await;
+    let folder = tempfile::tempdir().unwrap();
+    let file = |name: &str, text: &str| {
+        let path = folder.path().join(name);
+        let first = text.split_inclusive("-----END CERTIFICATE-----").next().unwrap();
+        std::fs::write(&path, first).unwrap();
+        path.to_str().unwrap().to_owned()
+    };
+    let own = cluster.manager.certificates().chain();
+    let issued = [file("worker.crt", &worker.pair.chain), file("manager.crt", &std::fs::read_to_string(own).unwrap())];
+    let said = cluster.manager.swarmpki(&["log", "audit", &issued[0], &issued[1]]).ok();
+    assert_eq!(said.matches(": issued as entry ").count(), 2, "{said}");
+
+    let victim = worker.id.parse().unwrap();
+    let serial = pki::certificate::Certificate::parse_pem_bundle(worker.pair.chain.as_bytes()).unwrap()[0].serial();
+    let forged = [
+        thief.leaf(Role::Worker, &victim, Serial::from_random([3; 20]), &csr::ordinary().key),
+        thief.leaf(Role::Manager, &victim, serial, &worker.pair.key),
+        thief.leaf(Role::Manager, &node_id(&cluster.manager).parse().unwrap(), serial, &worker.pair.key),
+    ];
+    for (n, pair) in forged.iter().enumerate() {
+        let path = file(&format!("forged{n}.crt"), &pair.chain);
+        let output = cluster.manager.swarmpki(&["log", "audit", &path, &issued[0]]);
+        assert_eq!(output.code, 3, "{output:?}");
+        assert!(output.stdout.contains("FORGED") && output.stdout.contains(": issued as entry "), "{output:?}");
+    }
+}
