@@ -81,7 +81,8 @@ fn commands(page: &str) -> Vec<String> {
 
 fn check(command: &str) -> Result<(), String> {
     let words: Vec<&str> = command.split_whitespace().collect();
-    let nested = words[0] == "node" || words.get(1).is_some_and(|word| words[0] == "ca" && !word.starts_with('-'));
+    let verb = |word: &&str| !word.starts_with('-');
+    let nested = ["ca", "cert", "log", "node", "token"].contains(&words[0]) && words.get(1).is_some_and(verb);
     let serves = words.starts_with(&["ca", "serve"]) && words.get(2).is_some_and(|word| !word.starts_with('-'));
     let verbs = if serves { 3 } else { 1 + usize::from(nested) };
     let out = Command::new(env!("CARGO_BIN_EXE_swarmpki")).args(&words[..verbs]).arg("--help").output().unwrap();

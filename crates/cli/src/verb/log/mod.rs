@@ -27,7 +27,7 @@ const LOOK_EVERY: Duration = Duration::from_millis(500);
 /// Headings and widths of the columns.
 const COLUMNS: [(&str, usize); 5] = [("SEQ", 10), ("TIME", 27), ("EVENT", 22), ("NODE", 28), ("BY", 28)];
 
-/// Show everything that the CA did: certificates, removals, tokens, keys, rotations; verify and prove it
+/// Show everything that the CA did; verify it, prove it, audit certificates
 #[derive(Args, Clone, Debug)]
 #[command(args_conflicts_with_subcommands = true, subcommand_value_name = "COMMAND")]
 pub(crate) struct LogArgs {
