@@ -101,7 +101,10 @@ fn done_when_3_the_log_is_whole_after_a_cluster_has_lived() {
     // Personal parts go, everywhere, and the tree stays.
     manager.swarmpki(&["log", "erase", "--before", "0s"]).ok();
     let erased = log(manager, &[]);
-    assert!(entries(&erased).iter().all(|entry| entry["from"].is_null() || entry["event"] == "private-erased"), "{erased}");
+    assert!(
+        entries(&erased).iter().all(|entry| entry["from"].is_null() || entry["event"] == "private-erased"),
+        "{erased}"
+    );
     verified(manager);
     verified(&group.managers[1]);
 }
@@ -110,7 +113,8 @@ fn done_when_3_the_log_is_whole_after_a_cluster_has_lived() {
 fn sealed(store: &Path) -> Vec<(u64, Vec<u8>)> {
     let copy = tempfile::NamedTempFile::new().unwrap();
     std::fs::copy(store, copy.path()).unwrap();
-    let table = redb::Database::open(copy.path()).unwrap().begin_read().unwrap().open_table(ISSUED).unwrap();
+    let database = redb::Database::open(copy.path()).unwrap();
+    let table = database.begin_read().unwrap().open_table(ISSUED).unwrap();
     let rows = table.range(0..).unwrap().map(|row| row.map(|(key, value)| (key.value(), value.value().to_vec())));
     rows.collect::<Result<_, _>>().unwrap()
 }
