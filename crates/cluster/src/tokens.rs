@@ -24,6 +24,9 @@ pub const MANAGER_ROW: u32 = 1;
 /// above what a whole fleet that joins in one go needs.
 pub const UNFINISHED_PER_TOKEN_MAX: u32 = 131_072;
 
+/// More than any token has, in bytes: what is longer is not even taken apart.
+const TEXT_MAX: usize = 128;
+
 /// The tokens of the cluster.
 #[derive(Clone, Default)]
 pub struct Tokens {
@@ -71,6 +74,9 @@ impl Tokens {
     }
 
     fn admit_limited(&self, digest: &Digest, fips: bool, text: &str) -> Option<Admission> {
+        if text.len() > TEXT_MAX {
+            return None;
+        }
         let secret = text.parse::<JoinToken>().ok()?.secret()?;
         // A token is compared as typed: two spellings of one number are two tokens.
         if !JoinToken::new(*digest, &secret, fips).matches(text) {

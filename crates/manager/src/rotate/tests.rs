@@ -6,7 +6,7 @@ use cluster::command::{Command, UpdateCluster};
 use cluster::outcome::Outcome;
 use cluster::settings::Settings;
 use pki::chain::{self, Usage};
-use pki::identity::NodeId;
+use pki::identity::{NodeId, Role};
 
 use super::fixture::{Fixture, START};
 use super::*;
@@ -364,4 +364,32 @@ fn who_has_no_room_costs_no_public_key_work() {
     assert_eq!(joined, Refusal::TooManyUnfinishedJoins);
     fixture.later(Duration::from_secs(3_600));
     assert!(signature(&told(&fixture).0), "an hour later");
+}
+
+#[test]
+fn a_token_that_admits_nobody_any_more_costs_no_public_key_work() {
+    let mut fixture = Fixture::new();
+    let digest = pki::digest::Digest::of(&fixture.served());
+    let make = |fixture: &mut Fixture| {
+        let secret = pki::join_token::JoinSecret::from_bytes(fixture.chance.bytes().unwrap());
+        let hash = cluster::tokens::limited::TokenHash::of(&secret);
+        let create =
+            cluster::command::CreateToken { role: Role::Worker, hash, digest, ttl: DAY, uses: 1, note: String::new() };
+        assert!(matches!(fixture.apply(Command::CreateToken(Box::new(create))), Outcome::Done { .. }));
+        let (row, _) = fixture.state.tokens.limited.find(&hash).unwrap();
+        (row, unsigned(fixture, pki::join_token::JoinToken::new(digest, &secret, false).text()))
+    };
+    let ((_, open), (row, revoked)) = (make(&mut fixture), make(&mut fixture));
+    fixture.apply(Command::RevokeToken { row });
+    let told = |fixture: &Fixture, request: &Request| {
+        let begun = issue::Issuing::begin(&fixture.state, Caller::Anonymous, request.clone(), fixture.now);
+        begun.map(|_| ()).unwrap_err()
+    };
+    assert_eq!(told(&fixture, &revoked), Refusal::TokenRevoked);
+    assert!(matches!(told(&fixture, &open), Refusal::CsrRefused { .. }));
+    // This manager's clock says that it has ended; the leader's may still be behind: what it says counts.
+    fixture.later(DAY + TEN_SECONDS);
+    assert!(matches!(told(&fixture, &open), Refusal::CsrRefused { .. }));
+    fixture.later(cluster::issuance::SIGNING_SKEW_MAX);
+    assert_eq!(told(&fixture, &open), Refusal::TokenEnded);
 }
