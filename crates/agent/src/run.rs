@@ -104,7 +104,14 @@ impl Runner {
     }
 
     async fn wait(&mut self) -> Option<Input> {
-        while self.tasks.try_join_next().is_some() {}
+        while let Some(ended) = self.tasks.try_join_next() {
+            // What it was to bring would be waited for in vain.
+            if let Err(error) = ended
+                && let Ok(panic) = error.try_into_panic()
+            {
+                std::panic::resume_unwind(panic);
+            }
+        }
         let first = self.timers.iter().min_by_key(|(_, at)| **at).map(|(timer, at)| (*timer, *at));
         let timer = async {
             match first {

@@ -82,12 +82,12 @@ pub(crate) enum Command {
     /// The process that holds a PKCS#11 module: started by others of this program
     #[command(name = crate::token_flags::MODULE_VERB, hide = true)]
     Pkcs11Module,
-    Unlock(verb::unlock::UnlockArgs),
-    UnlockKey(verb::unlock_key::UnlockKeyArgs),
     Restore(verb::restore::RestoreArgs),
     /// Make, list and revoke join tokens with limits
     #[command(subcommand, arg_required_else_help = true, subcommand_value_name = "COMMAND")]
     Token(verb::token::TokenCommand),
+    Unlock(verb::unlock::UnlockArgs),
+    UnlockKey(verb::unlock_key::UnlockKeyArgs),
     Up(verb::up::UpArgs),
     Update(verb::update::UpdateArgs),
     /// Show the versions of this command and of the daemon

@@ -22,6 +22,7 @@ pub mod account;
 pub mod admission;
 pub mod authorize;
 pub mod command;
+pub mod epoch;
 pub mod format;
 pub mod invariant;
 pub mod issuance;

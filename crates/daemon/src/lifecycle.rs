@@ -16,11 +16,11 @@ mod seat;
 
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use pki::secret::SecretString;
 use swarmpki::keystore::Keystore;
-use swarmpki::{Ended, NodeId, Phase};
+use swarmpki::{Ended, NodeId, Phase, Role};
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio_util::sync::CancellationToken;
 use tracing::{error, info, warn};
@@ -40,6 +40,8 @@ const JOIN_ANSWER_MAX: Duration = Duration::from_secs(20);
 /// Pauses between attempts to start a member that failed: doubled from the first to the last. Source: engine-api.md 3.
 const RESTART_PAUSE_MIN: Duration = Duration::from_millis(200);
 const RESTART_PAUSE_MAX: Duration = Duration::from_secs(30);
+/// A member whose parts break off again within this time waits longer each time.
+const RESTART_COUNTS: Duration = Duration::from_secs(5 * 60);
 /// How long the agent and the manager may take to stop.
 const STOP_MAX: Duration = Duration::from_secs(5);
 
@@ -103,7 +105,7 @@ impl Lifecycle {
             Present::Inactive
         };
         let (publish, present) = watch::channel(Arc::new(at_first));
-        let owner = Owner { setup, publish, part: Part::Nothing };
+        let owner = Owner { setup, publish, part: Part::Nothing, broke: None };
         (Self { commands, present }, owner.run(queue, shutdown))
     }
 
@@ -190,6 +192,10 @@ enum Event {
     /// A worker that is to be a manager has its place in the group, or has none.
     Seated(Result<Box<seat::Seat>, String>),
     Fatal(String),
+    /// A part of the member broke off.
+    Broken(String),
+    /// The leader says that this manager has no place in the group.
+    Out,
     /// The cluster was made anew without this manager.
     Outlived(String),
     Restart,
@@ -199,6 +205,8 @@ struct Owner {
     setup: Setup,
     publish: watch::Sender<Arc<Present>>,
     part: Part,
+    /// When a part of the member last broke off, and the pause before it was started anew.
+    broke: Option<(Instant, Duration)>,
 }
 
 impl Owner {
@@ -279,6 +287,8 @@ impl Owner {
                 error!(%text, "the cluster's store failed");
                 return Err(LifecycleError::Store(text));
             }
+            Event::Broken(text) => self.broken(text).await,
+            Event::Out => self.out().await,
             Event::Outlived(text) => self.outlived(text).await,
             Event::Restart => {
                 if let Part::Stopped { settings, pause, .. } = &self.part {
@@ -288,6 +298,36 @@ impl Owner {
             }
         }
         Ok(())
+    }
+
+    /// This manager is none any more: as long as it serves, its own node would turn to it. By its certificate, which another manager may replace
+    /// next, it asks for another place, or goes on as a worker.
+    async fn out(&mut self) {
+        let Part::Member(running) = &mut self.part else { return };
+        let role = running.status.borrow().role;
+        if role == Some(Role::Worker) {
+            return self.dismissed().await;
+        }
+        if let Some(seat) = running.stand_up() {
+            info!("this manager has no place among the managers any more");
+            seat.stop().await;
+        }
+        running.follow_role(&self.setup, role);
+    }
+
+    /// A part of this member broke off, by a mistake of ours: all of it is stopped, and started anew from what is on disk.
+    async fn broken(&mut self, text: String) {
+        let Part::Member(running) = std::mem::replace(&mut self.part, Part::Nothing) else { return };
+        let now = Instant::now();
+        let again = self.broke.filter(|(at, _)| now.duration_since(*at) < RESTART_COUNTS);
+        let pause = again.map_or(RESTART_PAUSE_MIN, |(_, pause)| pause.saturating_mul(2).min(RESTART_PAUSE_MAX));
+        self.broke = Some((now, pause));
+        error!(%text, restart_in_ms = u64::try_from(pause.as_millis()).unwrap_or(u64::MAX), "a part of this member broke off: the member is started anew");
+        let settings = running.settings.clone();
+        let failure = Failure::new(format!("a part of this member broke off and it is started anew: {text}"));
+        self.publish.send_replace(Arc::new(Present::Error(Membership::of(&settings), failure.clone())));
+        running.stop().await;
+        self.part = Part::Stopped { settings, failure, pause };
     }
 
     /// Publishes what the machine is now.

@@ -226,7 +226,7 @@ impl Bootstrap {
             removed: restoration.removed,
         };
         let command = cluster::Command::Refound(Box::new(command::Refound {
-            epoch: state.epoch().saturating_add(1),
+            epoch: cluster::epoch::next(state.epoch(), u32::from_be_bytes(chance.bytes()?)),
             addr: restoration.addr,
             founder: command::Founder::Restored(Box::new(restored)),
         }));

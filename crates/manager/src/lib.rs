@@ -40,6 +40,8 @@ pub mod view;
 
 mod alarm;
 mod leading;
+mod looks;
+mod parts;
 mod run;
 mod seats;
 mod share;

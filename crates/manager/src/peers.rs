@@ -8,18 +8,21 @@
 mod dial;
 
 use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::Duration;
 
-use cluster::State;
 use cluster::authorize::Presented;
 use cluster::node::IssuerHash;
-use futures::future::BoxFuture;
+use cluster::{State, epoch};
+use futures::FutureExt;
+use futures::future::{BoxFuture, Shared};
 use pki::identity::{NodeId, Role};
 use pki::key::SpkiHash;
 use pki::time::Time;
 use replica::carrier::{Carrier, CarryError};
 use tokio::sync::watch;
+use tokio::time::Instant;
 use tonic::transport::Channel;
 use tonic::{Code, Status};
 use wire::managers::{AskRequest, EnlistRequest, EnlistResponse, GroupMember, ManagersClient};
@@ -84,19 +87,21 @@ struct Inner {
     /// Members that were heard by a leaf which is not known here, and which leaf that was.
     heard: Mutex<BTreeMap<NodeId, SpkiHash>>,
     lines: Mutex<BTreeMap<(u64, bool), Line>>,
+    /// Counts them.
+    dialled: AtomicU64,
     /// What another manager said of a cluster that was made anew without this one.
     outlived: watch::Sender<Option<String>>,
 }
 
-/// One connection, or the place for it: who finds none makes it, others wait for that.
-type Line = Arc<tokio::sync::Mutex<Option<Connected>>>;
-
-struct Connected {
+/// One connection, or one that is being made: for everybody who wants it, and whether or not they wait for it so long. Whoever has less time than it
+/// takes to connect finds the connection there the next time.
+struct Line {
+    number: u64,
     addr: String,
-    /// The identity that it was made with: another one is known to the other end by a connection of its own, before the leaf of this one
+    /// The identity that it is made with: another one is known to the other end by a connection of its own, before the leaf of this one
     /// has ended or is forgotten.
     identity: u64,
-    channel: Channel,
+    channel: Shared<BoxFuture<'static, Result<Channel, CarryError>>>,
 }
 
 impl Peers {
@@ -111,6 +116,7 @@ impl Peers {
             told: Mutex::new(None),
             heard: Mutex::default(),
             lines: Mutex::new(BTreeMap::new()),
+            dialled: AtomicU64::new(0),
             outlived: watch::Sender::new(None),
         }))
     }
@@ -127,15 +133,17 @@ impl Peers {
     }
 
     /// Asks the manager at `addr` for a place in the group, for the node whose identity this is. `own_addr` is where the other managers
-    /// reach it, `raft_id` the place of the store it has, if it has one.
+    /// reach it, `raft_id` the place of the store it has, if it has one: it gets that place, or is refused with
+    /// [`Code::NotFound`] if that is given up.
     ///
     /// # Errors
     /// [`EnlistError`].
     pub async fn enlist(&self, addr: &str, own_addr: &str, raft_id: Option<u64>) -> Result<Place, EnlistError> {
         let unreachable = |what: &dyn std::fmt::Display| EnlistError::Unreachable(format!("{addr}: {what}"));
-        let (channel, _) = dial::manager(&self.0.identity, addr, &mtls::Expect::manager(), (self.0.clock)())
-            .await
-            .map_err(|error| unreachable(&error))?;
+        let (channel, _, _) =
+            dial::manager(&self.0.identity, addr, &mtls::Expect::manager(), (self.0.clock)(), STRANGER_WITHIN)
+                .await
+                .map_err(|error| unreachable(&error))?;
         let request = EnlistRequest { addr: own_addr.to_owned(), raft_id: raft_id.unwrap_or_default() };
         let mut client = ManagersClient::new(channel);
         let answer = tokio::time::timeout(ENLIST_WITHIN, client.enlist(request)).await;
@@ -177,6 +185,17 @@ impl Peers {
             && leaf.not_before >= newest
             && (state.roots.in_use().any(|root| root.issuer == *anchor) || self.trusts(anchor));
         stands.then_some(row.raft_id)
+    }
+
+    /// Whether whoever presented this leaf, which need not be known here, was a manager before the cluster was made anew: it may have been renewed
+    /// by those who were left behind.
+    pub(crate) fn outlived_leaf(&self, leaf: &Presented, anchor: &IssuerHash, now: Time) -> bool {
+        let Some(state) = self.state() else { return false };
+        let was = state.refounded.as_ref().is_some_and(|refounded| refounded.outlived.contains(&leaf.node));
+        was && leaf.role == Role::Manager
+            && state.cluster_id() == Some(&leaf.cluster)
+            && leaf.not_after >= now
+            && state.roots.in_use().any(|root| root.issuer == *anchor)
     }
 
     /// Whether the member was heard by this leaf before, which is not known here.
@@ -222,39 +241,69 @@ impl Peers {
         let (node, addr) = self
             .address(to)
             .ok_or_else(|| CarryError::Unreachable(format!("nobody knows where member {to} of the group is")))?;
-        let line = Arc::clone(self.lines().entry((to, bulk)).or_default());
-        let mut line = line.lock().await;
         let identity = self.0.identity.current().map_or(0, |current| current.generation());
-        let channel = match &*line {
-            Some(line) if line.addr == addr && line.identity == identity => line.channel.clone(),
-            _ => {
-                let now = (self.0.clock)();
-                let (channel, leaf) = dial::manager(&self.0.identity, &addr, &mtls::Expect::member(node), now)
-                    .await
-                    .map_err(|error| CarryError::Unreachable(format!("{addr}: {error}")))?;
-                if self.raft_id_of(&leaf, now) != Some(to) {
-                    return Err(CarryError::Unreachable(format!("{addr}: it is not member {to} of the group")));
+        let (number, channel) = {
+            let mut lines = self.lines();
+            let stands = lines.get(&(to, bulk)).filter(|line| line.addr == addr && line.identity == identity);
+            match stands {
+                Some(line) => (line.number, line.channel.clone()),
+                None => {
+                    let number = self.0.dialled.fetch_add(1, Ordering::Relaxed);
+                    let channel = self.dial(to, node, addr.clone());
+                    lines.insert((to, bulk), Line { number, addr, identity, channel: channel.clone() });
+                    (number, channel)
                 }
-                *line = Some(Connected { addr, identity, channel: channel.clone() });
-                channel
             }
         };
+        let channel = channel.await.inspect_err(|_| {
+            let mut lines = self.lines();
+            if lines.get(&(to, bulk)).is_some_and(|line| line.number == number) {
+                lines.remove(&(to, bulk));
+            }
+        })?;
         Ok(ManagersClient::new(channel)
             .max_decoding_message_size(MANAGERS_BYTES_MAX)
             .max_encoding_message_size(MANAGERS_BYTES_MAX))
     }
 
-    /// The connection to the member broke: the next call makes another.
-    pub(crate) fn hang_up(&self, to: u64, bulk: bool) {
-        self.lines().remove(&(to, bulk));
+    /// Connects to the member, by a task that goes on when nobody waits.
+    fn dial(&self, to: u64, node: NodeId, addr: String) -> Shared<BoxFuture<'static, Result<Channel, CarryError>>> {
+        let peers = self.clone();
+        let dialling = tokio::spawn(async move {
+            let now = (peers.0.clock)();
+            let (channel, leaf, anchor) =
+                dial::manager(&peers.0.identity, &addr, &mtls::Expect::member(node), now, MEMBER_WITHIN)
+                    .await
+                    .map_err(|error| CarryError::Unreachable(format!("{addr}: {error}")))?;
+            if peers.raft_id_of(&leaf, now) != Some(to) {
+                if peers.newer_leaf_of(&leaf, &anchor, now) == Some(to) {
+                    peers.ask_epoch(channel).await;
+                }
+                return Err(CarryError::Unreachable(format!("{addr}: it is not member {to} of the group")));
+            }
+            Ok(channel)
+        });
+        async move { dialling.await.unwrap_or_else(|error| Err(CarryError::Unreachable(error.to_string()))) }
+            .boxed()
+            .shared()
     }
 
-    async fn carry(self, to: u64, question: Vec<u8>, bulk: bool) -> Result<Vec<u8>, CarryError> {
+    /// The connection to the member broke: the next call makes another. One that is still being made is not broken.
+    pub(crate) fn hang_up(&self, to: u64, bulk: bool) {
+        let mut lines = self.lines();
+        if lines.get(&(to, bulk)).is_some_and(|line| line.channel.peek().is_some()) {
+            lines.remove(&(to, bulk));
+        }
+    }
+
+    async fn carry(self, to: u64, question: Vec<u8>, bulk: bool, deadline: Instant) -> Result<Vec<u8>, CarryError> {
         let Some((cluster, epoch)) = self.scope() else {
             return Err(CarryError::Unreachable("this member does not know its cluster".to_owned()));
         };
         let from = self.0.own.get().copied().or_else(|| self.told().as_ref().map(|place| place.raft_id));
-        let mut client = self.client(to, bulk).await?;
+        // What waits for a connection was surely not delivered.
+        let client = tokio::time::timeout_at(deadline, self.client(to, bulk)).await;
+        let mut client = client.unwrap_or_else(|_| Err(CarryError::Unreachable("no connection in time".to_owned())))?;
         let request = AskRequest { cluster, epoch, from: from.unwrap_or_default(), question };
         match client.ask(request).await {
             Ok(response) => Ok(response.into_inner().answer),
@@ -267,17 +316,34 @@ impl Peers {
                 if status.code() == Code::PermissionDenied {
                     self.hang_up(to, bulk);
                 }
-                // Only a member of the group, as it is known here, is asked, and so believed.
-                if let Some(theirs) = epoch_of(&status).filter(|theirs| *theirs > epoch) {
-                    tracing::error!(epoch, theirs, "the cluster was made anew without this manager");
-                    self.0.outlived.send_replace(Some(format!(
-                        "{}; this manager's state is of epoch {epoch}. Run \"swarmpki leave --force\" here and join again.",
-                        status.message()
-                    )));
-                }
+                self.look_for_epoch(&status, epoch);
                 Err(CarryError::Refused(status.message().to_owned()))
             }
         }
+    }
+
+    /// Asks who answers for a member by a leaf that is not known here, and may be newer than this manager's state, one thing only: whether
+    /// the cluster was made anew. Whoever has a root's key can answer that, too; this manager stops then, and says so.
+    async fn ask_epoch(&self, channel: Channel) {
+        let Some((cluster, epoch)) = self.scope() else { return };
+        let from = self.0.own.get().copied().unwrap_or_default();
+        let request = AskRequest { cluster, epoch, from, question: Vec::new() };
+        let mut client = ManagersClient::new(channel);
+        if let Ok(Err(status)) = tokio::time::timeout(MEMBER_WITHIN, client.ask(request)).await {
+            self.look_for_epoch(&status, epoch);
+        }
+    }
+
+    /// A refusal may say that the cluster was made anew without this manager. Only a member of the group is asked, and so believed.
+    fn look_for_epoch(&self, status: &Status, epoch: u64) {
+        let later = |theirs: &u64| epoch::generation(*theirs) > epoch::generation(epoch);
+        let Some(theirs) = epoch_of(status).filter(later) else { return };
+        let (epoch, theirs) = (epoch::text(epoch), epoch::text(theirs));
+        tracing::error!(epoch, theirs, "the cluster was made anew without this manager");
+        self.0.outlived.send_replace(Some(format!(
+            "{}; this manager's state is of epoch {epoch}. Run \"swarmpki leave --force\" here and join again.",
+            status.message()
+        )));
     }
 
     fn address(&self, to: u64) -> Option<(NodeId, String)> {
@@ -327,8 +393,9 @@ impl Carrier for Peers {
     ) -> BoxFuture<'static, Result<Vec<u8>, CarryError>> {
         let peers = self.clone();
         Box::pin(async move {
-            let asked = peers.clone().carry(to, question, bulk);
-            match tokio::time::timeout(within, asked).await {
+            let deadline = Instant::now() + within;
+            let asked = peers.clone().carry(to, question, bulk, deadline);
+            match tokio::time::timeout_at(deadline, asked).await {
                 Ok(answer) => answer,
                 Err(_) => {
                     // A connection that says nothing may be dead without a word.
@@ -348,15 +415,34 @@ pub(crate) fn made_anew(state: &State) -> Option<Status> {
     let refounded = state.refounded.as_ref()?;
     let how = if refounded.backup.is_some() { "restored from a backup" } else { "force-new-cluster" };
     let (epoch, at) = (state.epoch(), refounded.at.rfc3339());
-    let mut status = Status::failed_precondition(format!("this cluster was made anew (epoch {epoch}, {how} on {at})"));
+    let shown = epoch::text(epoch);
+    let mut status = Status::failed_precondition(format!("this cluster was made anew (epoch {shown}, {how} on {at})"));
     status.metadata_mut().insert(EPOCH_KEY, epoch.into());
     Some(status)
+}
+
+/// In a refusal by the leader: the caller has no place in the group.
+const OUT_KEY: &str = "swarmpki-no-place";
+
+/// The refusal of one that has no place in the group, by the leader, who would know.
+pub(crate) fn without_place(mut refused: Status) -> Status {
+    refused.metadata_mut().insert(OUT_KEY, tonic::metadata::MetadataValue::from_static("1"));
+    refused
+}
+
+/// Whether the leader says that this manager has no place in the group.
+pub(crate) fn is_without_place(status: &Status) -> bool {
+    status.metadata().contains_key(OUT_KEY)
 }
 
 fn epoch_of(status: &Status) -> Option<u64> {
     status.metadata().get(EPOCH_KEY)?.to_str().ok()?.parse().ok()
 }
 
+/// Time for a connection to a member. The group hears nothing of it meanwhile: one that the network has swallowed is given up soon.
+const MEMBER_WITHIN: Duration = Duration::from_secs(2);
+/// Time for a connection to a manager of a group that this node is not in yet.
+const STRANGER_WITHIN: Duration = Duration::from_secs(5);
 /// Time for an answer to a request for a place: it is committed before.
 const ENLIST_WITHIN: Duration = Duration::from_secs(10);
 

@@ -42,6 +42,8 @@ pub struct Roster {
 struct Kept {
     session: NodeSession,
     changed: u64,
+    /// When its manager last heard of the node, by the leader's clock.
+    heard: Time,
 }
 
 /// What the leader knows of one manager.
@@ -66,6 +68,9 @@ pub struct Told {
     pub lost: Vec<NodeId>,
 }
 
+/// A node was heard of later by one manager than by another only if it was so much later: what they tell of takes its time.
+const HEARD_LATER: Duration = Duration::from_secs(1);
+
 /// Ends remembered for those who ask late; beyond that they get everything.
 const ENDED_MAX: usize = 4096;
 
@@ -88,9 +93,16 @@ impl Roster {
             let over = request.ended.iter().filter_map(|node| node.parse().ok()).collect::<BTreeSet<NodeId>>();
             feed.moved.retain(|node, _| !over.contains(node));
             for mut session in request.sessions {
+                let heard = heard(now, request.now, &session);
                 let Ok(node) = session.node.parse::<NodeId>() else { continue };
                 // It has not heard yet that this one is over: that the node was heard of in it makes it no newer.
                 if feed.moved.get(&node) == Some(&session.session) {
+                    continue;
+                }
+                // Nor was it told of before, by a leader that is gone, or late: whoever heard of the node last has it.
+                let elsewhere = self.rows.get(&node).filter(|kept| kept.session.manager != from);
+                if elsewhere.is_some_and(|kept| kept.heard > heard.saturating_add(HEARD_LATER)) {
+                    feed.moved.insert(node, session.session);
                     continue;
                 }
                 feed.moved.remove(&node);
@@ -101,7 +113,7 @@ impl Roster {
                 {
                     other.moved.insert(node.clone(), before.session.clone());
                 }
-                self.put(node, session);
+                self.put(node, session, heard);
             }
             self.feeds.insert(from, feed);
             let over = self.of(from).filter(|node| over.contains(*node) || (request.full && !named.contains(*node)));
@@ -153,7 +165,7 @@ impl Roster {
         (self.term, self.version) = (response.term, response.known);
         for session in &response.sessions {
             if let Ok(node) = session.node.parse() {
-                self.rows.insert(node, Kept { session: session.clone(), changed: 0 });
+                self.rows.insert(node, Kept { session: session.clone(), changed: 0, heard: Time::default() });
             }
         }
         for node in &response.ended {
@@ -188,13 +200,14 @@ impl Roster {
         self.rows.iter().filter(move |(_, kept)| kept.session.manager == manager).map(|(node, _)| node)
     }
 
-    fn put(&mut self, node: NodeId, session: NodeSession) {
-        if self.rows.get(&node).is_some_and(|kept| same(&kept.session, &session)) {
+    fn put(&mut self, node: NodeId, session: NodeSession, heard: Time) {
+        if let Some(kept) = self.rows.get_mut(&node).filter(|kept| same(&kept.session, &session)) {
+            kept.heard = heard;
             return;
         }
         self.version += 1;
         self.ended.remove(&node);
-        self.rows.insert(node, Kept { session, changed: self.version });
+        self.rows.insert(node, Kept { session, changed: self.version, heard });
     }
 
     fn remove(&mut self, node: &NodeId) {
@@ -228,6 +241,13 @@ impl Roster {
             ..ShareResponse::default()
         }
     }
+}
+
+/// When a session's manager last heard of the node, by the leader's clock. News of the way are younger than they are, by the time that the way took.
+fn heard(now: Time, sent: i64, session: &NodeSession) -> Time {
+    let known = sent != 0 && session.heard != 0;
+    let ago = if known { sent.saturating_sub(session.heard).max(0).unsigned_abs() } else { 0 };
+    now.saturating_sub(Duration::from_millis(ago))
 }
 
 /// Whether they say the same but for when the node was last heard of.
@@ -281,6 +301,32 @@ mod tests {
         let begun = ShareRequest { run: 2, ..told(true, &[session("b", "2")], &[]) };
         let Told { gone, lost, response } = roster.share(at(1), 2, begun);
         assert_eq!((gone, lost, response.tell_all), (vec![], vec![node("a")], false));
+    }
+
+    #[test]
+    fn a_session_that_is_told_of_late_is_not_the_newest() {
+        let clock = |millis: i64| at(millis).unix_millis();
+        let with = |name: &str, id: &str, heard: i64| NodeSession { heard: clock(heard), ..session(name, id) };
+        // The other manager's clock is an hour ahead.
+        let ahead = 3_600_000;
+        let late = |sent: i64, heard: i64, id: &str| ShareRequest {
+            now: clock(sent + ahead),
+            ..told(true, &[with("a", id, heard + ahead)], &[])
+        };
+        for (heard, counts) in [(1_000, false), (4_000, false), (5_000, true), (9_500, true)] {
+            let mut roster = Roster::default();
+            roster.lead(1);
+            let own = ShareRequest { now: clock(6_000), ..told(true, &[with("a", "here", 5_500)], &[]) };
+            roster.share(at(6_000), 1, own);
+            let Told { response, gone, .. } = roster.share(at(10_000), 2, late(10_000, heard, "there"));
+            assert_eq!(roster.get(&node("a")).unwrap().manager, if counts { 2 } else { 1 }, "{heard}");
+            assert_eq!(response.moved.is_empty(), counts, "{heard}");
+            assert!(gone.is_empty());
+            // It says that it is over there: the node is where it was.
+            let over = ShareRequest { now: clock(11_000 + ahead), ..told(false, &[], &["a"]) };
+            let Told { gone, .. } = roster.share(at(11_000), 2, over);
+            assert_eq!(gone.is_empty(), !counts, "{heard}");
+        }
     }
 
     #[test]

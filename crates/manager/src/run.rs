@@ -4,7 +4,6 @@ use std::sync::Arc;
 
 use replica::Handle;
 use tokio::net::TcpListener;
-use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 use wire::status::Refusal;
 
@@ -12,6 +11,7 @@ use crate::chance::Chance;
 use crate::control::Control;
 use crate::keys::Keys;
 use crate::leading::while_leading;
+use crate::parts::Parts;
 use crate::peers::Peers;
 use crate::shared::{Clock, Shared};
 use crate::{collect, outside, rotate, seats, server, service, share, watcher};
@@ -42,7 +42,7 @@ pub enum StartError {
 pub struct Manager<H> {
     shared: Arc<Shared<H>>,
     shutdown: CancellationToken,
-    tasks: JoinSet<()>,
+    parts: Parts,
 }
 
 impl<H: Handle> Manager<H> {
@@ -58,18 +58,27 @@ impl<H: Handle> Manager<H> {
         peers.follow(handle.raft_id(), handle.watch());
         let shared = Arc::new(Shared::new(handle, clock, chance, identity, keys, peers));
         let shutdown = CancellationToken::new();
-        let mut tasks = JoinSet::new();
+        let mut parts = Parts::new(shutdown.clone());
         let routes = service::Router::new(Arc::clone(&shared));
-        tasks.spawn(server::serve(Arc::clone(&shared), listener, routes, shutdown.clone()));
-        tasks.spawn(watcher::watch(Arc::clone(&shared), shutdown.clone()));
-        tasks.spawn(collect::sessions(Arc::clone(&shared), shutdown.clone()));
-        tasks.spawn(rotate::lead::lead(Arc::clone(&shared), shutdown.clone()));
-        tasks.spawn(while_leading(Arc::clone(&shared), shutdown.clone(), share::lead));
-        tasks.spawn(share::follow(Arc::clone(&shared), shutdown.clone()));
-        tasks.spawn(while_leading(Arc::clone(&shared), shutdown.clone(), seats::tend));
-        tasks.spawn(outside::run(Arc::clone(&shared), shutdown.clone()));
-        tasks.spawn(while_leading(Arc::clone(&shared), shutdown.clone(), collect::state));
-        Ok(Self { shared, shutdown, tasks })
+        let with = || (Arc::clone(&shared), shutdown.clone());
+        parts.start("the port", server::serve(Arc::clone(&shared), listener, routes, shutdown.clone()));
+        let (of, over) = with();
+        parts.start("changes", watcher::watch(of, over));
+        let (of, over) = with();
+        parts.start("sessions", collect::sessions(of, over));
+        let (of, over) = with();
+        parts.start("rotation", rotate::lead::lead(of, over));
+        let (of, over) = with();
+        parts.start("sessions of all managers", while_leading(of, over, share::lead));
+        let (of, over) = with();
+        parts.start("sessions of the other managers", share::follow(of, over));
+        let (of, over) = with();
+        parts.start("members of the group", while_leading(of, over, seats::tend));
+        let (of, over) = with();
+        parts.start("signers elsewhere", outside::run(of, over));
+        let (of, over) = with();
+        parts.start("what has outlived its time", while_leading(of, over, collect::state));
+        Ok(Self { shared, shutdown, parts })
     }
 
     /// The operator's side.
@@ -81,7 +90,22 @@ impl<H: Handle> Manager<H> {
     pub async fn shutdown(mut self) {
         self.shared.slots.end_all(&Refusal::MustDisconnect);
         self.shutdown.cancel();
-        while self.tasks.join_next().await.is_some() {}
+        self.parts.ended().await;
+    }
+
+    /// Waits until the leader says that this manager has no place in the group any more. What is still open here is over then.
+    pub fn out(&self) -> impl Future<Output = ()> + Send + 'static {
+        let mut out = self.shared.out.subscribe();
+        async move {
+            if out.wait_for(|out| *out).await.is_err() {
+                std::future::pending::<()>().await;
+            }
+        }
+    }
+
+    /// Waits until a part of it breaks off, in words; for ever, if none does. It is to be shut down and started anew then.
+    pub fn broken(&self) -> impl Future<Output = String> + Send + 'static {
+        self.parts.broken()
     }
 }
 

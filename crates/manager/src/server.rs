@@ -111,6 +111,11 @@ impl Peer {
         (*standing == Standing::Unregistered).then_some((leaf, self.anchor.as_ref()?))
     }
 
+    /// The leaf, and the root at which its chain ended.
+    pub(crate) fn anchored_leaf(&self) -> Option<(&Presented, &IssuerHash)> {
+        Some((&self.leaf.as_ref()?.0, self.anchor.as_ref()?))
+    }
+
     /// As authorization sees it.
     pub fn caller(&self) -> Caller<'_> {
         match &self.leaf {
@@ -474,7 +479,7 @@ async fn standing<H: Handle>(shared: &Arc<Shared<H>>, leaf: Presented) -> (Prese
 
 async fn look_up<H: Handle>(shared: Arc<Shared<H>>, leaf: Presented, now: Time) -> Standing {
     // A state that may be old proves nothing: then the caller is refused, and nobody is alarmed.
-    let Ok(state) = shared.handle.read().await else { return Standing::Unregistered };
+    let Some(state) = shared.look().await else { return Standing::Unregistered };
     let standing = state.standing(&leaf, now);
     // Leaves that have ended come from machines long forgotten: they open nothing, and prove nothing.
     if standing == Standing::Unregistered && leaf.not_after >= now {

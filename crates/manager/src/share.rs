@@ -1,10 +1,11 @@
 //! Tells the leader of this manager's sessions and learns of everybody else's; looks whether this manager hears the others at all.
 
 use std::collections::BTreeSet;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
+use cluster::Command;
 use pki::identity::NodeId;
 use replica::Handle;
 use tokio::sync::{Notify, watch};
@@ -12,6 +13,7 @@ use tokio_util::sync::CancellationToken;
 use wire::managers::{ShareRequest, ShareResponse};
 use wire::status::Refusal;
 
+use crate::peers;
 use crate::roster::{self, Absent, Sharer, Told};
 use crate::sessions::Input;
 use crate::shared::Shared;
@@ -34,6 +36,38 @@ pub(crate) struct Sharing {
     sharer: Option<Sharer>,
     /// Nodes in session with other managers that are to renew.
     renew: BTreeSet<NodeId>,
+}
+
+/// What the leader has to do after it was told of sessions. It waits for the log, and nobody who shares waits for that.
+#[derive(Default)]
+pub(crate) struct Aftermath {
+    todo: Mutex<Todo>,
+    more: Notify,
+}
+
+#[derive(Default)]
+struct Todo {
+    /// Nodes that have lost their manager.
+    lost: Vec<NodeId>,
+    /// To be proposed: nodes that are with nobody.
+    down: Vec<Command>,
+}
+
+impl Aftermath {
+    fn add(&self, lost: Vec<NodeId>, down: Vec<Command>) {
+        if lost.is_empty() && down.is_empty() {
+            return;
+        }
+        let mut todo = self.todo.lock().unwrap_or_else(PoisonError::into_inner);
+        todo.lost.extend(lost);
+        todo.down.extend(down);
+        drop(todo);
+        self.more.notify_one();
+    }
+
+    fn take(&self) -> Todo {
+        std::mem::take(&mut *self.todo.lock().unwrap_or_else(PoisonError::into_inner))
+    }
 }
 
 /// Counts what is shared, for those who wait until they are told of.
@@ -71,6 +105,9 @@ pub(crate) enum Untold {
     /// Who leads, as far as is known here, hears no majority itself.
     #[error("the leader is none: it hears no majority")]
     Leaderless,
+    /// By what the leader says, this manager is none any more.
+    #[error("this manager has no place in the group any more")]
+    Out,
     /// Anything else.
     #[error("the leader could not be told of sessions: {0}")]
     Because(String),
@@ -112,10 +149,10 @@ impl Sharing {
         let present = shared.sessions().shared();
         let known = shared.roster().known();
         let told_to = (leadership.term, leader);
-        let mut request = sharer.request(told_to, shared.handle.state().epoch(), known, &present);
+        let mut request = sharer.request(shared.now(), told_to, shared.handle.state().epoch(), known, &present);
         request.renew = std::mem::take(&mut self.renew).iter().map(ToString::to_string).collect();
         let response = if leadership.here {
-            told(shared, leader, request).await
+            told(shared, leader, request)
         } else {
             let response = tell(shared, leader, request).await?;
             shared.roster().learn(&response);
@@ -139,6 +176,7 @@ async fn tell<H: Handle>(shared: &Arc<Shared<H>>, leader: u64, request: ShareReq
         let mut client =
             shared.peers.client(leader, false).await.map_err(|error| Untold::Because(error.to_string()))?;
         let answer = client.share(request).await.map_err(|status| match status.message() {
+            _ if peers::is_without_place(&status) => Untold::Out,
             message if message == Refusal::NoLeader.to_string() => Untold::Leaderless,
             message => Untold::Because(message.to_owned()),
         })?;
@@ -152,8 +190,8 @@ async fn tell<H: Handle>(shared: &Arc<Shared<H>>, leader: u64, request: ShareReq
     answer
 }
 
-/// The leader is told: what follows is done, and this is the answer.
-pub(crate) async fn told<H: Handle>(shared: &Arc<Shared<H>>, from: u64, request: ShareRequest) -> ShareResponse {
+/// The leader is told: this is the answer. What follows is done by [`lead`].
+pub(crate) fn told<H: Handle>(shared: &Shared<H>, from: u64, request: ShareRequest) -> ShareResponse {
     let now = shared.now();
     for node in request.renew.iter().filter_map(|node| node.parse::<NodeId>().ok()) {
         if shared.order_renewal(&node).is_err() && !shared.roster().order_renewal(&node) {
@@ -164,16 +202,24 @@ pub(crate) async fn told<H: Handle>(shared: &Arc<Shared<H>>, from: u64, request:
     response.unreachable = shared.unreachable(&shared.handle.state());
     if !lost.is_empty() {
         tracing::info!(nodes = lost.len(), "a manager has begun anew: its nodes are expected elsewhere");
-        expect(shared, &lost).await;
     }
     let down = roster::down(gone, &shared.sessions(), now);
-    if !down.is_empty()
-        && let Err(error) = shared.handle.propose(down).await
+    shared.aftermath.add(lost, down);
+    shared.touch();
+    response
+}
+
+/// Does what follows from what the leader was told.
+async fn follow_up<H: Handle>(shared: &Shared<H>) {
+    let todo = shared.aftermath.take();
+    if !todo.lost.is_empty() {
+        expect(shared, &todo.lost).await;
+    }
+    if !todo.down.is_empty()
+        && let Err(error) = shared.handle.propose(todo.down).await
     {
         tracing::warn!(%error, "what happened to nodes could not be committed");
     }
-    shared.touch();
-    response
 }
 
 /// A node has a newer session with another manager: that with this one ends, unless it has begun since.
@@ -190,14 +236,21 @@ pub(crate) async fn lead<H: Handle>(shared: Arc<Shared<H>>, over: CancellationTo
     let state = shared.handle.state();
     let term = shared.handle.leadership().borrow().term;
     shared.roster().lead(term);
+    // Of a table that was left.
+    drop(shared.aftermath.take());
     shared.tell(Input::Lead(&state)).await;
     shared.deadline_moved.notify_one();
     let mut absent = Absent::of(&state);
     let mut looked = Instant::now();
+    let mut next = tokio::time::Instant::now() + PERIOD;
     loop {
         tokio::select! {
             () = over.cancelled() => return,
-            () = tokio::time::sleep(PERIOD) => {}
+            () = shared.aftermath.more.notified() => {
+                follow_up(&shared).await;
+                continue;
+            }
+            () = tokio::time::sleep_until(next) => next = tokio::time::Instant::now() + PERIOD,
         }
         let nodes = shared.roster().silent(shared.now());
         if !nodes.is_empty() {
@@ -259,7 +312,11 @@ pub(crate) async fn follow<H: Handle>(shared: Arc<Shared<H>>, shutdown: Cancella
         let lets_go = hears(&shared, leaderless || heard.elapsed() > CUT_OFF_AFTER);
         begin_anew(&shared, lets_go).await;
         let shared_with = shared.sharer.lock().await.exchange(&shared).await;
-        leaderless = matches!(shared_with, Err(Untold::Leaderless));
+        let out = matches!(shared_with, Err(Untold::Out));
+        leaderless = out || matches!(shared_with, Err(Untold::Leaderless));
+        if out {
+            shared.out.send_replace(true);
+        }
         if let Err(error) = shared_with {
             tracing::debug!(%error, "sessions were not shared");
             let lets_go = hears(&shared, leaderless || heard.elapsed() > CUT_OFF_AFTER);

@@ -17,13 +17,14 @@ use crate::alarm::Alarms;
 use crate::chance::Chance;
 use crate::issue::pipeline::{Pipeline, refused};
 use crate::keys::Keys;
+use crate::looks::Looks;
 use crate::outside::Outside;
 use crate::peers::Peers;
 use crate::roster::Roster;
 use crate::rotate::Pacer;
 use crate::server::{Call, Callers, Connections, Peer};
 use crate::sessions::{Effect, Input, Sessions};
-use crate::share::{Shares, Sharing};
+use crate::share::{Aftermath, Shares, Sharing};
 use crate::slots::Slots;
 use crate::view::ManagerStatus;
 
@@ -33,8 +34,8 @@ const WAKE_CHUNK: usize = 64;
 /// A member of the group that did not answer for so long is called unreachable.
 const UNREACHABLE_AFTER: Duration = Duration::from_secs(3);
 
-/// Looks at the leader's state at a time for callers who would be refused, at most.
-const LOOKS_MAX: usize = 32;
+/// Callers at a time who would be refused and wait for a look at the leader's state, at most.
+const LOOKING_MAX: usize = 256;
 
 /// When a caller comes back who could not be refused for sure.
 const UNSURE_RETRY: Duration = Duration::from_millis(500);
@@ -60,7 +61,11 @@ pub(crate) struct Shared<H> {
     /// Tells the leader of this manager's sessions.
     pub(crate) sharer: tokio::sync::Mutex<Sharing>,
     pub(crate) shares: Shares,
-    looks: tokio::sync::Semaphore,
+    pub(crate) aftermath: Aftermath,
+    /// Whether the leader says that this manager has no place in the group.
+    pub(crate) out: watch::Sender<bool>,
+    looks: Looks,
+    looking: tokio::sync::Semaphore,
     /// Whether this manager does not hear the others: it admits nobody then.
     pub(crate) cut_off: std::sync::atomic::AtomicBool,
     roster: Mutex<Roster>,
@@ -97,7 +102,10 @@ impl<H: Handle> Shared<H> {
             peers,
             sharer: tokio::sync::Mutex::default(),
             shares: Shares::default(),
-            looks: tokio::sync::Semaphore::new(LOOKS_MAX),
+            aftermath: Aftermath::default(),
+            out: watch::Sender::new(false),
+            looks: Looks::default(),
+            looking: tokio::sync::Semaphore::new(LOOKING_MAX),
             cut_off: std::sync::atomic::AtomicBool::new(false),
             roster: Mutex::default(),
             sessions: Mutex::new(Sessions::numbered_from(orders)),
@@ -284,14 +292,20 @@ impl<H: Handle> Shared<H> {
     }
 
     /// The state with whatever was answered anywhere before, for those who would be refused on what is known here. Strangers can ask
-    /// for it, so only so many at a time are served.
+    /// for it, so only so many at a time are served, all of them by one look.
     ///
     /// # Errors
     /// [`Refusal::Busy`] if it cannot be known now: to be refused for good, one has to be refused by what is so.
     pub(crate) async fn surely(&self) -> Result<Arc<State>, Refusal> {
         let busy = || Refusal::Busy { retry_after: UNSURE_RETRY };
-        let _place = self.looks.try_acquire().map_err(|_| busy())?;
-        self.handle.read().await.map_err(|_| busy())
+        let _place = self.looking.try_acquire().map_err(|_| busy())?;
+        self.look().await.ok_or_else(busy)
+    }
+
+    /// The same for whoever is bounded already; none: it cannot be known now.
+    pub(crate) async fn look(&self) -> Option<Arc<State>> {
+        let seen = self.looks.look(async { self.handle.read().await.is_ok() }).await;
+        seen.then(|| self.handle.state())
     }
 
     /// Refuses to have sessions while this manager does not hear the others: nodes look for one that does.

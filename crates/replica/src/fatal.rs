@@ -1,5 +1,7 @@
 //! The end of a replica: a disk that cannot be trusted any more.
 
+use futures::FutureExt;
+use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
 use tokio::sync::watch;
 
@@ -41,6 +43,14 @@ impl FatalFlag {
         });
     }
 
+    /// Does this work; if it breaks off by a panic, nobody else does it, and the replica stops for good instead of only seeming well.
+    pub(crate) async fn watch_over(self, what: &'static str, work: impl Future<Output = ()>) {
+        // Nothing of it is used afterwards.
+        if AssertUnwindSafe(work).catch_unwind().await.is_err() {
+            self.raise(Fatal::new(format!("{what} broke off")));
+        }
+    }
+
     pub(crate) fn get(&self) -> Option<Fatal> {
         self.sender.borrow().clone()
     }
@@ -56,5 +66,20 @@ impl FatalFlag {
                 std::future::pending::<()>().await;
             }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::panic)]
+    use super::*;
+
+    #[tokio::test]
+    async fn work_that_breaks_off_is_the_end() {
+        let flag = FatalFlag::new();
+        flag.clone().watch_over("the work", async {}).await;
+        assert_eq!(flag.get(), None);
+        flag.clone().watch_over("the work", async { panic!("no") }).await;
+        assert_eq!(flag.get(), Some(Fatal::new("the work broke off")));
     }
 }

@@ -228,8 +228,10 @@ impl Replica {
         let queue = Queue::new(batch, progress);
         let clock = config.clock.clone();
         let proposer = Proposer { queue, node, clock, fatal: fatal.clone(), states: states.clone() };
-        let packing = Mutex::new(Some(tokio::spawn(proposer.clone().run())));
-        let filling = tokio::spawn(backfill::run(proposer.clone(), store.clone()));
+        let packed = fatal.clone().watch_over("the proposer", proposer.clone().run());
+        let filled =
+            fatal.clone().watch_over("completing the issuance log", backfill::run(proposer.clone(), store.clone()));
+        let (packing, filling) = (Mutex::new(Some(tokio::spawn(packed))), tokio::spawn(filled));
         let inner = Inner { proposer, states, fatal, store: Mutex::new(Some(store)), packing, filling };
         Ok(Self { inner: Arc::new(inner) })
     }

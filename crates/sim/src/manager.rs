@@ -69,6 +69,8 @@ pub enum Mischief {
     AlarmAtOnce,
     /// A manager that hears nobody goes on having sessions.
     AdmitsCutOff,
+    /// What was perhaps proposed is said again, and whoever is refused then is told so, although the first one was taken.
+    NoAlready,
 }
 
 /// The manager.
@@ -162,6 +164,14 @@ enum Then {
 }
 
 impl Then {
+    /// The call that breaks off if it never goes on.
+    fn packet(&self) -> Option<&Packet> {
+        match self {
+            Self::Issue { packet, .. } | Self::Session { packet, .. } | Self::Serve { packet, .. } => Some(packet),
+            Self::Enlist(_) | Self::Advance | Self::Prolong | Self::Nothing => None,
+        }
+    }
+
     fn waiting(&self) -> Option<(&Packet, &Arc<Peer>)> {
         match self {
             Self::Issue { packet, peer, .. } | Self::Session { packet, peer, .. } => Some((packet, peer)),
@@ -269,7 +279,7 @@ impl<L: Log> Manager<L> {
     pub fn fall(&mut self, out: &mut Vec<Tell>) {
         self.up = false;
         for pending in std::mem::take(&mut self.pending) {
-            if let Some((packet, _)) = pending.then.waiting() {
+            if let Some(packet) = pending.then.packet() {
                 tell(packet, packet.call.failed(reset()), out);
             }
         }
@@ -635,7 +645,7 @@ impl<L: Log> Manager<L> {
             Then::Session { packet, telling, .. } => self.open(now, &packet, telling, out),
             Then::Issue { packet, peer, mut issuing, certificate } => {
                 let refused = matches!(outcomes.last(), Some(Outcome::Rejected(_)));
-                let has = refused && self.ledger.has(&certificate);
+                let has = refused && self.ledger.has(&certificate) && is_registered(&self.state(), &certificate);
                 self.ledger.demand(!has, || format!("what is in the log is not refused: {:?}", outcomes.last()));
                 match issuing.judge(outcomes.last()) {
                     Judged::Issued(issued) => {
@@ -712,6 +722,13 @@ impl Stream {
         let input = Input::SessionEnded { session: self.number, failure };
         out.push(Tell { conn: self.conn, machine: self.machine, boot: self.boot, input });
     }
+}
+
+/// Whether somebody's record has this leaf.
+fn is_registered(state: &State, certificate: &[u8]) -> bool {
+    let leaf = pki::certificate::Certificate::from_der(certificate.to_vec());
+    let Ok(serial) = leaf.map(|leaf| leaf.serial()) else { return false };
+    state.nodes.values().any(|node| node.leaves().any(|leaf| leaf.serial == serial))
 }
 
 /// That the leaf of this connection was seen in use, if that is to be committed yet.

@@ -61,3 +61,8 @@ fn sessions_with_one_that_hears_nobody_are_noticed() {
 fn an_older_session_that_wins_is_noticed() {
     noticed(Mischief::OlderSessionWins, "called down");
 }
+
+#[test]
+fn a_refusal_of_what_was_taken_is_noticed() {
+    noticed(Mischief::NoAlready, "what is in the log is not refused");
+}

@@ -245,6 +245,18 @@ impl Running {
                 None => std::future::pending().await,
             }
         };
+        let out = async {
+            match seat {
+                Some(seat) => seat.out().await,
+                None => std::future::pending().await,
+            }
+        };
+        let broken = async {
+            match seat {
+                Some(seat) => seat.broken().await,
+                None => std::future::pending().await,
+            }
+        };
         let outlived = async {
             match seat {
                 Some(seat) => seat.outlived().await,
@@ -254,6 +266,7 @@ impl Running {
         if self.ended {
             return tokio::select! {
                 text = fatal => Event::Fatal(text),
+                text = broken => Event::Broken(text),
                 text = outlived => Event::Outlived(text),
             };
         }
@@ -267,12 +280,14 @@ impl Running {
         let event = tokio::select! {
             taken = seated => Event::Seated(taken),
             text = fatal => Event::Fatal(text),
+            text = broken => Event::Broken(text),
             text = outlived => Event::Outlived(text),
+            () = out => Event::Out,
             changed = self.status.changed() => match changed {
                 Ok(()) => Event::Status,
-                Err(_) => Event::Ended(Self::outcome(&mut self.task, &mut self.ended).await),
+                Err(_) => Self::outcome(&mut self.task, &mut self.ended).await,
             },
-            ended = Self::outcome(&mut self.task, &mut self.ended) => Event::Ended(ended),
+            ended = Self::outcome(&mut self.task, &mut self.ended) => ended,
         };
         if let Event::Seated(taken) = &event {
             (self.seating, self.denied) = (None, taken.as_ref().err().cloned());
@@ -280,12 +295,12 @@ impl Running {
         event
     }
 
-    async fn outcome(task: &mut JoinHandle<Ended>, ended: &mut bool) -> Ended {
+    async fn outcome(task: &mut JoinHandle<Ended>, ended: &mut bool) -> Event {
         let outcome = task.await;
         *ended = true;
         match outcome {
-            Ok(outcome) => outcome,
-            Err(error) => Ended::Removed { text: error.to_string() },
+            Ok(outcome) => Event::Ended(outcome),
+            Err(error) => Event::Broken(format!("the node's agent: {error}")),
         }
     }
 
@@ -388,15 +403,20 @@ pub(super) async fn resume(setup: &Setup, settings: &Settings) -> Result<Running
     let role = node.status().borrow().role;
     let manager = role == Some(Role::Manager) || (role.is_none() && settings.founded());
     let seat = if is_manager(setup) {
-        Some(Seat::resume(setup, settings, &node).await.map_err(failed)?)
+        Seat::resume(setup, settings, &node).await.map_err(failed)?
     } else if manager && settings.founded() {
         return Err(Failure::new(STORE_LOST));
     } else {
         None
     };
+    // It was to be a manager, and fell back before it was one.
+    if seat.is_none() && role == Some(Role::Worker) && is_manager(setup) {
+        super::seat::forget(setup, setup.keystore.clone()).await.map_err(failed)?;
+    }
     let mut running = Running::start(node, settings.clone(), None, seat);
     // A join that was cut short, or a store that is lost: the group has another copy, and gives this node another place.
-    running.store_lost = manager && running.seat.is_none() && settings.under_way != UnderWay::Join;
+    let lost = running.seat.is_none() && !is_manager(setup);
+    running.store_lost = manager && lost && settings.under_way != UnderWay::Join;
     running.follow_role(setup, role);
     Ok(running)
 }

@@ -6,7 +6,8 @@
 //!   the root, or unlocks its managers, unasked.
 
 use cluster::command::{Command, Founder, Refound};
-use cluster::{Outcome, Rejection};
+use cluster::{Outcome, Rejection, epoch};
+use manager::chance::Chance;
 use pki::identity::NodeId;
 use replica::{OpenError, Replica, StoreError};
 use tracing::{info, warn};
@@ -70,12 +71,13 @@ impl Owner {
         let (pair, keys) = read.await.map_err(|error| failed(&error))?.map_err(|error| failed(&error))?;
         let subject = pair.as_ref().and_then(|pair| pair.chain.first()).and_then(|leaf| leaf.node_subject().ok());
         let node = subject.ok_or_else(|| failed(&"this node has no certificate"))?.node;
+        let drawn = Chance::system().bytes().map(u32::from_be_bytes).map_err(|error| failed(&error))?;
         let mut refused = ApiError::internal(member::STORE_LOST.to_owned());
         for key in keys {
             let config = seat::offline_config(&self.setup.state_dir, key);
             let (founder, addr) = (Founder::Manager(node.clone()), settings.advertise_addr.clone());
             let anew = Replica::refound(config, move |state| {
-                Command::Refound(Box::new(Refound { epoch: state.epoch().saturating_add(1), addr, founder }))
+                Command::Refound(Box::new(Refound { epoch: epoch::next(state.epoch(), drawn), addr, founder }))
             });
             match anew.await {
                 Ok(()) => return settings.save(&self.setup.state_dir).map_err(|error| failed(&error)),

@@ -8,10 +8,12 @@
 //!   manager's certificate without a store, which asks for a place again.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::panic::AssertUnwindSafe;
 use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
+use futures::FutureExt as _;
 use manager::bootstrap::{Bootstrap, Draft, Params};
 use manager::chance::Chance;
 use manager::peers::EnlistError;
@@ -24,6 +26,7 @@ use replica::{Handle as _, Replica};
 use swarmpki::keystore::Keystore;
 use swarmpki::{Node, NodeError};
 use tokio::net::TcpListener;
+use tokio::sync::watch;
 use tokio::task::JoinHandle;
 use tracing::warn;
 
@@ -37,6 +40,10 @@ use crate::settings::Settings;
 /// Attempts to bind the port of a manager that starts again, and the pause between them.
 const BIND_PAUSE: Duration = Duration::from_millis(50);
 const BIND_ATTEMPTS: u32 = 10;
+
+/// The pauses before a member that the leader has not filled asks again who the others are: when nobody answered, and when it was told.
+const ASK_AGAIN: Duration = Duration::from_secs(2);
+const BELIEVED: Duration = Duration::from_secs(60);
 
 /// Why the manager's part could not start.
 #[derive(Debug, thiserror::Error)]
@@ -129,14 +136,7 @@ impl Founded {
         advertise: &str,
     ) -> Result<Self, SeatError> {
         let peers = Peers::new(node.identity(), clock());
-        let mut asked = Err(EnlistError::Unreachable("no manager of the cluster is known".to_owned()));
-        for addr in addrs {
-            asked = peers.enlist(addr, advertise, None).await;
-            if !matches!(asked, Err(EnlistError::Unreachable(_))) {
-                break;
-            }
-        }
-        let place = asked?;
+        let place = ask(&peers, addrs, advertise, None).await?;
         // What an attempt before this one left behind is of a place that is given up.
         forget(setup, setup.keystore.clone()).await?;
         let data_key = draw_data_key(&Chance::system())?;
@@ -151,8 +151,26 @@ impl Founded {
         Ok(Self { replica, peers })
     }
 
+    /// The store that was made for a place, if there is one. One without its data key was never finished.
+    async fn begun(setup: &Setup, node: &swarmpki::Handle) -> Result<Option<Self>, SeatError> {
+        if !super::member::is_manager(setup) {
+            return Ok(None);
+        }
+        match Self::reopen(setup, node).await {
+            Ok(begun) => Ok(Some(begun)),
+            Err(SeatError::NoDataKey(_)) => Ok(None),
+            Err(error) => Err(error),
+        }
+    }
+
+    /// Whether the leader has not filled the store as far as the place that it was made for: it may not know whom to hear.
+    fn is_begun(&self) -> bool {
+        let own = self.replica.raft_id();
+        !self.replica.state().members.rows.values().any(|row| row.raft_id == own)
+    }
+
     /// Opens the store of an earlier run.
-    async fn reopen(setup: &Setup, node: &Node) -> Result<Self, SeatError> {
+    async fn reopen(setup: &Setup, node: &swarmpki::Handle) -> Result<Self, SeatError> {
         let keystore = setup.keystore.clone();
         let data_keys = tokio::task::spawn_blocking(move || data_key::load(&keystore));
         let data_keys = data_keys.await.map_err(|error| SeatError::Store(error.to_string()))??;
@@ -196,8 +214,12 @@ impl Founded {
         let addr = local(&listener).map_err(|error| SeatError::Bind(error.to_string()))?;
         let peers = config.peers.clone();
         let manager = Manager::start(config, self.replica.clone(), listener)?;
-        let sealing = tokio::spawn(sealing::follow(self.replica.clone(), node.clone()));
-        Ok(Seat { addr, manager, replica: self.replica, peers, sealing })
+        let (replica, agent, (broken, unsealed)) = (self.replica.clone(), node.clone(), watch::channel(None));
+        let sealing = tokio::spawn(async move {
+            let ended = AssertUnwindSafe(sealing::follow(replica, agent)).catch_unwind().await;
+            broken.send_replace(ended.err().map(|_| "what keeps the key file sealed broke off".to_owned()));
+        });
+        Ok(Seat { addr, manager, replica: self.replica, peers, sealing, unsealed })
     }
 }
 
@@ -242,51 +264,99 @@ pub(super) struct Seat {
     peers: Peers,
     /// What keeps the key file sealed as the cluster wants it.
     sealing: JoinHandle<()>,
+    /// Why that ended before it was told to.
+    unsealed: watch::Receiver<Option<String>>,
 }
 
 impl Seat {
-    /// Starts again the manager whose store lies in the directory.
-    pub(super) async fn resume(setup: &Setup, settings: &Settings, node: &Node) -> Result<Self, SeatError> {
+    /// Starts again the manager whose store lies in the directory. None: it has only begun to take its place, and
+    /// [goes on](Self::take) with that.
+    pub(super) async fn resume(setup: &Setup, settings: &Settings, node: &Node) -> Result<Option<Self>, SeatError> {
         let listener = listen(settings).await?;
-        let founded = Founded::reopen(setup, node).await?;
+        let founded = Founded::reopen(setup, &node.handle()).await?;
+        if founded.is_begun() {
+            founded.replica.shutdown().await;
+            return Ok(None);
+        }
         if let Err(refused) = founded.check_pair(node) {
             founded.replica.shutdown().await;
             return Err(refused);
         }
-        founded.sit(&node.handle(), listener, setup.keys.clone())
+        founded.sit(&node.handle(), listener, setup.keys.clone()).map(Some)
     }
 
     /// Takes a place in the group of the cluster whose manager's certificate the node holds, by way of one of the managers that it
-    /// knows, and waits until the group has made it a manager.
+    /// knows, and waits until the group has made it a manager. A place for which there is a store is gone on with, if it is not given up.
     pub(super) async fn take(setup: &Setup, settings: &Settings, node: &swarmpki::Handle) -> Result<Self, SeatError> {
-        let listener = listen(settings).await?;
+        let mut listener = listen(settings).await?;
         let port = listener.local_addr().map_err(|error| SeatError::Bind(error.to_string()))?.port();
         let advertise = match settings.advertise_addr.as_str() {
             "" => SocketAddr::new(Ipv4Addr::UNSPECIFIED.into(), port).to_string(),
             told => told.to_owned(),
         };
-        let (own, mut addrs) = {
+        let others = || {
             let status = node.status();
-            let status = status.borrow();
-            let known = status.managers.iter().map(|peer| peer.addr.clone());
-            (status.node.clone(), known.chain([settings.remote_addr.clone()]).collect::<Vec<_>>())
+            let known = status.borrow().managers.iter().map(|peer| peer.addr.clone()).collect::<Vec<_>>();
+            let mut addrs = known.into_iter().chain([settings.remote_addr.clone()]).collect::<Vec<_>>();
+            addrs.retain(|addr| !addr.is_empty() && *addr != advertise);
+            addrs
         };
-        addrs.retain(|addr| !addr.is_empty() && *addr != advertise);
-        let founded = Founded::enlist(setup, node, &addrs, &advertise).await?;
+        if let Some(begun) = Founded::begun(setup, node).await? {
+            // It serves at once: the others may need its voice.
+            let seat = begun.sit(node, listener, setup.keys.clone())?;
+            if seat.goes_on(node, others, &advertise).await? {
+                return Ok(seat);
+            }
+            tracing::info!("the place among the managers is given up: this node asks for another");
+            seat.stop().await;
+            listener = listen(settings).await?;
+        }
+        let founded = Founded::enlist(setup, node, &others(), &advertise).await?;
         let seat = founded.sit(node, listener, setup.keys.clone())?;
-        let (mut states, raft_id) = (seat.replica.watch(), seat.replica.raft_id());
-        // A state that is still being filled may tell of a place that this node had before.
+        seat.seated(node).await?;
+        Ok(seat)
+    }
+
+    /// Waits until the group has made it a manager. A state that is still being filled may tell of a place that this node had before.
+    async fn seated(&self, node: &swarmpki::Handle) -> Result<(), SeatError> {
+        let own = node.status().borrow().node.clone();
+        let (mut states, raft_id) = (self.replica.watch(), self.replica.raft_id());
         let seated = states.wait_for(|state| {
             let place = own.as_ref().and_then(|own| Some((state.node(own)?, state.members.rows.get(own)?)));
             place.is_some_and(|(record, row)| record.role == Role::Manager && row.raft_id == raft_id)
         });
-        let failed = tokio::select! {
-            seated = seated => seated.err().map(|_| "the store was closed".to_owned()),
-            fatal = seat.replica.fatal() => Some(fatal.to_string()),
-        };
-        match failed {
-            None => Ok(seat),
-            Some(text) => Err(SeatError::Fatal(text)),
+        tokio::select! {
+            seated = seated => seated.map(drop).map_err(|_| SeatError::Fatal("the store was closed".to_owned())),
+            fatal = self.replica.fatal() => Err(SeatError::Fatal(fatal.to_string())),
+        }
+    }
+
+    /// The same with the store of a place that may be given up, and that may not know whom to hear: both is asked. Whether the place was not
+    /// given up.
+    async fn goes_on(
+        &self,
+        node: &swarmpki::Handle,
+        others: impl Fn() -> Vec<String>,
+        advertise: &str,
+    ) -> Result<bool, SeatError> {
+        let own = self.replica.raft_id();
+        loop {
+            match ask(&self.peers, &others(), advertise, Some(own)).await {
+                Ok(place) if place.raft_id == own => {
+                    self.peers.believe(place);
+                    if let Ok(seated) = tokio::time::timeout(BELIEVED, self.seated(node)).await {
+                        return seated.map(|()| true);
+                    }
+                }
+                Ok(_) | Err(EnlistError::Refused { code: tonic::Code::NotFound, .. }) => return Ok(false),
+                Err(error) => {
+                    warn!(%error, "this node is to be a manager, and nobody has told it yet who the others are");
+                    tokio::time::sleep(ASK_AGAIN).await;
+                }
+            }
+            if let Some(fatal) = self.replica.fatal().now_or_never() {
+                return Err(SeatError::Fatal(fatal.to_string()));
+            }
         }
     }
 
@@ -310,6 +380,26 @@ impl Seat {
         self.replica.fatal().await.to_string()
     }
 
+    /// Waits until the leader says that this node has no place in the group any more.
+    pub(super) async fn out(&self) {
+        self.manager.out().await;
+    }
+
+    /// Waits until a part of the manager breaks off: the member is to be started anew then.
+    pub(super) async fn broken(&self) -> String {
+        let mut unsealed = self.unsealed.clone();
+        let unsealed = async {
+            match unsealed.wait_for(Option::is_some).await.map(|why| why.clone()) {
+                Ok(Some(why)) => why,
+                _ => std::future::pending().await,
+            }
+        };
+        tokio::select! {
+            why = self.manager.broken() => why,
+            why = unsealed => why,
+        }
+    }
+
     /// Waits until the cluster was made anew without this manager; what is to be done then.
     pub(super) async fn outlived(&self) -> String {
         self.peers.outlived().await
@@ -324,6 +414,23 @@ impl Seat {
         }
         self.replica.shutdown().await;
     }
+}
+
+/// Asks the managers at these addresses for a place, until one answers.
+async fn ask(
+    peers: &Peers,
+    addrs: &[String],
+    advertise: &str,
+    raft_id: Option<u64>,
+) -> Result<manager::peers::Place, EnlistError> {
+    let mut asked = Err(EnlistError::Unreachable("no manager of the cluster is known".to_owned()));
+    for addr in addrs {
+        asked = peers.enlist(addr, advertise, raft_id).await;
+        if !matches!(asked, Err(EnlistError::Unreachable(_))) {
+            break;
+        }
+    }
+    asked
 }
 
 /// Removes what a manager held that is one no more: the store, and the key that it is sealed with.

@@ -144,7 +144,7 @@ impl<H: Handle> Shared<H> {
                 Judged::Refused(refusal) => return Err(refusal),
                 Judged::Again => {}
             }
-            state = self.handle.read().await.map_err(|_| busy())?;
+            state = self.look().await.ok_or_else(busy)?;
             issuing.again(&state, call.caller(), self.now())?;
         }
     }

@@ -6,6 +6,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use cluster::authorize::Presented;
+use cluster::node::IssuerHash;
 use hyper_util::rt::TokioIo;
 use pki::time::Time;
 use tokio::net::TcpStream;
@@ -13,8 +14,6 @@ use tonic::transport::{Channel, Endpoint};
 
 use crate::server::presented;
 
-/// Time for TCP and TLS together.
-const DIAL_WITHIN: Duration = Duration::from_secs(5);
 /// The windows of our side of HTTP/2, in bytes: entries and pieces of snapshots come at once.
 const WINDOW_BYTES: u32 = 1024 * 1024;
 
@@ -31,24 +30,31 @@ pub(super) enum DialError {
     Tls(#[from] mtls::ConnectError),
     #[error("{0}")]
     Http(#[from] tonic::transport::Error),
-    #[error("no connection within {} s", DIAL_WITHIN.as_secs())]
-    Late,
+    #[error("no connection within {} s", .0.as_secs())]
+    Late(Duration),
 }
 
-/// Connects, and says whose leaf it was.
+/// Connects, `within` this time, and says whose leaf it was, and at which root its chain ended.
 pub(super) async fn manager(
     identity: &mtls::Live,
     addr: &str,
     expect: &mtls::Expect,
     at: Time,
-) -> Result<(Channel, Presented), DialError> {
-    let dialled = async {
-        let tcp = TcpStream::connect(addr).await?;
-        tcp.set_nodelay(true)?;
-        Ok::<_, DialError>(identity.connect(tcp, expect, at).await?)
-    };
-    let connected = tokio::time::timeout(DIAL_WITHIN, dialled).await.map_err(|_| DialError::Late)??;
-    let leaf = presented(&connected.peer);
+    within: Duration,
+) -> Result<(Channel, Presented, IssuerHash), DialError> {
+    tokio::time::timeout(within, connect(identity, addr, expect, at)).await.map_err(|_| DialError::Late(within))?
+}
+
+async fn connect(
+    identity: &mtls::Live,
+    addr: &str,
+    expect: &mtls::Expect,
+    at: Time,
+) -> Result<(Channel, Presented, IssuerHash), DialError> {
+    let tcp = TcpStream::connect(addr).await?;
+    tcp.set_nodelay(true)?;
+    let connected = identity.connect(tcp, expect, at).await?;
+    let (leaf, anchor) = (presented(&connected.peer), IssuerHash::of(&connected.peer.anchor));
     let slot = Arc::new(Mutex::new(Some(TokioIo::new(connected.stream))));
     let connector = tower::service_fn(move |_: http::Uri| {
         let stream = slot.lock().unwrap_or_else(PoisonError::into_inner).take();
@@ -64,7 +70,7 @@ pub(super) async fn manager(
         .keep_alive_while_idle(true)
         .connect_with_connector(connector)
         .await?;
-    Ok((channel, leaf))
+    Ok((channel, leaf, anchor))
 }
 
 fn chain(error: &mtls::ConnectError) -> String {

@@ -24,10 +24,11 @@ impl Sharer {
         Self { run: run.max(1), ..Self::default() }
     }
 
-    /// What to tell this leader, by term and raft id: everything, or what has changed since it was told. `known` is what is known of
+    /// What to tell this leader `now`, by term and raft id: everything, or what has changed since it was told. `known` is what is known of
     /// the others' sessions ([`known`](super::Roster::known)).
     pub fn request(
         &self,
+        now: Time,
         leader: (u64, u64),
         epoch: u64,
         known: (u64, u64),
@@ -44,6 +45,7 @@ impl Sharer {
             ended: ended.map(ToString::to_string).collect(),
             known: known.1,
             term: known.0,
+            now: now.unix_millis(),
             ..ShareRequest::default()
         }
     }

@@ -4,7 +4,7 @@ use std::net::SocketAddr;
 use std::time::Duration;
 
 use cluster::authorize::{Caller, Method};
-use cluster::{Command, Outcome, Rejection};
+use cluster::{Command, Outcome, Rejection, epoch};
 use replica::Handle;
 use tokio::net::TcpStream;
 use tonic::{Request, Response, Status};
@@ -42,9 +42,12 @@ impl<H: Handle> wire::managers::Managers for Service<H> {
             ));
         }
         // A store that was lost must not pass for the one that another manager knows of.
-        let state = shared.handle.read().await.map_err(|_| Refusal::NoLeader)?;
+        let state = shared.look().await.ok_or(Refusal::NoLeader)?;
         let known = state.members.rows.get(&node).map(|row| row.raft_id);
-        let replaces = known.filter(|known| *known != raft_id);
+        if let Some(refused) = given_up(known, raft_id) {
+            return Err(refused);
+        }
+        let replaces = known.filter(|_| raft_id == 0);
         let enlist = Command::Enlist { node: node.clone(), addr: addr.clone(), serial, replaces };
         let enlist = shared.attributed(&call.account(), enlist).map_err(|_| Refusal::SignerStopped)?;
         let outcomes = shared.handle.propose(vec![enlist]).await.map_err(|error| refused(&error))?;
@@ -99,7 +102,7 @@ impl<H: Handle> wire::managers::Managers for Service<H> {
         }
         // Its own sessions as they are now: whoever asks shows them.
         let _ = shared.sharer.lock().await.exchange(shared).await;
-        Ok(Response::new(share::told(shared, from, request).await))
+        Ok(Response::new(share::told(shared, from, request)))
     }
 }
 
@@ -134,11 +137,16 @@ impl<H: Handle> Service<H> {
             Err(refused) => refused,
         };
         let state = self.0.handle.state();
-        let outlived = match call.caller() {
-            Caller::Identified(leaf, _) => state.was_manager(leaf, self.0.now()),
-            Caller::Anonymous | Caller::Forwarded { .. } => false,
-        };
-        Err(peers::made_anew(&state).filter(|_| outlived).unwrap_or_else(|| refused.status()))
+        let Caller::Identified(leaf, _) = call.caller() else { return Err(refused.status()) };
+        let now = self.0.now();
+        let unknown = call.peer.anchored_leaf().is_some_and(|(leaf, root)| self.0.peers.outlived_leaf(leaf, root, now));
+        if let Some(anew) = peers::made_anew(&state).filter(|_| unknown || state.was_manager(leaf, now)) {
+            return Err(anew);
+        }
+        // Whoever leads knows of everything that was decided.
+        let out = self.0.leads() && self.0.admits().is_ok() && !state.members.rows.contains_key(&leaf.node);
+        let refused = refused.status();
+        Err(if out { peers::without_place(refused) } else { refused })
     }
 
     fn in_scope(&self, cluster: &str, epoch: u64) -> Result<(), Status> {
@@ -149,15 +157,24 @@ impl<H: Handle> Service<H> {
             )));
         }
         if epoch != ours {
-            let anew = peers::made_anew(&self.0.handle.state()).filter(|_| epoch < ours);
+            let before = epoch::generation(epoch) < epoch::generation(ours);
+            let anew = peers::made_anew(&self.0.handle.state()).filter(|_| before);
             return Err(anew.unwrap_or_else(|| {
+                let (ours, theirs) = (epoch::text(ours), epoch::text(epoch));
                 Status::failed_precondition(format!(
-                    "this manager's state is of epoch {ours}, the caller's of epoch {epoch}"
+                    "this manager's state is of epoch {ours}, the caller's of epoch {theirs}"
                 ))
             }));
         }
         Ok(())
     }
+}
+
+/// Refuses the store of a place that is given up: its node has another by now, or none. Its holder comes again without it.
+fn given_up(known: Option<u64>, store: u64) -> Option<Status> {
+    (store != 0 && known != Some(store)).then(|| {
+        Status::not_found(format!("place {store} among the managers is given up, and the store made for it with it"))
+    })
 }
 
 /// The address under which the others reach the newcomer: its own word, but for a host that means nothing elsewhere.
@@ -175,6 +192,22 @@ fn reachable(addr: &str, caller: SocketAddr) -> Result<String, Refusal> {
 mod tests {
     #![allow(clippy::unwrap_used)]
     use super::*;
+
+    #[test]
+    fn a_store_counts_for_its_own_place_only() {
+        for (known, store, refused) in [
+            (None, 0, false),
+            (Some(2), 0, false),
+            (Some(2), 2, false),
+            (Some(3), 2, true),
+            (Some(2), 3, true),
+            (None, 2, true),
+        ] {
+            let status = given_up(known, store);
+            assert_eq!(status.is_some(), refused, "{known:?} {store}");
+            assert!(status.is_none_or(|status| status.code() == tonic::Code::NotFound));
+        }
+    }
 
     #[test]
     fn a_host_without_meaning_elsewhere_is_the_callers() {

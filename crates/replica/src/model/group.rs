@@ -42,6 +42,9 @@ pub struct GroupFaults {
 /// The longest way of a proposal that its proposer has given up.
 const LATE_MAX_MS: u64 = 4_000;
 
+/// The longest pause before what was perhaps proposed is said again.
+const AGAIN_MAX_MS: u64 = 1_000;
+
 /// Applied entries that a restarted member does not know to be decided, at most.
 const UNSURE_MAX: u64 = 8;
 
@@ -81,6 +84,8 @@ struct Inner {
     base: (Time, Instant),
     random: u64,
     faults: GroupFaults,
+    /// Whether members do not ask what came of what they say again.
+    forgetful: bool,
 }
 
 struct Place {
@@ -98,6 +103,8 @@ struct Waiting {
     asker: u64,
     since: Time,
     perhaps: bool,
+    /// When it is said again.
+    again: Time,
     commands: Vec<Command>,
     answer: oneshot::Sender<Answer>,
 }
@@ -135,6 +142,7 @@ impl ModelGroup {
             base: (now, Instant::now()),
             random: seed,
             faults: GroupFaults::default(),
+            forgetful: false,
         };
         let group = Self(Arc::new(Mutex::new(inner)));
         group.member(1);
@@ -176,6 +184,18 @@ impl ModelGroup {
     /// What goes wrong from now on.
     pub fn set_faults(&self, faults: GroupFaults) {
         self.lock().faults = faults;
+    }
+
+    /// Members are to break the rule of what was said twice: who is refused the second time is not told what came of the first.
+    pub fn forget_already(&self) {
+        self.lock().forgetful = true;
+    }
+
+    /// What was decided, and waits to be said again since its answer was lost.
+    pub fn said_again(&self) -> Vec<Command> {
+        let inner = self.lock();
+        let again = inner.queue.iter().filter(|waiting| waiting.perhaps);
+        again.flat_map(|waiting| waiting.commands.iter().cloned()).collect()
     }
 
     /// The leader takes what waits and reaches it, as one entry with its own time. How many commands were decided.
@@ -431,6 +451,8 @@ impl Inner {
     fn perhaps(&mut self, mut waiting: Waiting) {
         if waiting.commands.iter().all(Command::is_repeatable) {
             waiting.perhaps = true;
+            // Meanwhile others have their turn.
+            waiting.again = self.now.saturating_add(Duration::from_millis(draw(&mut self.random) % AGAIN_MAX_MS));
             self.queue.push_back(waiting);
         } else {
             let _ = waiting.answer.send(Err(ProposeError::Unknown));
@@ -453,7 +475,7 @@ impl Inner {
         let mut left = VecDeque::new();
         for waiting in std::mem::take(&mut self.queue) {
             let full = !batch.is_empty() && commands + waiting.commands.len() > BATCH_COMMANDS_MAX;
-            if full || !self.reaches(waiting.asker) {
+            if full || waiting.again > now || !self.reaches(waiting.asker) {
                 left.push_back(waiting);
                 continue;
             }
@@ -525,7 +547,11 @@ impl Inner {
         let (applied, state) = (place.applied, place.member.states.borrow().clone());
         for decided in self.answers.extract_if(.., |d| d.waiting.asker == id && d.index <= applied) {
             let Decided { waiting, outcomes, .. } = decided;
-            let outcomes = if waiting.perhaps { corrected(&state, &waiting.commands, outcomes) } else { outcomes };
+            let outcomes = if waiting.perhaps && !self.forgetful {
+                corrected(&state, &waiting.commands, outcomes)
+            } else {
+                outcomes
+            };
             let _ = waiting.answer.send(Ok(outcomes));
         }
     }
@@ -637,7 +663,7 @@ impl Handle for ModelMember {
             }
             let (answer, receiver) = oneshot::channel();
             let since = inner.now;
-            inner.queue.push_back(Waiting { asker: self.id, since, perhaps: false, commands, answer });
+            inner.queue.push_back(Waiting { asker: self.id, since, perhaps: false, again: since, commands, answer });
             receiver
         };
         receiver.await.unwrap_or(Err(ProposeError::Unknown))

@@ -21,6 +21,9 @@ type Change = ChangeMembers<u64, BasicNode>;
 impl Node {
     /// Changes the group.
     pub(crate) async fn change(&self, change: GroupChange) -> Result<(), ChangeError> {
+        if self.is_ending() {
+            return Err(ChangeError::NotLeader);
+        }
         let server = self.raft.server_metrics().borrow_watched().clone();
         if server.state != ServerState::Leader {
             return Err(ChangeError::NotLeader);

@@ -20,6 +20,8 @@ pub(crate) use anew::{Content, begin, content};
 pub(crate) use machine::Progress;
 pub(crate) use node::{Node, Start, StartError};
 pub(crate) use peer::{Heard, issued, proposed, read_at};
+#[cfg(test)]
+pub(crate) use peer::{piece, taken};
 pub(crate) use reply::Reply;
 pub(crate) use words::is_of_the_log;
 

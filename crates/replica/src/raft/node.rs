@@ -127,8 +127,8 @@ impl Node {
             let members = BTreeMap::from([(id, BasicNode::default())]);
             raft.initialize(members).await.map_err(|e| stopped(&e))?;
         }
-        let view = Arc::new(View::new(fatal));
-        tokio::spawn(view::follow(&raft, view.clone()));
+        let view = Arc::new(View::new(fatal.clone()));
+        tokio::spawn(fatal.watch_over("following the group", view::follow(&raft, view.clone())));
         if sole {
             raft.trigger().elect(false).await.map_err(|e| stopped(&e))?;
             raft.wait(Some(LEAD_WITHIN)).state(ServerState::Leader, "lead alone").await.map_err(|e| stopped(&e))?;
@@ -186,12 +186,20 @@ impl Node {
     /// Hands a batch to raft; `reply` is told what came of it, or dropped. It fails only when raft has stopped; nobody knows
     /// then whether it got the batch.
     pub(crate) async fn submit(&self, batch: Batch, reply: Reply<ClientWriteResult<Types>>) -> Result<(), Fatal> {
+        if self.is_ending() {
+            // Dropped: its callers are told that nobody knows.
+            return Ok(());
+        }
         let submitted = self.raft.client_write_ff(Stamped::new(batch), Some(reply)).await;
         submitted.map_err(|error| Fatal::new(error.to_string()))
     }
 
     /// Confirms leadership, and waits until everything committed before is applied here.
     pub(crate) async fn confirm(&self) -> Result<(), ReadError> {
+        // Raft complains loudly of everybody who asks it anything once it has stopped; so elsewhere.
+        if self.is_ending() {
+            return Err(ReadError::Unavailable { retry_after: RETRY_AFTER });
+        }
         match self.raft.ensure_linearizable(ReadPolicy::ReadIndex).await {
             Ok(_) => Ok(()),
             Err(RaftError::APIError(LinearizableReadError::ForwardToLeader(_))) => Err(ReadError::NoLeader),
@@ -203,7 +211,9 @@ impl Node {
     /// Asks for a snapshot; it is written beside the work.
     pub(crate) async fn snapshot(&self) {
         // It fails only when raft has stopped, which everybody learns elsewhere; so below.
-        let _ = self.raft.trigger().snapshot().await;
+        if !self.is_ending() {
+            let _ = self.raft.trigger().snapshot().await;
+        }
     }
 
     /// Follows which snapshots there are.
@@ -213,7 +223,9 @@ impl Node {
 
     /// Removes the log up to an entry that a snapshot covers.
     pub(crate) async fn purge(&self, upto: u64) {
-        let _ = self.raft.trigger().purge_log(upto).await;
+        if !self.is_ending() {
+            let _ = self.raft.trigger().purge_log(upto).await;
+        }
     }
 
     /// Returns when the log begins behind this entry.
@@ -222,6 +234,11 @@ impl Node {
         let purged =
             |metrics: &openraft::RaftMetrics<Types>| metrics.purged.is_some_and(|purged| purged.index >= index);
         self.raft.wait(None).metrics(purged, "purged").await.map(drop).unwrap_or_default();
+    }
+
+    /// Whether raft ends, or has ended, and is meant to.
+    pub(crate) fn is_ending(&self) -> bool {
+        self.view.is_ending()
     }
 
     /// Raft will end, and is meant to.

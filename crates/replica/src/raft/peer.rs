@@ -10,6 +10,7 @@ use super::{Types, Vote};
 use crate::Fatal;
 use crate::handle::{AnswerError, ProposeError, ReadError};
 use cluster::{Batch, Command, LogEntry, Outcome};
+use openraft::async_runtime::watch::WatchReceiver;
 use openraft::raft::{AppendEntriesRequest, TransferLeaderRequest, VoteRequest};
 use openraft::storage::Snapshot;
 use pki::digest::sha256;
@@ -35,9 +36,23 @@ pub(crate) enum Heard {
 
 /// A snapshot of which the first pieces are there.
 pub(super) struct Incoming {
-    from: u64,
+    vote: Vote,
     description: Description,
     bytes: Zeroizing<Vec<u8>>,
+}
+
+impl Incoming {
+    /// Takes room as pieces come: a description promises more than its sender may have. What was there is wiped where it was.
+    fn add(&mut self, piece: &[u8]) {
+        let whole = usize::try_from(self.description.bytes).unwrap_or(usize::MAX);
+        let needed = self.bytes.len().saturating_add(piece.len());
+        if needed > self.bytes.capacity() {
+            let mut wider = Vec::with_capacity(needed.saturating_mul(2).min(whole));
+            wider.extend_from_slice(&self.bytes);
+            self.bytes = Zeroizing::new(wider);
+        }
+        self.bytes.extend_from_slice(piece);
+    }
 }
 
 fn malformed(error: impl Display) -> AnswerError {
@@ -60,6 +75,9 @@ impl Node {
     /// Hears a question of another member.
     pub(crate) async fn hear(&self, from: u64, question: Vec<u8>) -> Result<Heard, AnswerError> {
         let question = Zeroizing::new(question);
+        if self.is_ending() {
+            return Err(AnswerError::Refused("this member stops".to_owned()));
+        }
         let answered = match words::asked(&question).map_err(malformed)? {
             Asked::Append(append) => {
                 let request = AppendEntriesRequest::<Types>::try_from(append).map_err(malformed)?;
@@ -103,21 +121,29 @@ impl Node {
         if description.bytes > SNAPSHOT_BYTES_MAX {
             return Err(AnswerError::Refused(format!("a snapshot of {} bytes is too large", description.bytes)));
         }
+        // Who led before, and does not know it, must not stand in the way of who leads: the last piece would be refused anyhow.
+        let known = self.raft.server_metrics().borrow_watched().vote;
+        if known > vote {
+            return Ok(Taken { bytes: 0, vote: Some(record::vote_record(&known)) });
+        }
         let whole = {
             let mut incoming = self.incoming();
+            if incoming.as_ref().is_some_and(|taken| taken.vote > vote) {
+                return Ok(Taken::default());
+            }
             if piece.offset == 0 {
-                let bytes = Zeroizing::new(Vec::with_capacity(usize::try_from(description.bytes).unwrap_or(0)));
-                *incoming = Some(Incoming { from, description: description.clone(), bytes });
+                let bytes = Zeroizing::default();
+                *incoming = Some(Incoming { vote, description: description.clone(), bytes });
             }
             let Some(taken) = incoming.as_mut().filter(|taken| {
-                taken.from == from && taken.description == description && taken.bytes.len() as u64 == piece.offset
+                taken.vote == vote && taken.description == description && taken.bytes.len() as u64 == piece.offset
             }) else {
                 return Ok(Taken::default());
             };
             if piece.bytes.len() as u64 > description.bytes - piece.offset {
                 return Err(malformed("a snapshot is longer than its description says"));
             }
-            taken.bytes.extend_from_slice(&piece.bytes);
+            taken.add(&piece.bytes);
             let bytes = taken.bytes.len() as u64;
             if bytes < description.bytes {
                 self.view.heard();
@@ -134,6 +160,12 @@ impl Node {
         let response = self.raft.install_full_snapshot(vote, snapshot).await.map_err(stopped)?;
         self.view.heard();
         Ok(Taken { bytes: 0, vote: Some(record::vote_record(&response.vote)) })
+    }
+
+    /// For tests: the room of a snapshot of which pieces are there.
+    #[cfg(test)]
+    pub(crate) fn room_taken(&self) -> usize {
+        self.incoming().as_ref().map_or(0, |incoming| incoming.bytes.capacity())
     }
 
     fn incoming(&self) -> MutexGuard<'_, Option<Incoming>> {
@@ -172,4 +204,25 @@ pub(crate) fn issued(entries: Vec<LogEntry>) -> Vec<u8> {
         first || bytes <= PIECE_BYTES
     });
     words::answer(Answered::Issued(Entries::of(fits.collect())))
+}
+
+/// For tests: a piece of a snapshot of so many bytes, as the member that leads this term sends it.
+#[cfg(test)]
+pub(crate) fn piece(term: u64, from: u64, whole: u64, offset: u64, bytes: Vec<u8>) -> Vec<u8> {
+    let vote = Vote { leader_id: super::LeaderId { term, node_id: from }, committed: true };
+    let description = Description { meta: super::SnapshotMeta::default(), bytes: whole, sha256: [0; 32] };
+    let (vote, snapshot) = (Some(record::vote_record(&vote)), Some(record::description_record(&description)));
+    words::question(Asked::Piece(Piece { vote, snapshot, offset, bytes }))
+}
+
+/// For tests: how much of a snapshot was taken, and by the vote of which term it was refused.
+#[cfg(test)]
+pub(crate) fn taken(answer: &[u8]) -> (u64, Option<u64>) {
+    match words::answered(answer) {
+        Ok(Answered::Piece(taken)) => {
+            let vote = words::vote(taken.vote.as_ref()).ok();
+            (taken.bytes, vote.map(|vote| vote.leader_id.term))
+        }
+        _ => (0, None),
+    }
 }

@@ -50,6 +50,10 @@ impl View {
         self.ending.store(true, Ordering::Relaxed);
     }
 
+    pub(super) fn is_ending(&self) -> bool {
+        self.ending.load(Ordering::Relaxed)
+    }
+
     pub(super) fn last_heard(&self) -> Option<Instant> {
         *self.heard.lock().unwrap_or_else(PoisonError::into_inner)
     }

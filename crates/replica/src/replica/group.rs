@@ -251,6 +251,27 @@ async fn a_member_speaks_for_itself_only_and_nonsense_is_refused() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn whoever_led_before_does_not_stand_in_the_way_of_a_snapshot_and_one_that_is_only_promised_takes_no_room() {
+    let (cluster, members) = Cluster::three(Limits::default()).await;
+    let [one, two, _] = &members[..] else { panic!() };
+    join(one, 1).await.unwrap();
+    same(&[one, two]).await;
+    let term = two.leadership().borrow().term;
+    let huge = 1 << 30;
+    let give = async |from, term, offset, bytes| {
+        let answer = two.answer(from, raft::piece(term, from, huge, offset, vec![7; bytes])).await.unwrap();
+        raft::taken(&answer)
+    };
+    assert_eq!(give(1, term, 0, 10).await, (10, None));
+    assert_eq!(give(3, term - 1, 0, 10).await, (0, Some(term)), "it led before, and is told who does");
+    assert_eq!(give(1, term, 10, 5).await, (15, None), "nothing of it was lost");
+    assert_eq!(give(1, term, 10, 5).await, (0, None), "not what comes next");
+    assert!(two.inner.proposer.node.room_taken() < 1000);
+    join(two, 2).await.unwrap();
+    drop(cluster);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_key_that_was_let_go_is_gone_from_every_member() {
     let (cluster, members) = Cluster::three(Limits::default()).await;
     let (last, key) = tests::up_to_the_last_step(&members[1], false).await;

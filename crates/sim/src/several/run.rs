@@ -191,7 +191,7 @@ fn weather(group: &mut Group) {
 }
 
 /// A machine is to be a manager, or not any more.
-fn role(group: &mut Group, by: usize, machine: usize) {
+pub(super) fn role(group: &mut Group, by: usize, machine: usize) {
     let Some(state) = group.applied(by) else { return };
     let Some(node) = group.machines[machine].id().and_then(|id| state.node(&id).cloned()) else { return };
     let mut spec = node.spec.clone();
@@ -213,7 +213,7 @@ fn rename(group: &mut Group, by: usize, machine: usize) {
     group.operate(by, Command::UpdateNode { node: node.id.clone(), version: node.version, spec: Box::new(spec) });
 }
 
-fn rotate_token(group: &mut Group, by: usize) {
+pub(super) fn rotate_token(group: &mut Group, by: usize) {
     let Some(state) = group.applied(by) else { return };
     let mut secret = || Some(SecretBox(Arc::new(JoinSecret::from_bytes(group.chance.bytes()))));
     let (worker_secret, manager_secret) = (secret(), secret());
@@ -275,6 +275,7 @@ fn converge(group: &mut Group) -> Result<(), Failed> {
         if missing.is_none() {
             break;
         }
+        tidy(group);
         group.run_for(LOOK_EVERY);
         result(group)?;
         missing = unwell(group);

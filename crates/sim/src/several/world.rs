@@ -109,6 +109,8 @@ pub struct Group {
     /// Rotations that ended.
     pub rotations: u64,
     mischief: Option<Mischief>,
+    /// Whether nothing goes wrong any more.
+    calm: bool,
     seats: BTreeMap<usize, Seat>,
     late: BTreeMap<u64, Duration>,
     applying: BTreeSet<u64>,
@@ -153,6 +155,9 @@ impl Group {
         let mut begun = Bootstrap::prepare(params, &bytes, START).map_err(|error| error.to_string())?;
         let root = repeatable(&mut begun).ok_or("the first certificates are signed again")?;
         let log = ModelGroup::create(chance.draw(), START, begun.command);
+        if mischief == Some(Mischief::NoAlready) {
+            log.forget_already();
+        }
         let mut first = Machine::new(0, 0);
         let key = Key::from_pkcs8(begun.key.pkcs8_der().expose()).ok_or("the first key is not there")?;
         first.disk.trust = Some(begun.trust);
@@ -173,6 +178,7 @@ impl Group {
             elections: 0,
             rotations: 0,
             mischief,
+            calm: false,
             seats: BTreeMap::new(),
             late: BTreeMap::new(),
             applying: BTreeSet::new(),
@@ -299,6 +305,7 @@ impl Group {
 
     /// Everything is well from now on.
     pub fn calm(&mut self) {
+        self.calm = true;
         self.weather = Weather::FAIR;
         self.log.set_faults(GroupFaults::default());
         self.cut.clear();
@@ -433,6 +440,14 @@ impl Group {
         match event {
             Event::Boot(machine) => self.boot(machine),
             Event::Wipe(machine) => {
+                // Nobody empties a manager: it may have become one since.
+                let id = self.machines[machine].id();
+                let state = &self.witness.state;
+                let placed = id.as_ref().is_some_and(|id| state.members.rows.contains_key(id));
+                let wished = id.and_then(|id| state.node(&id)).is_some_and(|node| node.spec.role == Role::Manager);
+                if placed || wished {
+                    return;
+                }
                 self.crash(machine);
                 self.machines[machine].disk = Disk::default();
                 self.boot(machine);
@@ -464,6 +479,7 @@ impl Group {
                 self.deciding = false;
                 let stamp = self.leader().map_or(self.now, |leader| self.clock(leader));
                 self.log.step(stamp);
+                self.meddle();
             }
             Event::Apply(raft_id) => {
                 self.applying.remove(&raft_id);
@@ -532,6 +548,24 @@ impl Group {
                 if let Some(manager) = self.seats.get_mut(&to).and_then(|seat| seat.manager.as_mut()) {
                     manager.close(conn);
                 }
+            }
+        }
+    }
+
+    /// Now and then an operator comes between two copies of a proposal whose answer was lost, and takes away what it stood on.
+    fn meddle(&mut self) {
+        let meddles = !self.calm && self.chance.in_thousand(300);
+        let Some(again) = meddles.then(|| self.log.said_again()).filter(|again| !again.is_empty()) else { return };
+        let managers = self.managers();
+        let Some(by) = self.chance.pick(&managers) else { return };
+        for command in again {
+            match command {
+                Command::Admit(_) => return super::run::rotate_token(self, by),
+                Command::Renew(renew) => {
+                    let machine = self.machines.iter().position(|machine| machine.id().as_ref() == Some(&renew.node));
+                    return machine.into_iter().for_each(|machine| super::run::role(self, by, machine));
+                }
+                _ => {}
             }
         }
     }
@@ -622,7 +656,7 @@ impl Group {
         }
         let leader = (leadership.term, to);
         let present = manager.sessions.shared();
-        let request = seat.sharer.request(leader, state.epoch, manager.roster.known(), &present);
+        let request = seat.sharer.request(clock, leader, state.epoch, manager.roster.known(), &present);
         if leadership.here {
             let mut out = Vec::new();
             let response = manager.share(clock, to, request, &mut out);

@@ -372,6 +372,9 @@ pub struct ShareRequest {
     /// Nodes in session with other managers that are to renew.
     #[prost(string, repeated, tag = "8")]
     pub renew: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
+    /// The manager's clock, milliseconds since the Unix epoch: by it the leader knows how long ago a node was heard of. 0: it does not say.
+    #[prost(int64, tag = "9")]
+    pub now: i64,
 }
 /// One node's session.
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]

@@ -99,7 +99,9 @@ fn what_may_be_said_twice_is_and_what_may_not_is_unknown() {
     assert_eq!(answered(&mut once), Some(Err(ProposeError::Unknown)));
     assert!(answered(&mut again).is_none());
     group.set_faults(GroupFaults::default());
-    assert_eq!(group.step(at(2)), 1, "once more");
+    assert_eq!(group.said_again().len(), 1);
+    group.set_time(at(3));
+    assert_eq!(group.step(at(3)), 1, "once more");
     while group.apply(2) {}
     assert!(answered(&mut again).unwrap().is_ok());
 }
