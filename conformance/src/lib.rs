@@ -15,6 +15,7 @@ pub mod cfssl;
 pub mod cluster;
 pub mod csr;
 pub mod group;
+pub mod history;
 pub mod method;
 pub mod outside;
 pub mod puppet;

@@ -88,9 +88,9 @@ fn one_of_three_goes_on_alone_and_the_old_majority_is_told() {
             }
         });
         let text = text.0;
-        assert!(text.starts_with("this cluster was made anew (epoch 1, force-new-cluster on 20"), "{text}");
+        assert!(text.starts_with("this cluster was made anew (epoch 1-"), "{text}");
         let rest = "); this manager's state is of epoch 0. Run \"swarmpki leave --force\" here and join again.";
-        assert!(text.ends_with(rest), "{text}");
+        assert!(text.contains(", force-new-cluster on 20") && text.ends_with(rest), "{text}");
         assert!(node(&three, id).is_some());
     }
     assert_eq!(one.docker(&["swarm", "leave", "--force"]).ok(), "Node left the swarm.");

@@ -274,3 +274,38 @@ fn several_managers_whose_packets_are_lost_and_late() {
     field.remove(0, gone);
     field.healed();
 }
+
+#[test]
+fn c304_a_manager_whose_power_goes_before_the_leader_told_it_anything_goes_on_where_it_was() {
+    require_or_skip!("swarmpki", "netns", "openssl");
+    let mut field = Field::start(3, 0);
+    let leader = field.group.leader();
+    let through = field.but(&[leader])[0];
+    let host = field.next;
+    let mut newcomer = field.net.daemon(host, "newcomer");
+    let address = field.net.host(host);
+    // It gets its place from one who is not the leader, whom it does not hear.
+    field.net.cut(&[host], &Field::hosts(&[leader]));
+    let token = group::token(field.manager(through), "Manager");
+    let (swarm, socket) = (field.group.swarm(through), newcomer.socket());
+    let joining = std::thread::spawn(move || {
+        let listen = format!("{address}:2377");
+        let body = serde_json::json!({ "ListenAddr": listen, "AdvertiseAddr": listen, "JoinToken": token, "RemoteAddrs": [swarm] });
+        testkit::http::request(&socket, "POST", "/swarm/join", Some(&body.to_string()))
+    });
+    let header = newcomer.state().join("raft/header");
+    wait::until_true("the newcomer has its place", SETTLED_WITHIN, || header.exists());
+    newcomer.kill();
+    // Its caller is told nothing.
+    let _ = joining.join().unwrap();
+    field.net.heal();
+    newcomer.restart();
+    let before = std::fs::read(&header).unwrap();
+    let id = swarmpki_conformance::node_id(&newcomer);
+    field.group.managers.push(newcomer);
+    field.group.hosts.push(address);
+    field.group.ids.push(id);
+    field.group.all_manage();
+    assert_eq!(std::fs::read(&header).unwrap(), before, "it is the same store, with the same place");
+    field.healed();
+}

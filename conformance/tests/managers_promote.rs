@@ -225,3 +225,24 @@ fn done_when_2_an_engine_is_not_promoted_and_stays_a_healthy_worker() {
     assert_eq!(nodes(&group.managers[0]).len(), 4);
     assert_eq!(info(&other)["LocalNodeState"], "inactive");
 }
+
+#[test]
+fn c340_a_manager_that_is_demoted_and_promoted_again_at_once_is_one_again() {
+    require_or_skip!("swarmpki", "openssl");
+    let net = Loopback::claim();
+    let group = Group::start(&net, 3);
+    let leader = group.leader();
+    let other = group.other_than(leader);
+    for _ in 0..2 {
+        for role in ["worker", "manager"] {
+            // Its record changes by itself meanwhile: the version that was seen may be an old one.
+            wait::until(&format!("it is told to be a {role}"), SETTLED_WITHIN, || {
+                let answer = set_role(&group.managers[leader], &group.ids[other], role);
+                if answer.status == 200 { Ok(()) } else { Err(answer.body) }
+            });
+        }
+        becomes(&group, leader, other, "manager");
+        group.all_manage();
+    }
+    group.agreed();
+}
