@@ -20,6 +20,7 @@ use swarmpki_conformance::caller::{Caller, Pair};
 use swarmpki_conformance::group::Group;
 use swarmpki_conformance::{init, join, swarm, token};
 use testkit::authority::Authority;
+use testkit::clock::Clock;
 use testkit::daemon::Daemon;
 use testkit::docker::{self, Output};
 use testkit::loopback::Loopback;
@@ -27,6 +28,7 @@ use testkit::openssl::openssl;
 use testkit::{peer, require_or_skip, wait};
 
 const SOON: Duration = Duration::from_secs(20);
+const DAY: Duration = Duration::from_secs(24 * 60 * 60);
 const SERVED: &str = "the API has a certificate for operators";
 
 /// A daemon whose API operators reach by TCP.
@@ -37,9 +39,13 @@ struct Api {
 
 impl Api {
     fn start(name: &str, net: &Loopback, host: u8) -> Self {
+        Self::start_with(name, net, host, Vec::new())
+    }
+
+    fn start_with(name: &str, net: &Loopback, host: u8, env: Vec<(OsString, OsString)>) -> Self {
         let at = net.free_port(host);
         let more: Vec<OsString> = vec!["-H".into(), format!("tcp://{at}").into(), "--tls=operators".into()];
-        Self { daemon: Daemon::start_with(name, more, Vec::new()), at }
+        Self { daemon: Daemon::start_with(name, more, env), at }
     }
 
     /// The first manager of a swarm, ready for operators.
@@ -369,4 +375,30 @@ fn a_worker_admits_nobody_and_a_restored_cluster_the_operators_it_had() {
         if output.code == 0 { Ok(()) } else { Err(output.stderr) }
     });
     new.docker(&alice, &["node", "ls"]).refused();
+}
+
+#[test]
+fn certificates_end_and_that_of_the_api_is_replaced_before() {
+    require_or_skip!("swarmpki", "docker", "faketime");
+    let (net, clock) = (Loopback::claim(), Clock::right());
+    let api = Api::start_with("manager1", &net, 1, clock.env());
+    init(&api.daemon, net.host(1));
+    api.daemon.logged(0, SERVED, SOON);
+    let alice = api.issue("alice", &["--ttl", "24h"]);
+    let mut kept = api.connect(&alice).unwrap();
+    assert_eq!(kept.get("/nodes").unwrap().0, 200);
+
+    clock.set(2 * DAY);
+    wait::until("a connection ends with its certificate", SOON, || match kept.get("/_ping") {
+        Ok((200, _)) => Err("it goes on".to_owned()),
+        Ok(_) | Err(_) => Ok(()),
+    });
+    let refused = Kept::refusal(api.at, &alice);
+    assert!(refused.contains("CertificateExpired"), "{refused}");
+
+    // At half of its life, with the next change of anything.
+    let from = api.daemon.log_len();
+    clock.set(16 * DAY);
+    api.issue("bob", &[]);
+    api.daemon.logged(from, SERVED, SOON);
 }

@@ -44,6 +44,8 @@ fn issue(edit: impl FnOnce(&mut IssueOperator), cluster: &Cluster) -> Command {
     Command::IssueOperator(Box::new(issue))
 }
 
+type Edit<'a> = &'a dyn Fn(&mut IssueOperator);
+
 /// A root that begins when the other one has ended.
 fn lasting() -> Certificate {
     let key = PrivateKey::generate_p256(&[5; 32]).unwrap();
@@ -160,7 +162,7 @@ fn premises_are_judged_again() {
     let mut cluster = founded();
     cluster.issue_operator(1, "alice", Admin);
     let end = operators_root().certificate.not_after();
-    let rows: [(&dyn Fn(&mut IssueOperator), Rejection); 6] = [
+    let rows: [(Edit<'_>, Rejection); 6] = [
         (&|issue| issue.premises.issuer = IssuerHash([9; 32]), Rejection::Issuer),
         (&|issue| issue.row.not_after = end.saturating_add(SECOND), Rejection::Issuer),
         (&|issue| issue.premises.epoch += 1, Rejection::Epoch),
