@@ -269,6 +269,12 @@ fn a_hostile_host_name_is_shown_as_what_it_is() {
         let state = info(&hostile)["LocalNodeState"].clone();
         if state == "error" { Ok(()) } else { Err(state.to_string()) }
     });
+    // The log names whom it removed.
+    let log = manager.swarmpki(&["log"]).ok();
+    assert!(log.contains("evil\\u{1b}[2J"), "{log}");
+    let json = manager.swarmpki(&["log", "--json"]).ok();
+    assert!(serde_json::from_str::<Value>(&json).is_ok(), "{json}");
+    assert_eq!((obeyed(&log), obeyed(&json)), (None, None));
     for daemon in [&manager, &hostile, &twin] {
         assert_eq!(obeyed(&daemon.log()), None, "{:?}", daemon.log());
     }

@@ -8,6 +8,7 @@ use serde_json::json;
 
 use super::Context;
 use crate::failure::Failure;
+use crate::shown;
 
 /// Exit code if a certificate was not issued here.
 const NOT_ISSUED: u8 = 3;
@@ -54,7 +55,7 @@ pub(super) async fn run(args: &AuditArgs, context: &mut Context) -> Result<(), F
 }
 
 fn words(one: &Audited) -> String {
-    let subject = super::shown(&one.subject);
+    let subject = shown::field(&one.subject);
     let what = match one.verdict.as_str() {
         "issued" => format!(
             "issued as entry {} at {}{}",

@@ -21,6 +21,7 @@ use crate::client::{Client, escape};
 use crate::failure::Failure;
 use crate::go_duration;
 use crate::output::Output;
+use crate::shown;
 
 /// How often a log that is followed is asked for more.
 const LOOK_EVERY: Duration = Duration::from_millis(500);
@@ -144,26 +145,21 @@ fn no_log() -> Failure {
 fn print(out: &mut Output, entry: &AccountLine) -> Result<(), Failure> {
     if out.json() {
         let text = serde_json::to_string(entry);
-        return out.line(text.map_err(|error| Failure::new(format!("cannot write an entry as JSON: {error}")))?);
+        return out.json_text(text.map_err(|error| Failure::new(format!("cannot write an entry as JSON: {error}")))?);
     }
     let (seq, node) = (entry.seq.to_string(), entry.node.as_deref().unwrap_or("-"));
     let by = match &entry.from {
         Some(from) => format!("{} at {from}", entry.by),
         None => entry.by.clone(),
     };
-    let mut detail = shown(&entry.detail);
+    let mut detail = shown::field(&entry.detail).into_owned();
     if let Some(host) = &entry.host {
-        detail.push_str(&format!(" (host {})", shown(host)));
+        detail.push_str(&format!(" (host {})", shown::field(host)));
     }
     if let Some(serial) = &entry.serial {
         detail.push_str(&format!(" [{serial}]"));
     }
-    out.line(line([&seq, &entry.time, &entry.event, node, &shown(&by)], detail.trim_start()))
-}
-
-/// What others named, without what a terminal would take for orders.
-fn shown(text: &str) -> String {
-    text.chars().map(|c| if c.is_control() { char::REPLACEMENT_CHARACTER } else { c }).collect()
+    out.line(line([&seq, &entry.time, &entry.event, node, &shown::field(&by)], detail.trim_start()))
 }
 
 fn line(cells: [&str; COLUMNS.len()], last: &str) -> String {
@@ -216,6 +212,5 @@ mod tests {
     fn columns_never_run_together() {
         let row = line(["1", "t", &"e".repeat(40), "n", "b"], "d");
         assert!(row.contains(&format!("{} n", "e".repeat(40))), "{row}");
-        assert_eq!(shown("a\u{1b}[2Jb"), "a\u{fffd}[2Jb");
     }
 }
