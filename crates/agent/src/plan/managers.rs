@@ -102,7 +102,8 @@ impl Managers {
         }
         if self.known.values().all(|known| known.weight < 0) {
             let fresh = self.seeds.iter().filter(|seed| !self.known.contains_key(*seed));
-            candidates.extend(fresh.map(|seed| (Peer::at(seed.clone()), thousandths(1))));
+            // Nothing is observed of them: one that is gone must not be taken before those that were only out of reach.
+            candidates.extend(fresh.map(|seed| (Peer::at(seed.clone()), thousandths(0))));
         }
         let total = candidates.iter().map(|(_, weight)| weight).sum();
         let mut drawn = chance.below(total);
@@ -206,7 +207,12 @@ mod tests {
         for _ in 0..8 {
             managers.observe("b:1", BAD);
         }
-        assert_eq!(managers.pick_other("a:1", &mut Chance::new(3)).unwrap().addr, "seed:1");
+        let mut others = BTreeMap::new();
+        for _ in 0..3_000 {
+            *others.entry(managers.pick(&mut chance).unwrap().addr).or_insert(0) += 1;
+        }
+        assert!(others.len() == 3 && others.values().all(|times| *times > 800), "all are tried: {others:?}");
+        assert_ne!(managers.pick_other("a:1", &mut Chance::new(3)).unwrap().addr, "a:1");
         assert_eq!(Managers::default().pick(&mut chance), None);
         let lone = Managers::new([], vec!["seed:1".to_owned()]);
         assert_eq!(lone.pick(&mut chance).unwrap(), Peer::at("seed:1".to_owned()));
