@@ -21,7 +21,6 @@ pub mod issue;
 pub mod join_token;
 pub mod key;
 pub mod key_file;
-pub mod log_head;
 pub mod merkle;
 pub mod operator;
 mod pbes2;

@@ -40,7 +40,7 @@ fn what_was_answered_is_there_after_a_drop() {
     drop(store);
     let (store, header) = Store::open(&Local, dir.path(), &key(1)).unwrap();
     assert_eq!((header.cluster.as_str(), header.epoch), ("cluster", 0));
-    assert_eq!(store.entries(0..=9).unwrap(), vec![(1, b"one".to_vec()).into(), (2, b"two".to_vec()).into()]);
+    assert_eq!(store.entries(0..=9).unwrap(), vec![(1, b"one".to_vec()), (2, b"two".to_vec())]);
     assert_eq!(store.vote().unwrap(), b"vote");
     assert_eq!(store.issued(0, 9).unwrap(), vec![(0, b"leaf".to_vec()).into()], "lazy work is written at the end");
     assert_eq!((store.last_entry(), store.last_issued().unwrap()), (Some(2), Some(0)));

@@ -116,10 +116,10 @@ impl Work<'_> {
                 leaves.push(leaf_hash(&bytes.map_err(|error| Fault::at(at, error))?));
             }
             let wrong = |what: String| Fault { entries: seq..seq + wanted as u64, what };
-            if let Some(kept) = kept.map_err(|error| wrong(format!("their hashes cannot be read: {error}")))? {
-                if let Some(place) = kept.iter().zip(&leaves).position(|(kept, leaf)| kept != leaf) {
-                    return Err(Fault::at(seq + place as u64, "it is not the one whose hash was kept"));
-                }
+            if let Some(kept) = kept.map_err(|error| wrong(format!("their hashes cannot be read: {error}")))?
+                && let Some(place) = kept.iter().zip(&leaves).position(|(kept, leaf)| kept != leaf)
+            {
+                return Err(Fault::at(seq + place as u64, "it is not the one whose hash was kept"));
             }
             match root(&leaves).filter(|_| leaves.len() == TILE) {
                 Some(root) => hashes.push(root),
