@@ -24,6 +24,8 @@ const UNKNOWN: &str = "tls: failed to verify certificate: x509: certificate sign
 const PLAIN: &str = "Error response from daemon: Client sent an HTTP request to an HTTPS server.";
 
 type Ca = CertifiedIssuer<'static, KeyPair>;
+/// Variables and arguments of the command.
+type Way<'a> = (&'a [(&'a str, &'a str)], &'a [&'a str]);
 
 fn named(name: &str, names: &[&str]) -> CertificateParams {
     let mut params = CertificateParams::new(names.iter().map(ToString::to_string).collect::<Vec<_>>()).unwrap();
@@ -156,7 +158,7 @@ fn with_client_certificates() {
         // The ways of the command to ask for TLS.
         let good = top.join("good").display().to_string();
         let path = ("DOCKER_CERT_PATH", good.as_str());
-        let ways: [(&[(&str, &str)], &[&str]); 4] = [
+        let ways: [Way<'_>; 4] = [
             (&[path], &["--tls"]),
             (&[path], &["--tlsverify=false"]),
             (&[path, ("DOCKER_TLS_VERIFY", "0")], &[]),

@@ -59,7 +59,7 @@ pub enum RunError {
 enum Certificates {
     /// There are none: plain text.
     None,
-    Files(Files),
+    Files(Box<Files>),
     /// Published as the cluster's state has them.
     Operators(watch::Sender<Option<Arc<ServerConfig>>>),
 }
@@ -103,7 +103,7 @@ impl Daemon {
         let engine_id = engine_id(&dir).map_err(refused)?;
         let certificates = match config.tls.clone() {
             None => Certificates::None,
-            Some(TlsMode::Files(settings)) => Certificates::Files(Files::open(settings)?),
+            Some(TlsMode::Files(settings)) => Certificates::Files(Box::new(Files::open(settings)?)),
             Some(TlsMode::Operators) => Certificates::Operators(watch::Sender::new(None)),
         };
         let tls = certificates.tls();

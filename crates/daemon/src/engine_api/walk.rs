@@ -122,8 +122,12 @@ fn every_route_is_walked() {
     assert_eq!(walked, (0..PLACES).collect());
 }
 
+/// Where the requests come from: a private part of the account of what they do.
+const FROM: &str = "192.0.2.77";
+
 async fn ask(backend: &Backend, right: Right, method: &str, target: &str, body: &Value) -> (StatusCode, String) {
-    let caller = Caller::Socket { uid: 0, gid: 0, pid: None };
+    let caller = Caller::Plain { addr: format!("{FROM}:4711").parse().unwrap() };
+    let backend = &backend.by(caller.clone().into(), backend.ends().clone());
     let body = if body.is_null() { Vec::new() } else { body.to_string().into_bytes() };
     let request = Request::builder().method(method).uri(target).header(CONTENT_TYPE, "application/json");
     let answer = answer(backend, &caller, right, request.body(whole(body)).unwrap()).await;
@@ -186,6 +190,10 @@ async fn a_viewer_sees_no_secret() {
     let key = root.key().expect("the root's key is here");
     secrets.extend(traces(key.expose()));
     secrets.extend(traces(state.operators.root.as_ref().expect("the operators' root").key.expose()));
+
+    let account = admin("GET", "/swarmpki/v1/log", Value::Null).await;
+    assert!(account.contains(FROM), "{account}");
+    secrets.extend([FROM.to_owned(), pki::digest::hex(FROM.as_bytes()), pki::digest::hex(&[192, 0, 2, 77])]);
 
     for (method, target) in EVERY {
         let target = target.replace("NODE", &node);

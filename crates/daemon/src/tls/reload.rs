@@ -21,7 +21,10 @@ const LOOK_EVERY: Duration = Duration::from_millis(250);
 
 /// What tells that a file is another than before; `None`: it cannot be looked at.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-struct Stamp(Option<(u64, u64, u64, (i64, i64), (i64, i64))>);
+struct Stamp(Option<Seen>);
+
+/// Device, inode, size; when the content and when the inode changed, in seconds and nanoseconds.
+type Seen = (u64, u64, u64, (i64, i64), (i64, i64));
 
 impl Stamp {
     fn of(path: &Path) -> Self {
@@ -89,7 +92,8 @@ impl Files {
         let now = stamps(&self.settings);
         let rested = now == self.seen;
         self.seen = now;
-        if !at_once && !(rested && now != self.read) {
+        let settled = rested && now != self.read;
+        if !at_once && !settled {
             return None;
         }
         self.read = now;
