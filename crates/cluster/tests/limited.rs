@@ -226,7 +226,8 @@ fn what_no_token_may_have_is_refused() {
         change(&mut create);
         Command::CreateToken(create)
     };
-    let rows: [(fn(&mut CreateToken), Rejection); 6] = [
+    type Wrong = fn(&mut CreateToken);
+    let rows: [(Wrong, Rejection); 6] = [
         (|create| create.uses = 0, Rejection::TokenLimits),
         (|create| create.uses = USES_MAX + 1, Rejection::TokenLimits),
         (|create| create.ttl = TTL_MIN - Duration::from_secs(1), Rejection::TokenLimits),

@@ -200,7 +200,8 @@ mod tests {
     #[test]
     fn what_no_token_may_have() {
         let good = LimitedWish { role: Role::Worker, ttl: TTL_MIN, uses: 1, note: String::new() };
-        let rows: [(fn(&mut LimitedWish), bool); 7] = [
+        type Change = fn(&mut LimitedWish);
+        let rows: [(Change, bool); 7] = [
             (|_| {}, true),
             (|wish| wish.uses = USES_MAX, true),
             (|wish| wish.uses = 0, false),
