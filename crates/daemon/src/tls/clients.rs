@@ -253,7 +253,7 @@ mod tests {
         let der = |ca: &Ca| ca.der().clone();
         let client = leaf(&issuing, |_| {});
         assert_eq!(judge(&[der(&root)], &[client.clone(), der(&issuing)]), "ok");
-        assert_eq!(judge(&[der(&root)], &[client.clone()]), "UnknownIssuer");
+        assert_eq!(judge(&[der(&root)], std::slice::from_ref(&client)), "UnknownIssuer");
         // With only the issuing CA as anchor, what others below the same root issue is not let in.
         assert_eq!(judge(&[der(&issuing)], &[client]), "ok");
         assert_eq!(judge(&[der(&issuing)], &[leaf(&other, |_| {}), der(&other)]), "UnknownIssuer");
