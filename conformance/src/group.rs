@@ -226,11 +226,8 @@ impl Seen {
         let (nodes, swarm) = (nodes.collect(), asked(manager, "/swarm")?);
         let log = asked(manager, "/swarmpki/v1/ca/log?max=1000")?;
         let told = log["entries"].as_array().map_or(0, Vec::len);
-        if log["size"] == told {
-            Ok(Self { nodes, swarm, log })
-        } else {
-            Err(format!("{told} entries of {}", log["size"]))
-        }
+        // Beside certificates the log counts what else was done: one that lacks entries shows other certificates than the rest.
+        if told < 1000 { Ok(Self { nodes, swarm, log }) } else { Err(format!("{told} entries, and perhaps more")) }
     }
 
     /// # Errors

@@ -301,7 +301,10 @@ fn c304_a_manager_whose_power_goes_before_the_leader_told_it_anything_goes_on_wh
     field.net.heal();
     newcomer.restart();
     let before = std::fs::read(&header).unwrap();
-    let id = swarmpki_conformance::node_id(&newcomer);
+    let (id, _) = wait::until("the newcomer knows who it is", SETTLED_WITHIN, || {
+        let id = swarmpki_conformance::node_id(&newcomer);
+        if id.is_empty() { Err("nobody".to_owned()) } else { Ok(id) }
+    });
     field.group.managers.push(newcomer);
     field.group.hosts.push(address);
     field.group.ids.push(id);
