@@ -14,6 +14,7 @@ use aws_lc_rs::signature::{
 use divan::{Bencher, black_box};
 use pki::csr::{self, Csr};
 use pki::issue::{self, Leaf};
+use pki::revocation::{CrlNumber, Entry, List, crl};
 use pki::{Issuer, PrivateKey, Role, Serial, Subject, Time};
 
 const NOW: Time = Time::from_unix_secs(1_797_000_000);
@@ -70,6 +71,21 @@ fn leaf_sign(bencher: Bencher) {
     let (issuer, subject) = (issuer(), subject());
     let linted = Csr::parse(csr::request(&key(2)).unwrap().as_bytes()).unwrap().verify().unwrap();
     bencher.bench_local(|| issue::leaf(black_box(&linted), &leaf(&subject), &issuer).unwrap());
+}
+
+/// The list of 100,000 revoked certificates, signed.
+#[divan::bench]
+fn crl_of_100_000(bencher: Bencher) {
+    let (issuer, now) = (issuer(), NOW);
+    let entry = |n: u32| {
+        let mut random = [0x55; 20];
+        random[16..].copy_from_slice(&n.to_be_bytes());
+        Entry { serial: Serial::from_random(random), at: now, reason: 1 }
+    };
+    let entries: Vec<Entry> = (0..100_000).map(entry).collect();
+    let number = CrlNumber::new(0, 100_000, now);
+    let list = List { issuer: issuer.certificate(), number, since: None, this_update: now, next_update: now };
+    bencher.bench_local(|| crl(black_box(&list), entries.iter().copied(), issuer.signer().as_ref()).unwrap());
 }
 
 /// Both: from the request's text to the chain's text.

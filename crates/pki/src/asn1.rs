@@ -2,9 +2,11 @@
 
 use der::{AnyRef, Decode, Reader as _, SliceReader};
 
+pub(crate) const BOOLEAN: u8 = 0x01;
 pub(crate) const INTEGER: u8 = 0x02;
 pub(crate) const BIT_STRING: u8 = 0x03;
 pub(crate) const OCTET_STRING: u8 = 0x04;
+pub(crate) const ENUMERATED: u8 = 0x0a;
 pub(crate) const UTF8_STRING: u8 = 0x0c;
 pub(crate) const PRINTABLE_STRING: u8 = 0x13;
 pub(crate) const IA5_STRING: u8 = 0x16;
@@ -31,6 +33,14 @@ pub(crate) mod oid {
     pub(crate) const SUBJECT_ALT_NAME: &[u8] = &[0x06, 3, 0x55, 0x1d, 17];
     pub(crate) const AUTHORITY_KEY_ID: &[u8] = &[0x06, 3, 0x55, 0x1d, 35];
 
+    pub(crate) const CRL_NUMBER: &[u8] = &[0x06, 3, 0x55, 0x1d, 20];
+    pub(crate) const CRL_REASON: &[u8] = &[0x06, 3, 0x55, 0x1d, 21];
+    pub(crate) const DELTA_CRL_INDICATOR: &[u8] = &[0x06, 3, 0x55, 0x1d, 27];
+    pub(crate) const OCSP_BASIC: &[u8] = &[0x06, 9, 0x2b, 6, 1, 5, 5, 7, 48, 1, 1];
+    pub(crate) const OCSP_NONCE: &[u8] = &[0x06, 9, 0x2b, 6, 1, 5, 5, 7, 48, 1, 2];
+    pub(crate) const SHA1: &[u8] = &[0x06, 5, 0x2b, 14, 3, 2, 26];
+    pub(crate) const SHA256: &[u8] = &[0x06, 9, 0x60, 0x86, 0x48, 1, 0x65, 3, 4, 2, 1];
+
     pub(crate) const EC_PUBLIC_KEY: &[u8] = &[0x06, 7, 0x2a, 0x86, 0x48, 0xce, 0x3d, 2, 1];
     pub(crate) const P224: &[u8] = &[0x06, 5, 0x2b, 0x81, 4, 0, 33];
     pub(crate) const P256: &[u8] = &[0x06, 8, 0x2a, 0x86, 0x48, 0xce, 0x3d, 3, 1, 7];
@@ -45,6 +55,7 @@ pub(crate) mod oid {
 }
 
 pub(crate) const NULL: &[u8] = &[5, 0];
+pub(crate) const TRUE: &[u8] = &[1, 1, 0xff];
 
 /// One element: tag, length and the parts one after the other.
 pub(crate) fn tlv(tag: u8, parts: &[&[u8]]) -> Vec<u8> {

@@ -34,6 +34,17 @@ pub struct IssuerId {
     pub spki: Vec<u8>,
 }
 
+impl IssuerId {
+    /// SHA-256 over both, each told apart: an issuer in 32 bytes.
+    pub fn digest(&self) -> [u8; 32] {
+        let mut bytes = Vec::with_capacity(8 + self.subject.len() + self.spki.len());
+        bytes.extend_from_slice(&(self.subject.len() as u64).to_be_bytes());
+        bytes.extend_from_slice(&self.subject);
+        bytes.extend_from_slice(&self.spki);
+        sha256(&bytes)
+    }
+}
+
 impl fmt::Debug for IssuerId {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{} {:?}", identity::common_name(&self.subject), SpkiHash::of(&self.spki))

@@ -234,7 +234,7 @@ impl Tbs<'_> {
 }
 
 /// UTCTime until 2049, GeneralizedTime from then on (RFC 5280, 4.1.2.5); beyond the year 9999 its last second.
-fn date(time: Time) -> Vec<u8> {
+pub(crate) fn date(time: Time) -> Vec<u8> {
     const LAST: Time = Time::from_unix_secs(253_402_300_799);
     let c = time.max(Time::from_unix_secs(0)).min(LAST).civil();
     let rest = format!("{:02}{:02}{:02}{:02}{:02}Z", c.month, c.day, c.hour, c.minute, c.second);
@@ -246,7 +246,7 @@ fn date(time: Time) -> Vec<u8> {
 }
 
 /// A non-critical extension.
-fn extension(kind: &[u8], value: &[u8]) -> Vec<u8> {
+pub(crate) fn extension(kind: &[u8], value: &[u8]) -> Vec<u8> {
     asn1::tlv(asn1::SEQUENCE, &[kind, &asn1::tlv(asn1::OCTET_STRING, &[value])])
 }
 
@@ -255,7 +255,7 @@ fn subject_key_id(key: &PublicKey) -> Vec<u8> {
 }
 
 /// The issuer's SKI; where it has none, what the SKI would be.
-fn authority_key_id(issuer: &Certificate) -> Vec<u8> {
+pub(crate) fn authority_key_id(issuer: &Certificate) -> Vec<u8> {
     let id = issuer.ski().or_else(|| issuer.public_key().ok().map(|key| key.key_id().to_vec())).unwrap_or_default();
     let value = asn1::tlv(asn1::SEQUENCE, &[&asn1::tlv(asn1::implicit(0), &[&id])]);
     extension(oid::AUTHORITY_KEY_ID, &value)

@@ -28,6 +28,7 @@ mod pem_block;
 mod pkcs7;
 mod private_key;
 pub mod renewal;
+pub mod revocation;
 pub mod sealed_record;
 pub mod secret;
 pub mod serial;

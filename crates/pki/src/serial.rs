@@ -15,6 +15,9 @@ pub struct Serial {
 /// Why bytes are no serial number.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum SerialError {
+    /// No hexadecimal number.
+    #[error("not a hexadecimal number")]
+    NotHex,
     /// More than 20 bytes after leading zeros.
     #[error("serial number longer than 20 bytes")]
     TooLong,
@@ -48,6 +51,27 @@ impl Serial {
     /// The number as 20 bytes, zeros in front.
     pub const fn to_array(&self) -> [u8; SERIAL_BYTES_MAX] {
         self.bytes
+    }
+}
+
+impl std::str::FromStr for Serial {
+    type Err = SerialError;
+
+    /// Hexadecimal digits as people copy them: with or without colons, in either case, of any length.
+    fn from_str(text: &str) -> Result<Self, SerialError> {
+        let digits: Vec<u8> = text
+            .chars()
+            .filter(|one| *one != ':')
+            .map(|one| one.to_digit(16).and_then(|digit| u8::try_from(digit).ok()).ok_or(SerialError::NotHex))
+            .collect::<Result<_, _>>()?;
+        if digits.is_empty() || digits.len() > 4 * SERIAL_BYTES_MAX {
+            return Err(if digits.is_empty() { SerialError::NotHex } else { SerialError::TooLong });
+        }
+        // The last two make the last byte.
+        let mut bytes: Vec<u8> =
+            digits.rchunks(2).map(|pair| pair.iter().fold(0, |byte, one| byte << 4 | one)).collect();
+        bytes.reverse();
+        Self::from_bytes(&bytes)
     }
 }
 
