@@ -144,6 +144,11 @@ impl Caller {
         DispatcherClient::new(self.channel.clone())
     }
 
+    /// Our own `Node` service.
+    pub fn node(&self) -> wire::node::NodeClient<Channel> {
+        wire::node::NodeClient::new(self.channel.clone())
+    }
+
     /// The `LogBroker` service.
     pub fn log_broker(&self) -> LogBrokerClient<Channel> {
         LogBrokerClient::new(self.channel.clone())

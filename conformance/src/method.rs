@@ -25,6 +25,7 @@ pub fn path(method: Method) -> &'static str {
         Method::Raft => "/docker.swarmkit.v1.Raft/ProcessRaftMessage",
         Method::Control => "/docker.swarmkit.v1.Control/ListNodes",
         Method::Clock => "/swarmpki.v1.Node/Clock",
+        Method::News => "/swarmpki.v1.Node/News",
         Method::Enlist => "/swarmpki.v1.Managers/Enlist",
         Method::Managers => "/swarmpki.v1.Managers/Ask",
     }

@@ -58,6 +58,7 @@ mod connect;
 mod error;
 mod join;
 pub mod keystore;
+mod news;
 mod node;
 pub mod plan;
 mod renew;

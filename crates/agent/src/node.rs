@@ -12,6 +12,7 @@ use crate::config::{Availability, Config, JoinRequest};
 use crate::connect::random_u64;
 use crate::error::{JoinError, NodeError};
 use crate::keystore::{Keystore, Pair};
+use crate::news;
 use crate::plan::{Input, Plan, Start, StartError, credible_floor};
 use crate::run::{Held, Outcome, Runner};
 use crate::status::Status;
@@ -236,6 +237,7 @@ fn build(config: Config, request: Option<JoinRequest>) -> Result<(Runner, Handle
     let (publisher, live) = mtls::Publisher::new();
     let (tell, told) = mpsc::unbounded_channel();
     let (session_tell, session_told) = mpsc::channel(SESSION_INPUTS_MAX);
+    let (news_tell, news_told) = mpsc::channel(SESSION_INPUTS_MAX);
     let (status, watching) = watch::channel(plan.status().clone());
     let (token, availability) = match request {
         Some(request) if pair.is_none() => (Some(request.token), request.availability),
@@ -255,6 +257,8 @@ fn build(config: Config, request: Option<JoinRequest>) -> Result<(Runner, Handle
         told,
         session_tell,
         session_told,
+        news_tell,
+        news_told,
         status,
         timers: BTreeMap::new(),
         asking: None,
@@ -262,5 +266,17 @@ fn build(config: Config, request: Option<JoinRequest>) -> Result<(Runner, Handle
         tasks: JoinSet::new(),
     };
     runner.publish(at).map_err(|failure| NodeError::Identity(failure.text))?;
+    if let Some(current) = runner.live.current() {
+        let kept = runner.config.keystore.load_revoked().map_err(|error| error.to_string());
+        let read = kept.and_then(|bytes| {
+            let read = |bytes: Vec<u8>| news::from_disk(&bytes, &current.subject().cluster, at);
+            bytes.map(read).transpose().map_err(|error| error.to_string())
+        });
+        match read {
+            Ok(Some(set)) => runner.publisher.revoke(set),
+            Ok(None) => {}
+            Err(error) => tracing::warn!(error, "what was revoked is lost; managers tell it again"),
+        }
+    }
     Ok((runner, handle))
 }

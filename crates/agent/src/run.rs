@@ -13,11 +13,13 @@ use pki::time::Time;
 use tokio::sync::{mpsc, watch};
 use tokio::task::{AbortHandle, JoinSet};
 use tokio::time::Instant;
+use wire::node::News;
 
 use crate::config::{Availability, Config, Description};
 use crate::connect::{As, dial};
 use crate::error::JoinError;
 use crate::join::{ask_clock, fetch_root};
+use crate::news::{self, NewsError};
 use crate::plan::{Effect, Failure, FailureKind, Input, Plan, Timer};
 use crate::renew::{Asking, local};
 use crate::session::{Ask, Opening, describe, hold};
@@ -65,6 +67,9 @@ pub(crate) struct Runner {
     /// all else here answers what the machine itself asked.
     pub(crate) session_tell: mpsc::Sender<Input>,
     pub(crate) session_told: mpsc::Receiver<Input>,
+    /// What managers tell every node, in its order.
+    pub(crate) news_tell: mpsc::Sender<News>,
+    pub(crate) news_told: mpsc::Receiver<News>,
     pub(crate) status: watch::Sender<Status>,
     pub(crate) timers: BTreeMap<Timer, Instant>,
     pub(crate) asking: Option<Asking>,
@@ -131,6 +136,10 @@ impl Runner {
             // The runner holds a sender itself, so this never ends.
             input = self.told.recv() => input,
             input = self.session_told.recv() => input,
+            news = self.news_told.recv() => {
+                self.hear(news?).await;
+                None
+            }
             () = timer => {
                 let (timer, _) = first?;
                 self.timers.remove(&timer);
@@ -217,6 +226,7 @@ impl Runner {
                     told: self.tell.clone(),
                     messages: self.session_tell.clone(),
                     asks: rx,
+                    news: self.news_tell.clone(),
                 }));
                 let look_at = Instant::now() + DESCRIBE_EVERY;
                 self.session = Some(Running { number: session, asks, task, reported, look_at });
@@ -254,6 +264,28 @@ impl Runner {
             Effect::Joined | Effect::JoinFailed(_) | Effect::Removed { .. } => {}
         }
         None
+    }
+
+    /// Takes in what a manager tells every node: in force first, then on disk.
+    async fn hear(&mut self, news: News) {
+        let at = self.plan.effective((self.config.clock)());
+        let set = match news::heard(&self.live, news, at) {
+            Ok(Some(set)) => set,
+            Ok(None) => return,
+            Err(NewsError::NotTaken(why)) => {
+                tracing::debug!(%why, "revocations that a manager told were not taken in");
+                return;
+            }
+            Err(error) => {
+                tracing::warn!(%error, "revocations that a manager told are not believed");
+                return;
+            }
+        };
+        let Some(current) = self.live.current() else { return };
+        let bytes = news::to_disk(&set, &current.subject().cluster, at);
+        tracing::info!(revoked = set.len(), version = set.version().1, "certificates are refused that were revoked");
+        self.publisher.revoke(set);
+        self.on_disk("revocations", move |keystore| keystore.save_revoked(&bytes)).await;
     }
 
     fn ask(&self, session: u64, ask: Ask) {

@@ -7,6 +7,7 @@ use tokio::sync::mpsc;
 use tokio::task::JoinSet;
 use tonic::Code;
 use wire::client::DispatcherClient;
+use wire::node::News;
 use wire::proto::{
     AssignmentsRequest, EngineDescription, HeartbeatRequest, NodeDescription, NodeTlsInfo, Platform, Resources,
     SessionRequest,
@@ -15,6 +16,7 @@ use wire::proto::{
 use crate::config::Description;
 use crate::connect::{As, Channel, dial, request};
 use crate::join::ask_clock;
+use crate::news;
 use crate::plan::{Failure, FailureKind, Input, Peer, TlsInfo};
 
 /// What a manager that tells no period means. Source: pki.md 1.
@@ -41,6 +43,8 @@ pub(crate) struct Opening {
     /// For what the manager sends, and the end.
     pub(crate) messages: mpsc::Sender<Input>,
     pub(crate) asks: mpsc::UnboundedReceiver<Ask>,
+    /// For what the manager tells every node.
+    pub(crate) news: mpsc::Sender<News>,
 }
 
 /// Holds the session until it ends, and tells why.
@@ -65,6 +69,8 @@ async fn serve(mut opening: Opening) -> Result<(), Failure> {
     tell_clock(&mut message, opening.clock.as_ref(), opening.floor);
     let mut messages = client.session(message).await.map_err(|status| channel.failure(&status))?.into_inner();
     let mut calls = JoinSet::new();
+    // Ends with the session.
+    let mut hearing = JoinSet::new();
     let mut session_id = String::new();
     loop {
         tokio::select! {
@@ -89,6 +95,9 @@ async fn serve(mut opening: Opening) -> Result<(), Failure> {
                 Some(Ask::Clock) => {
                     let (channel, told, clock) = (channel.clone(), opening.told.clone(), opening.clock.clone());
                     let id = session_id.clone();
+                    if hearing.is_empty() {
+                        hearing.spawn(news::hear(channel.clone(), opening.live.clone(), opening.news.clone()));
+                    }
                     calls.spawn(async move {
                         match ask_clock(&channel, clock.as_ref()).await {
                             Ok((offset_ms, time)) => {

@@ -28,6 +28,9 @@ fn main() -> std::io::Result<()> {
     let (batch, operators) = support::operators::sample();
     std::fs::write(dir.join("operators-batch.bin"), batch.encode())?;
     std::fs::write(dir.join("operators.bin"), operators.state.encode_snapshot())?;
+    let (batch, revoked) = support::revoked();
+    std::fs::write(dir.join("revoked-batch.bin"), batch.encode())?;
+    std::fs::write(dir.join("revoked.bin"), revoked.state.encode_snapshot())?;
     std::fs::write(dir.join("locked.bin"), support::locked().encode_snapshot())?;
     std::fs::write(dir.join("rotating.bin"), support::rotating().encode_snapshot())?;
     std::fs::write(dir.join("log.bin"), &cluster.log[2].bytes)

@@ -101,6 +101,7 @@ impl State {
             Command::IssueOperator(issue) => self.issue_operator(entry, issue),
             Command::IssueApiServer(issue) => self.issue_api_server(entry, issue),
             Command::RevokeOperator(what) => self.revoke_operator(entry, what),
+            Command::Revoke(revoke) => self.revoke(entry, revoke),
             Command::Collect { nodes } => Ok(self.collect(entry, nodes)),
             Command::UnlockKeyShown => Ok(self.unlock_key_shown(entry)),
             Command::EraseLog { below } => self.erase_private(entry, *below),
@@ -200,6 +201,7 @@ impl State {
             changed |= Arc::make_mut(&mut self.tokens).limited.forget(now);
         }
         changed |= self.collect_operators(now);
+        changed |= self.revocations.collect(now);
         let mut roots = std::mem::take(&mut self.roots);
         changed |= self.refresh_anchors(&mut roots, now);
         self.roots = roots;
@@ -221,6 +223,11 @@ impl State {
     /// Whether [`Command::Collect`], of no node too, would let go of a token with limits at `now`.
     pub fn tokens_ended(&self, now: Time) -> bool {
         self.tokens.limited.is_due(now)
+    }
+
+    /// Whether [`Command::Collect`], of no node too, would let go of a certificate taken back at `now`.
+    pub fn revocations_ended(&self, now: Time) -> bool {
+        self.revocations.is_due(now)
     }
 
     /// Whether [`Command::Collect`], of no node too, would let go of an old root at `now`.

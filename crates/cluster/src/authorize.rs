@@ -52,6 +52,8 @@ pub enum Method {
     Control,
     /// `swarmpki.v1.Node/Clock`
     Clock,
+    /// `swarmpki.v1.Node/News`
+    News,
     /// `swarmpki.v1.Managers/Enlist`
     Enlist,
     /// `swarmpki.v1.Managers/*`, apart from `Enlist`
@@ -77,7 +79,7 @@ enum Audience {
 
 impl Method {
     /// All methods, for tests that go over each of them.
-    pub const ALL: [Self; 22] = [
+    pub const ALL: [Self; 23] = [
         Self::GetRootCaCertificate,
         Self::GetUnlockKey,
         Self::IssueNodeCertificate,
@@ -98,6 +100,7 @@ impl Method {
         Self::Raft,
         Self::Control,
         Self::Clock,
+        Self::News,
         Self::Enlist,
         Self::Managers,
     ];
@@ -112,7 +115,8 @@ impl Method {
             | Self::Assignments
             | Self::Tasks
             | Self::ListenSubscriptions
-            | Self::UpdateTaskStatus => Audience::Returning,
+            | Self::UpdateTaskStatus
+            | Self::News => Audience::Returning,
             Self::UpdateVolumeStatus | Self::PublishLogs | Self::AttachNetwork | Self::DetachNetwork => Audience::Nodes,
             Self::HealthCheck | Self::RaftJoin | Self::RaftLeave | Self::Raft | Self::Control => Audience::Managers,
             Self::GetUnlockKey | Self::Enlist => Audience::Promoted,
@@ -163,6 +167,8 @@ pub enum Standing {
     Foreign,
     /// The node was removed.
     Removed,
+    /// The leaf was taken back.
+    Revoked,
     /// The chain is good, yet nobody registered the leaf: it was made with the CA's key by somebody else, or belongs to a
     /// node that is forgotten. Raises an alarm.
     Unregistered,
@@ -173,7 +179,7 @@ impl Standing {
     pub fn cut(&self) -> Option<u32> {
         match self {
             Self::Admitted { cut, .. } | Self::Quarantined { cut, .. } => Some(*cut),
-            Self::Foreign | Self::Removed | Self::Unregistered => None,
+            Self::Foreign | Self::Removed | Self::Revoked | Self::Unregistered => None,
         }
     }
 }
@@ -245,6 +251,8 @@ pub enum Denial {
     Removed(NodeId),
     /// Another organization.
     Organization(ClusterId),
+    /// The leaf was taken back.
+    Revoked(NodeId),
     /// Nobody registered the leaf.
     Unregistered(NodeId),
     /// The connection was cut: the node's standing changed since.
@@ -266,6 +274,8 @@ pub enum Denial {
     ForwardedOrganization,
     /// The original caller was removed, or never was.
     ForwardedRemoved(NodeId),
+    /// The original caller's certificates were taken back.
+    ForwardedRevoked(NodeId),
 }
 
 impl State {
@@ -276,8 +286,15 @@ impl State {
         }
         let Some(node) = self.nodes.get(&leaf.node) else {
             let removed = self.removals.contains_key(&leaf.node);
-            return if removed { Standing::Removed } else { Standing::Unregistered };
+            return match self.revocations.contains(&leaf.issuer, &leaf.serial) {
+                _ if removed => Standing::Removed,
+                true if leaf.not_after >= now => Standing::Revoked,
+                _ => Standing::Unregistered,
+            };
         };
+        if self.revocations.contains(&leaf.issuer, &leaf.serial) {
+            return Standing::Revoked;
+        }
         let Some((registered, known)) = node.registered(&leaf.serial, &leaf.spki, now) else {
             let after_backup = node.unfinished.is_none() && self.is_after_backup(leaf, now);
             let reason = Quarantine::AfterBackup;
@@ -386,6 +403,7 @@ impl State {
         let id: NodeId = origin.node.parse().map_err(|_| Denial::ForwardedIncomplete)?;
         match self.nodes.get(&id) {
             None => Err(Denial::ForwardedRemoved(id)),
+            Some(node) if self.is_revoked(node) => Err(Denial::ForwardedRevoked(id)),
             Some(node) if managers_only && node.role != Role::Manager => {
                 Err(Denial::ForwardedRole { workers_too: false })
             }
@@ -400,6 +418,7 @@ impl State {
             return Err(match standing {
                 Standing::Foreign => Denial::Organization(self.cluster_id().unwrap_or(&leaf.cluster).clone()),
                 Standing::Unregistered => Denial::Unregistered(id()),
+                Standing::Revoked => Denial::Revoked(id()),
                 _ if self.removals.contains_key(&leaf.node) => Denial::Removed(id()),
                 Standing::Removed => Denial::Removed(id()),
                 Standing::Admitted { .. } | Standing::Quarantined { .. } => Denial::Cut(id()),
@@ -408,6 +427,9 @@ impl State {
         // One of the managers of before: what it holds is older, or newer, than what is here.
         if self.is_outlived(&leaf.node) {
             return Err(Denial::Cut(id()));
+        }
+        if self.revocations.contains(&leaf.issuer, &leaf.serial) {
+            return Err(Denial::Revoked(id()));
         }
         let role = if leaf.role == Role::Manager && node.role == Role::Manager { Role::Manager } else { Role::Worker };
         match standing {
@@ -421,6 +443,7 @@ impl State {
             Standing::Quarantined { cut, .. } if *cut == node.cut => Ok(Grant::Returning(role)),
             Standing::Admitted { .. } | Standing::Quarantined { .. } => Err(Denial::Cut(id())),
             Standing::Removed => Err(Denial::Removed(id())),
+            Standing::Revoked => Err(Denial::Revoked(id())),
             Standing::Foreign | Standing::Unregistered => Err(Denial::Unregistered(id())),
         }
     }

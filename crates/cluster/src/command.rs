@@ -17,6 +17,7 @@ use crate::account::{Actor, SALT_BYTES};
 use crate::lock::UnlockBox;
 use crate::node::{BlobDigest, IssuerHash, Letter, Report, Spec, TokenUse};
 use crate::operators::{FoundOperators, IssueApiServer, IssueOperator, RevokeOperator};
+use crate::revocation::Reason;
 use crate::roots::{Custody, Root};
 use crate::rotation::{Advance, RootsChange};
 use crate::settings::Settings;
@@ -121,6 +122,8 @@ pub enum Command {
     IssueApiServer(IssueApiServer),
     /// Operators' certificates are taken back.
     RevokeOperator(RevokeOperator),
+    /// Certificates are taken back before their end.
+    Revoke(Box<Revoke>),
     /// A join token with limits.
     CreateToken(Box<CreateToken>),
     /// A token with limits admits nobody any more.
@@ -366,6 +369,53 @@ pub struct ReplaceLadder {
     pub ladder: Vec<Certificate>,
     /// What was signed for it, DER.
     pub logged: Vec<Vec<u8>>,
+}
+
+/// Certificates taken back before their end.
+#[derive(Clone, Debug)]
+pub struct Revoke {
+    /// Why.
+    pub reason: Reason,
+    /// Which.
+    pub what: Withdraw,
+}
+
+/// Which certificates are taken back.
+#[derive(Clone, Debug)]
+pub enum Withdraw {
+    /// These.
+    Certificates(Vec<Withdrawn>),
+    /// Every one that a node was issued before now, also those that only the issuance log knows.
+    Node {
+        /// Which node.
+        node: NodeId,
+        /// The one that it goes on with: its current one. One that is on offer only lets its connections go, so that it comes with it.
+        keep: Option<Serial>,
+    },
+    /// What the issuance log has of a node whose certificates were all taken back.
+    Found {
+        /// Which node.
+        node: NodeId,
+        /// When they were taken back, as the state has it.
+        at: Time,
+        /// What was found.
+        certificates: Vec<Withdrawn>,
+        /// Whether that is all.
+        last: bool,
+    },
+}
+
+/// A certificate that is taken back.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Withdrawn {
+    /// Who issued it.
+    pub issuer: IssuerHash,
+    /// Its serial.
+    pub serial: Serial,
+    /// When it ends.
+    pub until: Time,
+    /// Whose it is, if that is known.
+    pub node: Option<NodeId>,
 }
 
 /// A join token's secret on its way through the log; shows nothing of itself.

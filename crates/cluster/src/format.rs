@@ -8,6 +8,7 @@ mod command;
 mod operators;
 mod outcome;
 mod record;
+mod revoked;
 mod snapshot;
 
 use pki::identity::NodeId;

@@ -8,6 +8,7 @@ use pki::identity::Role;
 
 use crate::node::{BlobDigest, IssuerHash, LETTERS_MAX, Leaf, OFFERED_LEAVES_MAX, PREVIOUS_LEAVES_MAX};
 use crate::operators::{CERTIFICATES_PER_NAME_MAX, OPERATORS_MAX};
+use crate::revocation::SHOWN_AFTER_END;
 use crate::roots::Roots;
 use crate::state::State;
 use crate::trust;
@@ -44,6 +45,7 @@ pub fn check(state: &State) -> Result<(), Broken> {
     places_are_unique(state)?;
     locked_with_a_key(state)?;
     operators_are_bounded(state)?;
+    what_was_taken_back_stays_so(state)?;
     log_fits_frontier(state)
 }
 
@@ -74,6 +76,7 @@ pub fn check_step(before: &State, after: &State) -> Result<(), Broken> {
     }
     uses_are_spent_once(before, after)?;
     places_are_given_once(before, after)?;
+    revocations_only_grow(before, after)?;
     rotation_goes_on(before, after)?;
     leaves_are_of_the_plan(before, after)?;
     revoked_operators_stay_so(before, after)?;
@@ -405,6 +408,44 @@ fn revoked_operators_stay_so(before: &State, after: &State) -> Result<(), Broken
             }
             None if row.not_after >= after.time => return broken(property, format!("{serial} is gone")),
             _ => {}
+        }
+    }
+    Ok(())
+}
+
+/// RFC 5280, 5: a leaf that was taken back opens nothing; only the one that a node is known by stays on its record, and not on a
+/// member's.
+fn what_was_taken_back_stays_so(state: &State) -> Result<(), Broken> {
+    let revocations = &state.revocations;
+    if let Some(why) = revocations.contradiction() {
+        return broken(why, format!("{revocations:?}"));
+    }
+    for node in state.nodes.values() {
+        let revoked = |leaf: &&Leaf| revocations.contains(&leaf.issuer, &leaf.serial);
+        let others = node.offered.iter().chain(node.previous.iter().map(|(leaf, _)| leaf));
+        if let Some(leaf) = others.clone().find(revoked) {
+            return broken(
+                "a leaf that was taken back is registered no more",
+                format!("{} of {}", leaf.serial, node.id),
+            );
+        }
+        if state.members.rows.contains_key(&node.id) && node.current.iter().any(|leaf| revoked(&leaf)) {
+            return broken("a member's leaf in use is not taken back", node.id.to_string());
+        }
+    }
+    Ok(())
+}
+
+/// RFC 5280, 3.3: what was taken back is shown until it has ended.
+fn revocations_only_grow(before: &State, after: &State) -> Result<(), Broken> {
+    let (old, new) = (&before.revocations, &after.revocations);
+    if new.version() < old.version() {
+        return broken("revocations are numbered upwards", format!("{} after {}", new.version(), old.version()));
+    }
+    for ((issuer, serial), row) in old.rows() {
+        let stays = new.get(issuer, serial) == Some(row);
+        if !stays && row.until.saturating_add(SHOWN_AFTER_END) >= after.time {
+            return broken("what was taken back stays so until it has ended", serial.to_string());
         }
     }
     Ok(())

@@ -42,6 +42,9 @@ impl State {
         if !self.roots.is_signing(&premises.issuer) || letter.leaf.issuer != premises.issuer {
             return Err(Rejection::Issuer);
         }
+        if self.revocations.contains(&letter.leaf.issuer, &letter.leaf.serial) {
+            return Err(Rejection::SerialUsed);
+        }
         if premises.epoch != self.epoch {
             return Err(Rejection::Epoch);
         }
@@ -122,6 +125,8 @@ impl State {
         let keys: Vec<_> = node.join_keys().collect();
         let now = entry.now;
         let index = entry.index;
+        let revoked = |leaf: &Leaf| self.revocations.contains(&leaf.issuer, &leaf.serial);
+        let comes_back = node.current.as_ref().is_none_or(|leaf| !revoked(leaf));
         let bare = self.rotation().map(|rotation| rotation.bare.clone()).unwrap_or_default();
         self.change(id, |node| {
             let leaf = node.offered.remove(place);
@@ -134,7 +139,7 @@ impl State {
             // Most nodes have nothing on offer for most of their life.
             node.offered.shrink_to_fit();
             node.mailbox.shrink_to_fit();
-            if let Some(replaced) = node.current.replace(leaf) {
+            if let Some(replaced) = node.current.replace(leaf).filter(|_| comes_back) {
                 let until = now.saturating_add(node::LETTER_LIFE).min(replaced.not_after);
                 push_bounded(&mut node.previous, (replaced, until), node::PREVIOUS_LEAVES_MAX);
             }

@@ -13,6 +13,7 @@
 //! - [`members`] who has a place in the raft group, [`seats`] what its leader does next about that;
 //! - [`operators`] who commands the cluster with certificates of another root;
 //! - [`refound`] a cluster made anew with one manager, by force or from a backup;
+//! - [`revocation`] certificates taken back before their end;
 //! - [`sleep`] who may come back to a cluster that was off for longer than its certificates live;
 //! - `repeat` what may be said twice, and how to tell what came of it;
 //! - [`format`](mod@format) what all of it looks like on disk, format 1;
@@ -36,6 +37,7 @@ mod pending;
 pub mod refound;
 pub mod removal;
 mod repeat;
+pub mod revocation;
 pub mod roots;
 pub mod rotation;
 pub mod seats;

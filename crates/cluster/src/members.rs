@@ -11,7 +11,7 @@ use pki::serial::Serial;
 use crate::account::{Event, KeyKind};
 use crate::apply::Entry;
 use crate::authorize::Presented;
-use crate::node::PROMOTION_LIFE;
+use crate::node::{Leaf, PROMOTION_LIFE};
 use crate::outcome::{Outcome, Rejection};
 use crate::state::State;
 
@@ -66,7 +66,8 @@ impl State {
                 && known.issuer == leaf.issuer
                 && known.role == leaf.role
         });
-        let known = self.cluster_id() == Some(&leaf.cluster) && leaf.role == Role::Manager && registered;
+        let revoked = self.revocations.contains(&leaf.issuer, &leaf.serial);
+        let known = self.cluster_id() == Some(&leaf.cluster) && leaf.role == Role::Manager && registered && !revoked;
         known.then(|| (leaf.node.clone(), row.raft_id))
     }
 
@@ -99,7 +100,8 @@ impl State {
         if row.is_none() && node.promoting.is_none() {
             return Err(Rejection::NotPromoted);
         }
-        if !node.leaves().any(|leaf| leaf.serial == *serial && leaf.role == Role::Manager) {
+        let revoked = |leaf: &Leaf| self.revocations.contains(&leaf.issuer, &leaf.serial);
+        if !node.leaves().any(|leaf| leaf.serial == *serial && leaf.role == Role::Manager && !revoked(leaf)) {
             return Err(Rejection::Role);
         }
         let kept = row.filter(|row| replaces != Some(row.raft_id));

@@ -213,11 +213,7 @@ pub struct IssuerHash(pub [u8; 32]);
 impl IssuerHash {
     /// The hash of `id`.
     pub fn of(id: &IssuerId) -> Self {
-        let mut bytes = Vec::with_capacity(8 + id.subject.len() + id.spki.len());
-        bytes.extend_from_slice(&(id.subject.len() as u64).to_be_bytes());
-        bytes.extend_from_slice(&id.subject);
-        bytes.extend_from_slice(&id.spki);
-        Self(pki::digest::sha256(&bytes))
+        Self(id.digest())
     }
 }
 

@@ -146,11 +146,17 @@ pub enum Rejection {
     /// As many operators' certificates as there may be, in all or of one name.
     #[error("too many certificates of operators, or of this one")]
     OperatorsFull,
+    /// More certificates taken back than there is room for.
+    #[error("too many revoked certificates")]
+    TooManyRevoked,
+    /// The certificate that a node is to go on with is not its current one.
+    #[error("the certificate to keep is not the one in use")]
+    NotKept,
 }
 
 impl Rejection {
     /// Each at its place, by which members tell each other of it: a new one comes last.
-    pub const ALL: [Self; 34] = [
+    pub const ALL: [Self; 36] = [
         Self::Exists,
         Self::NoCluster,
         Self::Issuer,
@@ -185,6 +191,8 @@ impl Rejection {
         Self::UnknownOperator,
         Self::OperatorRevoked,
         Self::OperatorsFull,
+        Self::TooManyRevoked,
+        Self::NotKept,
     ];
 
     /// Whether signing again on fresh state may help.
@@ -218,7 +226,9 @@ impl Rejection {
             | Self::TokenLimits
             | Self::UnknownOperator
             | Self::OperatorRevoked
-            | Self::OperatorsFull => false,
+            | Self::OperatorsFull
+            | Self::TooManyRevoked
+            | Self::NotKept => false,
         }
     }
 }

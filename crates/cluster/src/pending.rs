@@ -136,7 +136,7 @@ impl State {
     }
 
     /// A key under which a join is found no more, unless it was issued something.
-    fn forget_unused_key(&mut self, key: &SpkiHash, id: &NodeId) {
+    pub(crate) fn forget_unused_key(&mut self, key: &SpkiHash, id: &NodeId) {
         let offered = self.nodes.get(id).is_some_and(|node| node.offered.iter().any(|leaf| leaf.spki == *key));
         if !offered {
             self.forget_key(key, id);

@@ -147,6 +147,7 @@ impl State {
             let unknown = entry.now.saturating_add(self.settings.leaf_life());
             let until = self.nodes.get(id).map_or(unknown, |node| node.leaves_end);
             entry.tell(Event::Removed(id.clone()));
+            self.revoke_removed(entry, id);
             self.let_go(id);
             self.removals.entry(id.clone()).or_insert(Removal { at: entry.now, until });
         }

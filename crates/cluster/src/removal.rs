@@ -1,5 +1,6 @@
 //! Removal of a node. The record goes, so nothing that names it is registered any more; the row that stays gives callers a
-//! clear text until the last leaf that the node may hold has ended. Refusal does not depend on it.
+//! clear text until the last leaf that the node may hold has ended. Refusal does not depend on it. For those who do not ask a manager
+//! its certificates are taken back too.
 
 use pki::identity::NodeId;
 use pki::time::Time;
@@ -37,6 +38,7 @@ impl State {
         let (host, addr) =
             report.as_deref().map(|said| (said.hostname.as_str(), said.addr.as_str())).unwrap_or_default();
         entry.tell_of(Event::Removed(id.clone()), host, addr);
+        self.revoke_removed(entry, id);
         self.let_go(id);
         self.removals.insert(id.clone(), Removal { at: entry.now, until });
         Ok(Outcome::Done { version: entry.index })

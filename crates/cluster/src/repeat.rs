@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use pki::identity::Role;
 
-use crate::command::{Ask, Command, Right, UpdateCluster};
+use crate::command::{Ask, Command, Right, UpdateCluster, Withdraw};
 use crate::node::{BlobDigest, Letter, Node};
 use crate::operators::RevokeOperator;
 use crate::outcome::Outcome;
@@ -37,6 +37,7 @@ impl Command {
             | Self::RevokeOperator(RevokeOperator::Serial(_))
             | Self::Collect { .. } => true,
             Self::Attributed(attributed) => attributed.command.is_repeatable(),
+            Self::Revoke(revoke) => !matches!(revoke.what, Withdraw::Node { .. }),
             Self::Bootstrap(_)
             | Self::Report(_)
             | Self::Presence { .. }
@@ -141,6 +142,13 @@ impl State {
                 let token = self.tokens.limited.get(*row)?;
                 token.closed.is_some().then_some(Outcome::Unchanged)
             }
+            Command::Revoke(revoke) => match &revoke.what {
+                Withdraw::Certificates(these) => {
+                    let done = these.iter().all(|one| self.revocations.contains(&one.issuer, &one.serial));
+                    done.then_some(Outcome::Unchanged)
+                }
+                Withdraw::Node { .. } | Withdraw::Found { .. } => None,
+            },
             Command::FoundOperators(found) => {
                 let root = self.operators.root.as_ref()?;
                 (root.issuer == found.root.issuer).then_some(Outcome::Unchanged)

@@ -14,6 +14,7 @@ use crate::node::{BlobDigest, Node};
 use crate::operators::Operators;
 use crate::refound::Refounded;
 use crate::removal::Removal;
+use crate::revocation::Revocations;
 use crate::roots::Roots;
 use crate::settings::Settings;
 use crate::sleep::Comeback;
@@ -54,6 +55,8 @@ pub struct State {
     pub cluster_updated: Time,
     /// Removed nodes, until their last leaf has ended.
     pub removals: OrdMap<NodeId, Removal>,
+    /// Certificates taken back before their end.
+    pub revocations: Revocations,
     /// When the cluster was made anew, if it ever was.
     pub refounded: Option<Refounded>,
     /// The time in which nodes may come back, if the cluster ever slept.

@@ -52,6 +52,8 @@ fn letter(result: &Result<Grant, Denial>) -> char {
         Err(Denial::ForwardedRole { .. }) => 'P',
         Err(Denial::ForwardedOrganization) => 'G',
         Err(Denial::ForwardedRemoved(_)) => 'x',
+        Err(Denial::Revoked(_)) => 'V',
+        Err(Denial::ForwardedRevoked(_)) => 'v',
     }
 }
 
@@ -142,36 +144,37 @@ fn c148_to_c156_every_method_by_every_caller() {
         //                                          |||||||||||||||||Raft
         //                                          ||||||||||||||||||Control
         //                                          |||||||||||||||||||Clock
-        //                                          ||||||||||||||||||||Managers.Enlist
-        //                                          |||||||||||||||||||||Managers
-        ("c148 c149 nobody",                       "aNaaNNNNNNNNNNNNNNNaNN", Caller::Anonymous),
-        ("c151 worker",                            "wRwwwwwwwwwwwwRRRRRwRR", identified(&worker, &admitted)),
-        ("c152 manager",                           "mmmmmmmmmmmmmmmmmmmmmm", identified(&manager, &admitted)),
-        ("worker, record says manager",            "wRwwwwwwwwwwwwRRRRRwRR", identified(&promoted, &admitted)),
-        ("manager, record says worker",            "wRwwwwwwwwwwwwRRRRRwRR", identified(&demoted, &admitted)),
-        ("O5 quarantined worker",                  "rRrrrrrrrQrQQQRRRRRrRR", identified(&worker, &returning)),
-        ("O5 quarantined manager",                 "rQrrrrrrrQrQQQQQQQQrQm", identified(&manager, &returning)),
-        ("worker whose connections were cut",      "aRaaCCCCCCCCCCRRRRRaRR", identified(&worker, &older)),
-        ("quarantined, connections were cut",      "aRaaCCCCCCCCCCRRRRRaRR", identified(&worker, &older_returning)),
-        ("manager whose connections were cut",     "aCaaCCCCCCCCCCCCCCCaCm", identified(&manager, &older)),
-        ("leaf ended while connected",             "aRaaEEEEEEEEEERRRRRaRR", identified(&ended, &admitted)),
-        ("c153 c154 c156 removed before",          "aRaaXXXXXXXXXXRRRRRaRR", identified(&removed, &Removed)),
-        ("c153 removed while connected",           "aRaaXXXXXXXXXXRRRRRaRR", identified(&removed, &admitted)),
-        ("removed while quarantined",              "aRaaXXXXXXXXXXRRRRRaRR", identified(&removed, &returning)),
-        ("O4 unregistered leaf of a live worker",  "aRaaUUUUUUUUUURRRRRaRR", identified(&worker, &Unregistered)),
-        ("O4 unregistered leaf of a live manager", "aUaaUUUUUUUUUUUUUUUaUU", identified(&forged, &Unregistered)),
-        ("unregistered leaf of nobody",            "aRaaUUUUUUUUUURRRRRaRR", identified(&forgotten, &Unregistered)),
-        ("unregistered manager's leaf of nobody",  "aUaaUUUUUUUUUUUUUUUaUU", identified(&forgotten_manager, &Unregistered)),
-        ("record gone, no removal on record",      "aRaaCCCCCCCCCCRRRRRaRR", identified(&forgotten, &admitted)),
-        ("c150 foreign worker",                    "aRaaOOOOOOOOOORRRRRaRR", identified(&worker, &Foreign)),
-        ("c150 foreign manager",                   "aOaaOOOOOOOOOOOOOOOaOO", identified(&foreign, &Foreign)),
-        ("to be a manager, worker's certificate",   "wRwwwwwwwwwwwwRRRRRwRR", identified(&wished_worker, &admitted)),
-        ("to be a manager, manager's certificate",  "wwwwwwwwwwwwwwRRRRRwwR", identified(&wished, &admitted)),
-        ("to be a manager, quarantined",            "rQrrrrrrrQrQQQQQQQQrQR", identified(&wished, &returning)),
-        ("to be a manager, has a place",            "wwwwwwwwwwwwwwRRRRRwwm", identified(&enlisted, &admitted)),
-        ("a manager that is to be none",            "mmmmmmmmmmmmmmmmmmmmmm", identified(&leaving, &admitted)),
-        ("a manager that is none any more",         "aCaaCCCCCCCCCCCCCCCaCC", identified(&left, &admitted)),
-        ("the same, on a connection since",         "wRwwwwwwwwwwwwRRRRRwRR", identified(&left, &since)),
+        //                                          ||||||||||||||||||||Node.News
+        //                                          |||||||||||||||||||||Managers.Enlist
+        //                                          ||||||||||||||||||||||Managers
+        ("c148 c149 nobody",                       "aNaaNNNNNNNNNNNNNNNaNNN", Caller::Anonymous),
+        ("c151 worker",                            "wRwwwwwwwwwwwwRRRRRwwRR", identified(&worker, &admitted)),
+        ("c152 manager",                           "mmmmmmmmmmmmmmmmmmmmmmm", identified(&manager, &admitted)),
+        ("worker, record says manager",            "wRwwwwwwwwwwwwRRRRRwwRR", identified(&promoted, &admitted)),
+        ("manager, record says worker",            "wRwwwwwwwwwwwwRRRRRwwRR", identified(&demoted, &admitted)),
+        ("O5 quarantined worker",                  "rRrrrrrrrQrQQQRRRRRrrRR", identified(&worker, &returning)),
+        ("O5 quarantined manager",                 "rQrrrrrrrQrQQQQQQQQrrQm", identified(&manager, &returning)),
+        ("worker whose connections were cut",      "aRaaCCCCCCCCCCRRRRRaCRR", identified(&worker, &older)),
+        ("quarantined, connections were cut",      "aRaaCCCCCCCCCCRRRRRaCRR", identified(&worker, &older_returning)),
+        ("manager whose connections were cut",     "aCaaCCCCCCCCCCCCCCCaCCm", identified(&manager, &older)),
+        ("leaf ended while connected",             "aRaaEEEEEEEEEERRRRRaERR", identified(&ended, &admitted)),
+        ("c153 c154 c156 removed before",          "aRaaXXXXXXXXXXRRRRRaXRR", identified(&removed, &Removed)),
+        ("c153 removed while connected",           "aRaaXXXXXXXXXXRRRRRaXRR", identified(&removed, &admitted)),
+        ("removed while quarantined",              "aRaaXXXXXXXXXXRRRRRaXRR", identified(&removed, &returning)),
+        ("O4 unregistered leaf of a live worker",  "aRaaUUUUUUUUUURRRRRaURR", identified(&worker, &Unregistered)),
+        ("O4 unregistered leaf of a live manager", "aUaaUUUUUUUUUUUUUUUaUUU", identified(&forged, &Unregistered)),
+        ("unregistered leaf of nobody",            "aRaaUUUUUUUUUURRRRRaURR", identified(&forgotten, &Unregistered)),
+        ("unregistered manager's leaf of nobody",  "aUaaUUUUUUUUUUUUUUUaUUU", identified(&forgotten_manager, &Unregistered)),
+        ("record gone, no removal on record",      "aRaaCCCCCCCCCCRRRRRaCRR", identified(&forgotten, &admitted)),
+        ("c150 foreign worker",                    "aRaaOOOOOOOOOORRRRRaORR", identified(&worker, &Foreign)),
+        ("c150 foreign manager",                   "aOaaOOOOOOOOOOOOOOOaOOO", identified(&foreign, &Foreign)),
+        ("to be a manager, worker's certificate",   "wRwwwwwwwwwwwwRRRRRwwRR", identified(&wished_worker, &admitted)),
+        ("to be a manager, manager's certificate",  "wwwwwwwwwwwwwwRRRRRwwwR", identified(&wished, &admitted)),
+        ("to be a manager, quarantined",            "rQrrrrrrrQrQQQQQQQQrrQR", identified(&wished, &returning)),
+        ("to be a manager, has a place",            "wwwwwwwwwwwwwwRRRRRwwwm", identified(&enlisted, &admitted)),
+        ("a manager that is to be none",            "mmmmmmmmmmmmmmmmmmmmmmm", identified(&leaving, &admitted)),
+        ("a manager that is none any more",         "aCaaCCCCCCCCCCCCCCCaCCC", identified(&left, &admitted)),
+        ("the same, on a connection since",         "wRwwwwwwwwwwwwRRRRRwwRR", identified(&left, &since)),
     ];
     for (name, expected, caller) in rows {
         assert_eq!(row(&cluster.state, caller, now), expected, "{name}");

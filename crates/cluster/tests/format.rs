@@ -12,12 +12,13 @@ use std::time::Duration;
 use cluster::account::{Actor, Event};
 use cluster::command::{
     Admit, Ask, Batch, Bootstrap, Command, CreateToken, Founder, Premises, Refound, Renew, ReplaceLadder, Reported,
-    Restored, Right, SecretBox, UpdateCluster,
+    Restored, Revoke, Right, SecretBox, UpdateCluster, Withdraw, Withdrawn,
 };
 use cluster::format::LogRecord;
 use cluster::lock::UnlockBox;
 use cluster::node::{Availability, BlobDigest, IssuerHash, Leaf, Letter, Report, Spec, TokenUse};
 use cluster::operators::{FoundOperators, IssueApiServer, IssueOperator, OperatorRoot, OperatorRow, RevokeOperator};
+use cluster::revocation::Reason;
 use cluster::roots::{Custody, Root};
 use cluster::rotation::{Abort, Advance, Phase, Policy, RootsChange, Rotation, Start, Way};
 use cluster::settings::{ExternalCa, RaftSettings, Settings};
@@ -320,6 +321,7 @@ fn command() -> impl Strategy<Value = Command> {
         refound(),
         rotation_step(),
         operators(),
+        revoke(),
     ]
 }
 
@@ -354,6 +356,24 @@ fn operators() -> impl Strategy<Value = Command> {
     let server = (bytes(), premises())
         .prop_map(|(certificate, premises)| Command::IssueApiServer(IssueApiServer { certificate, premises }));
     prop_oneof![found, issue, server, revoke.prop_map(Command::RevokeOperator)]
+}
+
+fn revoke() -> impl Strategy<Value = Command> {
+    let serial = || any::<[u8; 20]>().prop_map(Serial::from_random);
+    let one = || {
+        (any::<[u8; 32]>(), serial(), time(), option::of(node_id()))
+            .prop_map(|(issuer, serial, until, node)| Withdrawn { issuer: IssuerHash(issuer), serial, until, node })
+    };
+    let these = || vec(one(), 0..4);
+    let found = (node_id(), time(), these(), any::<bool>())
+        .prop_map(|(node, at, certificates, last)| Withdraw::Found { node, at, certificates, last });
+    let what = prop_oneof![
+        these().prop_map(Withdraw::Certificates),
+        (node_id(), option::of(serial())).prop_map(|(node, keep)| Withdraw::Node { node, keep }),
+        found,
+    ];
+    let reason = (0..Reason::ALL.len()).prop_map(|at| Reason::ALL[at]);
+    (reason, what).prop_map(|(reason, what)| Command::Revoke(Box::new(Revoke { reason, what })))
 }
 
 fn refound() -> impl Strategy<Value = Command> {
@@ -557,6 +577,17 @@ fn samples_of_format_1_open() {
     assert_same(&State::decode_snapshot(&bytes).unwrap(), &operators.state);
     assert!(operators.state.encode_snapshot() == bytes, "this build writes operators otherwise: a new sample is due");
 
+    let (commands, revoked) = support::revoked();
+    let bytes = sample("revoked-batch.bin");
+    assert_eq!(format!("{:?}", Batch::decode(&bytes).unwrap()), format!("{commands:?}"));
+    assert!(commands.encode() == bytes, "this build writes batches otherwise: a new sample is due");
+    let bytes = sample("revoked.bin");
+    let decoded = State::decode_snapshot(&bytes).unwrap();
+    assert_same(&decoded, &revoked.state);
+    assert_eq!(decoded.revocations, revoked.state.revocations);
+    invariant::check(&decoded).unwrap();
+    assert!(revoked.state.encode_snapshot() == bytes, "this build writes revocations otherwise: a new sample is due");
+
     let record = LogRecord::decode(&log).unwrap();
     assert_eq!((record.event, record.by, record.private), (Event::Issued, Actor::Cluster, None));
     assert_eq!(record.node, Some(id(1)));
@@ -573,11 +604,12 @@ fn a_sample_has_every_command() {
         support::account().0,
         support::limited().0,
         support::operators::sample().0,
+        support::revoked().0,
     ];
     let commands = batches.map(|batch| batch.commands).concat();
     let kinds: std::collections::BTreeSet<_> =
         commands.iter().flat_map(|command| [kind(command), kind(command.asked())]).collect();
-    assert!(kinds.into_iter().eq((0..17).chain(40..44).chain(50..55)));
+    assert!(kinds.into_iter().eq((0..17).chain(40..44).chain(45..46).chain(50..55)));
 }
 
 /// Fails to compile when a command is added: it needs a place in the sample.
@@ -600,6 +632,7 @@ fn kind(command: &Command) -> u8 {
         Command::Seat { .. } => 14,
         Command::Unseat { .. } => 15,
         Command::Refound(_) => 16,
+        Command::Revoke(_) => 45,
         Command::Attributed(_) => 50,
         Command::UnlockKeyShown => 51,
         Command::EraseLog { .. } => 52,

@@ -46,7 +46,7 @@ fn twice(cluster: &mut Cluster, command: &Command) -> Outcome {
         return first;
     }
     let told = cluster.state.already(command);
-    let untold = matches!(command, Command::Collect { .. } | Command::AdvanceRotation(_));
+    let untold = matches!(command, Command::Collect { .. } | Command::AdvanceRotation(_) | Command::Revoke(_));
     if !untold && first != Outcome::Unchanged {
         let told = told.as_ref().unwrap_or_else(|| panic!("nothing tells of {}", name(command)));
         assert!(agree(&first, told), "{}: told otherwise", name(command));

@@ -32,7 +32,10 @@ impl Change {
                 DiffItem::Add(_, _) => {}
                 DiffItem::Update { old: (id, old), new: (_, new) } => {
                     if old.cut != new.cut {
-                        change.cut(id, Unauthorized::Withdrawn { node: id.clone() });
+                        let node = id.clone();
+                        let revoked = after.is_revoked(new) && !before.is_revoked(old);
+                        let withdrawn = Unauthorized::Withdrawn { node: node.clone() };
+                        change.cut(id, if revoked { Unauthorized::Revoked { node } } else { withdrawn });
                     }
                     if new.offered.last().is_some_and(|leaf| !old.offered.contains(leaf)) {
                         change.issued.insert(id.clone());

@@ -53,6 +53,7 @@ pub fn due(state: &State, now: Time) -> Vec<Command> {
     let nodes = state.collectable(now);
     if nodes.is_empty()
         && (state.removals_ended(now)
+            || state.revocations_ended(now)
             || state.anchors_ended(now)
             || state.tokens_ended(now)
             || state.operators.ended(now))

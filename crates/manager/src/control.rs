@@ -553,6 +553,8 @@ impl<H: Handle> Control<H> {
         let row = row.or_else(|| self.0.roster().get(&node.id).map(|other| Row::elsewhere(self.0.now(), other)));
         let in_session = row.as_ref().filter(|row| row.session.is_some());
         let (presence, message) = match in_session {
+            // Its session is gone, although its time has not run out yet.
+            _ if state.is_revoked(node) => (NodeState::Down, "its certificates were revoked"),
             Some(row) if row.returning => {
                 (NodeState::Disconnected, "node came back with an old certificate and is renewing it")
             }
@@ -651,6 +653,8 @@ fn refusal(rejection: &Rejection, node: Option<&NodeId>) -> Refusal {
         | Rejection::Role
         | Rejection::NodeBusy
         | Rejection::NotConverted
+        | Rejection::NotKept
+        | Rejection::TooManyRevoked
         | Rejection::Blob
         | Rejection::TokenEnded
         | Rejection::TokenSpent

@@ -128,6 +128,7 @@ fn on_record(state: &State, caller: Caller<'_>) -> Option<Refusal> {
     let node = state.node(&leaf.node).filter(|_| *standing != Standing::Foreign)?.id.clone();
     Some(Refusal::Peer(match standing.cut() {
         Some(_) => Unauthorized::MustRenew { node },
+        None if *standing == Standing::Revoked => Unauthorized::Revoked { node },
         None => Unauthorized::Unregistered { node },
     }))
 }

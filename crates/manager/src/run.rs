@@ -14,7 +14,7 @@ use crate::leading::while_leading;
 use crate::parts::Parts;
 use crate::peers::Peers;
 use crate::shared::{Clock, Shared};
-use crate::{collect, outside, rotate, seats, server, service, share, watcher};
+use crate::{collect, outside, revoke, rotate, seats, server, service, share, watcher};
 
 /// What a manager runs with.
 pub struct Config {
@@ -74,6 +74,8 @@ impl<H: Handle> Manager<H> {
         parts.start("sessions of the other managers", share::follow(of, over));
         let (of, over) = with();
         parts.start("members of the group", while_leading(of, over, seats::tend));
+        let (of, over) = with();
+        parts.start("certificates to revoke", while_leading(of, over, revoke::gather));
         let (of, over) = with();
         parts.start("signers elsewhere", outside::run(of, over));
         let (of, over) = with();

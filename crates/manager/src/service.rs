@@ -1,12 +1,13 @@
 //! The gRPC services of port 2377, one a file. Each call asks first whether its caller may make it.
 
 mod ca;
-mod clock;
 mod control;
 mod dispatcher;
 mod health;
 mod log_broker;
 mod managers;
+mod news;
+mod node;
 mod node_ca;
 mod raft_membership;
 mod resource_allocator;
@@ -163,6 +164,7 @@ fn method(path: &str) -> Option<Method> {
         ("Raft", _) => Method::Raft,
         ("Control", _) => Method::Control,
         ("swarmpki.v1.Node", "Clock") => Method::Clock,
+        ("swarmpki.v1.Node", "News") => Method::News,
         ("swarmpki.v1.Managers", "Enlist") => Method::Enlist,
         ("swarmpki.v1.Managers", _) => Method::Managers,
         _ => return None,

@@ -17,7 +17,9 @@ use crate::alarm::Alarms;
 use crate::chance::Chance;
 use crate::issue::pipeline::{Pipeline, refused};
 use crate::keys::Keys;
+use crate::lists::Lists;
 use crate::looks::Looks;
+use crate::news::News;
 use crate::outside::Outside;
 use crate::peers::Peers;
 use crate::roster::Roster;
@@ -57,6 +59,8 @@ pub(crate) struct Shared<H> {
     pub(crate) connections: Connections,
     pub(crate) alarms: Alarms,
     pub(crate) callers: Callers,
+    pub(crate) news: News,
+    pub(crate) lists: Lists,
     pub(crate) peers: Peers,
     /// Tells the leader of this manager's sessions.
     pub(crate) sharer: tokio::sync::Mutex<Sharing>,
@@ -99,6 +103,8 @@ impl<H: Handle> Shared<H> {
             connections: Connections::default(),
             alarms: Alarms::default(),
             callers: Callers::default(),
+            news: News::default(),
+            lists: Lists::default(),
             peers,
             sharer: tokio::sync::Mutex::default(),
             shares: Shares::default(),
@@ -355,6 +361,7 @@ pub fn refusal(denial: Denial, state: &State) -> Refusal {
             cluster().map_or_else(|refusal| refusal, |cluster| Refusal::ForwardedOrganization { cluster })
         }
         Denial::ForwardedRemoved(node) => Refusal::ForwardedPeer(Unauthorized::Removed { node }),
+        Denial::ForwardedRevoked(node) => Refusal::ForwardedPeer(Unauthorized::Revoked { node }),
         direct => Refusal::Peer(unauthorized(direct, state).unwrap_or_else(|other| other)),
     }
 }
@@ -372,6 +379,7 @@ fn unauthorized(denial: Denial, state: &State) -> Result<Unauthorized, Unauthori
         Denial::Organization(cluster) => {
             Unauthorized::Organization { cluster: state.cluster_id().cloned().unwrap_or(cluster) }
         }
+        Denial::Revoked(node) => Unauthorized::Revoked { node },
         Denial::Unregistered(node) => Unauthorized::Unregistered { node },
         Denial::Cut(node) => Unauthorized::Withdrawn { node },
         Denial::Expired(node) | Denial::Quarantined(node, _) => Unauthorized::MustRenew { node },
@@ -379,6 +387,7 @@ fn unauthorized(denial: Denial, state: &State) -> Result<Unauthorized, Unauthori
         | Denial::ForwardedIncomplete
         | Denial::ForwardedRole { .. }
         | Denial::ForwardedOrganization
-        | Denial::ForwardedRemoved(_) => return Err(Unauthorized::NoPeer),
+        | Denial::ForwardedRemoved(_)
+        | Denial::ForwardedRevoked(_) => return Err(Unauthorized::NoPeer),
     })
 }

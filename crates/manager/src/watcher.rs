@@ -13,6 +13,7 @@ use crate::shared::Shared;
 pub(crate) async fn watch<H: Handle>(shared: Arc<Shared<H>>, shutdown: CancellationToken) {
     let mut states = shared.handle.watch();
     let mut before = shared.handle.state();
+    shared.news.follow(&before);
     loop {
         let changed = tokio::select! {
             () = shutdown.cancelled() => return,
@@ -23,6 +24,7 @@ pub(crate) async fn watch<H: Handle>(shared: Arc<Shared<H>>, shutdown: Cancellat
         }
         let after = Arc::clone(&states.borrow_and_update());
         let change = Change::between(&before, &after);
+        shared.news.follow(&after);
         shared.tell(Input::Changed(&change)).await;
         if !change.issued.is_empty() {
             shared.deadline_moved.notify_one();

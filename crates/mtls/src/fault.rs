@@ -6,6 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use pki::identity::{ClusterId, NodeId, Role, SubjectError};
+use pki::serial::Serial;
 use rustls::{AlertDescription, CertificateError};
 
 /// Why a peer's chain is not accepted.
@@ -67,6 +68,14 @@ pub enum ChainFault {
         /// The peer.
         found: NodeId,
     },
+    /// The certificate was taken back.
+    #[error("certificate {serial} of node {node} was revoked")]
+    Revoked {
+        /// Whose it is.
+        node: NodeId,
+        /// Its serial.
+        serial: Serial,
+    },
     /// No certificate of our own, and so no cluster, to judge by.
     #[error("this node holds no identity yet")]
     NoIdentity,
@@ -82,6 +91,7 @@ impl ChainFault {
             ChainFault::Malformed(_) => CertificateError::BadEncoding,
             ChainFault::Unusable(_) => CertificateError::InvalidPurpose,
             ChainFault::NameMismatch { .. } => CertificateError::NotValidForName,
+            ChainFault::Revoked { .. } => CertificateError::Revoked,
             ChainFault::NotANode(_)
             | ChainFault::OtherCluster { .. }
             | ChainFault::OtherRole { .. }

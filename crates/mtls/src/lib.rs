@@ -10,6 +10,8 @@
 //! - A server asks for a certificate, does without one, and drops a peer in the handshake whose chain does not verify. A
 //!   leaf that only has expired passes with [`VerifiedPeer::expired`] set: authorization decides what it may do.
 //! - A peer is verified once a connection, by a verifier made for that connection.
+//! - A peer whose certificate was taken back is refused, as far as this node was told ([`Publisher::revoke`]); only on the port where a
+//!   manager judges callers by the cluster's state does it reach authorization, which tells it why.
 //! - Paths are built by signature, not by key identifier: a self-named cross-signed intermediate without AKI is good.
 
 mod anchors;
@@ -22,6 +24,8 @@ mod live;
 mod outside;
 mod peers;
 mod publisher;
+mod revoked;
+mod statement;
 mod verified_peer;
 mod verifier;
 
@@ -34,4 +38,6 @@ pub use live::{Accepted, Connected, Expect, Live, ManagerName, connect_pinned, c
 pub use outside::outside_client_config;
 pub use peers::{Clock, PeerPolicy, subject_of};
 pub use publisher::{Publisher, Rejected};
+pub use revoked::{NotTaken, REVOKED_MAX, RevokedDelta, RevokedSet};
+pub use statement::{Statement, StatementError};
 pub use verified_peer::VerifiedPeer;

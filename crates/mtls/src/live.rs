@@ -17,9 +17,10 @@ use tokio_rustls::{TlsAcceptor, TlsConnector};
 use crate::anchors::{Anchors, CallerAnchors};
 use crate::client_stream::ClientStream;
 use crate::current::{Current, Presented};
-use crate::fault::{AcceptError, ConnectError};
+use crate::fault::{AcceptError, ChainFault, ConnectError};
 use crate::handshake::{ALPN_H2, WRITE_BUFFER_BYTES_MAX, client_builder, finish_client, server_config};
 use crate::publisher::Shared;
+use crate::revoked::RevokedSet;
 use crate::verified_peer::{Expired, VerifiedPeer};
 use crate::verifier::{AnyServer, Finding, ManagerVerifier, NodeVerifier};
 
@@ -129,6 +130,23 @@ impl Live {
         self.shared.generation.subscribe()
     }
 
+    /// The certificates that were taken back, as far as this node was told.
+    #[must_use]
+    pub fn revoked(&self) -> Arc<RevokedSet> {
+        self.shared.revoked.load_full()
+    }
+
+    /// Epoch and version of that set. Changes after a swap, never before: who keeps connections open for long looks at its peers
+    /// again then.
+    #[must_use]
+    pub fn revocations(&self) -> watch::Receiver<(u64, u64)> {
+        self.shared.revocations.subscribe()
+    }
+
+    pub(crate) fn check_revoked(&self, peer: &VerifiedPeer) -> Result<(), ChainFault> {
+        check_revoked(&self.shared.revoked.load(), peer)
+    }
+
     /// Does the server's side of a handshake at the time `at`. `extra_anchors` are trusted beside the bundle in use.
     /// It waits for the peer without end: the caller sets the time-out.
     ///
@@ -175,9 +193,17 @@ impl Live {
                 Some(own) => Expired::OfKey(own),
                 None => Expired::Refused,
             },
+            revoked: self.revoked(),
         };
         dial(io, target, at, expect.identify.then_some(current)).await
     }
+}
+
+pub(crate) fn check_revoked(revoked: &RevokedSet, peer: &VerifiedPeer) -> Result<(), ChainFault> {
+    if revoked.contains(&peer.issuer, &peer.serial) {
+        return Err(ChainFault::Revoked { node: peer.subject.node.clone(), serial: peer.serial });
+    }
+    Ok(())
 }
 
 async fn accept<IO>(
@@ -220,7 +246,14 @@ where
     IO: AsyncRead + AsyncWrite + Unpin,
 {
     let anchors = Anchors::new(trust.certificates()).map_err(ConnectError::Peer)?;
-    let target = Target { anchors: Arc::new(anchors), name, cluster: None, node: None, expired: Expired::Refused };
+    let target = Target {
+        anchors: Arc::new(anchors),
+        name,
+        cluster: None,
+        node: None,
+        expired: Expired::Refused,
+        revoked: Arc::default(),
+    };
     dial(io, target, at, None).await
 }
 
@@ -245,6 +278,7 @@ struct Target {
     cluster: Option<ClusterId>,
     node: Option<NodeId>,
     expired: Expired,
+    revoked: Arc<RevokedSet>,
 }
 
 async fn dial<IO>(
@@ -263,6 +297,7 @@ where
         cluster: target.cluster,
         node: target.node,
         expired: target.expired,
+        revoked: target.revoked,
         finding: Finding::new(),
     });
     let builder = client_builder(verifier.clone()).map_err(ConnectError::Tls)?;

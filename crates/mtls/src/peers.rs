@@ -87,6 +87,7 @@ impl ClusterVerifier {
         let current = self.live.current().ok_or(ChainFault::NoIdentity)?;
         let at = (self.clock)();
         let (peer, _) = VerifiedPeer::verify(&current.anchors, leaf, intermediates, at, usage, Expired::Refused)?;
+        self.live.check_revoked(&peer)?;
         let policy = &self.policy;
         check_subject(&peer, &current.subject.cluster, policy.role, policy.node.as_ref())
     }

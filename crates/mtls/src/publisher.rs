@@ -3,7 +3,7 @@
 use std::fmt;
 use std::sync::Arc;
 
-use arc_swap::ArcSwapOption;
+use arc_swap::{ArcSwap, ArcSwapOption};
 use pki::identity::SubjectError;
 use pki::time::Time;
 use rustls::pki_types::PrivateKeyDer;
@@ -15,6 +15,7 @@ use crate::anchors::Anchors;
 use crate::current::{Current, Identity};
 use crate::fault::ChainFault;
 use crate::live::Live;
+use crate::revoked::RevokedSet;
 use crate::verified_peer::{Expired, VerifiedPeer};
 
 /// Why a candidate was not published. What was in use stays in use.
@@ -43,6 +44,8 @@ pub enum Rejected {
 pub(crate) struct Shared {
     pub(crate) current: ArcSwapOption<Current>,
     pub(crate) generation: watch::Sender<u64>,
+    pub(crate) revoked: ArcSwap<RevokedSet>,
+    pub(crate) revocations: watch::Sender<(u64, u64)>,
 }
 
 /// The write end of an identity. There is one for each node.
@@ -61,7 +64,12 @@ impl Publisher {
     #[must_use]
     #[allow(clippy::new_ret_no_self)]
     pub fn new() -> (Publisher, Live) {
-        let shared = Arc::new(Shared { current: ArcSwapOption::empty(), generation: watch::Sender::new(0) });
+        let shared = Arc::new(Shared {
+            current: ArcSwapOption::empty(),
+            generation: watch::Sender::new(0),
+            revoked: ArcSwap::default(),
+            revocations: watch::Sender::new((0, 0)),
+        });
         (Publisher { shared: shared.clone() }, Live { shared })
     }
 
@@ -78,6 +86,13 @@ impl Publisher {
             self.shared.current.store(Some(Arc::new(current)));
         });
         Ok(())
+    }
+
+    /// From every handshake on that begins now, peers are refused whose certificate is in `set`.
+    pub fn revoke(&self, set: RevokedSet) {
+        let version = set.version();
+        self.shared.revoked.store(Arc::new(set));
+        self.shared.revocations.send_replace(version);
     }
 }
 

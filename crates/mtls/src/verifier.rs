@@ -15,6 +15,8 @@ use webpki::KeyUsage;
 use crate::anchors::Anchors;
 use crate::fault::ChainFault;
 use crate::handshake::algorithms;
+use crate::live::check_revoked;
+use crate::revoked::RevokedSet;
 use crate::verified_peer::{Expired, VerifiedPeer};
 
 /// The part of a verifier that is the same for all: signatures over the handshake.
@@ -104,6 +106,8 @@ pub(crate) struct ManagerVerifier {
     pub(crate) node: Option<NodeId>,
     /// What an expired leaf is.
     pub(crate) expired: Expired,
+    /// What was taken back.
+    pub(crate) revoked: Arc<RevokedSet>,
     pub(crate) finding: Finding,
 }
 
@@ -116,6 +120,7 @@ impl ManagerVerifier {
         let usage = KeyUsage::server_auth();
         let (peer, certificate) =
             VerifiedPeer::verify(&self.anchors, leaf, intermediates, self.at, usage, self.expired)?;
+        check_revoked(&self.revoked, &peer)?;
         let names = certificate.dns_names();
         if !names.iter().any(|name| name.eq_ignore_ascii_case(self.name)) {
             return Err(ChainFault::NameMismatch { expected: self.name.to_owned(), presented: names.to_vec() });

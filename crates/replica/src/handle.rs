@@ -3,6 +3,7 @@
 
 use crate::Fatal;
 use crate::group::{ChangeError, Group, GroupChange, Leadership};
+use crate::issued::{Found, Wanted};
 use cluster::authorize::Presented;
 use cluster::{Command, Outcome, State};
 use std::future::Future;
@@ -38,6 +39,10 @@ pub trait Handle: Clone + Send + Sync + 'static {
     /// Whether the issuance log has this very leaf, also if the state has forgotten it. `None`: unknown, because the log cannot
     /// be read, or is not whole here yet. Reads the whole log if it has not: for rare questions, one at a time.
     fn is_issued(&self, leaf: &Presented) -> impl Future<Output = Option<bool>> + Send;
+
+    /// What the issuance log has of a node, or under a serial, newest first and no more than [`FOUND_MAX`](crate::FOUND_MAX). `None`: the log
+    /// cannot be read, or is not whole here yet. As rare a question as [`is_issued`](Self::is_issued).
+    fn find_issued(&self, wanted: &Wanted) -> impl Future<Output = Option<Vec<Found>>> + Send;
 
     /// Who leads. The value changes only when something in it does.
     fn leadership(&self) -> watch::Receiver<Leadership>;

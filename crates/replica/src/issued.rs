@@ -1,4 +1,4 @@
-//! Whether a leaf is in the issuance log: what the cluster's state has forgotten, the log has not.
+//! What is in the issuance log: what the cluster's state has forgotten, the log has not.
 
 use std::future::Future;
 
@@ -6,9 +6,82 @@ use cluster::LogEntry;
 use cluster::authorize::Presented;
 use cluster::format::LogRecord;
 use pki::certificate::Certificate;
+use pki::identity::NodeId;
+use pki::serial::Serial;
+use pki::time::Time;
 
 /// Entries looked at without a pause for others.
 const PAGE: u64 = 256;
+
+/// Certificates that one search yields, at most: the newest.
+pub const FOUND_MAX: usize = 20_000;
+
+/// What is looked for in the issuance log.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Wanted {
+    /// The certificates that a node was issued in a span of time, by the cluster's time.
+    Node {
+        /// Which node.
+        node: NodeId,
+        /// From then on.
+        since: Time,
+        /// Until then.
+        until: Time,
+    },
+    /// Whatever has this serial.
+    Serial(Serial),
+}
+
+/// A certificate of the issuance log.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Found {
+    /// For whom it was issued; none: it is a CA's.
+    pub node: Option<NodeId>,
+    /// It.
+    pub certificate: Certificate,
+}
+
+/// Looks for certificates from the newest entry to the oldest, a page at a time, no further back than needed. `None`: a page could not be
+/// read, or entries are missing.
+pub(crate) async fn find<F>(wanted: &Wanted, size: u64, mut page: impl FnMut(u64, usize) -> F) -> Option<Vec<Found>>
+where
+    F: Future<Output = Option<Vec<LogEntry>>>,
+{
+    let mut found = Vec::new();
+    let mut end = size;
+    while end > 0 {
+        let from = end.saturating_sub(PAGE);
+        let entries = page(from, usize::try_from(end - from).ok()?).await?;
+        if entries.iter().filter(|entry| entry.seq < end).count() as u64 != end - from {
+            return None;
+        }
+        for entry in entries.iter().rev() {
+            // What is no certificate's is not looked for.
+            let Ok(record) = LogRecord::decode(&entry.bytes) else { continue };
+            let looked_for = match wanted {
+                Wanted::Node { since, .. } if record.time < *since => return Some(found),
+                Wanted::Node { node, until, .. } => record.node.as_ref() == Some(node) && record.time <= *until,
+                Wanted::Serial(_) => true,
+            };
+            if !looked_for {
+                continue;
+            }
+            let Ok(certificate) = Certificate::from_der(record.certificate) else { continue };
+            let row = Found { node: record.node, certificate };
+            match wanted {
+                Wanted::Serial(serial) if row.certificate.serial() == *serial => return Some(vec![row]),
+                Wanted::Serial(_) => {}
+                Wanted::Node { .. } => found.push(row),
+            }
+            if found.len() >= FOUND_MAX {
+                return Some(found);
+            }
+        }
+        end = from;
+        tokio::task::yield_now().await;
+    }
+    Some(found)
+}
 
 /// Looks for a leaf from the newest entry to the oldest, a page at a time. `None`: a page could not be read, or entries are
 /// missing and it is in none of the others.

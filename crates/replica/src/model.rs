@@ -11,6 +11,7 @@
 
 use crate::group::{ChangeError, Group, GroupChange, Leadership};
 use crate::handle::{AnswerError, Handle, ProposeError, RETRY_AFTER, ReadError};
+use crate::issued::{Found, Wanted};
 use crate::{Fatal, issued};
 use cluster::authorize::Presented;
 use cluster::{Batch, Command, LogEntry, Outcome, State};
@@ -329,6 +330,11 @@ impl Handle for ModelLog {
             return Err(ReadError::NoLeader);
         }
         Ok(self.state())
+    }
+
+    async fn find_issued(&self, wanted: &Wanted) -> Option<Vec<Found>> {
+        let size = self.state().log_size();
+        issued::find(wanted, size, |from, max| std::future::ready(Some(self.log_entries(from, max)))).await
     }
 
     async fn is_issued(&self, leaf: &Presented) -> Option<bool> {

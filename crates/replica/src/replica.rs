@@ -5,7 +5,7 @@ use crate::disk::{Local, Medium};
 use crate::fatal::{Fatal, FatalFlag};
 use crate::group::{ChangeError, Group, GroupChange, Leadership};
 use crate::handle::{AnswerError, Handle, ProposeError, ReadError};
-use crate::issued;
+use crate::issued::{self, Found, Wanted};
 use crate::propose::{Proposer, Queue};
 use crate::raft::{self, Heard, Node, Progress, Start, StartError};
 use crate::seal::{DataKey, Scope};
@@ -393,6 +393,11 @@ impl Handle for Replica {
     async fn read(&self) -> Result<Arc<State>, ReadError> {
         crate::forward::read(&self.inner.proposer).await?;
         Ok(self.state())
+    }
+
+    async fn find_issued(&self, wanted: &Wanted) -> Option<Vec<Found>> {
+        let size = self.state().log_size();
+        issued::find(wanted, size, |from, max| async move { self.projected(from, max).await.ok() }).await
     }
 
     async fn is_issued(&self, leaf: &Presented) -> Option<bool> {

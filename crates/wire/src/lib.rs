@@ -69,5 +69,7 @@ pub mod managers {
 pub mod node {
     pub use crate::generated::swarmpki::node_client::NodeClient;
     pub use crate::generated::swarmpki::node_server::{Node, NodeServer};
-    pub use crate::generated::swarmpki::{ClockRequest, ClockResponse};
+    pub use crate::generated::swarmpki::{
+        ClockRequest, ClockResponse, News, NewsRequest, Revocations, RevokedRow, Statement,
+    };
 }

@@ -26,3 +26,7 @@ pub const SESSION_START_DEADLINE: Duration = Duration::from_secs(5);
 pub const MANAGER_WEIGHT: i64 = 10;
 /// The service whose health says whether a manager may be talked to as one.
 pub const HEALTH_RAFT: &str = "Raft";
+/// The largest message of news, in bytes. Ours.
+pub const NEWS_MESSAGE_BYTES_MAX: usize = 1024 * 1024;
+/// The context in which a manager states which certificates were taken back.
+pub const NEWS_REVOCATIONS: &str = "revocations";

@@ -51,6 +51,8 @@ const LEGACY_KEY_FILE: &str = ".swarm-node.key";
 pub const MANAGERS_FILE: &str = "state.json";
 /// What only our nodes keep, in the state directory: the time floor.
 pub const NODE_FILE: &str = "swarmpki-node.json";
+/// Certificates that were taken back, beside the node's own.
+pub const REVOKED_FILE: &str = "swarm-revoked.bin";
 /// What temporary files begin with.
 const TEMPORARY: &str = ".tmp-";
 
@@ -337,11 +339,22 @@ impl Keystore {
         self.replace(&path, &bytes, PRIVATE)
     }
 
+    /// What is kept of certificates that were taken back.
+    pub fn load_revoked(&self) -> Result<Option<Vec<u8>>, KeystoreError> {
+        self.read(&self.certificates.join(REVOKED_FILE))
+    }
+
+    /// Writes what is kept of certificates that were taken back.
+    pub fn save_revoked(&self, bytes: &[u8]) -> Result<(), KeystoreError> {
+        let _writing = lock(&self.writing);
+        self.replace(&self.certificates.join(REVOKED_FILE), bytes, PUBLIC)
+    }
+
     /// Forgets the node: key first, then certificate, root, managers, time floor.
     pub fn wipe(&self) -> Result<(), KeystoreError> {
         let _writing = lock(&self.writing);
         self.sweep()?;
-        for name in [KEY_FILE, LEGACY_KEY_FILE, CERTIFICATE_FILE, NEXT_CERTIFICATE_FILE, ROOT_FILE] {
+        for name in [KEY_FILE, LEGACY_KEY_FILE, CERTIFICATE_FILE, NEXT_CERTIFICATE_FILE, ROOT_FILE, REVOKED_FILE] {
             self.remove(&self.certificates.join(name))?;
         }
         for name in [MANAGERS_FILE, NODE_FILE] {

@@ -27,7 +27,7 @@ use tokio_stream::wrappers::WatchStream;
 use tokio_stream::{Stream, StreamExt};
 use tonic::transport::server::Connected;
 use tonic::{Request, Response, Status};
-use wire::node::{ClockRequest, ClockResponse, NodeServer};
+use wire::node::{ClockRequest, ClockResponse, News, NewsRequest, NodeServer};
 use wire::proto::*;
 use wire::server::{Ca as CaService, CaServer, Dispatcher, DispatcherServer, NodeCa, NodeCaServer};
 
@@ -458,6 +458,15 @@ impl Dispatcher for Fake {
 
 #[tonic::async_trait]
 impl wire::node::Node for Fake {
+    type NewsStream = Messages<News>;
+
+    async fn news(&self, _: Request<NewsRequest>) -> Result<Response<Self::NewsStream>, Status> {
+        if !self.facts().ours {
+            return Err(Status::unimplemented("unknown service"));
+        }
+        Ok(Response::new(Box::pin(tokio_stream::pending())))
+    }
+
     async fn clock(&self, _: Request<ClockRequest>) -> Result<Response<ClockResponse>, Status> {
         if !self.facts().ours {
             return Err(Status::unimplemented("unknown service"));

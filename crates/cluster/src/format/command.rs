@@ -33,7 +33,7 @@ pub(super) struct Batch {
 pub(super) struct Command {
     #[prost(
         oneof = "Kind",
-        tags = "1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15, 16, 17, 40, 41, 42, 43, 50, 51, 52, 53, 54"
+        tags = "1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15, 16, 17, 40, 41, 42, 43, 45, 50, 51, 52, 53, 54"
     )]
     kind: Option<Kind>,
 }
@@ -82,6 +82,8 @@ enum Kind {
     RevokeOperator(RevokeOperator),
     #[prost(message, tag = "43")]
     IssueApiServer(IssueApiServer),
+    #[prost(message, tag = "45")]
+    Revoke(Box<Revoke>),
     #[prost(message, tag = "50")]
     Attributed(Box<Attributed>),
     #[prost(message, tag = "51")]
@@ -367,6 +369,103 @@ struct Refound {
     unlock: Option<record::Unlock>,
     #[prost(string, repeated, tag = "10")]
     removed: Vec<String>,
+}
+
+/// With a node and a time it is what the issuance log has of it; with a node alone, every certificate of it; else these.
+#[derive(Clone, PartialEq, prost::Message)]
+struct Revoke {
+    #[prost(uint32, tag = "1")]
+    reason: u32,
+    #[prost(message, repeated, tag = "2")]
+    certificates: Vec<Withdrawn>,
+    #[prost(string, tag = "3")]
+    node: String,
+    #[prost(bytes = "vec", optional, tag = "4")]
+    keep: Option<Vec<u8>>,
+    #[prost(int64, optional, tag = "5")]
+    found: Option<i64>,
+    #[prost(bool, tag = "6")]
+    last: bool,
+}
+
+#[derive(Clone, PartialEq, prost::Message)]
+struct Withdrawn {
+    #[prost(bytes = "vec", tag = "1")]
+    issuer: Vec<u8>,
+    #[prost(bytes = "vec", tag = "2")]
+    serial: Vec<u8>,
+    #[prost(int64, tag = "3")]
+    until: i64,
+    #[prost(string, tag = "4")]
+    node: String,
+}
+
+impl From<&domain::Withdrawn> for Withdrawn {
+    fn from(one: &domain::Withdrawn) -> Self {
+        Self {
+            issuer: one.issuer.0.to_vec(),
+            serial: one.serial.as_bytes().to_vec(),
+            until: one.until.unix_millis(),
+            node: one.node.as_ref().map(ToString::to_string).unwrap_or_default(),
+        }
+    }
+}
+
+impl TryFrom<Withdrawn> for domain::Withdrawn {
+    type Error = DecodeError;
+
+    fn try_from(one: Withdrawn) -> Result<Self, DecodeError> {
+        Ok(Self {
+            issuer: IssuerHash(record::array("issuer", &one.issuer)?),
+            serial: record::serial(&one.serial)?,
+            until: Time::from_unix_millis(one.until),
+            node: if one.node.is_empty() { None } else { Some(record::node_id(&one.node)?) },
+        })
+    }
+}
+
+impl From<&domain::Revoke> for Revoke {
+    fn from(revoke: &domain::Revoke) -> Self {
+        let empty = Self { reason: revoke.reason.code().into(), ..Self::default() };
+        match &revoke.what {
+            domain::Withdraw::Certificates(these) => {
+                Self { certificates: these.iter().map(Into::into).collect(), ..empty }
+            }
+            domain::Withdraw::Node { node, keep } => {
+                Self { node: node.to_string(), keep: keep.map(|serial| serial.as_bytes().to_vec()), ..empty }
+            }
+            domain::Withdraw::Found { node, at, certificates, last } => Self {
+                node: node.to_string(),
+                found: Some(at.unix_millis()),
+                certificates: certificates.iter().map(Into::into).collect(),
+                last: *last,
+                ..empty
+            },
+        }
+    }
+}
+
+impl TryFrom<Revoke> for domain::Revoke {
+    type Error = DecodeError;
+
+    fn try_from(revoke: Revoke) -> Result<Self, DecodeError> {
+        let certificates = revoke.certificates.into_iter().map(TryInto::try_into).collect::<Result<_, _>>()?;
+        let node = || record::node_id(&revoke.node);
+        let what = match revoke.found {
+            Some(at) => domain::Withdraw::Found {
+                node: node()?,
+                at: Time::from_unix_millis(at),
+                certificates,
+                last: revoke.last,
+            },
+            None if revoke.node.is_empty() => domain::Withdraw::Certificates(certificates),
+            None => domain::Withdraw::Node {
+                node: node()?,
+                keep: revoke.keep.map(|serial| record::serial(&serial)).transpose()?,
+            },
+        };
+        Ok(Self { reason: record::reason(revoke.reason)?, what })
+    }
 }
 
 #[derive(Clone, PartialEq, prost::Message)]
@@ -708,6 +807,7 @@ impl From<&domain::Command> for Command {
             domain::Command::IssueOperator(issue) => Kind::IssueOperator(Box::new(issue.as_ref().into())),
             domain::Command::IssueApiServer(issue) => Kind::IssueApiServer(issue.into()),
             domain::Command::RevokeOperator(what) => Kind::RevokeOperator(what.into()),
+            domain::Command::Revoke(revoke) => Kind::Revoke(Box::new(revoke.as_ref().into())),
             domain::Command::Collect { nodes } => {
                 Kind::Collect(Collect { nodes: nodes.iter().map(ToString::to_string).collect() })
             }
@@ -849,6 +949,7 @@ impl TryFrom<Command> for domain::Command {
             Kind::IssueOperator(issue) => Self::IssueOperator(Box::new((*issue).try_into()?)),
             Kind::IssueApiServer(issue) => Self::IssueApiServer(issue.try_into()?),
             Kind::RevokeOperator(what) => Self::RevokeOperator(what.try_into()?),
+            Kind::Revoke(revoke) => Self::Revoke(Box::new((*revoke).try_into()?)),
             Kind::Collect(collect) => Self::Collect {
                 nodes: collect.nodes.iter().map(|node| record::node_id(node)).collect::<Result<_, _>>()?,
             },

@@ -17,6 +17,7 @@ use zeroize::Zeroize;
 use super::DecodeError;
 use crate::lock::UnlockBox;
 use crate::node::{self, Availability, BlobDigest, IssuerHash};
+use crate::revocation::Reason;
 use crate::roots::Custody;
 use crate::{roots, rotation, settings};
 
@@ -454,6 +455,10 @@ pub(super) fn array<const N: usize>(field: &'static str, bytes: &[u8]) -> Result
 
 pub(super) fn role(manager: bool) -> Role {
     if manager { Role::Manager } else { Role::Worker }
+}
+
+pub(super) fn reason(code: u32) -> Result<Reason, DecodeError> {
+    u8::try_from(code).ok().and_then(Reason::of).ok_or(DecodeError::Field("reason"))
 }
 
 pub(super) fn node_id(text: &str) -> Result<NodeId, DecodeError> {

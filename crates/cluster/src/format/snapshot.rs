@@ -9,6 +9,7 @@ use zeroize::Zeroize;
 
 use super::operators::{OperatorRoot, OperatorRow};
 use super::record::{self, Blob, Leaf, Letter, Report, Root, Settings, Spec, TokenUse, required};
+use super::revoked::{Owed, Revoked, revocations};
 use super::{DecodeError, FORMAT};
 use crate::log::LogHead;
 use crate::members::{self, Members};
@@ -73,6 +74,12 @@ pub(super) struct State {
     comeback: Option<Comeback>,
     #[prost(message, optional, tag = "24")]
     refounded: Option<Refounded>,
+    #[prost(uint64, tag = "42")]
+    revoked_version: u64,
+    #[prost(message, repeated, tag = "43")]
+    revoked: Vec<Revoked>,
+    #[prost(message, repeated, tag = "44")]
+    owed: Vec<Owed>,
     #[prost(bool, tag = "45")]
     log_told: bool,
     #[prost(uint64, tag = "46")]
@@ -619,6 +626,9 @@ impl From<&state::State> for State {
                     until: removal.until.unix_millis(),
                 })
                 .collect(),
+            revoked_version: state.revocations.version(),
+            revoked: state.revocations.rows().map(Into::into).collect(),
+            owed: state.revocations.owed().iter().map(Into::into).collect(),
             log_told: state.log_told,
             log_erased: state.log_erased,
             log_size: state.log.size(),
@@ -737,6 +747,7 @@ impl TryFrom<State> for state::State {
             cluster_updated: Time::from_unix_millis(state.cluster_updated),
             removals,
             operators,
+            revocations: revocations(state.revoked_version, state.revoked, state.owed)?,
             refounded: state.refounded.map(refounded).transpose()?,
             comeback: state.comeback.map(|comeback| sleep::Comeback {
                 since: Time::from_unix_millis(comeback.since),

@@ -21,12 +21,13 @@ use std::time::Duration;
 use cluster::account::{Actor, Event, SALT_BYTES};
 use cluster::command::{
     Admit, Ask, Attributed, Batch, Bootstrap, Command, CreateToken, Founder, Premises, Refound, Renew, ReplaceLadder,
-    Reported, Restored, Right, SecretBox, UpdateCluster,
+    Reported, Restored, Revoke, Right, SecretBox, UpdateCluster, Withdraw, Withdrawn,
 };
 use cluster::format::LogRecord;
 use cluster::lock::UnlockBox;
 use cluster::node::{Availability, BlobDigest, IssuerHash, Leaf, Letter, Node, Report, Spec, TokenUse};
 use cluster::outcome::{Outcome, Rejection};
+use cluster::revocation::{Reason, Revocations};
 use cluster::roots::{Custody, Root, Roots, StragglerAnchor};
 use cluster::rotation::{Abort, Advance, Phase, Policy, RootsChange, Rotation, Start, Way};
 use cluster::settings::Settings;
@@ -490,6 +491,8 @@ pub fn sample() -> (Batch, Cluster) {
     let entrust = Command::UpdateCluster(Box::new(entrust));
     let asked = cluster.ask_to_join(4, 44);
     cluster.run(asked.clone());
+    // This sample is older than that.
+    cluster.state.revocations = Revocations::default();
     let (worker_secret, manager_secret) = (secret(5), secret(6));
     let commands = vec![
         Cluster::bootstrap(),
@@ -538,6 +541,33 @@ pub fn managers() -> (Batch, Cluster) {
         Command::Unseat { node: id(2), raft_id: None },
     ];
     cluster.remove(2);
+    cluster.state.revocations = Revocations::default();
+    (Batch { time: cluster.now, commands }, cluster)
+}
+
+/// What the samples of revoked certificates hold: each way in which it is asked for, and a state with some of a node, some of one that was
+/// removed, and one of nobody.
+pub fn revoked() -> (Batch, Cluster) {
+    let mut cluster = Cluster::new();
+    (1..=3).for_each(|n| drop(cluster.join(n)));
+    let until = cluster.now.saturating_add(LIFE);
+    let unknown = Withdrawn { issuer: root().issuer, serial: serial(99), until, node: None };
+    let kept = cluster.renew(3);
+    cluster.confirm(3, &kept);
+    let known = Withdrawn { node: Some(id(3)), serial: serial(98), ..unknown.clone() };
+    let at = cluster.now;
+    let commands = [
+        (Reason::Unspecified, Withdraw::Certificates(vec![unknown, known.clone()])),
+        (Reason::KeyCompromise, Withdraw::Node { node: id(1), keep: None }),
+        (Reason::Superseded, Withdraw::Node { node: id(3), keep: Some(kept.leaf.serial) }),
+        (Reason::Superseded, Withdraw::Found { node: id(3), at, certificates: vec![known], last: true }),
+    ];
+    let commands: Vec<_> =
+        commands.into_iter().map(|(reason, what)| Command::Revoke(Box::new(Revoke { reason, what }))).collect();
+    for command in &commands {
+        cluster.run(command.clone());
+    }
+    cluster.remove(2);
     (Batch { time: cluster.now, commands }, cluster)
 }
 
@@ -548,6 +578,7 @@ pub fn refounded() -> (Batch, Cluster) {
     cluster.run(forced.clone());
     let restored = cluster.restoring(7, vec![id(3)]);
     cluster.run(restored.clone());
+    cluster.state.revocations = Revocations::default();
     (Batch { time: cluster.now, commands: vec![forced, restored] }, cluster)
 }
 

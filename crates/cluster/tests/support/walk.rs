@@ -3,10 +3,11 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use cluster::command::{Ask, Batch, Command, Reported, Right, UpdateCluster};
+use cluster::command::{Ask, Batch, Command, Reported, Revoke, Right, UpdateCluster, Withdraw, Withdrawn};
 use cluster::node::{Availability, Spec, TokenUse};
 use cluster::operators::RevokeOperator;
 use cluster::outcome::Outcome;
+use cluster::revocation::Reason;
 use pki::identity::{NodeId, Role};
 use pki::operator::OperatorRole;
 
@@ -77,6 +78,32 @@ impl Cluster {
                 }
                 let version = node.version + u64::from(twist == 11);
                 Command::UpdateNode { node: picked, version, spec: Box::new(spec) }
+            }
+            9 if twist >= 10 => {
+                let node = record?;
+                let leaves: Vec<_> = node.leaves().collect();
+                let leaf = *leaves.get(usize::from(pick) % leaves.len().max(1))?;
+                let what = match twist {
+                    10..=12 => Withdraw::Certificates(vec![Withdrawn {
+                        issuer: leaf.issuer,
+                        serial: leaf.serial,
+                        until: leaf.not_after,
+                        node: (twist != 12).then_some(picked),
+                    }]),
+                    13 => Withdraw::Node { node: picked, keep: None },
+                    14 => Withdraw::Node { node: picked, keep: Some(leaf.serial) },
+                    _ => {
+                        let (node, owed) = self.state.revocations.owed().iter().next()?;
+                        let certificates = vec![Withdrawn {
+                            issuer: leaf.issuer,
+                            serial: leaf.serial,
+                            until: leaf.not_after,
+                            node: None,
+                        }];
+                        Withdraw::Found { node: node.clone(), at: owed.at, certificates, last: pick % 2 == 0 }
+                    }
+                };
+                Command::Revoke(Box::new(Revoke { reason: Reason::ALL[usize::from(pick) % 4], what }))
             }
             9 => Command::RemoveNode { node: picked, force: twist % 2 == 0, ready: twist % 3 == 0 },
             10 => {

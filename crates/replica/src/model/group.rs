@@ -24,6 +24,7 @@ use crate::batch::BATCH_COMMANDS_MAX;
 use crate::forward::{LEADERLESS, PATIENCE, corrected};
 use crate::group::{ChangeError, Group, GroupChange, Leadership, Seen};
 use crate::handle::{AnswerError, Handle, ProposeError, RETRY_AFTER, ReadError};
+use crate::issued::{Found, Wanted};
 use crate::{Fatal, issued};
 
 /// What goes wrong, in chances out of 1,000. The default is a healthy group.
@@ -691,6 +692,11 @@ impl Handle for ModelMember {
         };
         receiver.await.unwrap_or(Err(ReadError::NoLeader))?;
         Ok(self.state())
+    }
+
+    async fn find_issued(&self, wanted: &Wanted) -> Option<Vec<Found>> {
+        let size = self.state().log_size();
+        issued::find(wanted, size, |from, max| std::future::ready(Some(self.log_entries(from, max)))).await
     }
 
     async fn is_issued(&self, leaf: &Presented) -> Option<bool> {

@@ -121,6 +121,7 @@ pub(super) fn keys_at_stake(state: &State, batch: &Batch) -> Vec<Arc<SecretBytes
             | Command::IssueOperator(_)
             | Command::IssueApiServer(_)
             | Command::RevokeOperator(_)
+            | Command::Revoke(_)
             | Command::Collect { .. } => {}
         }
     }

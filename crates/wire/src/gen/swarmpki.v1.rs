@@ -9,6 +9,79 @@ pub struct ClockResponse {
     #[prost(int64, tag = "1")]
     pub unix_millis: i64,
 }
+/// What News is asked with: what the node knows already.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct NewsRequest {
+    /// Epoch and version of the revocations that the node holds; both 0: none.
+    #[prost(uint64, tag = "1")]
+    pub revocations_epoch: u64,
+    /// 10 to 19: heads of the issuance log.
+    #[prost(uint64, tag = "2")]
+    pub revocations_version: u64,
+}
+/// What has changed that every node should know.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct News {
+    /// A statement whose content is Revocations; absent: nothing new about them. Context "revocations".
+    ///
+    /// 10 to 19: heads of the issuance log.
+    #[prost(message, optional, tag = "1")]
+    pub revocations: ::core::option::Option<Statement>,
+}
+/// What a manager says, signed by its node's key over a context, so that it can be passed on and checked again.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct Statement {
+    /// The manager's certificate and what goes with it, leaf first, DER.
+    #[prost(bytes = "vec", repeated, tag = "1")]
+    pub chain: ::prost::alloc::vec::Vec<::prost::alloc::vec::Vec<u8>>,
+    /// What is said: an encoded message; which, the context tells.
+    #[prost(bytes = "vec", tag = "2")]
+    pub content: ::prost::alloc::vec::Vec<u8>,
+    /// TLS SignatureScheme of the signature.
+    #[prost(uint32, tag = "3")]
+    pub scheme: u32,
+    /// Over 64 octets of a fixed text, the context, a zero octet, and the content.
+    #[prost(bytes = "vec", tag = "4")]
+    pub signature: ::prost::alloc::vec::Vec<u8>,
+}
+/// Certificates taken back. A set only grows, until its rows end.
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct Revocations {
+    /// The cluster's id.
+    #[prost(string, tag = "1")]
+    pub cluster: ::prost::alloc::string::String,
+    /// The cluster's epoch.
+    #[prost(uint64, tag = "2")]
+    pub epoch: u64,
+    /// Rows after this version are in here, up to the next one.
+    #[prost(uint64, tag = "3")]
+    pub since: u64,
+    /// The version that whoever held `since` holds now.
+    #[prost(uint64, tag = "4")]
+    pub version: u64,
+    /// When it was said, milliseconds since the Unix epoch.
+    #[prost(int64, tag = "5")]
+    pub at: i64,
+    /// Who issued the certificates of the rows: SHA-256 over subject and public key, each once.
+    #[prost(bytes = "vec", repeated, tag = "6")]
+    pub issuers: ::prost::alloc::vec::Vec<::prost::alloc::vec::Vec<u8>>,
+    /// The rows.
+    #[prost(message, repeated, tag = "7")]
+    pub rows: ::prost::alloc::vec::Vec<RevokedRow>,
+}
+/// One certificate that was taken back.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct RevokedRow {
+    /// Its issuer's place in the list, from 0.
+    #[prost(uint32, tag = "1")]
+    pub issuer: u32,
+    /// Its serial.
+    #[prost(bytes = "vec", tag = "2")]
+    pub serial: ::prost::alloc::vec::Vec<u8>,
+    /// When it ends, seconds since the Unix epoch.
+    #[prost(int64, tag = "3")]
+    pub until: i64,
+}
 /// Generated client implementations.
 pub mod node_client {
     #![allow(
@@ -109,6 +182,28 @@ pub mod node_client {
             req.extensions_mut().insert(GrpcMethod::new("swarmpki.v1.Node", "Clock"));
             self.inner.unary(req, path, codec).await
         }
+        /// Says what is new to a node of the cluster, now and whenever something is; the stream stays open.
+        pub async fn news(
+            &mut self,
+            request: impl tonic::IntoRequest<super::NewsRequest>,
+        ) -> std::result::Result<
+            tonic::Response<tonic::codec::Streaming<super::News>>,
+            tonic::Status,
+        > {
+            self.inner
+                .ready()
+                .await
+                .map_err(|e| {
+                    tonic::Status::unknown(
+                        format!("Service was not ready: {}", e.into()),
+                    )
+                })?;
+            let codec = crate::codec::Codec::default();
+            let path = http::uri::PathAndQuery::from_static("/swarmpki.v1.Node/News");
+            let mut req = request.into_request();
+            req.extensions_mut().insert(GrpcMethod::new("swarmpki.v1.Node", "News"));
+            self.inner.server_streaming(req, path, codec).await
+        }
     }
 }
 /// Generated server implementations.
@@ -129,6 +224,17 @@ pub mod node_server {
             &self,
             request: tonic::Request<super::ClockRequest>,
         ) -> std::result::Result<tonic::Response<super::ClockResponse>, tonic::Status>;
+        /// Server streaming response type for the News method.
+        type NewsStream: tonic::codegen::tokio_stream::Stream<
+                Item = std::result::Result<super::News, tonic::Status>,
+            >
+            + std::marker::Send
+            + 'static;
+        /// Says what is new to a node of the cluster, now and whenever something is; the stream stays open.
+        async fn news(
+            &self,
+            request: tonic::Request<super::NewsRequest>,
+        ) -> std::result::Result<tonic::Response<Self::NewsStream>, tonic::Status>;
     }
     /// What a node may ask that SwarmKit has no call for.
     #[derive(Debug)]
@@ -246,6 +352,52 @@ pub mod node_server {
                                 max_encoding_message_size,
                             );
                         let res = grpc.unary(method, req).await;
+                        Ok(res)
+                    };
+                    Box::pin(fut)
+                }
+                "/swarmpki.v1.Node/News" => {
+                    #[allow(non_camel_case_types)]
+                    struct NewsSvc<T: Node>(pub Arc<T>);
+                    impl<
+                        T: Node,
+                    > tonic::server::ServerStreamingService<super::NewsRequest>
+                    for NewsSvc<T> {
+                        type Response = super::News;
+                        type ResponseStream = T::NewsStream;
+                        type Future = BoxFuture<
+                            tonic::Response<Self::ResponseStream>,
+                            tonic::Status,
+                        >;
+                        fn call(
+                            &mut self,
+                            request: tonic::Request<super::NewsRequest>,
+                        ) -> Self::Future {
+                            let inner = Arc::clone(&self.0);
+                            let fut = async move {
+                                <T as Node>::news(&inner, request).await
+                            };
+                            Box::pin(fut)
+                        }
+                    }
+                    let accept_compression_encodings = self.accept_compression_encodings;
+                    let send_compression_encodings = self.send_compression_encodings;
+                    let max_decoding_message_size = self.max_decoding_message_size;
+                    let max_encoding_message_size = self.max_encoding_message_size;
+                    let inner = self.inner.clone();
+                    let fut = async move {
+                        let method = NewsSvc(inner);
+                        let codec = crate::codec::Codec::default();
+                        let mut grpc = tonic::server::Grpc::new(codec)
+                            .apply_compression_config(
+                                accept_compression_encodings,
+                                send_compression_encodings,
+                            )
+                            .apply_max_message_size_config(
+                                max_decoding_message_size,
+                                max_encoding_message_size,
+                            );
+                        let res = grpc.server_streaming(method, req).await;
                         Ok(res)
                     };
                     Box::pin(fut)

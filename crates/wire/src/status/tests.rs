@@ -247,6 +247,10 @@ fn peers() -> Vec<(Unauthorized, &'static str)> {
             Unauthorized::Withdrawn { node: node() },
             "Permission denied: node x9qmrfg3w2n1zk4hj6p8stvb5 presented a certificate that was withdrawn",
         ),
+        (
+            Unauthorized::Revoked { node: node() },
+            "Permission denied: node x9qmrfg3w2n1zk4hj6p8stvb5 presented a certificate that was revoked",
+        ),
     ]
 }
 
@@ -265,6 +269,7 @@ fn number(refusal: &Refusal) -> usize {
             Unauthorized::Unregistered { .. } => 8,
             Unauthorized::MustRenew { .. } => 9,
             Unauthorized::Withdrawn { .. } => 10,
+            Unauthorized::Revoked { .. } => 77,
         },
         Refusal::Forwarder(_) => 11,
         Refusal::ForwardedIncomplete => 12,
@@ -337,7 +342,7 @@ fn number(refusal: &Refusal) -> usize {
     }
 }
 
-const NUMBERS: usize = 77;
+const NUMBERS: usize = 78;
 
 #[test]
 fn every_variant_has_a_row() {

@@ -42,7 +42,12 @@ pub enum Unauthorized {
         /// The node.
         node: NodeId,
     },
-    /// What the connection was authenticated by holds no longer: role taken, re-keyed, revoked. Ours.
+    /// The certificate was taken back. Ours.
+    Revoked {
+        /// The node.
+        node: NodeId,
+    },
+    /// What the connection was authenticated by holds no longer: role taken, re-keyed. Ours.
     Withdrawn {
         /// The node.
         node: NodeId,
@@ -55,6 +60,7 @@ const NODE_PREFIX: &str = "Permission denied: node ";
 const REMOVED_SUFFIX: &str = " was removed from swarm";
 const UNREGISTERED_SUFFIX: &str = " presented a certificate that this cluster has no record of";
 const MUST_RENEW_SUFFIX: &str = " must renew its certificate first";
+const REVOKED_SUFFIX: &str = " presented a certificate that was revoked";
 const WITHDRAWN_SUFFIX: &str = " presented a certificate that was withdrawn";
 
 impl fmt::Display for Unauthorized {
@@ -76,6 +82,7 @@ impl fmt::Display for Unauthorized {
             Unauthorized::MustRenew { node } => {
                 write!(f, "{NODE_PREFIX}{node}{MUST_RENEW_SUFFIX}")
             }
+            Unauthorized::Revoked { node } => write!(f, "{NODE_PREFIX}{node}{REVOKED_SUFFIX}"),
             Unauthorized::Withdrawn { node } => {
                 write!(f, "{NODE_PREFIX}{node}{WITHDRAWN_SUFFIX}")
             }
@@ -113,6 +120,9 @@ impl Unauthorized {
         }
         if let Some(node) = node(MUST_RENEW_SUFFIX) {
             return Some(Unauthorized::MustRenew { node });
+        }
+        if let Some(node) = node(REVOKED_SUFFIX) {
+            return Some(Unauthorized::Revoked { node });
         }
         node(WITHDRAWN_SUFFIX).map(|node| Unauthorized::Withdrawn { node })
     }

@@ -1,0 +1,269 @@
+//! What the outside is told of certificates that were taken back: lists (CRL) and answers about one (OCSP), signed by the root's key, kept until
+//! something changes or they are old.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use cluster::State;
+use cluster::node::{IssuerHash, Node};
+use cluster::roots::Root;
+use imbl::OrdMap;
+use imbl::ordmap::DiffItem;
+use pki::identity::NodeId;
+use pki::key::Signer;
+use pki::revocation::{
+    CrlNumber, Entry, List, Question, Single, Status, Trouble, crl, ocsp_request, ocsp_response, ocsp_trouble,
+};
+use pki::serial::Serial;
+use pki::time::Time;
+use replica::Handle;
+use tonic::Code;
+use wire::status::Refusal;
+
+use crate::control::Control;
+use crate::keys::Keys;
+use crate::news::Held;
+use crate::shared::cores;
+use crate::view::ControlError;
+
+/// After so long a list is signed anew, although nothing has changed.
+pub const CRL_FRESH: Duration = Duration::from_secs(60 * 60);
+/// How long a list is good.
+pub const CRL_LIFE: Duration = Duration::from_secs(24 * 60 * 60);
+/// After so long an answer is signed anew.
+pub const OCSP_FRESH: Duration = Duration::from_secs(60);
+/// How long an answer is good.
+pub const OCSP_LIFE: Duration = Duration::from_secs(10 * 60);
+
+const _: () = assert!(CRL_LIFE.as_secs() <= cluster::revocation::SHOWN_AFTER_END.as_secs());
+
+/// Lists that are kept, at most: the whole one of each root, and a few for those who hold another.
+const LISTS_MAX: usize = 16;
+/// Answers that are kept, at most.
+const ANSWERS_MAX: usize = 4096;
+
+/// A signed list.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct SignedList {
+    /// DER.
+    pub der: Arc<[u8]>,
+    /// Its number.
+    pub number: CrlNumber,
+    /// Whether it has only what came since another.
+    pub delta: bool,
+    /// When it was signed.
+    pub this_update: Time,
+    /// When the next is there at the latest.
+    pub next_update: Time,
+}
+
+type Leaves = BTreeSet<(IssuerHash, Serial)>;
+
+/// What was signed and is kept.
+pub(crate) struct Lists {
+    lists: Mutex<BTreeMap<(IssuerHash, Option<CrlNumber>), (Held, SignedList)>>,
+    answers: Mutex<BTreeMap<Vec<u8>, (Held, Time, Arc<[u8]>)>>,
+    /// The leaves on record, as of the nodes beside them.
+    on_record: Mutex<(OrdMap<NodeId, Arc<Node>>, Leaves)>,
+    /// Signatures under way: a token signs one after the other.
+    signing: tokio::sync::Semaphore,
+}
+
+impl Default for Lists {
+    fn default() -> Self {
+        Self {
+            lists: Mutex::default(),
+            answers: Mutex::default(),
+            on_record: Mutex::default(),
+            signing: tokio::sync::Semaphore::new(cores()),
+        }
+    }
+}
+
+impl Lists {
+    fn list(&self, key: &(IssuerHash, Option<CrlNumber>), held: Held, now: Time) -> Option<SignedList> {
+        let lists = lock(&self.lists);
+        let (of, list) = lists.get(key)?;
+        (*of == held && is_fresh(list.this_update, CRL_FRESH, now)).then(|| list.clone())
+    }
+
+    fn answer(&self, request: &[u8], held: Held, now: Time) -> Option<Arc<[u8]>> {
+        let answers = lock(&self.answers);
+        let (of, produced, answer) = answers.get(request)?;
+        (*of == held && is_fresh(*produced, OCSP_FRESH, now)).then(|| Arc::clone(answer))
+    }
+
+    /// Whether a leaf is on record. What changed since the last question costs, nothing else.
+    fn is_on_record(&self, state: &State, issuer: &IssuerHash, serial: &Serial) -> bool {
+        let mut on_record = lock(&self.on_record);
+        let (nodes, leaves) = &mut *on_record;
+        for item in nodes.diff(&state.nodes) {
+            let (old, new) = match &item {
+                DiffItem::Add(_, new) => (None, Some(*new)),
+                DiffItem::Update { old, new } => (Some(old.1), Some(new.1)),
+                DiffItem::Remove(_, old) => (Some(*old), None),
+            };
+            for leaf in old.iter().flat_map(|node| node.leaves()) {
+                leaves.remove(&(leaf.issuer, leaf.serial));
+            }
+            for leaf in new.iter().flat_map(|node| node.leaves()) {
+                leaves.insert((leaf.issuer, leaf.serial));
+            }
+        }
+        *nodes = state.nodes.clone();
+        leaves.contains(&(*issuer, *serial))
+    }
+
+    fn status(&self, state: &State, issuer: &IssuerHash, serial: Option<Serial>) -> Status {
+        let Some(serial) = serial else { return Status::Unknown };
+        match state.revocations.get(issuer, &serial) {
+            Some(row) => Status::Revoked { at: row.at, reason: row.reason.code() },
+            None if self.is_on_record(state, issuer, &serial) => Status::Good,
+            None => Status::Unknown,
+        }
+    }
+}
+
+fn is_fresh(signed: Time, fresh: Duration, now: Time) -> bool {
+    now >= signed && now.since(signed) < fresh
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// What stands on a list of `root`, whole, or what came after `since`.
+pub fn entries(state: &State, root: &IssuerHash, since: u64) -> Vec<Entry> {
+    let rows = state.revocations.since(since).filter(|((issuer, _), _)| issuer == root);
+    rows.map(|((_, serial), row)| Entry { serial: *serial, at: row.at, reason: row.reason.code() }).collect()
+}
+
+/// Signs a list.
+fn sign(
+    state: &State,
+    root: &Root,
+    since: Option<CrlNumber>,
+    keys: &Keys,
+    now: Time,
+) -> Result<SignedList, ControlError> {
+    let signer = keys.signer(root).map_err(|fault| failed(Code::Unavailable, &fault))?;
+    let number = CrlNumber::new(state.epoch, state.revocations.version(), now);
+    let (this_update, next_update) = (now, now.saturating_add(CRL_LIFE));
+    let list = List { issuer: &root.signer, number, since, this_update, next_update };
+    let entries = entries(state, &root.issuer, since.map_or(0, CrlNumber::version));
+    let der = crl(&list, entries, signer.as_ref()).map_err(|error| failed(Code::Unavailable, &error))?;
+    Ok(SignedList { der: der.into(), number, delta: since.is_some(), this_update, next_update })
+}
+
+fn failed(code: Code, why: &dyn std::fmt::Display) -> ControlError {
+    ControlError { code, message: format!("the list of revoked certificates cannot be signed: {why}") }
+}
+
+impl<H: Handle> Control<H> {
+    /// The list of revoked certificates of the root that signs, or of the one with this key identifier. `since`: only what came after the list
+    /// with that number; the whole one, if it is of another epoch, or none of ours.
+    ///
+    /// # Errors
+    /// NOT_FOUND if no root has this key identifier; FAILED_PRECONDITION if its key is with an external CA; UNAVAILABLE if its token is away.
+    pub async fn crl(&self, issuer: Option<&[u8]>, since: Option<CrlNumber>) -> Result<SignedList, ControlError> {
+        let state = self.0.handle.state();
+        let root = match issuer {
+            None => state.roots.signing().ok_or(Refusal::SignerStarting)?,
+            Some(key_id) => state
+                .roots
+                .in_use()
+                .find(|root| root.signer.ski().is_some_and(|ski| is_same(&ski, key_id)))
+                .ok_or_else(|| ControlError {
+                    code: Code::NotFound,
+                    message: "no root of this cluster that signs now has this key identifier".to_owned(),
+                })?,
+        };
+        if root.custody.is_outside() {
+            return Err(ControlError {
+                code: Code::FailedPrecondition,
+                message: "the root's key is with an external CA: only that CA can sign the list of revoked certificates, and has to publish \
+                          it; what was revoked here: GET /swarmpki/v1/revocations"
+                    .to_owned(),
+            });
+        }
+        let held = Held::of(&state);
+        let since = since.filter(|since| since.epoch() == held.epoch && since.version() <= held.version);
+        let key = (root.issuer, since);
+        let lists = &self.0.lists;
+        if let Some(list) = lists.list(&key, held, self.0.now()) {
+            return Ok(list);
+        }
+        let _signing = lists.signing.acquire().await.map_err(|_| Refusal::SignerStopped)?;
+        // Somebody else may have had it signed meanwhile.
+        let now = self.0.now();
+        if let Some(list) = lists.list(&key, held, now) {
+            return Ok(list);
+        }
+        let (keys, root) = (self.0.outside.keys.clone(), Arc::clone(root));
+        let work = tokio::task::spawn_blocking(move || sign(&state, &root, since, &keys, now));
+        let list = work.await.unwrap_or_else(|error| Err(failed(Code::Internal, &error)))?;
+        let mut kept = lock(&lists.lists);
+        kept.retain(|_, (of, _)| *of == held);
+        if kept.len() >= LISTS_MAX {
+            kept.pop_first();
+        }
+        kept.insert(key, (held, list.clone()));
+        Ok(list)
+    }
+
+    /// The answer to an OCSP request, DER; there always is one. The second part says until when it may be kept by whoever passes it on: none
+    /// for one that is nobody else's.
+    pub async fn ocsp(&self, request: &[u8]) -> (Arc<[u8]>, Option<Time>) {
+        let trouble = |trouble| (Arc::from(ocsp_trouble(trouble)), None);
+        let Ok(question) = ocsp_request(request) else { return trouble(Trouble::Malformed) };
+        let state = self.0.handle.state();
+        let asked = |root: &&Arc<Root>| question.certificates.iter().all(|one| one.is_of(&root.signer));
+        let Some(root) = state.roots.in_use().find(asked).filter(|root| !root.custody.is_outside()) else {
+            return trouble(Trouble::Unauthorized);
+        };
+        let (lists, held, now) = (&self.0.lists, Held::of(&state), self.0.now());
+        if question.nonce.is_none()
+            && let Some(answer) = lists.answer(request, held, now)
+        {
+            return (answer, Some(now.saturating_add(OCSP_FRESH)));
+        }
+        let certificates = question.certificates.iter();
+        let statuses: Vec<_> = certificates.map(|one| lists.status(&state, &root.issuer, one.serial)).collect();
+        let Ok(signer) = self.0.outside.keys.signer(root) else { return trouble(Trouble::TryLater) };
+        let Ok(_signing) = lists.signing.acquire().await else { return trouble(Trouble::TryLater) };
+        let shared = question.nonce.is_none();
+        let work = tokio::task::spawn_blocking(move || answer(&question, &statuses, now, signer.as_ref()));
+        let Ok(Ok(answer)) = work.await else { return trouble(Trouble::TryLater) };
+        let answer: Arc<[u8]> = answer.into();
+        if !shared {
+            return (answer, None);
+        }
+        let mut kept = lock(&lists.answers);
+        if kept.len() >= ANSWERS_MAX {
+            kept.retain(|_, (of, produced, _)| *of == held && is_fresh(*produced, OCSP_FRESH, now));
+            if kept.len() >= ANSWERS_MAX {
+                kept.clear();
+            }
+        }
+        kept.insert(request.to_vec(), (held, now, Arc::clone(&answer)));
+        (answer, Some(now.saturating_add(OCSP_FRESH)))
+    }
+}
+
+/// Key identifiers as numbers.
+fn is_same(one: &[u8], other: &[u8]) -> bool {
+    let digits = |id: &[u8]| id.iter().skip_while(|byte| **byte == 0).copied().collect::<Vec<_>>();
+    digits(one) == digits(other)
+}
+
+fn answer(
+    question: &Question,
+    statuses: &[Status],
+    now: Time,
+    signer: &dyn Signer,
+) -> Result<Vec<u8>, pki::key::SignError> {
+    let both = question.certificates.iter().zip(statuses);
+    let singles: Vec<_> = both.map(|(certificate, status)| Single { certificate, status: *status }).collect();
+    ocsp_response(&singles, question.nonce.as_deref(), now, now.saturating_add(OCSP_LIFE), signer)
+}
