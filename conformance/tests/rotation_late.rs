@@ -199,6 +199,7 @@ async fn o4_o5_what_an_old_roots_key_opens_and_what_a_straggler_may_do() {
                 | Method::NodeCertificateStatus
                 | Method::GetRootCaCertificate
                 | Method::Clock
+                | Method::News
         );
         assert_eq!(denied, !allowed, "{method:?}: {said:?}");
     }

@@ -66,6 +66,7 @@ pub(crate) enum Command {
     Cert(verb::cert::CertCommand),
     Check(verb::check::CheckArgs),
     Completion(verb::completion::CompletionArgs),
+    Crl(verb::crl::CrlArgs),
     Daemon(verb::daemon::DaemonArgs),
     Demo(verb::demo::DemoArgs),
     /// Show what this machine is in its swarm, and its certificate
@@ -83,6 +84,7 @@ pub(crate) enum Command {
     #[command(name = crate::token_flags::MODULE_VERB, hide = true)]
     Pkcs11Module,
     Restore(verb::restore::RestoreArgs),
+    Revoke(verb::revoke::RevokeArgs),
     /// Make, list and revoke join tokens with limits
     #[command(subcommand, arg_required_else_help = true, subcommand_value_name = "COMMAND")]
     Token(verb::token::TokenCommand),

@@ -148,6 +148,11 @@ impl Client {
         self.call(&Method::POST, &format!("/swarmpki/v1{path}"), Some(encode(body)?)).await
     }
 
+    /// Reads a file from one of our own endpoints.
+    pub(crate) async fn own_bytes(&mut self, path: &str) -> Result<Bytes, Failure> {
+        self.call(&Method::GET, &format!("/swarmpki/v1{path}"), None).await
+    }
+
     /// Posts a document and a file to one of our own endpoints; returns its answer.
     pub(crate) async fn own_upload<B: Serialize, T: DeserializeOwned>(
         &mut self,

@@ -124,6 +124,8 @@ async fn ask(command: &Command, context: &mut Context) -> Result<(), Failure> {
     match command {
         Command::Demo(args) => verb::demo::run(args, context).await,
         Command::Backup(args) => verb::backup::run(args, context).await,
+        Command::Crl(args) => verb::crl::run(args, context).await,
+        Command::Revoke(args) => verb::revoke::run(args, context).await,
         Command::Restore(args) => verb::restore::run(args, context).await,
         Command::Ca(args) => verb::ca::run(args, context).await,
         Command::Cert(command) => verb::cert::run(command, context).await,

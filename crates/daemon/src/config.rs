@@ -35,6 +35,8 @@ pub struct DaemonConfig {
     pub unlock_from: Option<UnlockSource>,
     /// The group that may use the unix sockets; `None`: that of the process, and nobody but its user if that is not root.
     pub group: Option<Gid>,
+    /// Where lists of revoked certificates and answers about them are served over plain HTTP, `host:port`; `None`: nowhere.
+    pub revocation_listen: Option<String>,
     /// Notified when the files of TLS are to be read again; they are also watched.
     pub reload: Arc<Notify>,
 }
@@ -51,6 +53,7 @@ impl Default for DaemonConfig {
             keys: Keys::default(),
             unlock_from: None,
             group: None,
+            revocation_listen: None,
             reload: Arc::default(),
         }
     }

@@ -24,6 +24,7 @@ pub mod operators;
 mod ping;
 pub mod query;
 pub mod reference;
+pub mod revocation;
 pub mod rotation;
 pub mod spec;
 pub(crate) mod swarm;
@@ -100,6 +101,9 @@ enum Route {
     OperatorIssue,
     OperatorRenew,
     OperatorRevoke,
+    Revoke,
+    Revocations,
+    Crl,
 }
 
 impl Route {
@@ -145,6 +149,9 @@ impl Route {
             ["swarmpki", "v1", "tokens"] if get => Self::Tokens,
             ["swarmpki", "v1", "tokens"] if post => Self::TokenCreate,
             ["swarmpki", "v1", "tokens", id] if delete => Self::TokenRevoke(segment(id)?),
+            ["swarmpki", "v1", "revoke"] if post => Self::Revoke,
+            ["swarmpki", "v1", "revocations"] if get => Self::Revocations,
+            ["swarmpki", "v1", "crl"] if get => Self::Crl,
             ["swarmpki", "v1", "renew"] if post => Self::Renew,
             ["swarmpki", "v1", "nodes", reference, "renew"] if post => Self::NodeRenew(segment(reference)?),
             ["swarmpki", "v1", "operators"] if get => Self::Operators,
@@ -193,6 +200,9 @@ impl Route {
             | Self::CaRotate
             | Self::CaAbort
             | Self::Backup
+            | Self::Revoke
+            | Self::Revocations
+            | Self::Crl
             | Self::NodeRenew(_)
             | Self::Tokens
             | Self::TokenCreate
@@ -226,6 +236,8 @@ impl Route {
             | Self::LogProve
             | Self::LogConsistency
             | Self::CaStatus
+            | Self::Revocations
+            | Self::Crl
             | Self::Tokens
             | Self::OperatorRenew => Right::Viewer,
             Self::SwarmInit
@@ -245,6 +257,7 @@ impl Route {
             | Self::Renew
             | Self::Backup
             | Self::Restore
+            | Self::Revoke
             | Self::NodeRenew(_)
             | Self::TokenCreate
             | Self::TokenRevoke(_)
@@ -420,6 +433,9 @@ where
         Route::Backup => backup::backup(backend, call.json().await?).await,
         Route::Restore => backup::restore(backend, call.body).await,
         Route::Renew => extra::renew(backend),
+        Route::Revoke => revocation::revoke(backend, call.json().await?).await,
+        Route::Revocations => revocation::page(backend, &call.query),
+        Route::Crl => revocation::crl(backend, &call.query).await,
         Route::NodeRenew(reference) => nodes::order_renewal(backend, &reference).await,
         Route::Tokens => tokens::list(backend),
         Route::TokenCreate => tokens::create(backend, call.json().await?).await,
@@ -520,6 +536,10 @@ mod tests {
             ("POST", "/swarmpki/v1/operators/renew", Some(Route::OperatorRenew)),
             ("POST", "/swarmpki/v1/operators/revoke", Some(Route::OperatorRevoke)),
             ("GET", "/swarmpki/v1/operators/x", None),
+            ("POST", "/swarmpki/v1/revoke", Some(Route::Revoke)),
+            ("GET", "/swarmpki/v1/revoke", None),
+            ("GET", "/swarmpki/v1/revocations", Some(Route::Revocations)),
+            ("GET", "/swarmpki/v1/crl", Some(Route::Crl)),
         ];
         for (method, path, expected) in rows {
             let method = Method::from_bytes(method.as_bytes()).unwrap_or_default();

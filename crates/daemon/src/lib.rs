@@ -24,6 +24,7 @@ mod listener;
 mod lock;
 mod machine;
 mod operators;
+mod revocations;
 mod run;
 mod settings;
 mod state_dir;

@@ -1,6 +1,7 @@
 //! The daemon as a function of its configuration and its shutdown.
 
 use std::io;
+use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
@@ -22,6 +23,7 @@ use crate::listener::{Clients, ListenError, Listener, Rules, Tls};
 use crate::lock::{LockError, StateLock};
 use crate::machine::Machine;
 use crate::operators;
+use crate::revocations::Revocations;
 use crate::settings::write_synced;
 use crate::state_dir;
 use crate::tls::{Files, TlsError};
@@ -78,6 +80,7 @@ impl Certificates {
 pub struct Daemon {
     backend: Backend,
     listeners: Vec<Listener>,
+    revocations: Option<Revocations>,
     lifecycle: std::pin::Pin<Box<dyn Future<Output = Result<(), LifecycleError>> + Send>>,
     shutdown: CancellationToken,
     certificates: Certificates,
@@ -116,6 +119,10 @@ impl Daemon {
         }
         let bound: Vec<Host> = listeners.iter().map(Listener::host).chain(config.hosts()).collect();
         let names = operators::names(&bound, &machine.hostname());
+        let revocations = match &config.revocation_listen {
+            Some(address) => Some(Revocations::bind(address).await?),
+            None => None,
+        };
         let setup = Setup {
             keystore: Arc::new(Keystore::new(&dir)),
             state_dir: dir.clone(),
@@ -130,6 +137,7 @@ impl Daemon {
         Ok(Self {
             backend,
             listeners,
+            revocations,
             lifecycle: Box::pin(task),
             shutdown,
             certificates,
@@ -144,6 +152,11 @@ impl Daemon {
         self.listeners.iter().map(Listener::host).collect()
     }
 
+    /// Where revocations are served, as bound.
+    pub fn revocation_addr(&self) -> Option<SocketAddr> {
+        self.revocations.as_ref().and_then(Revocations::addr)
+    }
+
     /// What the API's handlers work on.
     pub fn backend(&self) -> Backend {
         self.backend.clone()
@@ -156,6 +169,10 @@ impl Daemon {
         for listener in self.listeners {
             info!(host = %listener.host(), "the API is served");
             tasks.spawn(listener.serve(self.backend.clone(), closing.clone(), tasks.clone()));
+        }
+        if let Some(revocations) = self.revocations {
+            info!(addr = revocations.addr().map(tracing::field::display), "revocations are served");
+            tasks.spawn(revocations.serve(self.backend.clone(), closing.clone(), tasks.clone()));
         }
         match self.certificates {
             Certificates::None => {}

@@ -29,6 +29,9 @@ pub(crate) struct DaemonArgs {
     // Else the service manager's credential swarmpki-unlock-key, if there is one.
     #[arg(long, value_name = "SOURCE")]
     unlock_from: Option<UnlockSource>,
+    /// Serve lists of revoked certificates (CRL) and answers about them (OCSP) over plain HTTP, HOST:PORT
+    #[arg(long, value_name = "ADDR")]
+    revocation_listen: Option<String>,
     #[command(flatten)]
     tokens: TokenFlags,
 }
@@ -44,6 +47,7 @@ impl DaemonArgs {
             group: self.group.as_deref().map(group).transpose()?,
             keys: self.tokens.keys()?,
             unlock_from: self.unlock_from.clone().or_else(UnlockSource::credential),
+            revocation_listen: self.revocation_listen.clone(),
             ..DaemonConfig::default()
         };
         if let Some(dir) = &self.state_dir {

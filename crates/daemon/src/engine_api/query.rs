@@ -56,7 +56,7 @@ impl Query {
 }
 
 /// Decodes `%XX` (and `+` in queries). Broken escapes stay as they are; what is not UTF-8 is replaced.
-pub(super) fn percent_decode(raw: &str, plus: bool) -> String {
+pub(crate) fn percent_decode(raw: &str, plus: bool) -> String {
     let bytes = raw.as_bytes();
     let mut decoded = Vec::with_capacity(bytes.len());
     let mut at = 0;

@@ -59,6 +59,9 @@ const EVERY: &[(&str, &str)] = &[
     ("POST", "/swarmpki/v1/operators"),
     ("POST", "/swarmpki/v1/operators/renew"),
     ("POST", "/swarmpki/v1/operators/revoke"),
+    ("POST", "/swarmpki/v1/revoke"),
+    ("GET", "/swarmpki/v1/revocations"),
+    ("GET", "/swarmpki/v1/crl"),
 ];
 
 /// The place of a route among all.
@@ -105,10 +108,13 @@ fn place(route: &Route) -> usize {
         Route::OperatorIssue => 38,
         Route::OperatorRenew => 39,
         Route::OperatorRevoke => 40,
+        Route::Revoke => 41,
+        Route::Revocations => 42,
+        Route::Crl => 43,
     }
 }
 /// One more than the last place.
-const PLACES: usize = 41;
+const PLACES: usize = 44;
 
 #[test]
 fn every_route_is_walked() {
