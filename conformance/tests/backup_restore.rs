@@ -4,7 +4,6 @@
 use std::os::unix::fs::PermissionsExt as _;
 use std::time::Duration;
 
-use serde_json::Value;
 use swarmpki_conformance::{all_ready, init, join, node, node_id, nodes, swarm, token, try_join};
 use testkit::daemon::Daemon;
 use testkit::loopback::Loopback;
@@ -68,8 +67,7 @@ fn done_when_5_a_backup_of_one_is_restored_on_three_and_workers_go_on() {
     assert_eq!(node(&new, &first).unwrap()["Spec"]["Role"], "worker", "the manager of before");
     assert!(node(&new, &removed).is_none());
     all_ready(&new, &[&own, &stays]);
-    let log: Value = serde_json::from_str(&new.swarmpki(&["ca", "log", "--json"]).ok()).unwrap();
-    assert_eq!(log["size"], log["entries"].as_array().unwrap().len());
+    new.swarmpki(&["log", "verify"]).ok();
 
     let refused = try_join(&Daemon::start("late"), net.host(6), &by, &net.swarm(1)).refused();
     assert!(refused.contains("A valid join token is necessary"), "the old token: {refused}");

@@ -67,7 +67,7 @@ async fn through(cluster: &mut Cluster, kills: usize, chance: &mut ChaCha8Rng) -
 fn logged(cluster: &Cluster) -> BTreeMap<String, String> {
     let log: Value = serde_json::from_str(&cluster.manager.swarmpki(&["ca", "log", "--json"]).ok()).unwrap();
     let entries = log["entries"].as_array().unwrap();
-    assert_eq!(log["size"], entries.len());
+    cluster.manager.swarmpki(&["log", "verify"]).ok();
     let text = |value: &Value| value.as_str().unwrap_or("CA").to_owned();
     let serials: BTreeMap<_, _> = entries.iter().map(|entry| (text(&entry["serial"]), text(&entry["node"]))).collect();
     assert_eq!(serials.len(), entries.len(), "a serial never comes twice");

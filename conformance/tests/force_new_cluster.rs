@@ -117,8 +117,7 @@ fn a_manager_alone_is_made_anew_twice_and_keeps_everything() {
     manager.restart();
     all_ready(&manager, &[&own, &other]);
     assert_eq!(what_stays(&manager), before);
-    let log: Value = serde_json::from_str(&manager.swarmpki(&["ca", "log", "--json"]).ok()).unwrap();
-    assert_eq!(log["size"], log["entries"].as_array().unwrap().len(), "the issuance log is whole");
+    manager.swarmpki(&["log", "verify"]).ok();
     let state = manager.state();
     let stores: Vec<_> =
         std::fs::read_dir(state.join("raft")).unwrap().map(|entry| entry.unwrap().file_name()).collect();
