@@ -198,7 +198,7 @@ impl Limited {
         }
     }
 
-    /// Whether [`forget`](Self::forget) would forget anything.
+    /// Whether collecting would forget anything.
     pub fn is_due(&self, now: Time) -> bool {
         self.rows.values().any(|token| token.is_forgotten(now))
     }
