@@ -60,10 +60,16 @@ pub struct SignedList {
 
 type Leaves = BTreeSet<(IssuerHash, Serial)>;
 
+/// Of which root, and after which list.
+type ListKey = (IssuerHash, Option<CrlNumber>);
+
+/// Of which state, when it was signed, and it.
+type Answer = (Held, Time, Arc<[u8]>);
+
 /// What was signed and is kept.
 pub(crate) struct Lists {
-    lists: Mutex<BTreeMap<(IssuerHash, Option<CrlNumber>), (Held, SignedList)>>,
-    answers: Mutex<BTreeMap<Vec<u8>, (Held, Time, Arc<[u8]>)>>,
+    lists: Mutex<BTreeMap<ListKey, (Held, SignedList)>>,
+    answers: Mutex<BTreeMap<Vec<u8>, Answer>>,
     /// The leaves on record, as of the nodes beside them.
     on_record: Mutex<(OrdMap<NodeId, Arc<Node>>, Leaves)>,
     /// Signatures under way: a token signs one after the other.
@@ -82,7 +88,7 @@ impl Default for Lists {
 }
 
 impl Lists {
-    fn list(&self, key: &(IssuerHash, Option<CrlNumber>), held: Held, now: Time) -> Option<SignedList> {
+    fn list(&self, key: &ListKey, held: Held, now: Time) -> Option<SignedList> {
         let lists = lock(&self.lists);
         let (of, list) = lists.get(key)?;
         (*of == held && is_fresh(list.this_update, CRL_FRESH, now)).then(|| list.clone())

@@ -37,11 +37,14 @@ impl Held {
     }
 }
 
+/// Up to which version, and the statement.
+type Made = (Held, Arc<Statement>);
+
 /// The news of one manager.
 #[derive(Debug, Default)]
 pub(crate) struct News {
     newest: watch::Sender<Held>,
-    made: Mutex<BTreeMap<(Held, u64), (Held, Arc<Statement>)>>,
+    made: Mutex<BTreeMap<(Held, u64), Made>>,
 }
 
 impl News {
