@@ -18,7 +18,7 @@ use testkit::daemon::Daemon;
 use testkit::engine::Certificates;
 use testkit::loopback::Loopback;
 use testkit::openssl::{openssl, serial};
-use testkit::require_or_skip;
+use testkit::{require_or_skip, wait};
 use tokio::io::{AsyncReadExt, AsyncWriteExt, duplex};
 use tokio::task::JoinHandle;
 use tokio_rustls::rustls::pki_types::ServerName;
@@ -235,6 +235,10 @@ async fn a_revoked_worker_is_refused_by_managers_by_nodes_and_by_openssl() {
         let error = refused.expect_err("a revoked peer");
         assert!(error.to_lowercase().contains("revoked"), "{error}");
     }
+    // It is in force before it is on disk.
+    let kept = good.folder.path().join("certificates/swarm-revoked.bin");
+    let is_there = || if kept.is_file() { Ok(()) } else { Err("not yet".to_owned()) };
+    wait::until("the set is on disk", WITHIN, is_there);
     good.life.abort();
     let _ = good.life.await;
     let reopened = Node::open(Config::new(good.folder.path())).unwrap();
