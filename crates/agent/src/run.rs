@@ -385,6 +385,13 @@ impl Runner {
                 {
                     tracing::warn!("{offset}");
                 }
+                // A refusal by a manager does not pass by itself; once, however often it is tried again.
+                if let Some(trouble) =
+                    next.last_error.as_ref().filter(|trouble| trouble.text.starts_with("Permission denied"))
+                    && status.last_error.as_ref().is_none_or(|before| before.text != trouble.text)
+                {
+                    tracing::warn!(hint = trouble.hint, "a manager refuses this node: {}", trouble.text);
+                }
                 if status.phase != next.phase {
                     tracing::debug!(from = status.phase.word(), to = next.phase.word(), "node phase");
                 }

@@ -323,8 +323,11 @@ const fn role(number: i32) -> Option<Role> {
     }
 }
 
-const fn hint(failure: &Failure) -> &'static str {
+fn hint(failure: &Failure) -> &'static str {
     match failure.kind {
+        FailureKind::Status(Code::PermissionDenied) if failure.text.ends_with(" that was revoked") => {
+            "leave, and join again with a token if this node shall come back"
+        }
         FailureKind::Connect | FailureKind::Timeout => {
             "check that a manager runs and that its port is open to this machine"
         }
