@@ -345,6 +345,12 @@ impl Entry<'_> {
 impl State {
     /// A command with who asked for it. From here on there is an account.
     pub(crate) fn attributed(&mut self, entry: &mut Entry<'_>, attributed: &Attributed) -> Result<Outcome, Rejection> {
+        // An operator may have been one when he asked, and none any more when it is decided.
+        if let Actor::Operator { serial, .. } = &attributed.by
+            && !self.operators.is_in_force(serial, entry.now)
+        {
+            return Err(Rejection::OperatorRevoked);
+        }
         self.log_told = true;
         let by = attributed.by.clone();
         entry.asked = Asked { by, from: attributed.from, salt: Some(attributed.salt) };

@@ -166,6 +166,11 @@ impl Operators {
         Ok((row.role, row))
     }
 
+    /// Whether the certificate with this serial is on record, was not taken back, and has not ended.
+    pub(crate) fn is_in_force(&self, serial: &Serial, now: Time) -> bool {
+        self.rows.get(serial).is_some_and(|row| row.revoked.is_none() && row.not_after >= now)
+    }
+
     /// Whether [`Command::Collect`](crate::Command::Collect), of no node too, would let go of a certificate at `now`.
     pub fn ended(&self, now: Time) -> bool {
         self.rows.values().any(|row| row.not_after < now)

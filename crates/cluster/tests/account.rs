@@ -11,14 +11,14 @@ use cluster::outcome::{Outcome, Rejection};
 use cluster::{Command, DecodeError, LogEntry};
 use pki::digest::sha256;
 use pki::identity::Role;
-use support::{Cluster, asked, id, serial};
+use support::{Cluster, asked, id};
 
 fn records(entries: &[LogEntry]) -> Vec<LogRecord> {
     entries.iter().map(|entry| LogRecord::decode(&entry.bytes).unwrap()).collect()
 }
 
 fn operator() -> Actor {
-    Actor::Operator { name: "alice".to_owned(), serial: serial(77) }
+    Actor::Named("alice".to_owned())
 }
 
 #[test]

@@ -8,6 +8,7 @@ extern crate swarmpki_cluster as cluster;
 use std::sync::Arc;
 use std::time::Duration;
 
+use cluster::account::Actor;
 use cluster::command::Command;
 use cluster::node::IssuerHash;
 use cluster::operators::{
@@ -20,7 +21,7 @@ use pki::operator::OperatorRole::{self, Admin, Viewer};
 use pki::secret::SecretBytes;
 use pki::time::Time;
 use support::operators::{found, operator_serial, operators_root, revoke, revoke_name};
-use support::{Cluster, DAY, HOUR, spki};
+use support::{Cluster, DAY, HOUR, asked, spki};
 
 const SECOND: Duration = Duration::from_secs(1);
 
@@ -223,4 +224,27 @@ fn a_cluster_made_anew_keeps_its_operators() {
     assert_eq!(cluster.state.operators.root.as_ref().map(|root| root.issuer), Some(operators_root().issuer));
     let stale = issue(|issue| issue.premises.epoch -= 1, &cluster);
     cluster.refused(stale, Rejection::Epoch);
+}
+
+#[test]
+fn what_an_operator_asked_for_is_not_done_once_he_is_none() {
+    let mut cluster = founded();
+    cluster.issue_operator(1, "ann", Admin);
+    let by = |n: u64, command: Command| {
+        asked(command, Actor::Operator { name: "ann".to_owned(), serial: operator_serial(n) }, 1)
+    };
+    let another =
+        |cluster: &Cluster, n: u64| Command::IssueOperator(Box::new(cluster.operator(n, "ann", Admin, 10 * DAY)));
+    let second = by(1, another(&cluster, 2));
+    assert!(matches!(cluster.run(second), Outcome::Done { .. }));
+    // Asked before, decided after: taken back, forgotten with the root, ended, never issued.
+    let third = by(1, another(&cluster, 3));
+    cluster.run(revoke(1));
+    cluster.refused(third, Rejection::OperatorRevoked);
+    let log = cluster.log.len();
+    cluster.refused(by(9, another(&cluster, 4)), Rejection::OperatorRevoked);
+    assert_eq!(cluster.log.len(), log);
+    assert!(right(&cluster, 3).is_err() && right(&cluster, 4).is_err());
+    cluster.now = cluster.now.saturating_add(11 * DAY);
+    cluster.refused(by(2, Command::UnlockKeyShown), Rejection::OperatorRevoked);
 }

@@ -19,7 +19,7 @@ const HTTP_PORT: u16 = 80;
 /// What the requests of one connection are checked for.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Guard {
-    /// Nothing: no browser comes this way, or none without a certificate.
+    /// Nothing: no browser comes this way.
     None,
     /// That they come from no page.
     Origin,
@@ -39,9 +39,7 @@ impl Guard {
             return Ok(());
         }
         if head.headers.contains_key(ORIGIN) {
-            return Err(ApiError::forbidden(
-                "requests from web pages are refused here: this one has an Origin header. Serve the API over TLS with client certificates for that",
-            ));
+            return Err(ApiError::forbidden("requests from web pages are refused here: this one has an Origin header"));
         }
         let Self::OriginAndHost { local, names } = self else { return Ok(()) };
         let mut hosts = head.headers.get_all(HOST).iter();

@@ -319,7 +319,9 @@ where
             let query = Query::parse(parts.uri.query().unwrap_or_default());
             let told = route.right() == Right::Admin || parts.method == Method::POST;
             let (method, path) = (parts.method.clone(), path.to_owned());
-            let answer = dispatch(backend, caller, right, route, Call { version, query, head: parts, body }).await;
+            let again = Again { backend, caller, needed: route.right() };
+            let answer =
+                dispatch(backend, caller, right, route, Call { version, query, head: parts, body, again }).await;
             if told {
                 let status = answer.as_ref().map_or_else(|refused| refused.status, Response::status).as_u16();
                 info!(%caller, %method, ?path, status, "a request that changes something, or shows a secret, was answered");
@@ -359,37 +361,60 @@ fn now() -> pki::time::Time {
 }
 
 /// One request, taken apart.
-struct Call<B> {
+struct Call<'a, B> {
     version: ApiVersion,
     query: Query,
     head: http::request::Parts,
     body: B,
+    again: Again<'a>,
 }
 
-impl<B> Call<B>
+/// What it takes to judge a caller again.
+#[derive(Clone, Copy)]
+struct Again<'a> {
+    backend: &'a Backend,
+    caller: &'a Caller,
+    needed: Right,
+}
+
+impl Again<'_> {
+    /// Judges the caller on a state that is not behind.
+    async fn judge(self) -> Result<Right, ApiError> {
+        self.backend.fresh().await?;
+        let right = self.caller.right(self.backend, now()).map_err(|denied| ApiError::forbidden(denied.to_string()))?;
+        if self.needed > right { Err(ApiError::forbidden(not_for_viewers(self.caller))) } else { Ok(right) }
+    }
+}
+
+impl<B> Call<'_, B>
 where
     B: Body,
     B::Error: std::fmt::Display,
 {
     /// Reads the JSON body under the rules of engine-api.md 1.5; `None`: there is none.
     async fn json(self) -> Result<Option<body::Document>, ApiError> {
-        body::read_json(&self.head.headers, self.body).await
+        let document = body::read_json(&self.head.headers, self.body).await?;
+        // Whoever sends a body may take his time over it, and be an operator no more when it is there.
+        if matches!(self.again.caller, Caller::Operator { .. }) {
+            self.again.judge().await?;
+        }
+        Ok(document)
     }
 }
 
-async fn dispatch<B>(backend: &Backend, caller: &Caller, mut right: Right, route: Route, call: Call<B>) -> Answer
+async fn dispatch<B>(backend: &Backend, caller: &Caller, mut right: Right, route: Route, call: Call<'_, B>) -> Answer
 where
     B: Body,
     B::Error: std::fmt::Display,
 {
     if route.is_for_managers() {
         backend.manager_started().await;
-        backend.fresh().await?;
-        // Judged again on a state that is not behind: a follower may have heard of a revocation only now.
-        right = right.min(caller.right(backend, now()).map_err(|denied| ApiError::forbidden(denied.to_string()))?);
-        if route.right() > right {
-            return Err(ApiError::forbidden(not_for_viewers(caller)));
-        }
+    }
+    // Judged again on a state that is not behind: a follower may have heard of a revocation only now. What a manager does to itself is no
+    // exception for operators: whoever is to act on one that hears nobody comes by its socket.
+    let of_operator = matches!(caller, Caller::Operator { .. }) && route.right() == Right::Admin;
+    if route.is_for_managers() || of_operator {
+        right = right.min(call.again.judge().await?);
     }
     match route {
         Route::Ping => Ok(ping::ping(backend, &call.head.method)),

@@ -185,10 +185,8 @@ impl Listener {
                 Ok(Accepted::Tls(stream, addr, tls)) => {
                     tasks.spawn(async move {
                         if let Some((stream, caller)) = handshake(stream, addr, &tls).await {
-                            // Without a certificate of the client's nothing else keeps a page out.
-                            let open = matches!(caller, Caller::Tls { name: None, .. });
-                            let guard = if open { Guard::Origin } else { Guard::None };
-                            serve_connection(stream, caller, guard, backend, shutdown).await;
+                            // A browser may hold the client's certificate, and shows it for any page.
+                            serve_connection(stream, caller, Guard::Origin, backend, shutdown).await;
                         }
                         drop(permit);
                     });

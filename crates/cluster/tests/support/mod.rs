@@ -592,7 +592,7 @@ pub fn asked(command: Command, by: Actor, n: u8) -> Command {
 pub fn account() -> (Batch, Cluster) {
     let (_, mut cluster) = managers();
     let update = cluster.wish(1, Role::Worker);
-    let operator = Actor::Operator { name: "alice".to_owned(), serial: serial(77) };
+    let operator = Actor::Named("alice".to_owned());
     let admit = Command::Admit(Box::new(cluster.admission(8)));
     let commands = vec![
         asked(update, operator, 7),

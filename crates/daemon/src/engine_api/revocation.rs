@@ -82,6 +82,11 @@ pub(super) async fn revoke(backend: &Backend, body: Option<Document>) -> Answer 
         document.string("reason")?,
     ];
     let rekey = document.boolean("rekey")?;
+    if rekey && reason == "keyCompromise" {
+        return Err(ApiError::bad_request(
+            "whoever has the node's key can renew with it too: revoke the node without --rekey, remove it, and join it again",
+        ));
+    }
     let control = backend.control()?;
     let target = match (serial.as_str(), certificate.as_str(), node.as_str()) {
         (serial, "", "") if !serial.is_empty() => {
