@@ -97,7 +97,8 @@ pub(super) fn issuers(state: &State) -> Vec<Certificate> {
     let certificates = roots.iter().flat_map(|root| root.certificates.iter());
     let stragglers = state.roots.stragglers().iter().map(|anchor| &anchor.certificate);
     let signers = roots.iter().map(|root| &root.signer);
-    certificates.chain(stragglers).chain(signers).cloned().collect()
+    let operators = state.operators.root.iter().map(|root| &root.certificate);
+    certificates.chain(stragglers).chain(signers).chain(operators).cloned().collect()
 }
 
 /// The line of a certificate of a node or a CA; none: the entry is of something else.

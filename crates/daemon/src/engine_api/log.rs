@@ -200,12 +200,16 @@ pub(super) async fn page(backend: &Backend, right: Right, query: &Query) -> Answ
         let rest = usize::try_from(last.saturating_sub(next)).unwrap_or(PAGE_MAX);
         let wanted = if node.is_some() { PAGE_MAX } else { max - page.entries.len() };
         let entries = replica.log_entries(next, rest.min(wanted)).await.map_err(|error| failed(&error))?;
+        // What a newcomer has not been given yet is not passed over.
         if entries.is_empty() {
-            break;
+            return Err(ApiError::unavailable(NOT_WHOLE));
         }
         for entry in entries {
             if page.entries.len() >= max {
                 break;
+            }
+            if entry.seq != next {
+                return Err(ApiError::unavailable(NOT_WHOLE));
             }
             next = entry.seq.saturating_add(1);
             let record = record(&entry)?;
@@ -427,8 +431,9 @@ fn detail(event: &Event, certificate: Option<&Certificate>) -> String {
         Event::Issued => match certificate {
             Some(certificate) if certificate.is_ca() => format!("CA certificate {:?}", certificate.common_name()),
             Some(certificate) => {
-                let role = certificate.node_subject().map(|subject| subject.role.word()).unwrap_or("?");
-                format!("{role}, until {}", certificate.not_after().rfc3339())
+                let role = certificate.node_subject().map(|subject| subject.role.word().to_owned());
+                let what = role.unwrap_or_else(|_| format!("certificate {:?}", certificate.common_name()));
+                format!("{what}, until {}", certificate.not_after().rfc3339())
             }
             None => String::new(),
         },

@@ -38,9 +38,15 @@ pub(super) async fn run(args: &AuditArgs, context: &mut Context) -> Result<(), F
             context.out.line(words(one))?;
         }
     }
-    let bad = audited.iter().filter(|one| one.verdict != "issued").count();
-    if bad == 0 {
+    let bad = audited.iter().filter(|one| one.verdict == "forged" || one.verdict == "foreign").count();
+    let unknown = audited.iter().filter(|one| one.verdict != "issued").count() - bad;
+    if bad == 0 && unknown == 0 {
         return Ok(());
+    }
+    if bad == 0 {
+        let text =
+            format!("of {unknown} of {} certificates this manager cannot say it: its log is not whole", audited.len());
+        return Err(Failure::new(text).hint("Ask another manager, or this one again in a while."));
     }
     let forged = audited.iter().any(|one| one.verdict == "forged");
     let failure = Failure::new(format!("{bad} of {} certificates were not issued by this cluster", audited.len()));
