@@ -295,11 +295,15 @@ fn by_get(served: &Served, certificate: &str) {
 /// RFC 5280, 5.2.4: what came after another list.
 fn deltas(served: &Served, first: &str, certificate: &str) {
     let whole = served.crl_text("");
-    let delta = served.crl_text(&format!("?since={first}"));
-    assert!(delta.contains("Delta CRL Indicator: critical"), "{delta}");
-    assert!(delta.contains(first), "the list that it completes: {delta}");
     let serial = serial(Path::new(certificate));
-    assert!(whole.contains(&serial) && delta.contains(&serial));
+    let all = served.crl_text(&format!("?since={first}"));
+    assert!(!all.contains("Delta CRL") && all.contains(&serial), "nothing was on that list: the whole one: {all}");
+    // Of the first revocation, in any second: the base has none, and is not after it.
+    let base = ((first.parse::<u128>().unwrap() >> 40) + 1) << 40;
+    let delta = served.crl_text(&format!("?since={}", base + 7));
+    assert!(delta.contains("Delta CRL Indicator: critical"), "{delta}");
+    assert!(delta.contains(&base.to_string()), "the list that it completes: {delta}");
+    assert!(whole.contains(&serial));
     let nothing = served.crl_text(&format!("?since={}", number(&whole)));
     assert!(
         nothing.contains("Delta CRL Indicator: critical") && nothing.contains("No Revoked Certificates"),

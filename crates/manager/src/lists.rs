@@ -38,8 +38,8 @@ pub const OCSP_LIFE: Duration = Duration::from_secs(10 * 60);
 
 const _: () = assert!(CRL_LIFE.as_secs() <= cluster::revocation::SHOWN_AFTER_END.as_secs());
 
-/// Lists that are kept, at most: the whole one of each root, and a few for those who hold another.
-const LISTS_MAX: usize = 16;
+/// Lists for those who hold another that are kept, at most, beside the whole one of each root.
+const DELTAS_MAX: usize = 8;
 /// Answers that are kept, at most.
 const ANSWERS_MAX: usize = 4096;
 
@@ -94,6 +94,19 @@ impl Lists {
         (*of == held && is_fresh(list.this_update, CRL_FRESH, now)).then(|| list.clone())
     }
 
+    /// Strangers choose which deltas are made: the whole lists stay, whatever they ask for.
+    fn keep(&self, key: ListKey, held: Held, list: SignedList, now: Time) {
+        let mut kept = lock(&self.lists);
+        kept.retain(|_, (of, list)| *of == held && is_fresh(list.this_update, CRL_FRESH, now));
+        if key.1.is_some() {
+            let deltas: Vec<_> = kept.keys().filter(|(_, since)| since.is_some()).copied().collect();
+            if let Some(first) = deltas.first().filter(|_| deltas.len() >= DELTAS_MAX) {
+                kept.remove(first);
+            }
+        }
+        kept.insert(key, (held, list));
+    }
+
     fn answer(&self, request: &[u8], held: Held, now: Time) -> Option<Arc<[u8]>> {
         let answers = lock(&self.answers);
         let (of, produced, answer) = answers.get(request)?;
@@ -145,6 +158,13 @@ pub fn entries(state: &State, root: &IssuerHash, since: u64) -> Vec<Entry> {
     rows.map(|((_, serial), row)| Entry { serial: *serial, at: row.at, reason: row.reason.code() }).collect()
 }
 
+/// After which list a delta is made for whoever holds `since`; none: the whole list is for them. Without the second in which that was signed,
+/// which anybody can make up: a delta may complete any list that is not after theirs (RFC 5280, 5.2.4).
+fn base(since: CrlNumber, held: Held) -> Option<CrlNumber> {
+    let ours = since.epoch() == held.epoch && (1..=held.version).contains(&since.version());
+    ours.then(|| CrlNumber::new(held.epoch, since.version(), Time::from_unix_secs(0)))
+}
+
 /// Signs a list.
 fn sign(
     state: &State,
@@ -168,7 +188,7 @@ fn failed(code: Code, why: &dyn std::fmt::Display) -> ControlError {
 
 impl<H: Handle> Control<H> {
     /// The list of revoked certificates of the root that signs, or of the one with this key identifier. `since`: only what came after the list
-    /// with that number; the whole one, if it is of another epoch, or none of ours.
+    /// with that number; the whole one, if it is of another epoch, none of ours, or has nothing on it.
     ///
     /// # Errors
     /// NOT_FOUND if no root has this key identifier; FAILED_PRECONDITION if its key is with an external CA; UNAVAILABLE if its token is away.
@@ -194,7 +214,7 @@ impl<H: Handle> Control<H> {
             });
         }
         let held = Held::of(&state);
-        let since = since.filter(|since| since.epoch() == held.epoch && since.version() <= held.version);
+        let since = since.and_then(|since| base(since, held));
         let key = (root.issuer, since);
         let lists = &self.0.lists;
         if let Some(list) = lists.list(&key, held, self.0.now()) {
@@ -209,12 +229,7 @@ impl<H: Handle> Control<H> {
         let (keys, root) = (self.0.outside.keys.clone(), Arc::clone(root));
         let work = tokio::task::spawn_blocking(move || sign(&state, &root, since, &keys, now));
         let list = work.await.unwrap_or_else(|error| Err(failed(Code::Internal, &error)))?;
-        let mut kept = lock(&lists.lists);
-        kept.retain(|_, (of, _)| *of == held);
-        if kept.len() >= LISTS_MAX {
-            kept.pop_first();
-        }
-        kept.insert(key, (held, list.clone()));
+        lists.keep(key, held, list.clone(), now);
         Ok(list)
     }
 
@@ -272,4 +287,56 @@ fn answer(
     let both = question.certificates.iter().zip(statuses);
     let singles: Vec<_> = both.map(|(certificate, status)| Single { certificate, status: *status }).collect();
     ocsp_response(&singles, question.nonce.as_deref(), now, now.saturating_add(OCSP_LIFE), signer)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_delta_is_after_a_version_and_no_second() {
+        let held = Held { epoch: 3, version: 7 };
+        let number = |epoch, version, at| CrlNumber::new(epoch, version, Time::from_unix_secs(at));
+        let rows = [
+            (number(3, 7, 1_700_000_000), Some(number(3, 7, 0))),
+            (number(3, 7, 1_700_000_001), Some(number(3, 7, 0))),
+            (number(3, 1, 0), Some(number(3, 1, 0))),
+            (number(3, 0, 1_700_000_000), None),
+            (number(3, 8, 1_700_000_000), None),
+            (number(2, 7, 1_700_000_000), None),
+            (number(4, 7, 1_700_000_000), None),
+        ];
+        for (since, expected) in rows {
+            assert_eq!(base(since, held), expected, "{since}");
+        }
+    }
+
+    #[test]
+    fn the_whole_lists_are_kept_and_a_few_deltas() {
+        let (held, now) = (Held { epoch: 0, version: 100 }, Time::from_unix_secs(1_700_000_000));
+        let number = |version| CrlNumber::new(0, version, Time::from_unix_secs(0));
+        let list =
+            SignedList { der: Arc::from([]), number: number(100), delta: false, this_update: now, next_update: now };
+        let (old, new) = (IssuerHash([1; 32]), IssuerHash([2; 32]));
+        let lists = Lists::default();
+        let keys = [(old, None), (new, None)].into_iter();
+        for key in keys.chain((1..=100).map(|version| (old, Some(number(version))))) {
+            lists.keep(key, held, list.clone(), now);
+        }
+        let rows = [
+            ((old, None), true),
+            ((new, None), true),
+            ((old, Some(number(100))), true),
+            ((old, Some(number(93))), true),
+            ((old, Some(number(92))), false),
+            ((old, Some(number(1))), false),
+        ];
+        for (key, kept) in rows {
+            assert_eq!(lists.list(&key, held, now).is_some(), kept, "{key:?}");
+        }
+        assert_eq!(lock(&lists.lists).len(), 2 + DELTAS_MAX);
+        let later = Held { version: 101, ..held };
+        lists.keep((old, None), later, list, now);
+        assert_eq!(lock(&lists.lists).len(), 1, "of another state");
+    }
 }
