@@ -13,7 +13,7 @@ use pki::certificate::Certificate;
 use pki::identity::NodeId;
 use pki::serial::Serial;
 use pki::time::Time;
-use replica::{Found, Handle, Wanted};
+use replica::{FOUND_MAX, Found, Handle, Wanted};
 use tokio_util::sync::CancellationToken;
 use tonic::Code;
 use wire::status::Refusal;
@@ -135,7 +135,7 @@ impl<H: Handle> Control<H> {
         let found = self.search(Wanted::Serial(certificate.serial())).await?.into_iter().next();
         let found = found.filter(|found| found.certificate == *certificate);
         let issued = found.is_some();
-        let found = found.unwrap_or_else(|| Found { node: None, certificate: certificate.clone() });
+        let found = found.unwrap_or_else(|| Found { seq: None, node: None, certificate: certificate.clone() });
         let mut one = withdrawn(state, &found).ok_or_else(not_ours)?;
         if !issued {
             // Its name may be a real node's, whose connections have nothing to do with it.
@@ -277,45 +277,55 @@ pub(crate) async fn gather<H: Handle>(shared: Arc<Shared<H>>, over: Cancellation
 
 /// One node's; whether it is done with.
 async fn look_up<H: Handle>(shared: &Arc<Shared<H>>, node: &NodeId, owed: &Owed) -> bool {
-    let wanted = Wanted::Node { node: node.clone(), since: owed.since, until: owed.at };
-    let Some(found) = shared.handle.find_issued(&wanted).await else {
-        tracing::debug!(%node, "the issuance log cannot be searched now for certificates to revoke");
-        return false;
-    };
-    let (state, now) = (shared.handle.state(), shared.now());
-    let known = |one: &Withdrawn| state.revocations.contains(&one.issuer, &one.serial);
-    let all = found.iter().filter(|found| found.certificate.not_after() >= now);
-    let rest: Vec<Withdrawn> = all.filter_map(|found| withdrawn(&state, found)).filter(|one| !known(one)).collect();
-    for commands in of_found(node, owed, &rest) {
-        match shared.handle.propose(vec![commands]).await {
-            Ok(outcomes) => {
-                if let Some(Outcome::Rejected(why)) = outcomes.first() {
-                    tracing::warn!(%node, %why, "older certificates of a node are not on the list of revoked ones");
+    let (mut below, mut certificates) = (Some(u64::MAX), 0);
+    while let Some(end) = below {
+        let wanted = Wanted::Node { node: node.clone(), since: owed.since, until: owed.at, below: end };
+        let Some(found) = shared.handle.find_issued(&wanted).await else {
+            tracing::debug!(%node, "the issuance log cannot be searched now for certificates to revoke");
+            return false;
+        };
+        below = older(&found);
+        let (state, now) = (shared.handle.state(), shared.now());
+        let known = |one: &Withdrawn| state.revocations.contains(&one.issuer, &one.serial);
+        let all = found.iter().filter(|found| found.certificate.not_after() >= now);
+        let rest: Vec<Withdrawn> = all.filter_map(|found| withdrawn(&state, found)).filter(|one| !known(one)).collect();
+        for command in of_found(node, owed, &rest, below.is_none()) {
+            match shared.handle.propose(vec![command]).await {
+                Ok(outcomes) => {
+                    if let Some(Outcome::Rejected(why)) = outcomes.first() {
+                        tracing::warn!(%node, %why, "older certificates of a node are not on the list of revoked ones");
+                        return false;
+                    }
+                }
+                Err(error) => {
+                    tracing::warn!(%node, %error, "older certificates of a node could not be revoked yet");
                     return false;
                 }
             }
-            Err(error) => {
-                tracing::warn!(%node, %error, "older certificates of a node could not be revoked yet");
-                return false;
-            }
         }
+        certificates += rest.len();
     }
-    if !rest.is_empty() {
-        tracing::info!(%node, certificates = rest.len(), "older certificates of the node were revoked too");
+    if certificates > 0 {
+        tracing::info!(%node, certificates, "older certificates of the node were revoked too");
     }
     true
 }
 
-/// The commands that tell what was found; the last of them says so.
-fn of_found(node: &NodeId, owed: &Owed, found: &[Withdrawn]) -> Vec<Command> {
+/// Below which entry to search on: there may be more if the search yielded all that it may.
+fn older(found: &[Found]) -> Option<u64> {
+    found.last().filter(|_| found.len() >= FOUND_MAX).and_then(|oldest| oldest.seq)
+}
+
+/// The commands that tell what was found; if nothing is searched after it, the last of them says so.
+fn of_found(node: &NodeId, owed: &Owed, found: &[Withdrawn], end: bool) -> Vec<Command> {
     let mut parts: Vec<&[Withdrawn]> = found.chunks(REVOKED_PER_COMMAND_MAX).collect();
-    if parts.is_empty() {
+    if parts.is_empty() && end {
         parts.push(&[]);
     }
     let count = parts.len();
     let command = |(at, part): (usize, &[Withdrawn])| {
-        let what =
-            Withdraw::Found { node: node.clone(), at: owed.at, certificates: part.to_vec(), last: at + 1 == count };
+        let last = end && at + 1 == count;
+        let what = Withdraw::Found { node: node.clone(), at: owed.at, certificates: part.to_vec(), last };
         Command::Revoke(Box::new(Revoke { reason: owed.reason, what }))
     };
     parts.into_iter().enumerate().map(command).collect()
@@ -335,9 +345,18 @@ mod tests {
             random[12..].copy_from_slice(&(n as u64).to_be_bytes());
             Withdrawn { issuer: IssuerHash([1; 32]), serial: Serial::from_random(random), until: at, node: None }
         };
-        for (count, parts) in [(0, vec![0]), (1, vec![1]), (1024, vec![1024]), (1025, vec![1024, 1])] {
+        let rows = [
+            (0, true, vec![0]),
+            (1, true, vec![1]),
+            (1024, true, vec![1024]),
+            (1025, true, vec![1024, 1]),
+            // It is searched on: no end yet.
+            (0, false, vec![]),
+            (1025, false, vec![1024, 1]),
+        ];
+        for (count, end, parts) in rows {
             let found: Vec<_> = (0..count).map(one).collect();
-            let told: Vec<_> = of_found(&node, &owed, &found)
+            let told: Vec<_> = of_found(&node, &owed, &found, end)
                 .into_iter()
                 .filter_map(|command| match command {
                     Command::Revoke(revoke) => match revoke.what {
@@ -347,8 +366,20 @@ mod tests {
                     _ => None,
                 })
                 .collect();
-            let lasts: Vec<_> = (1..=parts.len()).map(|at| at == parts.len()).collect();
-            assert_eq!(told, parts.into_iter().zip(lasts).collect::<Vec<_>>(), "{count}");
+            let lasts: Vec<_> = (1..=parts.len()).map(|at| end && at == parts.len()).collect();
+            assert_eq!(told, parts.into_iter().zip(lasts).collect::<Vec<_>>(), "{count} {end}");
         }
+    }
+
+    #[test]
+    fn a_search_that_yielded_all_it_may_goes_on_below() -> Result<(), Box<dyn std::error::Error>> {
+        let key = pki::key::PrivateKey::generate_p256(&[1; 32])?;
+        let certificate = pki::issue::root(&key, Serial::from_random([1; 20]), Time::from_unix_secs(1_700_000_000))?;
+        for (count, expected) in [(0, None), (1, None), (FOUND_MAX - 1, None), (FOUND_MAX, Some(7))] {
+            let seqs = (7..).take(count).collect::<Vec<u64>>().into_iter().rev();
+            let found = seqs.map(|seq| Found { seq: Some(seq), node: None, certificate: certificate.clone() });
+            assert_eq!(older(&found.collect::<Vec<_>>()), expected, "{count}");
+        }
+        Ok(())
     }
 }

@@ -27,6 +27,8 @@ pub enum Wanted {
         since: Time,
         /// Until then.
         until: Time,
+        /// In entries below this one: where a search went on to that yielded all that it may.
+        below: u64,
     },
     /// Whatever has this serial.
     Serial(Serial),
@@ -35,6 +37,8 @@ pub enum Wanted {
 /// A certificate of the issuance log.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Found {
+    /// Its entry; none: it is not in the log.
+    pub seq: Option<u64>,
     /// For whom it was issued; none: it is a CA's.
     pub node: Option<NodeId>,
     /// It.
@@ -48,7 +52,10 @@ where
     F: Future<Output = Option<Vec<LogEntry>>>,
 {
     let mut found = Vec::new();
-    let mut end = size;
+    let mut end = match wanted {
+        Wanted::Node { below, .. } => size.min(*below),
+        Wanted::Serial(_) => size,
+    };
     while end > 0 {
         let from = end.saturating_sub(PAGE);
         let entries = page(from, usize::try_from(end - from).ok()?).await?;
@@ -67,7 +74,7 @@ where
                 continue;
             }
             let Ok(certificate) = Certificate::from_der(record.certificate) else { continue };
-            let row = Found { node: record.node, certificate };
+            let row = Found { seq: Some(entry.seq), node: record.node, certificate };
             match wanted {
                 Wanted::Serial(serial) if row.certificate.serial() == *serial => return Some(vec![row]),
                 Wanted::Serial(_) => {}

@@ -101,3 +101,21 @@ async fn the_log_is_read_from_its_end_and_no_further_than_needed() {
     }
     assert_eq!(is_issued(&leaf, 5, |_, _| std::future::ready(None)).await, None, "it cannot be read");
 }
+
+#[tokio::test]
+async fn a_search_goes_on_below_what_an_earlier_one_found() {
+    let (log, leaf) = cluster();
+    let entry = log.log_entries(0, 10).into_iter().find(|entry| is_of(entry, &leaf)).unwrap();
+    let size = FOUND_MAX as u64 + 2;
+    let rows = [(u64::MAX, FOUND_MAX, Some(2)), (2, 2, Some(0)), (1, 1, Some(0)), (0, 0, None)];
+    for (below, count, oldest) in rows {
+        let (since, until) = (support::START, support::START.saturating_add(support::LIFE));
+        let wanted = Wanted::Node { node: leaf.node.clone(), since, until, below };
+        let page = |from, max: usize| {
+            let entries = (from..from + max as u64).map(|seq| LogEntry { seq, ..entry.clone() });
+            std::future::ready(Some(entries.collect()))
+        };
+        let found = find(&wanted, size, page).await.unwrap();
+        assert_eq!((found.len(), found.last().and_then(|found| found.seq)), (count, oldest), "{below}");
+    }
+}
