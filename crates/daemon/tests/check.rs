@@ -94,6 +94,8 @@ async fn the_issuance_log_is_read_in_pages() {
         };
         assert_eq!(page("from=1&max=5").await.1["entries"], json!([leaf]));
         assert_eq!(page("max=1").await.1["entries"], json!([root]));
+        assert_eq!(page("max=1").await.1["next"], json!(1));
+        assert_eq!(page("from=2").await.1["next"], json!(2));
         assert_eq!(page("from=2").await.1["entries"], json!([]));
         assert_eq!(page("from=18446744073709551615").await.1["entries"], json!([]));
         assert_eq!(page("from=x").await, (400, json!({"message": "invalid value for from: x"})));

@@ -1,9 +1,11 @@
 //! `GET /swarmpki/v1/ca/log?from=&max=`: the issuance log, a page at a time. Managers only; only reads.
 
-use cluster::State;
+use std::future::Future;
+
 use cluster::account::Event;
 use cluster::format::LogRecord;
 use cluster::roots::{Root, Roots};
+use cluster::{LogEntry, State};
 use pki::certificate::Certificate;
 use pki::digest::hex;
 use replica::Handle;
@@ -18,6 +20,8 @@ use crate::backend::Backend;
 pub const PAGE_DEFAULT: usize = 100;
 /// Entries of a page at most; a larger wish gets this many.
 pub const PAGE_MAX: usize = 1000;
+/// Entries looked at for one page at most: whoever wants more asks again where it ended.
+pub(super) const LOOKED_AT_MAX: u64 = 50_000;
 
 /// A page of the issuance log.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -27,7 +31,9 @@ pub struct LogPage {
     pub size: u64,
     /// Root of the Merkle tree (RFC 6962, 2.1) over the first `size` entries, hex.
     pub root_hash: String,
-    /// The page: those from `from` on, in order; empty behind the end.
+    /// Where to go on; `from` again: there is no more.
+    pub next: u64,
+    /// The page: those from `from` on, in order; empty behind the end, or where there are only others for long.
     pub entries: Vec<LogLine>,
 }
 
@@ -62,21 +68,45 @@ pub(super) async fn page(backend: &Backend, query: &Query) -> Answer {
     let state = replica.state();
     let max = max.min(PAGE_MAX);
     let issuers = issuers(&state);
-    let (mut entries, mut next) = (Vec::new(), from);
     // Entries that came meanwhile belong to the next page: the answer is of one moment.
-    while entries.len() < max && next < state.log_size() {
-        let rest = usize::try_from(state.log_size().saturating_sub(next)).unwrap_or(PAGE_MAX);
-        let read = replica.log_entries(next, PAGE_MAX.min(rest)).await;
-        let read = read.map_err(|error| ApiError::internal(error.to_string()))?;
-        let Some(last) = read.last() else { break };
-        next = last.seq.saturating_add(1);
-        let lines = read.iter().filter_map(|entry| line(entry.seq, &entry.bytes, &issuers).transpose());
-        let damaged = |error| ApiError::internal(format!("{error}; see: swarmpki check, on the stopped daemon"));
-        for line in lines.take(max - entries.len()) {
-            entries.push(line.map_err(damaged)?);
+    let replica = &replica;
+    let read = |next, max| async move {
+        let entries = replica.log_entries(next, max).await;
+        entries.map_err(|error| ApiError::internal(error.to_string()))
+    };
+    let (entries, next) = lines(from, state.log_size(), max, &issuers, read).await?;
+    json(&LogPage { size: state.log_size(), root_hash: hex(&state.log.root()), next, entries })
+}
+
+/// No more than `max` lines from `from` on, and where to go on.
+async fn lines<F>(
+    from: u64,
+    size: u64,
+    max: usize,
+    issuers: &[Certificate],
+    mut read: impl FnMut(u64, usize) -> F,
+) -> Result<(Vec<LogLine>, u64), ApiError>
+where
+    F: Future<Output = Result<Vec<LogEntry>, ApiError>>,
+{
+    let damaged = |error| ApiError::internal(format!("{error}; see: swarmpki check, on the stopped daemon"));
+    let (mut lines, mut next) = (Vec::new(), from);
+    let last = size.min(from.saturating_add(LOOKED_AT_MAX));
+    while lines.len() < max && next < last {
+        let rest = usize::try_from(last - next).unwrap_or(PAGE_MAX);
+        let entries = read(next, PAGE_MAX.min(rest)).await?;
+        if entries.is_empty() {
+            break;
+        }
+        for entry in entries {
+            if lines.len() >= max {
+                break;
+            }
+            next = entry.seq.saturating_add(1);
+            lines.extend(line(entry.seq, &entry.bytes, issuers).map_err(damaged)?);
         }
     }
-    json(&LogPage { size: state.log_size(), root_hash: hex(&state.log.root()), entries })
+    Ok((lines, next))
 }
 
 pub(super) fn number(query: &Query, name: &str) -> Result<Option<u64>, ApiError> {
@@ -153,5 +183,43 @@ mod tests {
     fn an_entry_that_is_none_is_named() {
         let refused = line(3, &[0xff], &[]);
         assert!(refused.is_err_and(|text| text.starts_with("entry 3 of the issuance log cannot be read: ")));
+    }
+
+    #[tokio::test]
+    async fn a_page_ends_where_enough_was_looked_at() -> Result<(), Box<dyn std::error::Error>> {
+        const MANY: u64 = 3 * LOOKED_AT_MAX;
+        let key = pki::key::PrivateKey::generate_p256(&[1; 32])?;
+        let now = pki::time::Time::from_unix_secs(1_700_000_000);
+        let root = pki::issue::root(&key, pki::serial::Serial::from_random([1; 20]), now)?;
+        // Stored as protobuf: field 3, a certificate that was issued.
+        let mut issued =
+            vec![0x1a, 0x80 | u8::try_from(root.der().len() & 0x7f)?, u8::try_from(root.der().len() >> 7)?];
+        issued.extend(root.der());
+        // Field 4: settings changed.
+        let other = vec![0x20, 14];
+        // From where, of how many, at most, every which is a certificate's; lines, where to go on, and how many were read.
+        let rows = [
+            (0, MANY, 1000, u64::MAX, 0, LOOKED_AT_MAX, LOOKED_AT_MAX),
+            (LOOKED_AT_MAX, MANY, 1000, u64::MAX, 0, 2 * LOOKED_AT_MAX, LOOKED_AT_MAX),
+            (2 * LOOKED_AT_MAX, MANY - 7, 1000, u64::MAX, 0, MANY - 7, LOOKED_AT_MAX - 7),
+            (0, 10, 3, 1, 3, 3, 10),
+            (0, 10, 3, 2, 3, 6, 10),
+            (0, 10, 1000, 2, 5, 10, 10),
+            (10, 10, 1000, 1, 0, 10, 0),
+            (u64::MAX, 10, 1000, 1, 0, u64::MAX, 0),
+        ];
+        for (from, size, max, every, count, expected, looked_at) in rows {
+            let mut read = 0;
+            let page = |next: u64, max: usize| {
+                let seqs = next..size.min(next + max as u64);
+                read += seqs.end - seqs.start;
+                let bytes = |seq: u64| if (seq + 1).is_multiple_of(every) { issued.clone() } else { other.clone() };
+                let entry = |seq| LogEntry { seq, bytes: bytes(seq), private: None };
+                std::future::ready(Ok(seqs.map(entry).collect()))
+            };
+            let (lines, next) = lines(from, size, max, &[], page).await.map_err(|refused| refused.message)?;
+            assert_eq!((lines.len(), next, read), (count, expected, looked_at), "{from} {size} {max} {every}");
+        }
+        Ok(())
     }
 }

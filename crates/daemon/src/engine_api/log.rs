@@ -15,14 +15,12 @@ use serde::{Deserialize, Serialize};
 use super::body::Document;
 use super::decode::Object;
 use super::error::ApiError;
-use super::issuance_log::{PAGE_DEFAULT, PAGE_MAX, issuers, number};
+use super::issuance_log::{LOOKED_AT_MAX, PAGE_DEFAULT, PAGE_MAX, issuers, number};
 use super::query::Query;
 use super::{Answer, json};
 use crate::backend::{Backend, refusal};
 use crate::caller::Right;
 
-/// Entries looked at for one page at most: whoever filters asks again where it ended.
-const LOOKED_AT_MAX: u64 = 50_000;
 /// Certificates that are looked for at a time, at most.
 pub const AUDITED_MAX: usize = 100;
 

@@ -45,8 +45,8 @@ pub(crate) async fn run(args: &LogArgs, context: &mut Context) -> Result<(), Fai
         let mut all = Vec::new();
         let last = loop {
             let page = page(&mut client, next).await?;
-            let Some(end) = page.entries.last() else { break page };
-            next = end.seq.saturating_add(1);
+            let Some(on) = on(&page, next) else { break page };
+            next = on;
             all.extend(page.entries);
         };
         return context.out.document(&Document { size: last.size, root_hash: &last.root_hash, entries: &all });
@@ -60,9 +60,9 @@ pub(crate) async fn run(args: &LogArgs, context: &mut Context) -> Result<(), Fai
         }
         for entry in &page.entries {
             print(&mut context.out, entry)?;
-            next = entry.seq.saturating_add(1);
         }
-        if !page.entries.is_empty() {
+        if let Some(on) = on(&page, next) {
+            next = on;
             continue;
         }
         if !args.follow {
@@ -75,6 +75,12 @@ pub(crate) async fn run(args: &LogArgs, context: &mut Context) -> Result<(), Fai
 async fn page(client: &mut Client, from: u64) -> Result<LogPage, Failure> {
     let page = client.own(&format!("/ca/log?from={from}&max={PAGE_MAX}")).await?;
     page.ok_or_else(|| Failure::new("this daemon keeps no issuance log: it is a Docker Engine, or an older swarmpki"))
+}
+
+/// Where to go on behind a page; none: that was all. Daemons before this version say only what is on it.
+fn on(page: &LogPage, from: u64) -> Option<u64> {
+    let behind = page.entries.last().map_or(from, |entry| entry.seq.saturating_add(1));
+    Some(page.next.max(behind)).filter(|next| *next > from)
 }
 
 /// A line for people, or an object a line.
@@ -115,6 +121,26 @@ fn line(cells: [&str; COLUMNS.len()], last: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_page_without_entries_may_have_others_behind_it() {
+        let page = |next, seqs: &[u64]| {
+            let entries = seqs.iter().map(|seq| LogLine { seq: *seq, ..LogLine::default() }).collect();
+            LogPage { next, entries, ..LogPage::default() }
+        };
+        let rows = [
+            (page(50_000, &[]), 0, Some(50_000)),
+            (page(50_007, &[50_001]), 50_000, Some(50_007)),
+            (page(7, &[]), 7, None),
+            (page(u64::MAX, &[]), u64::MAX, None),
+            // Of an older daemon.
+            (page(0, &[3, 5]), 3, Some(6)),
+            (page(0, &[]), 6, None),
+        ];
+        for (page, from, expected) in rows {
+            assert_eq!(on(&page, from), expected, "{page:?}");
+        }
+    }
 
     #[test]
     fn lines_stand_under_their_headings() {
