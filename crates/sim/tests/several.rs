@@ -32,10 +32,10 @@ fn the_same_seed_is_the_same_run() {
 }
 
 /// The first seeds of a broken rule, until one is noticed.
-fn noticed(mischief: Mischief, says: &str) {
+fn noticed(mischief: Mischief, says: &[&str]) {
     for seed in 0..8 {
         if let Err(failed) = story(seed, Some(mischief)) {
-            assert!(failed.what.contains(says), "{mischief:?}: {}", failed.what);
+            assert!(says.iter().any(|says| failed.what.contains(says)), "{mischief:?}: {}", failed.what);
             return;
         }
     }
@@ -44,25 +44,26 @@ fn noticed(mischief: Mischief, says: &str) {
 
 #[test]
 fn down_by_one_that_does_not_lead_is_noticed() {
-    noticed(Mischief::DownByAnybody, "called down");
+    noticed(Mischief::DownByAnybody, &["called down"]);
 }
 
 #[test]
 fn an_alarm_at_a_late_follower_is_noticed() {
-    noticed(Mischief::AlarmAtOnce, "no leaf is called forged");
+    noticed(Mischief::AlarmAtOnce, &["no leaf is called forged"]);
 }
 
 #[test]
 fn sessions_with_one_that_hears_nobody_are_noticed() {
-    noticed(Mischief::AdmitsCutOff, "admits nobody");
+    noticed(Mischief::AdmitsCutOff, &["admits nobody"]);
 }
 
 #[test]
 fn an_older_session_that_wins_is_noticed() {
-    noticed(Mischief::OlderSessionWins, "called down");
+    // Which of the two comes of it first depends on the seed.
+    noticed(Mischief::OlderSessionWins, &["called down", "a session is counted with another manager for long"]);
 }
 
 #[test]
 fn a_refusal_of_what_was_taken_is_noticed() {
-    noticed(Mischief::NoAlready, "what is in the log is not refused");
+    noticed(Mischief::NoAlready, &["what is in the log is not refused"]);
 }
