@@ -9,13 +9,19 @@ use pki::time::Time;
 use crate::account::Actor;
 use crate::apply::Entry;
 use crate::command::Admit;
+use crate::issuance::HOUR;
 use crate::node::{Letter, Node, PROMOTION_LIFE, TokenUse};
 use crate::outcome::{Outcome, Rejection};
+use crate::revocation::Reason;
 use crate::state::State;
 use crate::tokens::UNFINISHED_PER_TOKEN_MAX;
 
 /// Unfinished joins that one public key may have: by other tokens, or by other requests. A joiner needs one.
 pub const UNFINISHED_PER_KEY_MAX: usize = 4;
+
+/// Requests that one key may make within an hour for one use of a token with limits, each of which replaces the join before. A joiner asks
+/// with one request, however often; each other one is a certificate for good.
+pub const REQUESTS_PER_USE_MAX: u32 = 16;
 
 /// Until when a join by a token of this role may make a manager.
 pub(crate) fn promotion(role: Role, stamp: Time) -> Option<Time> {
@@ -45,9 +51,7 @@ impl State {
         if self.nodes.contains_key(&admit.node) || self.removals.contains_key(&admit.node) {
             return Err(Rejection::IdTaken);
         }
-        if let Some(before) = before {
-            self.forget_join(&before);
-        }
+        let issuances = self.replace_join(entry, before.as_ref(), 1);
         let node = Node {
             id: admit.node.clone(),
             // Whoever comes by the manager's token is one when it is a member of the raft group.
@@ -67,7 +71,7 @@ impl State {
             report: None,
             down: false,
             last_seen: None,
-            issuances: (entry.now, 1),
+            issuances,
             leaves_end: admit.letter.leaf.not_after,
             promoting: promotion(role, entry.stamp),
         };
@@ -83,13 +87,35 @@ impl State {
     /// limits has one join.
     ///
     /// # Errors
-    /// [`Rejection::TokenBusy`]; what is wrong with a token that has limits; or [`Rejection::Token`] if there is no such token.
+    /// [`Rejection::TokenBusy`], also after [`REQUESTS_PER_USE_MAX`] requests; what is wrong with a token that has limits; or
+    /// [`Rejection::Token`] if there is no such token.
     pub fn room_to_join(&self, token: &TokenUse, key: &SpkiHash, now: Time) -> Result<Option<NodeId>, Rejection> {
         let (_, unfinished) = self.tokens.row(token.row)?;
         let before = self.use_left(token, key, now)?;
         let by_key = self.joins.get(key).map_or(0, Vec::len);
         let busy = unfinished >= UNFINISHED_PER_TOKEN_MAX || by_key >= UNFINISHED_PER_KEY_MAX;
-        if busy && before.is_none() { Err(Rejection::TokenBusy) } else { Ok(before) }
+        let full = match &before {
+            Some(id) => self.nodes.get(id).is_some_and(|join| requests(join, now) >= REQUESTS_PER_USE_MAX),
+            None => busy,
+        };
+        if full { Err(Rejection::TokenBusy) } else { Ok(before) }
+    }
+
+    /// The join that gives way to another request of its key goes, and what was issued to it is taken back: that it was given up is known
+    /// here only. The new one's count: `alone` if there was none before.
+    pub(crate) fn replace_join(&mut self, entry: &Entry<'_>, before: Option<&NodeId>, alone: u32) -> (Time, u32) {
+        let Some(join) = before.and_then(|id| self.nodes.get(id)).cloned() else { return (entry.now, alone) };
+        self.withdraw_join(entry, &join.id, Reason::Superseded);
+        match requests(&join, entry.now) {
+            0 => (entry.now, 1),
+            count => (join.issuances.0, count.saturating_add(1)),
+        }
+    }
+
+    /// Drops a join that was never finished, and takes back what was issued to it.
+    pub(crate) fn withdraw_join(&mut self, entry: &Entry<'_>, id: &NodeId, reason: Reason) {
+        self.revoke_known(entry, id, reason);
+        self.forget_join(id);
     }
 
     /// The same request by the same token again is the same node again, with its first certificate: so a joiner whose
@@ -159,4 +185,10 @@ impl State {
             self.release_blobs(report.blobs());
         }
     }
+}
+
+/// Requests of a join and those before it within the hour.
+fn requests(join: &Node, now: Time) -> u32 {
+    let (since, count) = join.issuances;
+    if now.since(since) < HOUR { count } else { 0 }
 }

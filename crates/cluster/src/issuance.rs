@@ -30,7 +30,7 @@ pub const ISSUANCES_PER_HOUR_MAX: u32 = 10_000;
 
 const _: () = assert!(ISSUANCES_PER_HOUR_ALARM < ISSUANCES_PER_HOUR_MAX);
 
-const HOUR: Duration = Duration::from_secs(60 * 60);
+pub(crate) const HOUR: Duration = Duration::from_secs(60 * 60);
 
 impl State {
     pub(crate) fn check_premises(

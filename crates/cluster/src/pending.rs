@@ -54,9 +54,7 @@ impl State {
         if self.nodes.contains_key(&ask.node) || self.removals.contains_key(&ask.node) {
             return Err(Rejection::IdTaken);
         }
-        if let Some(before) = before {
-            self.forget_join(&before);
-        }
+        let issuances = self.replace_join(entry, before.as_ref(), 0);
         let node = Node {
             id: ask.node.clone(),
             role: Role::Worker,
@@ -75,7 +73,7 @@ impl State {
             report: None,
             down: false,
             last_seen: None,
-            issuances: (entry.now, 0),
+            issuances,
             leaves_end: Time::default(),
             promoting: promotion(role, entry.stamp),
         };

@@ -338,16 +338,22 @@ impl State {
 
     /// What a node that is removed was issued; its record is still there.
     pub(crate) fn revoke_removed(&mut self, entry: &Entry<'_>, id: &NodeId) {
-        let Some(node) = self.nodes.get(id).cloned() else { return };
         let reason = Reason::CessationOfOperation;
+        self.revoke_known(entry, id, reason);
+        let Some(node) = self.nodes.get(id) else { return };
+        if node.leaves_end >= entry.now {
+            self.revocations.owed.insert(id.clone(), Owed { at: entry.now, since: node.created, reason, keep: None });
+        }
+    }
+
+    /// The leaves that are on record for a node whose record goes.
+    pub(crate) fn revoke_known(&mut self, entry: &Entry<'_>, id: &NodeId, reason: Reason) {
+        let Some(node) = self.nodes.get(id).cloned() else { return };
         for leaf in node.leaves().filter(|leaf| leaf.not_after >= entry.now) {
             // Without room for it the node is removed all the same: managers refuse it anyway.
             if self.revocations.len() < REVOKED_MAX {
                 self.revocations.take((leaf.issuer, leaf.serial), row(id, leaf, entry.now, reason));
             }
-        }
-        if node.leaves_end >= entry.now {
-            self.revocations.owed.insert(id.clone(), Owed { at: entry.now, since: node.created, reason, keep: None });
         }
     }
 

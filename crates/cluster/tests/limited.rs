@@ -8,6 +8,7 @@ extern crate swarmpki_cluster as cluster;
 use std::sync::Arc;
 use std::time::Duration;
 
+use cluster::admission::REQUESTS_PER_USE_MAX;
 use cluster::command::{Command, CreateToken};
 use cluster::node::{LETTER_LIFE, TokenUse, UNFINISHED_LIFE};
 use cluster::outcome::{Outcome, Rejection};
@@ -100,6 +101,33 @@ fn another_request_of_the_same_key_takes_the_place_of_the_first() {
     cluster.refused(Command::Admit(Box::new(third)), Rejection::TokenSpent);
     let late = by_token(&mut cluster, 4);
     cluster.refused(Command::Admit(Box::new(late)), Rejection::TokenSpent);
+}
+
+#[test]
+fn what_gives_way_is_taken_back_and_one_use_makes_so_many_certificates_an_hour() {
+    let mut cluster = with_token(1);
+    let request = |cluster: &mut Cluster, n| {
+        let mut admit = by_token(cluster, n);
+        let mut letter = (*admit.letter).clone();
+        letter.leaf.spki = support::spki(1);
+        admit.letter = Arc::new(letter);
+        Command::Admit(Box::new(admit))
+    };
+    let most = u64::from(REQUESTS_PER_USE_MAX);
+    for n in 1..=most {
+        let admit = request(&mut cluster, n);
+        assert!(fresh(&cluster.run(admit)), "{n}");
+        assert_eq!(cluster.state.revocations.len() as u64, n - 1, "all but the one that stands");
+    }
+    let more = request(&mut cluster, most + 1);
+    cluster.refused(more, Rejection::TokenBusy);
+    assert!(cluster.state.node(&id(most)).is_some(), "which stays");
+    assert_eq!(uses(&cluster), 1);
+    cluster.later(HOUR);
+    let (left, revoked) = (cluster.state.revocations.len(), Command::RevokeToken { row: ROW });
+    cluster.run(revoked);
+    assert!(cluster.state.node(&id(most)).is_none());
+    assert_eq!(cluster.state.revocations.len(), left + 1, "what a token that is revoked let in and was not used yet");
 }
 
 #[test]

@@ -22,6 +22,7 @@ use crate::apply::Entry;
 use crate::command::CreateToken;
 use crate::node::{Node, TokenUse};
 use crate::outcome::{Outcome, Rejection};
+use crate::revocation::Reason;
 use crate::state::State;
 
 /// Number of the first token with limits: those before are the standing ones.
@@ -306,7 +307,7 @@ impl State {
         } else {
             self.nodes.values().filter(by_token).map(|node| node.id.clone()).collect()
         };
-        joins.iter().for_each(|id| self.forget_join(id));
+        joins.iter().for_each(|id| self.withdraw_join(entry, id, Reason::Unspecified));
         let limited = &mut Arc::make_mut(&mut self.tokens).limited;
         limited.change(row, |token| token.closed = Some((Closed::Revoked, entry.stamp)));
         entry.tell(Event::TokenRevoked { row });
