@@ -158,7 +158,7 @@ impl Caller {
 }
 
 /// Waits for the next change of the state; `None`: there will be none.
-async fn changed(changes: Option<watch::Receiver<u64>>) -> Option<()> {
+pub(crate) async fn changed(changes: Option<watch::Receiver<u64>>) -> Option<()> {
     changes?.changed().await.ok()
 }
 

@@ -25,6 +25,7 @@ use tokio::sync::watch;
 use tracing::{info, warn};
 
 use crate::backend::{Backend, Control, Present};
+use crate::caller::changed;
 use crate::config::Host;
 
 /// When it is tried again if no certificate could be had: the cluster may have no leader for a moment.
@@ -96,11 +97,6 @@ pub(crate) async fn publish(backend: Backend, published: Published, own: ApiName
             () = tokio::time::sleep(if said.is_some() { RETRY } else { LOOK_EVERY }) => {}
         }
     }
-}
-
-/// Waits for the next change of the state; `None`: there will be none.
-async fn changed(changes: Option<watch::Receiver<u64>>) -> Option<()> {
-    changes?.changed().await.ok()
 }
 
 async fn make(backend: &Backend, control: &Control, names: &ApiNames) -> Result<(Arc<ServerConfig>, Served), String> {

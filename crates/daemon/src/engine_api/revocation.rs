@@ -14,6 +14,7 @@ use serde::{Deserialize, Serialize};
 use super::body::Document;
 use super::decode::Object;
 use super::error::ApiError;
+use super::issuance_log::number;
 use super::query::Query;
 use super::{Answer, json, reference, whole};
 use crate::backend::{Backend, refusal};
@@ -89,11 +90,7 @@ pub(super) async fn revoke(backend: &Backend, body: Option<Document>) -> Answer 
     }
     let control = backend.control()?;
     let target = match (serial.as_str(), certificate.as_str(), node.as_str()) {
-        (serial, "", "") if !serial.is_empty() => {
-            Target::Serial(serial.parse().map_err(|error: pki::serial::SerialError| {
-                ApiError::bad_request(format!("invalid serial {serial}: {error}"))
-            })?)
-        }
+        (serial, "", "") if !serial.is_empty() => Target::Serial(self::serial(serial)?),
         ("", pem, "") if !pem.is_empty() => Target::Certificate(certificate_of(pem)?),
         ("", "", wanted) if !wanted.is_empty() => {
             let nodes = control.nodes();
@@ -145,11 +142,9 @@ pub(super) fn page(backend: &Backend, query: &Query) -> Answer {
     json(&RevocationPage { epoch: state.epoch(), version: state.revocations.version(), revocations })
 }
 
-fn number(query: &Query, name: &str) -> Result<Option<u64>, ApiError> {
-    match query.value(name) {
-        "" => Ok(None),
-        raw => raw.parse().map(Some).map_err(|_| ApiError::bad_request(format!("invalid value for {name}: {raw}"))),
-    }
+/// A serial as people copy it.
+pub(super) fn serial(text: &str) -> Result<Serial, ApiError> {
+    text.parse().map_err(|error| ApiError::bad_request(format!("invalid serial {text}: {error}")))
 }
 
 /// What a list is asked for by: `?since=NUMBER` of the list that is held, `?issuer=` the root's key identifier, hex.
@@ -209,5 +204,17 @@ mod tests {
         }
         assert_eq!(reason_of("KEYCOMPROMISE").ok(), Some(Reason::KeyCompromise));
         assert!(reason_of("certificateHold").unwrap_err().message.contains("superseded"));
+    }
+
+    #[test]
+    fn serials_are_read_as_they_are_shown() {
+        let shown = Serial::from_random([7; 20]);
+        for text in [shown.to_string(), shown.to_string().to_uppercase(), format!("00{shown}"), "07:".repeat(20)] {
+            assert_eq!(serial(&text).unwrap(), shown, "{text}");
+        }
+        assert_eq!(serial("7").unwrap(), serial("07").unwrap(), "a number, whatever its zeros");
+        for text in ["", "xx", "alice", "07 07", &"07".repeat(22)] {
+            assert!(serial(text).is_err(), "{text}");
+        }
     }
 }

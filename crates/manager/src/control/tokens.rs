@@ -14,7 +14,6 @@ use replica::Handle;
 use wire::status::Refusal;
 
 use super::Control;
-use crate::issue::pipeline::refused;
 use crate::view::ControlError;
 
 /// A token that is to be made.
@@ -152,28 +151,22 @@ impl<H: Handle> Control<H> {
 
     /// Whether anything was changed by it.
     async fn ask_of_token(&self, command: Command) -> Result<bool, ControlError> {
-        let command = match &self.1 {
-            Some(account) => self.0.attributed(account, command).map_err(|_| Refusal::SignerStopped)?,
-            None => command,
-        };
-        let outcomes = self.0.handle.propose(vec![command]).await.map_err(|error| refused(&error))?;
         let failed = |code, message: String| Err(ControlError { code, message });
-        match outcomes.into_iter().next() {
-            Some(Outcome::Rejected(Rejection::UnknownToken)) => {
+        match self.propose(command).await? {
+            Outcome::Rejected(Rejection::UnknownToken) => {
                 failed(tonic::Code::NotFound, "no such join token with limits".to_owned())
             }
-            Some(Outcome::Rejected(Rejection::TokenLimits)) => failed(
+            Outcome::Rejected(Rejection::TokenLimits) => failed(
                 tonic::Code::ResourceExhausted,
                 format!(
                     "there are {LIMITED_MAX} join tokens with limits: one is forgotten a week after it ended or was revoked"
                 ),
             ),
-            Some(Outcome::Rejected(Rejection::OutOfSequence)) => {
+            Outcome::Rejected(Rejection::OutOfSequence) => {
                 failed(tonic::Code::Aborted, "the root was replaced meanwhile: try again".to_owned())
             }
-            Some(Outcome::Rejected(rejection)) => Err(super::refusal(&rejection, None).into()),
-            Some(outcome) => Ok(outcome != Outcome::Unchanged),
-            None => Err(Refusal::OutcomeUnknown.into()),
+            Outcome::Rejected(rejection) => Err(super::refusal(&rejection, None).into()),
+            outcome => Ok(outcome != Outcome::Unchanged),
         }
     }
 }
