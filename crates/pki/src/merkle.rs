@@ -7,9 +7,12 @@ use crate::digest::{sha256, sha256_of};
 /// A hash in the tree.
 pub type Hash = [u8; 32];
 
+/// What stands before an entry where it is hashed (RFC 9162, 2.1.1).
+pub const LEAF: u8 = 0;
+
 /// The hash of an entry as a leaf of the tree.
 pub fn leaf_hash(entry: &[u8]) -> Hash {
-    sha256_of(&[&[0], entry])
+    sha256_of(&[&[LEAF], entry])
 }
 
 /// The hash of a node of the tree over two others.

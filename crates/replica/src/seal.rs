@@ -116,10 +116,18 @@ impl Scope {
         out.extend_from_slice(&(self.cluster.len() as u64).to_be_bytes());
         out.extend_from_slice(self.cluster.as_bytes());
         out.extend_from_slice(&self.epoch.to_be_bytes());
-        out.push(kind as u8);
-        out.extend_from_slice(&index.to_be_bytes());
+        push_place(&mut out, kind, index);
         out
     }
+}
+
+/// Bytes of [`push_place`].
+const PLACE_TAIL_BYTES: usize = 1 + 8;
+
+/// What differs between the places of one store.
+fn push_place(out: &mut Vec<u8>, kind: Kind, index: u64) {
+    out.push(kind as u8);
+    out.extend_from_slice(&index.to_be_bytes());
 }
 
 /// Draws a salt.
@@ -189,6 +197,27 @@ impl Opener {
 
     /// Opens the record that was sealed for this place.
     pub fn open(&self, kind: Kind, index: u64, sealed: &[u8]) -> Result<Vec<u8>, SealError> {
+        let mut out = Vec::with_capacity(sealed.len().saturating_sub(OVERHEAD_BYTES));
+        self.reader().open_onto(&mut out, kind, index, sealed)?;
+        Ok(out)
+    }
+
+    /// Opens many records, one after the other.
+    pub fn reader(&self) -> Reader<'_> {
+        Reader { opener: self, place: self.scope.place(Kind::Frame, 0) }
+    }
+}
+
+/// Opens records of one store without taking memory for each.
+pub struct Reader<'a> {
+    opener: &'a Opener,
+    /// The associated data of the last record.
+    place: Vec<u8>,
+}
+
+impl Reader<'_> {
+    /// Opens the record that was sealed for this place, behind what is in `out`; that stays as it is if it does not open.
+    pub fn open_onto(&mut self, out: &mut Vec<u8>, kind: Kind, index: u64, sealed: &[u8]) -> Result<(), SealError> {
         let short = SealError::Short { kind, index };
         let (&format, rest) = sealed.split_first().ok_or(short)?;
         if format != FORMAT {
@@ -196,19 +225,20 @@ impl Opener {
         }
         let (salt_id, rest) = rest.split_first_chunk::<4>().ok_or(short)?;
         let (counter, body) = rest.split_first_chunk::<8>().ok_or(short)?;
-        if body.len() < TAG_BYTES {
-            return Err(short);
-        }
+        let (body, tag) = body.split_last_chunk::<TAG_BYTES>().ok_or(short)?;
         let salt_id = u32::from_be_bytes(*salt_id);
-        let key = self.keys.get(&salt_id).ok_or(SealError::Salt(salt_id))?;
-        let aad = Aad::from(self.scope.place(kind, index));
-        let mut body = body.to_vec();
-        let plain = key
-            .open_in_place(nonce(u64::from_be_bytes(*counter)), aad, &mut body)
-            .map_err(|_| SealError::NotAuthentic { kind, index })?
-            .len();
-        body.truncate(plain);
-        Ok(body)
+        let key = self.opener.keys.get(&salt_id).ok_or(SealError::Salt(salt_id))?;
+        self.place.truncate(self.place.len() - PLACE_TAIL_BYTES);
+        push_place(&mut self.place, kind, index);
+        let begin = out.len();
+        out.resize(begin + body.len(), 0);
+        let plain = out.get_mut(begin..).unwrap_or_default();
+        let nonce = nonce(u64::from_be_bytes(*counter));
+        let opened = key.open_separate_gather(nonce, Aad::from(&self.place), body, tag, plain);
+        opened.map_err(|_| {
+            out.truncate(begin);
+            SealError::NotAuthentic { kind, index }
+        })
     }
 }
 
@@ -260,6 +290,19 @@ mod tests {
             assert!(opener.open(Kind::Meta, 1, &bad).is_err(), "byte {byte}");
             assert!(opener.open(Kind::Meta, 1, &sealed[..byte]).is_err(), "cut at {byte}");
         }
+    }
+
+    #[test]
+    fn a_reader_opens_one_after_the_other() {
+        let (mut sealer, opener) = pair(1, scope("c", 0));
+        let (one, other) =
+            (sealer.seal(Kind::Frame, 1, b"one").unwrap(), sealer.seal(Kind::Issued, 2, b"other").unwrap());
+        let (mut reader, mut out) = (opener.reader(), b"x".to_vec());
+        reader.open_onto(&mut out, Kind::Frame, 1, &one).unwrap();
+        assert!(reader.open_onto(&mut out, Kind::Issued, 1, &other).is_err());
+        assert_eq!(out, b"xone", "nothing of what does not open is left");
+        reader.open_onto(&mut out, Kind::Issued, 2, &other).unwrap();
+        assert_eq!(out, b"xoneother");
     }
 
     #[test]

@@ -298,7 +298,23 @@ impl Record {
     }
 }
 
+/// What is read of an entry by whoever compares private parts.
+#[derive(Clone, PartialEq, prost::Message)]
+struct Named {
+    #[prost(bytes = "vec", tag = "6")]
+    private: Vec<u8>,
+}
+
 impl LogRecord {
+    /// The digest of the private part that an entry names, without reading the rest of it.
+    ///
+    /// # Errors
+    /// If the bytes are not an entry.
+    pub fn private_named(bytes: &[u8]) -> Result<Option<[u8; 32]>, DecodeError> {
+        let Named { private } = Named::decode(bytes)?;
+        if private.is_empty() { Ok(None) } else { record::array("private", &private).map(Some) }
+    }
+
     /// An entry of the issuance log.
     ///
     /// # Errors

@@ -58,7 +58,12 @@ pub fn root(hashes: &[Hash]) -> Option<Hash> {
     }
     let mut row = hashes.to_vec();
     while row.len() > 1 {
-        row = row.chunks_exact(2).filter_map(|pair| Some(node_hash(pair.first()?, pair.get(1)?))).collect();
+        for at in 0..row.len() / 2 {
+            let (left, right) = (row.get(2 * at)?, row.get(2 * at + 1)?);
+            let over = node_hash(left, right);
+            *row.get_mut(at)? = over;
+        }
+        row.truncate(row.len() / 2);
     }
     row.first().copied()
 }

@@ -3,12 +3,13 @@
 
 use super::table::{ISSUED, PRIVATE};
 use super::{Files, Store};
-use crate::seal::Kind;
+use crate::seal::{Kind, Reader};
 use cluster::format::LogRecord;
 use cluster::log::tiles::{Place, TILE, root};
-use cluster::log::{Hash, LogHead, leaf_hash};
+use cluster::log::{Hash, LogHead};
 use pki::digest::sha256;
-use redb::ReadableDatabase;
+use pki::merkle::LEAF;
+use redb::{AccessGuard, ReadableDatabase};
 use std::ops::Range;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Mutex, PoisonError};
@@ -57,21 +58,28 @@ impl Fault {
 struct Work<'a> {
     files: &'a Files,
     size: u64,
+    /// Private parts of entries before this one are erased.
+    erased: u64,
     next: AtomicU64,
+    /// Private parts that are there.
+    private: AtomicU64,
     /// Nothing behind it matters any more.
     fault: Mutex<Option<Fault>>,
+    /// What is wrong with private parts is told if nothing else is.
+    private_fault: Mutex<Option<Fault>>,
     /// Roots of full tiles, and the hashes of the entries after them, by number of the tile.
     found: Mutex<Vec<(u64, Vec<Hash>)>>,
 }
 
-impl Work<'_> {
-    fn fault(&self, fault: Fault) {
-        let mut first = self.fault.lock().unwrap_or_else(PoisonError::into_inner);
-        if first.as_ref().is_none_or(|first| fault.entries.start < first.entries.start) {
-            *first = Some(fault);
-        }
+/// Keeps the fault that is further ahead.
+fn note(first: &Mutex<Option<Fault>>, fault: Fault) {
+    let mut first = first.lock().unwrap_or_else(PoisonError::into_inner);
+    if first.as_ref().is_none_or(|first| fault.entries.start < first.entries.start) {
+        *first = Some(fault);
     }
+}
 
+impl Work<'_> {
     fn run(&self) {
         let pieces = self.size.div_ceil(TILE as u64 * PIECE_TILES);
         loop {
@@ -86,7 +94,7 @@ impl Work<'_> {
                 Ok(hashes) => {
                     self.found.lock().unwrap_or_else(PoisonError::into_inner).push((first, hashes));
                 }
-                Err(fault) => return self.fault(fault),
+                Err(fault) => return note(&self.fault, fault),
             }
         }
     }
@@ -96,9 +104,16 @@ impl Work<'_> {
         let mut seq = first * TILE as u64;
         let end = self.size.min(seq + TILE as u64 * PIECE_TILES);
         let unread = |at: u64, error: redb::Error| Fault::at(at, format!("it cannot be read: {error}"));
-        let open = || -> Result<_, redb::Error> { Ok(self.files.database.begin_read()?.open_table(ISSUED)?) };
-        let table = open().map_err(|error| unread(seq, error))?;
-        let mut rows = table.range(seq..end).map_err(|error| unread(seq, error.into()))?;
+        let open = || -> Result<_, redb::Error> {
+            let transaction = self.files.database.begin_read()?;
+            let (entries, privates) = (transaction.open_table(ISSUED)?, transaction.open_table(PRIVATE)?);
+            Ok((entries.range(seq..end)?, privates.range(self.erased.clamp(seq, end)..end)?))
+        };
+        let (mut rows, privates) = open().map_err(|error| unread(seq, error))?;
+        let mut privates = privates.peekable();
+        let mut reader = self.files.opener.reader();
+        // Nothing is taken for each entry: most of the time goes into hashing.
+        let (mut entry, mut private) = (vec![LEAF], Vec::new());
         let mut hashes = Vec::new();
         while seq < end {
             let tile = Place { level: 0, index: seq / TILE as u64 };
@@ -112,8 +127,23 @@ impl Work<'_> {
                 if key.value() != at {
                     return Err(Fault::at(at, "it is missing"));
                 }
-                let bytes = self.files.opener.open(Kind::Issued, at, value.value());
-                leaves.push(leaf_hash(&bytes.map_err(|error| Fault::at(at, error))?));
+                entry.truncate(1);
+                let opened = reader.open_onto(&mut entry, Kind::Issued, at, value.value());
+                opened.map_err(|error| Fault::at(at, error))?;
+                leaves.push(sha256(&entry));
+                let here =
+                    |row: &Result<(AccessGuard<'_, u64>, _), _>| !matches!(row, Ok((key, _)) if key.value() > at);
+                match privates.next_if(here) {
+                    None => {}
+                    Some(Err(error)) => note(&self.private_fault, unread_private(at, error.into())),
+                    Some(Ok((_, sealed))) => {
+                        let bytes = entry.get(1..).unwrap_or_default();
+                        match check_private(at, bytes, sealed.value(), &mut reader, &mut private) {
+                            Ok(()) => drop(self.private.fetch_add(1, Ordering::Relaxed)),
+                            Err(fault) => note(&self.private_fault, fault),
+                        }
+                    }
+                }
             }
             let wrong = |what: String| Fault { entries: seq..seq + wanted as u64, what };
             if let Some(kept) = kept.map_err(|error| wrong(format!("their hashes cannot be read: {error}")))?
@@ -139,7 +169,10 @@ impl Store {
         let work = Work {
             files: &files,
             size: head.size(),
+            erased,
             next: AtomicU64::new(0),
+            private: AtomicU64::new(0),
+            private_fault: Mutex::default(),
             fault: Mutex::default(),
             found: Mutex::default(),
         };
@@ -160,7 +193,10 @@ impl Store {
         if made.as_ref() != Some(head) {
             return Err(self.difference(&files, &hashes, head));
         }
-        let private = privates(&files, erased)?;
+        if let Some(fault) = work.private_fault.into_inner().unwrap_or_else(PoisonError::into_inner) {
+            return Err(fault);
+        }
+        let private = work.private.into_inner() + behind(&files, erased.max(head.size()))?;
         Ok(Verified { size: head.size(), root: head.root(), private })
     }
 
@@ -205,30 +241,50 @@ fn assemble(hashes: &[Hash], size: u64) -> Option<LogHead> {
     (head.size() == size).then_some(head)
 }
 
-/// Each private part against the digest in its entry.
-fn privates(files: &Files, erased: u64) -> Result<u64, Fault> {
-    let unread = |at: u64, error: redb::Error| Fault::at(at, format!("its private part cannot be read: {error}"));
+/// A private part against the digest in its entry.
+fn check_private(
+    seq: u64,
+    entry: &[u8],
+    sealed: &[u8],
+    reader: &mut Reader<'_>,
+    private: &mut Vec<u8>,
+) -> Result<(), Fault> {
+    private.clear();
+    reader.open_onto(private, Kind::Private, seq, sealed).map_err(|error| wrong_private(seq, &error))?;
+    let named = LogRecord::private_named(entry).map_err(|error| wrong_private(seq, &error))?;
+    if named == Some(sha256(private)) {
+        Ok(())
+    } else {
+        Err(wrong_private(seq, &"it is not the one that the entry names"))
+    }
+}
+
+/// Private parts of entries that came after the head: how many there are.
+fn behind(files: &Files, from: u64) -> Result<u64, Fault> {
     let open = || -> Result<_, redb::Error> {
         let transaction = files.database.begin_read()?;
         Ok((transaction.open_table(PRIVATE)?, transaction.open_table(ISSUED)?))
     };
-    let (privates, entries) = open().map_err(|error| unread(0, error))?;
-    let mut count = 0;
-    for row in privates.range(erased..).map_err(|error| unread(0, error.into()))? {
-        let (key, sealed) = row.map_err(|error| unread(0, error.into()))?;
+    let (privates, entries) = open().map_err(|error| unread_private(from, error))?;
+    let (mut reader, mut private, mut count) = (files.opener.reader(), Vec::new(), 0);
+    for row in privates.range(from..).map_err(|error| unread_private(from, error.into()))? {
+        let (key, sealed) = row.map_err(|error| unread_private(from, error.into()))?;
         let seq = key.value();
-        let wrong = |error: &dyn std::fmt::Display| Fault::at(seq, format!("its private part: {error}"));
-        let private = files.opener.open(Kind::Private, seq, sealed.value()).map_err(|error| wrong(&error))?;
-        let entry = entries.get(seq).map_err(|error| unread(seq, error.into()))?;
-        let entry = entry.ok_or_else(|| wrong(&"there is no such entry"))?;
-        let bytes = files.opener.open(Kind::Issued, seq, entry.value()).map_err(|error| wrong(&error))?;
-        let record = LogRecord::decode(&bytes).map_err(|error| wrong(&error))?;
-        if record.private != Some(sha256(&private)) {
-            return Err(wrong(&"it is not the one that the entry names"));
-        }
+        let entry = entries.get(seq).map_err(|error| unread_private(seq, error.into()))?;
+        let entry = entry.ok_or_else(|| wrong_private(seq, &"there is no such entry"))?;
+        let entry = files.opener.open(Kind::Issued, seq, entry.value()).map_err(|error| wrong_private(seq, &error))?;
+        check_private(seq, &entry, sealed.value(), &mut reader, &mut private)?;
         count += 1;
     }
     Ok(count)
+}
+
+fn unread_private(seq: u64, error: redb::Error) -> Fault {
+    Fault::at(seq, format!("its private part cannot be read: {error}"))
+}
+
+fn wrong_private(seq: u64, error: &dyn std::fmt::Display) -> Fault {
+    Fault::at(seq, format!("its private part: {error}"))
 }
 
 #[cfg(test)]
