@@ -122,6 +122,15 @@ impl Kept {
         kept.get("/_ping").map(|_| kept)
     }
 
+    /// Asks for events, which come for ever.
+    fn listen(mut self) -> Self {
+        self.0.write_all(b"GET /events HTTP/1.1\r\nHost: api\r\n\r\n").unwrap();
+        let mut head = [0; 12];
+        self.0.read_exact(&mut head).unwrap();
+        assert_eq!(&head, b"HTTP/1.1 200");
+        self
+    }
+
     /// How a certificate is refused. TLS 1.3 tells it after the client's own end of the handshake, so the client says nothing meanwhile:
     /// what it sent unread would take the alert's place on the way.
     fn refusal(at: SocketAddr, folder: &Path) -> String {
@@ -232,6 +241,41 @@ fn done_when_1_an_operators_certificate_opens_the_api_until_it_is_revoked() {
     let manager = SocketAddr::new(net.host(1).into(), 2377);
     let alert = runtime.block_on(Caller::alert(manager, &root, &pair_in(&bob)));
     assert_eq!(format!("{alert:?}"), "Ok(UnknownCA)", "an operator opens no port of nodes");
+}
+
+/// Whether the other end has closed it.
+fn is_closed(mut stream: &TcpStream) -> bool {
+    stream.set_nonblocking(true).unwrap();
+    let read = stream.read(&mut [0; 4096]);
+    stream.set_nonblocking(false).unwrap();
+    match read {
+        Ok(bytes) => bytes == 0,
+        Err(error) => error.kind() != std::io::ErrorKind::WouldBlock,
+    }
+}
+
+#[test]
+fn neither_strangers_nor_viewers_keep_an_administrator_out() {
+    /// More than there are places for either.
+    const MANY: usize = 300;
+    require_or_skip!("swarmpki", "docker");
+    let net = Loopback::claim();
+    let api = Api::first(&net);
+    let (ann, eve) = (api.issue("ann", &[]), api.issue("eve", &["--role", "viewer"]));
+    let mut before = api.connect(&ann).unwrap();
+    let listens = api.connect(&ann).unwrap().listen();
+
+    let silent: Vec<TcpStream> = (0..MANY).map(|_| TcpStream::connect(api.at).unwrap()).collect();
+    assert_eq!(api.connect(&ann).unwrap().get("/swarm").unwrap().0, 200);
+    wait::until_true("the oldest of the silent ones gives way", SOON, || is_closed(&silent[0]));
+
+    let viewers: Vec<Kept> = (0..MANY).map(|_| api.connect(&eve).unwrap().listen()).collect();
+    wait::until_true("the oldest of the viewer's gives way", SOON, || is_closed(&viewers[0].0.sock));
+    assert!(!is_closed(&viewers[MANY - 1].0.sock), "the newest stays");
+    assert_eq!(api.connect(&ann).unwrap().get("/swarm").unwrap().0, 200);
+    assert_eq!(before.get("/swarm").unwrap().0, 200, "who was there stays");
+    assert!(!is_closed(&listens.0.sock), "what he listens to goes on");
+    assert!(api.docker(&ann, &["node", "ls"]).ok().contains("Leader"));
 }
 
 #[test]

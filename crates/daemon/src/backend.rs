@@ -4,12 +4,13 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
+use manager::server::bounded::{Bounded, Place};
 use manager::view::ControlError;
 use swarmpki::{NodeId, Status};
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
-use crate::caller::Caller;
+use crate::caller::{Caller, Holder, Right};
 use crate::engine_api::error::ApiError;
 use crate::engine_api::json::RemoteManager;
 use crate::lifecycle::Lifecycle;
@@ -201,6 +202,30 @@ struct Inner {
     state_dir: PathBuf,
     lifecycle: Lifecycle,
     warnings: Vec<String>,
+    streams: Rooms,
+}
+
+/// Streams of events at a time: half for administrators, half for viewers. Fewer than there are places for connections of each.
+const STREAMS_MAX: usize = 256;
+
+/// Places of callers. Viewers have their own: however many they are, administrators find theirs. In each the greediest gives way.
+pub(crate) struct Rooms {
+    viewers: Arc<Bounded<Holder>>,
+    admins: Arc<Bounded<Holder>>,
+}
+
+impl Rooms {
+    pub(crate) fn new(viewers: usize, admins: usize) -> Self {
+        Self { viewers: Bounded::new(viewers), admins: Bounded::new(admins) }
+    }
+
+    /// Takes a place.
+    pub(crate) fn enter(&self, caller: &Caller, right: Right) -> Place<Holder> {
+        match right {
+            Right::Viewer => self.viewers.enter(caller.holder()),
+            Right::Admin => self.admins.enter(caller.holder()),
+        }
+    }
 }
 
 impl Backend {
@@ -212,7 +237,8 @@ impl Backend {
         warnings: Vec<String>,
         shutdown: CancellationToken,
     ) -> Self {
-        let inner = Arc::new(Inner { machine, engine_id, state_dir, lifecycle, warnings });
+        let streams = Rooms::new(STREAMS_MAX / 2, STREAMS_MAX / 2);
+        let inner = Arc::new(Inner { machine, engine_id, state_dir, lifecycle, warnings, streams });
         Self { inner, caller: None, ends: shutdown }
     }
 
@@ -229,6 +255,11 @@ impl Backend {
     /// Who calls; `None`: the daemon itself.
     pub fn caller(&self) -> Option<&Caller> {
         self.caller.as_deref()
+    }
+
+    /// A place for an answer that lasts; `None`: the daemon itself asks.
+    pub(crate) fn stream(&self, right: Right) -> Option<Place<Holder>> {
+        self.caller.as_deref().map(|caller| self.inner.streams.enter(caller, right))
     }
 
     /// What this machine is at present.

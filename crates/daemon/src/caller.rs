@@ -8,6 +8,7 @@ use std::net::SocketAddr;
 use std::time::{Duration, SystemTime};
 
 use cluster::account::{Account, Actor};
+use manager::server::bounded::Source;
 use pki::certificate::Certificate;
 use pki::key::SpkiHash;
 use pki::operator::OperatorRole;
@@ -58,6 +59,19 @@ pub enum Caller {
         /// Its key.
         spki: SpkiHash,
     },
+}
+
+/// Whose places a caller takes, on a listener and among the long answers.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub(crate) enum Holder {
+    /// A user of this machine.
+    User(u32),
+    /// Whoever is at this address.
+    Machine(Source),
+    /// Whoever has a certificate of this name, at this address.
+    Named(String, Source),
+    /// An operator, wherever he is.
+    Operator(String),
 }
 
 /// What a caller may do.
@@ -113,6 +127,16 @@ impl Caller {
             Self::Operator { name, serial, .. } => Actor::Operator { name: name.clone(), serial: *serial },
         };
         Account { by, from: self.addr().map(|addr| addr.ip()) }
+    }
+
+    /// Whose places it takes.
+    pub(crate) fn holder(&self) -> Holder {
+        match self {
+            Self::Socket { uid, .. } => Holder::User(*uid),
+            Self::Plain { addr } | Self::Tls { addr, name: None } => Holder::Machine(addr.ip().into()),
+            Self::Tls { addr, name: Some(name) } => Holder::Named(name.clone(), addr.ip().into()),
+            Self::Operator { name, .. } => Holder::Operator(name.clone()),
+        }
     }
 
     /// Where it comes from; `None`: from this machine, over the unix socket.

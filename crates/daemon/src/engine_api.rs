@@ -420,7 +420,7 @@ where
         Route::Ping => Ok(ping::ping(backend, &call.head.method)),
         Route::Version => version::version(backend),
         Route::Info => info::info(backend, right).await,
-        Route::Events => events::events(backend, &call.query),
+        Route::Events => events::events(backend, right, &call.query),
         Route::SwarmInspect => swarm::inspect(backend, right),
         Route::SwarmInit => {
             let version = call.version;

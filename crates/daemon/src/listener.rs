@@ -5,24 +5,26 @@ use std::net::SocketAddr;
 use std::os::unix::fs::{DirBuilderExt, FileTypeExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use http::Request;
 use hyper::body::Incoming;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
+use manager::server::bounded::{Bounded, Place};
 use nix::unistd::Gid;
+use pki::time::Time;
 use rustls::ServerConfig;
 use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream, UnixListener, UnixStream};
-use tokio::sync::{Semaphore, watch};
+use tokio::sync::watch;
 use tokio_rustls::TlsAcceptor;
 use tokio_rustls::server::TlsStream;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tracing::{debug, warn};
 
-use crate::backend::Backend;
+use crate::backend::{Backend, Rooms};
 use crate::browser::Guard;
 use crate::caller::Caller;
 use crate::config::Host;
@@ -36,8 +38,12 @@ const HEAD_MAX: Duration = Duration::from_secs(300);
 const LAST_ANSWER_MAX: Duration = Duration::from_millis(500);
 /// How long a TLS handshake may take.
 const HANDSHAKE_MAX: Duration = Duration::from_secs(10);
-/// Connections served at once on one listener.
-const CONNECTIONS_MAX: usize = 1024;
+/// Connections of one listener of which it is not known yet who that is: in a handshake, or, without TLS, before the first request.
+const STRANGERS_MAX: usize = 256;
+/// Connections of viewers on one listener.
+const VIEWERS_MAX: usize = 256;
+/// Connections of administrators on one listener.
+const ADMINS_MAX: usize = 512;
 /// Pause after a failed accept (no file descriptors left, mostly).
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
@@ -155,40 +161,47 @@ impl Listener {
 
     /// Serves until `shutdown`, then lets running requests end.
     pub(crate) async fn serve(self, backend: Backend, shutdown: CancellationToken, tasks: TaskTracker) {
-        let room = Arc::new(Semaphore::new(CONNECTIONS_MAX));
+        let budgets = Budgets::new(STRANGERS_MAX, VIEWERS_MAX, ADMINS_MAX);
+        self.serve_within(Arc::new(budgets), backend, shutdown, tasks).await;
+    }
+
+    async fn serve_within(
+        self,
+        budgets: Arc<Budgets>,
+        backend: Backend,
+        shutdown: CancellationToken,
+        tasks: TaskTracker,
+    ) {
         loop {
-            let Ok(permit) = room.clone().acquire_owned().await else { break };
             let accepted = tokio::select! {
                 () = shutdown.cancelled() => break,
                 accepted = self.accept() => accepted,
             };
-            let (backend, shutdown) = (backend.clone(), shutdown.clone());
+            let (backend, shutdown, budgets) = (backend.clone(), shutdown.clone(), budgets.clone());
             match accepted {
-                Ok(Accepted::Unix(stream)) => {
-                    tasks.spawn(async move {
-                        match stream.peer_cred() {
-                            Ok(peer) => {
-                                serve_connection(stream, Caller::socket(&peer), Guard::None, backend, shutdown).await
-                            }
-                            Err(error) => warn!(%error, "the system does not say who is at the socket"),
-                        }
-                        drop(permit);
-                    });
-                }
+                Ok(Accepted::Unix(stream)) => match stream.peer_cred() {
+                    Ok(peer) => {
+                        let (caller, standing) = (Caller::socket(&peer), Standing { budgets, waiting: None });
+                        tasks.spawn(serve_connection(stream, caller, Guard::None, backend, shutdown, standing));
+                    }
+                    Err(error) => warn!(%error, "the system does not say who is at the socket"),
+                },
                 Ok(Accepted::Plain(stream, addr)) => {
-                    let guard = self.guard(&stream);
-                    tasks.spawn(async move {
-                        serve_connection(stream, Caller::Plain { addr }, guard, backend, shutdown).await;
-                        drop(permit);
-                    });
+                    let (guard, standing) = (self.guard(&stream), Standing::of_a_stranger(budgets, addr));
+                    let caller = Caller::Plain { addr };
+                    tasks.spawn(serve_connection(stream, caller, guard, backend, shutdown, standing));
                 }
                 Ok(Accepted::Tls(stream, addr, tls)) => {
+                    let standing = Standing::of_a_stranger(budgets, addr);
                     tasks.spawn(async move {
-                        if let Some((stream, caller)) = handshake(stream, addr, &tls).await {
+                        let known = tokio::select! {
+                            known = handshake(stream, addr, &tls) => known,
+                            () = standing.evicted() => None,
+                        };
+                        if let Some((stream, caller)) = known {
                             // A browser may hold the client's certificate, and shows it for any page.
-                            serve_connection(stream, caller, Guard::Origin, backend, shutdown).await;
+                            serve_connection(stream, caller, Guard::Origin, backend, shutdown, standing).await;
                         }
-                        drop(permit);
                     });
                 }
                 Err(error) => {
@@ -221,6 +234,61 @@ impl Listener {
                     Some(tls) => Accepted::Tls(stream, addr, tls.clone()),
                 })
             }
+        }
+    }
+}
+
+/// Places of one listener. Whoever stalls, or comes a thousand times, takes them from himself: the greediest machine, user or operator gives
+/// way, strangers do not take the places of those who are known, nor viewers those of administrators.
+struct Budgets {
+    strangers: Arc<Bounded>,
+    known: Rooms,
+}
+
+impl Budgets {
+    fn new(strangers: usize, viewers: usize, admins: usize) -> Self {
+        Self { strangers: Bounded::new(strangers), known: Rooms::new(viewers, admins) }
+    }
+}
+
+/// Where a connection has its place.
+struct Standing {
+    budgets: Arc<Budgets>,
+    /// Its place while nothing is known of it.
+    waiting: Option<Place>,
+}
+
+impl Standing {
+    fn of_a_stranger(budgets: Arc<Budgets>, addr: SocketAddr) -> Self {
+        let waiting = Some(budgets.strangers.enter(addr.ip()));
+        Self { budgets, waiting }
+    }
+
+    /// Waits until the place of a stranger has to be given up.
+    async fn evicted(&self) {
+        match &self.waiting {
+            Some(place) => place.evicted().await,
+            None => std::future::pending().await,
+        }
+    }
+
+    /// Takes the place that the caller is due, when it is known who that is, and waits until it has to be given up.
+    async fn kept(self, caller: &Caller, backend: &Backend, begun: &CancellationToken) {
+        // All that is known of whoever comes without TLS is that he asks for something.
+        if matches!(caller, Caller::Plain { .. }) {
+            tokio::select! {
+                () = begun.cancelled() => {}
+                () = self.evicted() => return,
+            }
+        }
+        match caller.right(backend, Time::from(SystemTime::now())) {
+            Ok(right) => {
+                let place = self.budgets.known.enter(caller, right);
+                drop(self);
+                place.evicted().await;
+            }
+            // Refused, and soon gone.
+            Err(_) => self.evicted().await,
         }
     }
 }
@@ -342,8 +410,14 @@ async fn end(mut stream: TcpStream, last: &[u8]) -> io::Result<()> {
     Ok(())
 }
 
-async fn serve_connection<IO>(io: IO, caller: Caller, guard: Guard, backend: Backend, shutdown: CancellationToken)
-where
+async fn serve_connection<IO>(
+    io: IO,
+    caller: Caller,
+    guard: Guard,
+    backend: Backend,
+    shutdown: CancellationToken,
+    standing: Standing,
+) where
     IO: AsyncRead + AsyncWrite + Unpin + Send + 'static,
 {
     let begun = CancellationToken::new();
@@ -393,6 +467,15 @@ where
                 Err(_) => return,
             }
         }
+        () = standing.kept(&caller, &backend, &begun) => {
+            debug!(%caller, "a connection gave way: its caller has most of them");
+            ends.cancel();
+            connection.as_mut().graceful_shutdown();
+            match tokio::time::timeout(LAST_ANSWER_MAX, connection).await {
+                Ok(ended) => ended,
+                Err(_) => return,
+            }
+        }
     };
     if let Err(error) = ended {
         debug!(%error, "an API connection ended");
@@ -403,6 +486,7 @@ where
 mod tests {
     #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
     use super::*;
+    use crate::caller::Right;
     use crate::lifecycle::{Lifecycle, Setup};
     use crate::machine::Machine;
     use std::os::unix::fs::MetadataExt;
@@ -413,10 +497,9 @@ mod tests {
         std::fs::metadata(path).unwrap().mode() & 0o7777
     }
 
-    /// One end of a connection that is served, and what has to stay.
-    fn connect() -> (DuplexStream, impl Sized) {
+    /// A daemon in no swarm, and what has to stay.
+    fn backend(shutdown: &CancellationToken) -> (Backend, impl Sized + use<>) {
         let dir = PathBuf::from("/nonexistent");
-        let shutdown = CancellationToken::new();
         let setup = Setup {
             keystore: Arc::new(swarmpki::keystore::Keystore::new(&dir)),
             state_dir: dir.clone(),
@@ -433,9 +516,17 @@ mod tests {
             Vec::new(),
             shutdown.clone(),
         );
+        (backend, task)
+    }
+
+    /// One end of a connection that is served, and what has to stay.
+    fn connect() -> (DuplexStream, impl Sized) {
+        let shutdown = CancellationToken::new();
+        let (backend, task) = backend(&shutdown);
         let (ours, served) = tokio::io::duplex(1 << 16);
         let caller = Caller::Socket { uid: 0, gid: 0, pid: None };
-        tokio::spawn(serve_connection(served, caller, Guard::None, backend, shutdown));
+        let standing = Standing { budgets: Arc::new(Budgets::new(1, 1, 1)), waiting: None };
+        tokio::spawn(serve_connection(served, caller, Guard::None, backend, shutdown, standing));
         (ours, task)
     }
 
@@ -467,6 +558,100 @@ mod tests {
         let mut answer = Vec::new();
         assert!(tokio::time::timeout(day, stream.read_to_end(&mut answer)).await.is_err(), "it ended");
         assert!(answer.starts_with(b"HTTP/1.1 200"));
+    }
+
+    /// Asks for something; the answer's head.
+    async fn ask(stream: &mut TcpStream, path: &str) -> String {
+        let host = stream.peer_addr().unwrap();
+        stream.write_all(format!("GET {path} HTTP/1.1\r\nHost: {host}\r\n\r\n").as_bytes()).await.unwrap();
+        let mut head = Vec::new();
+        while !head.ends_with(b"\r\n\r\n") {
+            head.push(stream.read_u8().await.expect("an answer"));
+        }
+        String::from_utf8(head).unwrap()
+    }
+
+    /// Waits until the other end has closed it.
+    async fn closed(stream: &mut TcpStream) {
+        // A reset ends it too.
+        let _ = stream.read_to_end(&mut Vec::new()).await;
+    }
+
+    /// Whether it is open, as far as this end was told.
+    async fn is_open(stream: &mut TcpStream) -> bool {
+        let mut byte = [0];
+        tokio::select! {
+            biased;
+            read = stream.read(&mut byte) => read.is_ok_and(|bytes| bytes > 0),
+            () = std::future::ready(()) => true,
+        }
+    }
+
+    #[tokio::test]
+    async fn whoever_says_nothing_or_listens_for_ever_keeps_nobody_out() {
+        let (shutdown, tasks) = (CancellationToken::new(), TaskTracker::new());
+        let (backend, _stays) = backend(&shutdown);
+        let host = "tcp://127.0.0.1:0".parse().unwrap();
+        let listener = Listener::bind(&host, None, &Rules::default()).await.unwrap();
+        let Host::Tcp(address) = listener.host() else { panic!("no TCP") };
+        let budgets = Arc::new(Budgets::new(4, 1, 3));
+        tokio::spawn(listener.serve_within(budgets, backend, shutdown.clone(), tasks));
+        let connect = || async { TcpStream::connect(&address).await.unwrap() };
+
+        let mut silent = Vec::new();
+        for _ in 0..20 {
+            silent.push(connect().await);
+        }
+        let mut admin = connect().await;
+        assert!(ask(&mut admin, "/_ping").await.starts_with("HTTP/1.1 200"));
+        // He took the place of the last but three.
+        for stream in &mut silent[..17] {
+            closed(stream).await;
+        }
+        for stream in &mut silent[17..] {
+            assert!(is_open(stream).await, "nobody gives way without need");
+        }
+
+        let mut streams = Vec::new();
+        for _ in 0..6 {
+            let mut stream = connect().await;
+            assert!(ask(&mut stream, "/events").await.starts_with("HTTP/1.1 200"));
+            streams.push(stream);
+        }
+        // The oldest of those who were answered, the first of them included.
+        closed(&mut admin).await;
+        for stream in &mut streams[..3] {
+            closed(stream).await;
+        }
+        let mut admin = connect().await;
+        assert!(ask(&mut admin, "/_ping").await.starts_with("HTTP/1.1 200"));
+        closed(&mut streams[3]).await;
+        assert!(is_open(&mut streams[5]).await);
+        shutdown.cancel();
+    }
+
+    #[tokio::test]
+    async fn viewers_take_no_places_of_administrators() {
+        let operator = |name: &str| Caller::Operator {
+            addr: ([192, 0, 2, 1], 1).into(),
+            name: name.to_owned(),
+            serial: pki::serial::Serial::from_bytes(&[1]).unwrap(),
+            spki: pki::key::SpkiHash([0; 32]),
+        };
+        let rooms = Rooms::new(4, 4);
+        let admin = rooms.enter(&operator("ann"), Right::Admin);
+        let other = rooms.enter(&operator("bob"), Right::Viewer);
+        let many: Vec<_> = (0..100).map(|_| rooms.enter(&operator("eve"), Right::Viewer)).collect();
+        many[96].evicted().await;
+        let more: Vec<_> = (0..100).map(|_| rooms.enter(&operator("joe"), Right::Admin)).collect();
+        more[96].evicted().await;
+        for kept in [&admin, &other, &many[97], &more[97]] {
+            tokio::select! {
+                biased;
+                () = kept.evicted() => panic!("it gave way to another"),
+                () = std::future::ready(()) => {}
+            }
+        }
     }
 
     #[tokio::test]

@@ -6,7 +6,7 @@
 //! - a connection's standing is decided once, when it is accepted; the connections of a node whose standing changes are let
 //!   go at once: their streams end with the reason, then the connection closes.
 
-mod bounded;
+pub mod bounded;
 mod callers;
 mod gathered;
 

@@ -13,9 +13,11 @@ use http::Response;
 use http::header::{CONTENT_TYPE, HeaderValue};
 use http_body_util::{BodyExt, StreamBody};
 use hyper::body::Frame;
+use manager::server::bounded::Place;
 use manager::view::{ManagerStatus, NodeView};
 use serde::Serialize;
 use tokio::sync::mpsc;
+use tracing::debug;
 
 use super::Answer;
 use super::convert::{availability_word, hostname, state_word};
@@ -23,6 +25,7 @@ use super::error::ApiError;
 use super::filter::Filters;
 use super::query::Query;
 use crate::backend::{Backend, Control, Present};
+use crate::caller::{Holder, Right};
 
 const FILTERS: [&str; 15] = [
     "config",
@@ -161,7 +164,15 @@ fn moment(name: &str, text: &str) -> Result<Option<SystemTime>, ApiError> {
     SystemTime::UNIX_EPOCH.checked_add(Duration::new(seconds, nanos)).map(Some).ok_or_else(refused)
 }
 
-pub(super) fn events(backend: &Backend, query: &Query) -> Answer {
+/// Waits until the place has to be given up.
+async fn evicted(place: Option<&Place<Holder>>) {
+    match place {
+        Some(place) => place.evicted().await,
+        None => std::future::pending().await,
+    }
+}
+
+pub(super) fn events(backend: &Backend, right: Right, query: &Query) -> Answer {
     let filters = Filters::parse(query.value("filters"), &FILTERS)?;
     let since = moment("since", query.value("since"))?;
     let until = moment("until", query.value("until"))?;
@@ -172,6 +183,7 @@ pub(super) fn events(backend: &Backend, query: &Query) -> Answer {
     }
     let (lines, queue) = mpsc::channel::<Bytes>(BACKLOG);
     let remaining = until.map(|until| until.duration_since(SystemTime::now()).unwrap_or_default());
+    let place = backend.stream(right);
     let (backend, ends) = (backend.clone(), backend.ends().clone());
     // Taken before the answer begins: whoever has read its head misses nothing that comes after.
     let mut seen = backend.present().control().ok().map(Seen::now);
@@ -186,6 +198,7 @@ pub(super) fn events(backend: &Backend, query: &Query) -> Answer {
         tokio::select! {
             () = limit => {}
             () = ends.cancelled() => {}
+            () = evicted(place.as_ref()) => debug!("a stream of events gave way: its caller has most of them"),
             () = closed.closed() => {}
             () = follow(&backend, &mut seen, &filters, &lines) => {}
         }

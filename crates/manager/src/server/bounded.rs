@@ -1,29 +1,29 @@
-//! A bounded number of places. When all are taken, the source that holds most of them gives up its oldest one: whoever
-//! stalls cannot keep others out, however many connections one machine opens.
+//! A bounded number of places. When all are taken, the holder of most of them gives up its oldest one: whoever
+//! stalls cannot keep others out, however many connections one machine, or one person, opens.
 
 use std::collections::{BTreeMap, HashMap};
+use std::hash::Hash;
 use std::net::IpAddr;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use tokio_util::sync::CancellationToken;
 
-/// The places.
-pub(crate) struct Bounded {
+/// The places, and whose they are: machines' or others'.
+pub struct Bounded<K = Source> {
     max: usize,
-    inner: Mutex<Inner>,
+    inner: Mutex<Inner<K>>,
 }
 
-#[derive(Default)]
-struct Inner {
+struct Inner<K> {
     next: u64,
-    places: BTreeMap<u64, (Source, CancellationToken)>,
-    /// Places by source; none of them zero.
-    held: HashMap<Source, usize>,
+    places: BTreeMap<u64, (K, CancellationToken)>,
+    /// Places by holder; none of them zero.
+    held: HashMap<K, usize>,
 }
 
 /// What counts as one machine: an IPv4 address, or an IPv6 network of 64 bits, which one machine has to itself.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub(crate) struct Source(u64);
+pub struct Source(u64);
 
 impl From<IpAddr> for Source {
     fn from(addr: IpAddr) -> Self {
@@ -35,21 +35,22 @@ impl From<IpAddr> for Source {
 }
 
 /// A place; dropping it gives it back.
-pub(crate) struct Place {
-    of: Arc<Bounded>,
+pub struct Place<K: Clone + Eq + Hash = Source> {
+    of: Arc<Bounded<K>>,
     id: u64,
     evicted: CancellationToken,
 }
 
-impl Bounded {
+impl<K: Clone + Eq + Hash> Bounded<K> {
     /// `max` places, at least one.
-    pub(crate) fn new(max: usize) -> Arc<Self> {
-        Arc::new(Self { max: max.max(1), inner: Mutex::default() })
+    pub fn new(max: usize) -> Arc<Self> {
+        let inner = Inner { next: 0, places: BTreeMap::new(), held: HashMap::new() };
+        Arc::new(Self { max: max.max(1), inner: Mutex::new(inner) })
     }
 
-    /// Takes a place; if none is free, the oldest one of the source with the most places is told to go.
-    pub(crate) fn enter(self: &Arc<Self>, source: impl Into<Source>) -> Place {
-        let source = source.into();
+    /// Takes a place; if none is free, the oldest one of the holder with the most places is told to go.
+    pub fn enter(self: &Arc<Self>, holder: impl Into<K>) -> Place<K> {
+        let holder = holder.into();
         let mut inner = self.lock();
         if inner.places.len() >= self.max
             && let Some(oldest) = inner.oldest_of_the_greediest().and_then(|id| inner.remove(id))
@@ -59,42 +60,42 @@ impl Bounded {
         let id = inner.next;
         inner.next += 1;
         let evicted = CancellationToken::new();
-        inner.places.insert(id, (source, evicted.clone()));
-        *inner.held.entry(source).or_default() += 1;
+        inner.places.insert(id, (holder.clone(), evicted.clone()));
+        *inner.held.entry(holder).or_default() += 1;
         Place { of: Arc::clone(self), id, evicted }
     }
 
-    fn lock(&self) -> MutexGuard<'_, Inner> {
+    fn lock(&self) -> MutexGuard<'_, Inner<K>> {
         self.inner.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-impl Inner {
+impl<K: Eq + Hash> Inner<K> {
     fn oldest_of_the_greediest(&self) -> Option<u64> {
         let most = self.held.values().max()?;
-        self.places.iter().find(|(_, (source, _))| self.held.get(source) == Some(most)).map(|(id, _)| *id)
+        self.places.iter().find(|(_, (holder, _))| self.held.get(holder) == Some(most)).map(|(id, _)| *id)
     }
 
     fn remove(&mut self, id: u64) -> Option<CancellationToken> {
-        let (source, evicted) = self.places.remove(&id)?;
-        if let Some(held) = self.held.get_mut(&source) {
+        let (holder, evicted) = self.places.remove(&id)?;
+        if let Some(held) = self.held.get_mut(&holder) {
             *held -= 1;
             if *held == 0 {
-                self.held.remove(&source);
+                self.held.remove(&holder);
             }
         }
         Some(evicted)
     }
 }
 
-impl Place {
+impl<K: Clone + Eq + Hash> Place<K> {
     /// Waits until the place has to be given up.
-    pub(crate) async fn evicted(&self) {
+    pub async fn evicted(&self) {
         self.evicted.cancelled().await;
     }
 }
 
-impl Drop for Place {
+impl<K: Clone + Eq + Hash> Drop for Place<K> {
     fn drop(&mut self) {
         self.of.lock().remove(self.id);
     }
@@ -112,7 +113,7 @@ mod tests {
 
     #[tokio::test]
     async fn the_oldest_gives_way() {
-        let places = Bounded::new(2);
+        let places = Bounded::<Source>::new(2);
         let (first, second) = (places.enter(source(1)), places.enter(source(1)));
         assert!(!first.evicted.is_cancelled());
         let third = places.enter(source(1));
@@ -127,7 +128,7 @@ mod tests {
 
     #[test]
     fn a_flood_from_one_machine_pushes_out_itself() {
-        let places = Bounded::new(4);
+        let places = Bounded::<Source>::new(4);
         let honest = places.enter(source(1));
         let flood: Vec<_> = (0..100).map(|_| places.enter(source(2))).collect();
         assert!(!honest.evicted.is_cancelled());
