@@ -4,7 +4,6 @@
 //! `GET /crl`, `GET /crl?since=NUMBER`, `GET /ocsp/REQUEST` (base64), `POST /ocsp`. Source: RFC 5280, 4.2.1.13 and RFC 6960, A.1.
 
 use std::net::SocketAddr;
-use std::sync::Arc;
 use std::time::Duration;
 
 use base64::Engine as _;
@@ -16,9 +15,9 @@ use http_body_util::{BodyExt as _, Full, Limited};
 use hyper::body::Body;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
+use manager::server::bounded::{Bounded, Source};
 use pki::revocation::REQUEST_BYTES_MAX;
 use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tracing::{debug, warn};
@@ -29,7 +28,7 @@ use crate::engine_api::query::{Query, percent_decode};
 use crate::engine_api::revocation::{CRL_TYPE, Wanted};
 use crate::listener::ListenError;
 
-/// Connections at once; whoever comes then waits.
+/// Connections at once; of whoever has most of them the oldest gives way then.
 const CONNECTIONS_MAX: usize = 256;
 /// How long a connection may take to a request's head, the first and any later.
 const HEAD_MAX: Duration = Duration::from_secs(10);
@@ -62,9 +61,8 @@ impl Revocations {
 
     /// Serves until `shutdown`.
     pub(crate) async fn serve(self, backend: Backend, shutdown: CancellationToken, tasks: TaskTracker) {
-        let room = Arc::new(Semaphore::new(CONNECTIONS_MAX));
+        let room = Bounded::<Source>::new(CONNECTIONS_MAX);
         loop {
-            let Ok(place) = Arc::clone(&room).acquire_owned().await else { return };
             let accepted = tokio::select! {
                 () = shutdown.cancelled() => return,
                 accepted = self.0.accept() => accepted,
@@ -72,16 +70,17 @@ impl Revocations {
             match accepted {
                 Ok((stream, addr)) => {
                     let (backend, shutdown) = (backend.clone(), shutdown.clone());
+                    let place = room.enter(addr.ip());
                     tasks.spawn(async move {
                         tokio::select! {
                             () = shutdown.cancelled() => {}
+                            () = place.evicted() => {}
                             ended = tokio::time::timeout(CONNECTION_MAX, connection(stream, backend)) => {
                                 if let Ok(Err(error)) = ended {
                                     debug!(%addr, %error, "a connection that asked for revocations broke");
                                 }
                             }
                         }
-                        drop(place);
                     });
                 }
                 Err(error) => {

@@ -13,7 +13,7 @@ use imbl::ordmap::DiffItem;
 use pki::identity::NodeId;
 use pki::key::Signer;
 use pki::revocation::{
-    CrlNumber, Entry, List, Question, Single, Status, Trouble, crl, ocsp_request, ocsp_response, ocsp_trouble,
+    CertId, CrlNumber, Entry, List, Question, Single, Status, Trouble, crl, ocsp_request, ocsp_response, ocsp_trouble,
 };
 use pki::serial::Serial;
 use pki::time::Time;
@@ -38,8 +38,17 @@ pub const OCSP_LIFE: Duration = Duration::from_secs(10 * 60);
 
 const _: () = assert!(CRL_LIFE.as_secs() <= cluster::revocation::SHOWN_AFTER_END.as_secs());
 
-/// Lists for those who hold another that are kept, at most, beside the whole one of each root.
-const DELTAS_MAX: usize = 8;
+/// Lists for those who hold another that are kept, at most, beside the whole one of each root. Of each root there are fewer than
+/// there are bits in a version, and a few roots.
+const DELTAS_MAX: usize = 256;
+/// Answers a second that are signed about single certificates of which something is known, asked for as everybody does. Each is kept: strangers know few.
+const KNOWN_PER_SECOND: u64 = 200;
+/// Answers a second that are signed about all else: serials that were never issued, several at once, with a nonce. There is no end of those.
+const RARE_PER_SECOND: u64 = 20;
+/// Seconds' worth of answers that may be signed at once.
+const BURST_SECONDS: u64 = 10;
+/// What an answer costs, in the unit in which credit grows: a thousandth of one a millisecond and rate.
+const COST: u64 = 1_000;
 /// Answers that are kept, at most.
 const ANSWERS_MAX: usize = 4096;
 
@@ -72,8 +81,46 @@ pub(crate) struct Lists {
     answers: Mutex<BTreeMap<Vec<u8>, Answer>>,
     /// The leaves on record, as of the nodes beside them.
     on_record: Mutex<(OrdMap<NodeId, Arc<Node>>, Leaves)>,
-    /// Signatures under way: a token signs one after the other.
+    /// Lists do not wait for answers.
+    listing: tokio::sync::Semaphore,
+    /// Signatures of answers under way: a token signs one after the other.
     signing: tokio::sync::Semaphore,
+    known: Rate,
+    rare: Rate,
+}
+
+/// So many a second for long.
+struct Rate {
+    per_second: u64,
+    credit: Mutex<Option<(u64, Time)>>,
+}
+
+impl Rate {
+    fn new(per_second: u64) -> Self {
+        Self { per_second, credit: Mutex::default() }
+    }
+
+    /// Takes one; false if there is none left.
+    fn take(&self, now: Time) -> bool {
+        let full = self.per_second * BURST_SECONDS * COST;
+        let mut held = lock(&self.credit);
+        let credit = held.map_or(full, |(credit, since)| {
+            let millis = u64::try_from(now.since(since).as_millis()).unwrap_or(u64::MAX);
+            credit.saturating_add(millis.saturating_mul(self.per_second)).min(full)
+        });
+        let left = credit.checked_sub(COST);
+        *held = Some((left.unwrap_or(credit), now));
+        left.is_some()
+    }
+}
+
+/// What is signed for whoever asks, and how it is kept.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Turn {
+    /// As asked for.
+    Asked,
+    /// Without the nonce, for everybody.
+    Shared,
 }
 
 impl Default for Lists {
@@ -82,7 +129,10 @@ impl Default for Lists {
             lists: Mutex::default(),
             answers: Mutex::default(),
             on_record: Mutex::default(),
+            listing: tokio::sync::Semaphore::new(1),
             signing: tokio::sync::Semaphore::new(cores()),
+            known: Rate::new(KNOWN_PER_SECOND),
+            rare: Rate::new(RARE_PER_SECOND),
         }
     }
 }
@@ -107,10 +157,37 @@ impl Lists {
         kept.insert(key, (held, list));
     }
 
-    fn answer(&self, request: &[u8], held: Held, now: Time) -> Option<Arc<[u8]>> {
+    fn answer(&self, about: &[u8], held: Held, now: Time) -> Option<Arc<[u8]>> {
         let answers = lock(&self.answers);
-        let (of, produced, answer) = answers.get(request)?;
+        let (of, produced, answer) = answers.get(about)?;
         (*of == held && is_fresh(*produced, OCSP_FRESH, now)).then(|| Arc::clone(answer))
+    }
+
+    fn keep_answer(&self, about: Vec<u8>, held: Held, now: Time, answer: Arc<[u8]>) {
+        let mut kept = lock(&self.answers);
+        if kept.len() >= ANSWERS_MAX {
+            kept.retain(|_, (of, produced, _)| *of == held && is_fresh(*produced, OCSP_FRESH, now));
+            if kept.len() >= ANSWERS_MAX {
+                kept.clear();
+            }
+        }
+        kept.insert(about, (held, now, answer));
+    }
+
+    /// What may be signed for this question now; nothing: too much was asked for.
+    fn turn(&self, question: &Question, statuses: &[Status], now: Time) -> Option<Turn> {
+        let is_known = match (question.certificates.as_slice(), statuses) {
+            ([one], [status]) => one.is_plain() && *status != Status::Unknown,
+            _ => false,
+        };
+        match (&question.nonce, is_known) {
+            (None, true) => self.known.take(now).then_some(Turn::Shared),
+            (None, false) => self.rare.take(now).then_some(Turn::Shared),
+            (Some(_), _) if self.rare.take(now) => Some(Turn::Asked),
+            // Whoever asks with a nonce may be answered without it (RFC 8954, 2.1).
+            (Some(_), true) => self.known.take(now).then_some(Turn::Shared),
+            (Some(_), false) => None,
+        }
     }
 
     /// Whether a leaf is on record. What changed since the last question costs, nothing else.
@@ -159,10 +236,15 @@ pub fn entries(state: &State, root: &IssuerHash, since: u64) -> Vec<Entry> {
 }
 
 /// After which list a delta is made for whoever holds `since`; none: the whole list is for them. Without the second in which that was signed,
-/// which anybody can make up: a delta may complete any list that is not after theirs (RFC 5280, 5.2.4).
+/// which anybody can make up: a delta may complete any list that is not after theirs (RFC 5280, 5.2.4). For the same reason it may be
+/// after an earlier one: so few are signed, whoever asks for what.
 fn base(since: CrlNumber, held: Held) -> Option<CrlNumber> {
     let ours = since.epoch() == held.epoch && (1..=held.version).contains(&since.version());
-    ours.then(|| CrlNumber::new(held.epoch, since.version(), Time::from_unix_secs(0)))
+    let after = match held.version.checked_sub(since.version())? {
+        0 => held.version,
+        missed => held.version.saturating_sub(missed.next_power_of_two()).max(1),
+    };
+    ours.then(|| CrlNumber::new(held.epoch, after, Time::from_unix_secs(0)))
 }
 
 /// Signs a list.
@@ -220,7 +302,7 @@ impl<H: Handle> Control<H> {
         if let Some(list) = lists.list(&key, held, self.0.now()) {
             return Ok(list);
         }
-        let _signing = lists.signing.acquire().await.map_err(|_| Refusal::SignerStopped)?;
+        let _signing = lists.listing.acquire().await.map_err(|_| Refusal::SignerStopped)?;
         // Somebody else may have had it signed meanwhile.
         let now = self.0.now();
         if let Some(list) = lists.list(&key, held, now) {
@@ -237,37 +319,48 @@ impl<H: Handle> Control<H> {
     /// for one that is nobody else's.
     pub async fn ocsp(&self, request: &[u8]) -> (Arc<[u8]>, Option<Time>) {
         let trouble = |trouble| (Arc::from(ocsp_trouble(trouble)), None);
-        let Ok(question) = ocsp_request(request) else { return trouble(Trouble::Malformed) };
+        let Ok(mut question) = ocsp_request(request) else { return trouble(Trouble::Malformed) };
         let state = self.0.handle.state();
         let asked = |root: &&Arc<Root>| question.certificates.iter().all(|one| one.is_of(&root.signer));
         let Some(root) = state.roots.in_use().find(asked).filter(|root| !root.custody.is_outside()) else {
             return trouble(Trouble::Unauthorized);
         };
-        let (lists, held, now) = (&self.0.lists, Held::of(&state), self.0.now());
-        if question.nonce.is_none()
-            && let Some(answer) = lists.answer(request, held, now)
-        {
-            return (answer, Some(now.saturating_add(OCSP_FRESH)));
+        let (lists, held) = (&self.0.lists, Held::of(&state));
+        let about = question.certificates.iter().map(CertId::der).collect::<Vec<_>>().concat();
+        let kept = |now: Time| {
+            let answer = lists.answer(&about, held, now)?;
+            Some((answer, Some(now.saturating_add(OCSP_FRESH))))
+        };
+        if let Some(kept) = kept(self.0.now()).filter(|_| question.nonce.is_none()) {
+            return kept;
         }
         let certificates = question.certificates.iter();
         let statuses: Vec<_> = certificates.map(|one| lists.status(&state, &root.issuer, one.serial)).collect();
         let Ok(signer) = self.0.outside.keys.signer(root) else { return trouble(Trouble::TryLater) };
         let Ok(_signing) = lists.signing.acquire().await else { return trouble(Trouble::TryLater) };
-        let shared = question.nonce.is_none();
+        let now = self.0.now();
+        // Somebody else may have had it signed meanwhile.
+        if let Some(kept) = kept(now).filter(|_| question.nonce.is_none()) {
+            return kept;
+        }
+        let turn = match lists.turn(&question, &statuses, now) {
+            Some(Turn::Asked) => Turn::Asked,
+            Some(Turn::Shared) => match kept(now) {
+                Some(kept) => return kept,
+                None => Turn::Shared,
+            },
+            None => return kept(now).unwrap_or_else(|| trouble(Trouble::TryLater)),
+        };
+        if turn == Turn::Shared {
+            question.nonce = None;
+        }
         let work = tokio::task::spawn_blocking(move || answer(&question, &statuses, now, signer.as_ref()));
         let Ok(Ok(answer)) = work.await else { return trouble(Trouble::TryLater) };
         let answer: Arc<[u8]> = answer.into();
-        if !shared {
+        if turn == Turn::Asked {
             return (answer, None);
         }
-        let mut kept = lock(&lists.answers);
-        if kept.len() >= ANSWERS_MAX {
-            kept.retain(|_, (of, produced, _)| *of == held && is_fresh(*produced, OCSP_FRESH, now));
-            if kept.len() >= ANSWERS_MAX {
-                kept.clear();
-            }
-        }
-        kept.insert(request.to_vec(), (held, now, Arc::clone(&answer)));
+        lists.keep_answer(about, held, now, Arc::clone(&answer));
         (answer, Some(now.saturating_add(OCSP_FRESH)))
     }
 }
@@ -300,6 +393,10 @@ mod tests {
         let rows = [
             (number(3, 7, 1_700_000_000), Some(number(3, 7, 0))),
             (number(3, 7, 1_700_000_001), Some(number(3, 7, 0))),
+            (number(3, 6, 0), Some(number(3, 6, 0))),
+            (number(3, 5, 0), Some(number(3, 5, 0))),
+            (number(3, 4, 0), Some(number(3, 3, 0))),
+            (number(3, 2, 0), Some(number(3, 1, 0))),
             (number(3, 1, 0), Some(number(3, 1, 0))),
             (number(3, 0, 1_700_000_000), None),
             (number(3, 8, 1_700_000_000), None),
@@ -312,30 +409,59 @@ mod tests {
     }
 
     #[test]
+    fn few_deltas_whatever_is_asked_for() {
+        let held = Held { epoch: 0, version: 1_000_000 };
+        let bases = (1..=held.version).map(|version| {
+            let since = CrlNumber::new(0, version, Time::from_unix_secs(1));
+            let base = base(since, held).unwrap();
+            assert!(base.version() <= version && held.version - base.version() <= 2 * (held.version - version));
+            base
+        });
+        let bases: BTreeSet<_> = bases.collect();
+        assert!(bases.len() < 24, "{}", bases.len());
+    }
+
+    #[test]
+    fn a_rate_has_a_burst_and_grows_again() {
+        let rate = Rate::new(20);
+        let at = |millis: i64| Time::from_unix_millis(1_700_000_000_000 + millis);
+        assert_eq!((0..1000).filter(|_| rate.take(at(0))).count(), 200);
+        assert_eq!((0..1000).filter(|_| rate.take(at(500))).count(), 10);
+        // A clock that is set back gives nothing, and takes nothing away.
+        assert!(!rate.take(at(-3_600_000)));
+        assert!(rate.take(at(-3_599_950)));
+        assert_eq!(
+            (0..1000).filter(|_| rate.take(at(3_600_000))).count(),
+            200,
+            "no more than a burst, however long nobody asked"
+        );
+    }
+
+    #[test]
     fn the_whole_lists_are_kept_and_a_few_deltas() {
-        let (held, now) = (Held { epoch: 0, version: 100 }, Time::from_unix_secs(1_700_000_000));
+        let (held, now) = (Held { epoch: 0, version: 1000 }, Time::from_unix_secs(1_700_000_000));
         let number = |version| CrlNumber::new(0, version, Time::from_unix_secs(0));
         let list =
-            SignedList { der: Arc::from([]), number: number(100), delta: false, this_update: now, next_update: now };
+            SignedList { der: Arc::from([]), number: number(1000), delta: false, this_update: now, next_update: now };
         let (old, new) = (IssuerHash([1; 32]), IssuerHash([2; 32]));
         let lists = Lists::default();
         let keys = [(old, None), (new, None)].into_iter();
-        for key in keys.chain((1..=100).map(|version| (old, Some(number(version))))) {
+        for key in keys.chain((1..=1000).map(|version| (old, Some(number(version))))) {
             lists.keep(key, held, list.clone(), now);
         }
         let rows = [
             ((old, None), true),
             ((new, None), true),
-            ((old, Some(number(100))), true),
-            ((old, Some(number(93))), true),
-            ((old, Some(number(92))), false),
+            ((old, Some(number(1000))), true),
+            ((old, Some(number(1001 - DELTAS_MAX as u64))), true),
+            ((old, Some(number(1000 - DELTAS_MAX as u64))), false),
             ((old, Some(number(1))), false),
         ];
         for (key, kept) in rows {
             assert_eq!(lists.list(&key, held, now).is_some(), kept, "{key:?}");
         }
         assert_eq!(lock(&lists.lists).len(), 2 + DELTAS_MAX);
-        let later = Held { version: 101, ..held };
+        let later = Held { version: 1001, ..held };
         lists.keep((old, None), later, list, now);
         assert_eq!(lock(&lists.lists).len(), 1, "of another state");
     }

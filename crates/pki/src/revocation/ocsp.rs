@@ -18,6 +18,8 @@ pub const NONCE_BYTES_MAX: usize = 32;
 
 /// Certificates asked for in one request, at most.
 const QUESTIONS_MAX: usize = 16;
+/// Source: X.690, 8.8.
+const NULL: &[u8] = &[5, 0];
 
 /// Which certificate is asked for (RFC 6960, 4.1.1).
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -29,6 +31,8 @@ pub struct CertId {
     key: Vec<u8>,
     /// The serial; none if it is no number that a certificate can have.
     pub serial: Option<Serial>,
+    /// Whether its algorithm has no parameters, or NULL: there are two ways to write that, and no end of ways to write others.
+    is_plain: bool,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -53,6 +57,16 @@ impl CertId {
         let Some(hash) = self.hash else { return false };
         let Ok(key) = issuer.public_key() else { return false };
         self.name == hash.of(issuer.subject_der()) && self.key == hash.of(key.key_bytes())
+    }
+
+    /// As it came, DER.
+    pub fn der(&self) -> &[u8] {
+        &self.der
+    }
+
+    /// Whether it is written as everybody does, so that there are few of them for a certificate.
+    pub fn is_plain(&self) -> bool {
+        self.is_plain
     }
 }
 
@@ -130,16 +144,14 @@ fn cert_id(element: Element<'_>) -> Result<CertId, Malformed> {
         oid::SHA256 => Some(Hash::Sha256),
         _ => None,
     };
-    if !algorithm.is_empty() {
-        algorithm.next()?;
-    }
+    let is_plain = algorithm.is_empty() || algorithm.next()?.raw == NULL;
     algorithm.end()?;
     let name = parts.next()?.expect(asn1::OCTET_STRING)?.value.to_vec();
     let key = parts.next()?.expect(asn1::OCTET_STRING)?.value.to_vec();
     let serial = parts.next()?.expect(asn1::INTEGER)?;
     parts.end()?;
     let serial = serial.unsigned().ok().and_then(|bytes| Serial::from_bytes(bytes).ok());
-    Ok(CertId { der: element.raw.to_vec(), hash, name, key, serial })
+    Ok(CertId { der: element.raw.to_vec(), hash, name, key, serial, is_plain })
 }
 
 /// The nonce among extensions. Others are not critical to us: RFC 6960 (4.4) has none that changes what is true.
