@@ -38,8 +38,16 @@ impl SoftHsm {
     /// # Panics
     /// As [`Daemon::start`].
     pub fn daemon(&self, name: &str) -> Daemon {
-        let pin = ["--pkcs11-pin-file".into(), self.path("pin").into_os_string()];
-        Daemon::start_with(name, pin.into(), vec![self.env()])
+        self.daemon_with(name, Vec::new())
+    }
+
+    /// The same with more flags.
+    ///
+    /// # Panics
+    /// As [`Daemon::start`].
+    pub fn daemon_with(&self, name: &str, mut more: Vec<OsString>) -> Daemon {
+        more.extend(["--pkcs11-pin-file".into(), self.path("pin").into_os_string()]);
+        Daemon::start_with(name, more, vec![self.env()])
     }
 
     /// Puts the PKCS#8 key of this file into the token.

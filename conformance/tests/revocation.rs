@@ -1,6 +1,7 @@
 //! Certificates taken back: who refuses them then, and what strangers (OpenSSL) make of the lists and answers.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
+use std::ffi::OsString;
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpStream};
 use std::path::{Path, PathBuf};
@@ -12,7 +13,11 @@ use base64::engine::general_purpose::STANDARD;
 use serde_json::Value;
 use swarmpki::{Config, JoinRequest, Live, Node, PeerPolicy, Time};
 use swarmpki_conformance::caller::Pair;
+use swarmpki_conformance::cfssl::Cfssl;
 use swarmpki_conformance::cluster::Cluster;
+use swarmpki_conformance::puppet::Puppet;
+use swarmpki_conformance::rotation::{GivenRoot, in_progress};
+use swarmpki_conformance::softhsm::SoftHsm;
 use swarmpki_conformance::{all_ready, csr, node_id, state};
 use testkit::daemon::Daemon;
 use testkit::engine::Certificates;
@@ -40,13 +45,15 @@ impl Served {
     fn start() -> Self {
         let net = Loopback::claim();
         let addr = net.free_port(1);
-        let more = vec!["--revocation-listen".into(), addr.to_string().into()];
-        let manager = Daemon::start_with("manager1", more, Vec::new());
+        let manager = Daemon::start_with("manager1", listen(addr), Vec::new());
         let body = format!(r#"{{"ListenAddr":"{0}:2377","AdvertiseAddr":"{0}:2377","Spec":{{}}}}"#, net.host(1));
         let answer = manager.api("POST", "/swarm/init", Some(&body));
         assert_eq!(answer.status, 200, "{answer:?}");
         assert_eq!(answer.json(), node_id(&manager));
-        let cluster = Cluster::of(manager, net);
+        Self::of(Cluster::of(manager, net), addr)
+    }
+
+    fn of(cluster: Cluster, addr: SocketAddr) -> Self {
         let folder = tempfile::tempdir().unwrap();
         std::fs::write(folder.path().join("root.pem"), &cluster.root).unwrap();
         Self { cluster, addr, folder }
@@ -97,13 +104,30 @@ impl Served {
 
     /// What OpenSSL is answered about a certificate; it verifies the answer.
     fn ask(&self, which: &[&str]) -> String {
+        self.ask_of(&self.path("root.pem"), which)
+    }
+
+    /// The same of an issuer.
+    fn ask_of(&self, issuer: &str, which: &[&str]) -> String {
         let (root, url) = (self.path("root.pem"), format!("http://{}/ocsp", self.addr));
-        let line = [&["ocsp", "-issuer", &root, "-CAfile", &root, "-url", &url], which].concat();
+        let line = [&["ocsp", "-issuer", issuer, "-CAfile", &root, "-url", &url], which].concat();
         let said = openssl(&line);
         assert_eq!(said.code, 0, "{said:?}");
         assert!(said.stderr.contains("Response verify OK"), "{said:?}");
         said.stdout
     }
+}
+
+fn listen(addr: SocketAddr) -> Vec<OsString> {
+    vec!["--revocation-listen".into(), addr.to_string().into()]
+}
+
+/// The identifier of the key that signed a certificate, hex.
+fn signer_of(certificate: &str) -> String {
+    let text = openssl(&["x509", "-in", certificate, "-noout", "-ext", "authorityKeyIdentifier"]).ok();
+    let id = text.lines().last().unwrap().trim().trim_start_matches("keyid:").replace(':', "");
+    assert!(id.len() == 40 && id.bytes().all(|byte| byte.is_ascii_hexdigit()), "{text}");
+    id
 }
 
 /// One request over HTTP; head and body.
@@ -364,19 +388,175 @@ async fn every_certificate_of_a_removed_node_is_on_the_list() {
         .enumerate()
         .map(|(at, pair)| serial(Path::new(&served.certificate(&format!("{at}.pem"), &pair.chain))))
         .collect();
-    let deadline = Instant::now() + WITHIN;
-    loop {
+    let (text, _) = wait::until("all are on the list", WITHIN, || {
         let text = served.crl_text("");
         let missing: Vec<_> = serials.iter().filter(|serial| !text.contains(*serial)).collect();
-        if missing.is_empty() {
-            assert!(text.contains("Cessation Of Operation"), "{text}");
-            break;
-        }
-        assert!(Instant::now() < deadline, "missing: {missing:?}");
-        tokio::time::sleep(Duration::from_millis(20)).await;
-    }
+        if missing.is_empty() { Ok(text) } else { Err(format!("missing: {missing:?}")) }
+    });
+    assert!(text.contains("Cessation Of Operation"), "{text}");
     let status = cluster.caller(&all[0]).await.session("").await.map(drop).expect_err("a session");
     assert!(status.message().contains("was removed from swarm"), "{status:?}");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn while_the_root_is_rotated_each_of_the_two_has_a_list() {
+    require_or_skip!("swarmpki", "openssl");
+    let served = Served::start();
+    let cluster = &served.cluster;
+    // It uses its leaf and never renews: the rotation waits for it.
+    let _holds = Puppet::join(cluster).await;
+    let old = served.certificate("old.pem", &Puppet::only_issued(cluster).await.pair.chain);
+    cluster.update("", |spec| spec["CAConfig"]["ForceRotate"] = 1.into());
+    let chain = Puppet::only_issued(cluster).await.pair.chain;
+    assert!(in_progress(&cluster.manager));
+    let new = served.certificate("new.pem", &chain);
+    // The new root, as the old one certifies it.
+    let above = served.certificate("above.pem", chain.split_once("-----END CERTIFICATE-----\n").unwrap().1);
+    let (of_old, of_new) = (signer_of(&old), signer_of(&new));
+    assert_ne!(of_old, of_new);
+
+    for leaf in [&old, &new] {
+        assert_eq!(served.revoke(&["--serial", &serial(Path::new(leaf))])["issued"], true);
+    }
+    let lists = [format!("?issuer={of_old}"), format!("?issuer={of_new}")].map(|query| served.crl_text(&query));
+    for (at, (list, signer)) in lists.iter().zip([&of_old, &of_new]).enumerate() {
+        let on_it = [&old, &new].map(|leaf| list.contains(&serial(Path::new(leaf))));
+        assert_eq!(on_it, [at == 0, at == 1], "each stands on the list of whoever signed it: {list}");
+        assert!(list.replace(':', "").contains(signer.as_str()), "{list}");
+    }
+    assert!(served.crl_text("").contains(&serial(Path::new(&new))), "who names none gets that of whoever signs now");
+    let root = served.path("root.pem");
+    for (query, anchor, leaf) in [(&of_old, &root, &old), (&of_new, &above, &new)] {
+        let list = served.fetch_crl(&format!("?issuer={query}"));
+        let line = ["verify", "-partial_chain", "-crl_check", "-CAfile", anchor, "-CRLfile", &list, leaf];
+        let said = openssl(&line);
+        assert!(said.code != 0 && said.stderr.contains("certificate revoked"), "{said:?}");
+        assert!(served.ask_of(anchor, &["-cert", leaf]).contains(": revoked"));
+    }
+    let (head, _) = get(served.addr, "/crl?issuer=00ff");
+    assert!(head.starts_with("HTTP/1.1 404"), "{head}");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn lists_and_answers_signed_by_a_token() {
+    require_or_skip!("swarmpki", "openssl", "softhsm2-util");
+    let (hsm, net) = (SoftHsm::new(), Loopback::claim());
+    let addr = net.free_port(1);
+    let manager = hsm.daemon_with("manager1", listen(addr));
+    let (host, at) = (net.host(1).to_string(), net.swarm(1));
+    let token = "pkcs11:token=swarm;object=root";
+    manager.swarmpki(&["init", "--advertise-addr", &host, "--listen-addr", &at, "--pkcs11", token]).ok();
+    let served = Served::of(Cluster::of(manager, net), addr);
+    let [bad, good] = [served.cluster.worker().await, served.cluster.worker().await];
+    let [bad, good] =
+        [("bad.pem", &bad), ("good.pem", &good)].map(|(name, of)| served.certificate(name, &of.pair.chain));
+    served.revoke(&["--serial", &serial(Path::new(&bad))]);
+    let (code, said) = served.verify_by_list(&bad);
+    assert!(code != 0 && said.contains("certificate revoked"), "{said}");
+    assert_eq!(served.verify_by_list(&good).0, 0);
+    assert!(served.ask(&["-cert", &bad]).contains(": revoked"));
+    assert!(served.ask(&["-no_nonce", "-cert", &good]).contains(": good"));
+
+    // Away: what was signed is served, and nothing else is.
+    hsm.take_away();
+    assert!(served.crl_text("").contains(&serial(Path::new(&bad))));
+    served.revoke(&["--serial", &serial(Path::new(&good))]);
+    wait::until("the list of now cannot be signed", WITHIN, || {
+        let (head, body) = get(served.addr, "/crl");
+        if head.starts_with("HTTP/1.1 503") { Ok(()) } else { Err(format!("{head} {}", body.len())) }
+    });
+    hsm.give_back();
+    wait::until_true("it is signed when the token is back", 2 * WITHIN, || {
+        get(served.addr, "/crl").0.starts_with("HTTP/1.1 200")
+    });
+    assert!(served.crl_text("").contains(&serial(Path::new(&good))));
+    assert!(served.ask(&["-cert", &good]).contains(": revoked"));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn under_an_external_ca_only_that_can_publish_and_it_is_said() {
+    require_or_skip!("swarmpki", "docker", "openssl", "cfssl");
+    let net = Loopback::claim();
+    let (addr, root) = (net.free_port(1), GivenRoot::p256("external-root"));
+    let cfssl = Cfssl::open(net.free_port(200), &root);
+    let manager = Daemon::start_with("manager1", listen(addr), Vec::new());
+    let external = format!("protocol=cfssl,url={},cacert={}", cfssl.url(), root.path());
+    let (host, at) = (net.host(1).to_string(), net.swarm(1));
+    manager
+        .docker(&["swarm", "init", "--advertise-addr", &host, "--listen-addr", &at, "--external-ca", &external])
+        .ok();
+    let served = Served::of(Cluster::of(manager, net), addr);
+    let cluster = &served.cluster;
+    let worker = cluster.worker().await;
+    let certificate = served.certificate("worker.pem", &worker.pair.chain);
+
+    // Managers refuse it all the same.
+    served.revoke(&["--serial", &serial(Path::new(&certificate))]);
+    let status = cluster.caller(&worker.pair).await.session("").await.map(drop).expect_err("a session");
+    assert!(matches!(status.code(), Code::PermissionDenied | Code::Unauthenticated), "{status:?}");
+    let listed = cluster.manager.api("GET", "/swarmpki/v1/revocations", None).json();
+    assert_eq!(listed["revocations"].as_array().unwrap().len(), 1, "{listed}");
+
+    const WHY: &str = "only that CA can sign the list of revoked certificates, and has to publish it";
+    for path in ["/crl", "/crl?since=1"] {
+        let (head, body) = get(served.addr, path);
+        assert!(!head.starts_with("HTTP/1.1 2") && String::from_utf8_lossy(&body).contains(WHY), "{path}: {head}");
+    }
+    let said = cluster.manager.swarmpki(&["crl", "--out", &served.path("none.der")]).refused();
+    assert!(said.contains(WHY), "{said}");
+    let (file, root) = (served.path("request.der"), served.path("root.pem"));
+    openssl(&["ocsp", "-issuer", &root, "-cert", &certificate, "-reqout", &file]).ok();
+    let request = STANDARD.encode(std::fs::read(&file).unwrap()).replace('+', "%2B").replace('/', "%2F");
+    let (_, body) = get(served.addr, &format!("/ocsp/{request}"));
+    assert_eq!(body, [0x30, 3, 10, 1, 6], "unauthorized: this is not the place to ask");
+}
+
+/// However many questions there are, few answers are signed, and the list and what was signed before are served.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_flood_of_questions_is_not_signed_and_lists_are_served() {
+    require_or_skip!("swarmpki", "openssl");
+    let served = Served::start();
+    let worker = served.cluster.worker().await;
+    let certificate = served.certificate("worker.pem", &worker.pair.chain);
+    assert!(served.ask(&["-no_nonce", "-cert", &certificate]).contains(": good"));
+    // Serials that nobody issued: no two questions are the same.
+    let (root, file) = (served.path("root.pem"), served.path("request.der"));
+    openssl(&["ocsp", "-no_nonce", "-issuer", &root, "-serial", "0x11111111111111111111", "-reqout", &file]).ok();
+    let request = std::fs::read(&file).unwrap();
+    let place = request.windows(10).position(|part| part == [0x11; 10]).unwrap();
+    let later = [0x30, 3, 10, 1, 3];
+    let mut stream = TcpStream::connect(served.addr).unwrap();
+    stream.set_read_timeout(Some(WITHIN)).unwrap();
+    let refused = (0..u32::MAX).find(|n| {
+        let mut other = request.clone();
+        other[place + 6..place + 10].copy_from_slice(&n.to_be_bytes());
+        other[place..place + 6].copy_from_slice(&[0x22; 6]);
+        let head = format!("POST /ocsp HTTP/1.1\r\nHost: a\r\nContent-Length: {}\r\n\r\n", other.len());
+        stream.write_all(&[head.as_bytes(), &other].concat()).unwrap();
+        next_answer(&mut stream) == later
+    });
+    assert!(refused.is_some_and(|many| many >= 200), "a burst is signed: {refused:?}");
+    // Who is known is answered meanwhile, with what is kept if he brings a nonce; and so is whoever fetches the list.
+    assert!(served.ask(&["-no_nonce", "-cert", &certificate]).contains(": good"));
+    assert!(served.ask(&["-cert", &certificate]).contains(": good"));
+    served.revoke(&["--serial", &serial(Path::new(&certificate))]);
+    assert!(served.crl_text("").contains(&serial(Path::new(&certificate))));
+    assert!(served.ask(&["-no_nonce", "-cert", &certificate]).contains(": revoked"));
+}
+
+/// The body of the next answer on a connection that stays.
+fn next_answer(stream: &mut TcpStream) -> Vec<u8> {
+    let mut head = Vec::new();
+    while !head.ends_with(b"\r\n\r\n") {
+        let mut byte = [0];
+        stream.read_exact(&mut byte).unwrap();
+        head.push(byte[0]);
+    }
+    let head = String::from_utf8(head).unwrap().to_ascii_lowercase();
+    let length = head.lines().find_map(|line| line.strip_prefix("content-length: ")).expect("a length");
+    let mut body = vec![0; length.parse().unwrap()];
+    stream.read_exact(&mut body).unwrap();
+    body
 }
 
 /// How long a revocation takes to everybody: prints the figures. `NODES` says how many there are.
