@@ -85,6 +85,11 @@ impl Node {
         if self.promoting.is_some() { Role::Manager } else { self.role }
     }
 
+    /// Whether it is a manager, or is to be one.
+    pub(crate) fn is_or_will_be_manager(&self) -> bool {
+        self.role == Role::Manager || self.spec.role == Role::Manager || self.promoting.is_some()
+    }
+
     /// The registered leaf with this serial and key, and in what standing.
     pub fn registered(&self, serial: &Serial, spki: &SpkiHash, now: Time) -> Option<(Registered, &Leaf)> {
         let same = |leaf: &&Leaf| leaf.serial == *serial && leaf.spki == *spki;

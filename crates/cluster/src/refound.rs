@@ -60,8 +60,12 @@ impl State {
                 (&restored.node, self.members.next_raft_id, Some(restored.backup))
             }
         };
-        let others: Vec<_> =
-            self.nodes.values().filter(|node| node.id != *id && is_manager(node)).map(|node| node.id.clone()).collect();
+        let others: Vec<_> = self
+            .nodes
+            .values()
+            .filter(|node| node.id != *id && node.is_or_will_be_manager())
+            .map(|node| node.id.clone())
+            .collect();
         for other in &others {
             self.change(other, |node| {
                 node.role = Role::Worker;
@@ -174,9 +178,4 @@ impl State {
         let within = issued >= backup && leaf.not_before <= at;
         within && leaf.not_after >= now && now < at.saturating_add(self.settings.leaf_life())
     }
-}
-
-/// Whether a node is a manager, or is to be one.
-fn is_manager(node: &Node) -> bool {
-    node.role == Role::Manager || node.spec.role == Role::Manager || node.promoting.is_some()
 }

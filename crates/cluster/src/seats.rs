@@ -11,14 +11,17 @@
 //! - nobody votes before it has caught up, and nobody is a manager before it votes;
 //! - a manager leaves the group first and is a worker then: until it is out, the others need its voice;
 //! - no voter is taken out if those that are left, as far as they can be reached, are not a majority of themselves;
-//! - one change of the group at a time.
+//! - one change of the group at a time;
+//! - a look costs nothing for nodes that neither are managers nor are to be: a leader looks after every entry.
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use pki::identity::Role;
+use imbl::ordmap::DiffItem;
+use pki::identity::{NodeId, Role};
 use pki::time::Time;
 
 use crate::command::Command;
+use crate::node::Node;
 use crate::state::State;
 
 /// A learner that lacks fewer entries than this may vote.
@@ -56,11 +59,47 @@ pub fn quorum_remains(voters: &BTreeSet<u64>, progress: &Progress, own: u64, id:
     left().count() > 0 && left().filter(here).count() > left().count() / 2
 }
 
+/// The nodes that have to do with the group: those that are managers, or are to be. Kept from state to state, what did not change
+/// costs nothing.
+pub struct Candidates {
+    seen: State,
+    nodes: BTreeSet<NodeId>,
+}
+
+impl Candidates {
+    /// Those of a state; every node is looked at.
+    pub fn of(state: &State) -> Self {
+        let candidates = state.nodes.values().filter(|node| node.is_or_will_be_manager());
+        Self { nodes: candidates.map(|node| node.id.clone()).collect(), seen: state.clone() }
+    }
+
+    /// Those of a later state, or of any other; only the nodes in which the two differ are looked at.
+    pub fn follow(&mut self, state: &State) {
+        for item in self.seen.nodes.diff(&state.nodes) {
+            match item {
+                DiffItem::Add(_, node) | DiffItem::Update { new: (_, node), .. } if node.is_or_will_be_manager() => {
+                    self.nodes.insert(node.id.clone());
+                }
+                DiffItem::Add(id, _) | DiffItem::Update { new: (id, _), .. } | DiffItem::Remove(id, _) => {
+                    self.nodes.remove(id);
+                }
+            }
+        }
+        self.seen = state.clone();
+    }
+
+    /// The nodes, and whoever has a place among the members.
+    fn nodes(&self) -> impl Iterator<Item = &Node> {
+        let placed = self.seen.members.rows.keys().filter(|id| !self.nodes.contains(*id));
+        self.nodes.iter().chain(placed).filter_map(|id| self.seen.node(id)).map(AsRef::as_ref)
+    }
+}
+
 /// What the leader `own` does next. The steps in their order; at most one of them is a [`Change`]. The group has to be read
 /// after the state: a manager that an older group does not know yet would be taken for one that is out of it. A leader that is
 /// no voter, as far as is known here, does nothing.
 pub fn next(
-    state: &State,
+    candidates: &Candidates,
     voters: &BTreeSet<u64>,
     learners: &BTreeSet<u64>,
     progress: &Progress,
@@ -70,10 +109,11 @@ pub fn next(
     if !voters.contains(&own) {
         return Vec::new();
     }
-    Seats { state, voters, learners, progress, own, now }.steps()
+    Seats { candidates, state: &candidates.seen, voters, learners, progress, own, now }.steps()
 }
 
 struct Seats<'a> {
+    candidates: &'a Candidates,
     state: &'a State,
     voters: &'a BTreeSet<u64>,
     learners: &'a BTreeSet<u64>,
@@ -89,7 +129,7 @@ impl Seats<'_> {
         let rows: BTreeSet<_> = self.state.members.rows.values().map(|row| row.raft_id).collect();
         let strangers = self.voters.iter().chain(self.learners).filter(|id| !rows.contains(id));
         changes.extend(strangers.filter_map(|id| self.remove(*id)));
-        for node in self.state.nodes.values() {
+        for node in self.candidates.nodes() {
             let row = self.state.members.rows.get(&node.id).map(|row| row.raft_id);
             let voter = row.is_some_and(|id| self.voters.contains(&id));
             let member = voter || row.is_some_and(|id| self.learners.contains(&id));

@@ -6,16 +6,18 @@ mod support;
 
 extern crate swarmpki_cluster as cluster;
 
+use std::cell::RefCell;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
+use cluster::State;
 use cluster::authorize::Presented;
 use cluster::command::Command;
 use cluster::invariant;
 use cluster::node::{Leaf, PROMOTION_LIFE};
 use cluster::outcome::{Outcome, Rejection};
-use cluster::seats::{self, Change, SeatStep};
+use cluster::seats::{self, Candidates, Change, SeatStep};
 use pki::identity::Role;
 use proptest::collection::vec;
 use proptest::prelude::*;
@@ -302,7 +304,7 @@ fn next(cluster: &Cluster, voters: &[u64], learners: &[u64], away: &[u64], own: 
     let all = voters.iter().chain(learners);
     let progress = all.map(|id| (*id, (0, !away.contains(id)))).collect();
     let set = |ids: &[u64]| ids.iter().copied().collect();
-    seats::next(&cluster.state, &set(voters), &set(learners), &progress, own, cluster.now)
+    seats::next(&Candidates::of(&cluster.state), &set(voters), &set(learners), &progress, own, cluster.now)
 }
 
 fn only(steps: &[SeatStep]) -> Option<Change> {
@@ -326,7 +328,9 @@ fn a_promotion_step_by_step() {
     assert_eq!(only(&next(&cluster, &[1], &[2], &[2], 1)), None, "not while it cannot be reached");
     let behind = |entries| BTreeMap::from([(2, (entries, true))]);
     let (voters, learners) = (BTreeSet::from([1]), BTreeSet::from([2]));
-    let step = |entries| only(&seats::next(&cluster.state, &voters, &learners, &behind(entries), 1, cluster.now));
+    let step = |entries| {
+        only(&seats::next(&Candidates::of(&cluster.state), &voters, &learners, &behind(entries), 1, cluster.now))
+    };
     assert_eq!(step(seats::CAUGHT_UP), None);
     assert_eq!(step(seats::CAUGHT_UP - 1), Some(Change::Promote(2)));
     let steps = next(&cluster, &[1, 2], &[], &[], 1);
@@ -348,7 +352,7 @@ fn c331_c340_a_demotion_step_by_step() {
     assert_eq!(only(&next(&cluster, &[1, 2, 3], &[], &[2], 1)), None, "1 of the 2 that are left would answer");
     let progress = BTreeMap::from([(2, (7, true)), (3, (3, true))]);
     let voters = BTreeSet::from([1, 2, 3]);
-    let steps = seats::next(&cluster.state, &voters, &BTreeSet::new(), &progress, 1, cluster.now);
+    let steps = seats::next(&Candidates::of(&cluster.state), &voters, &BTreeSet::new(), &progress, 1, cluster.now);
     assert_eq!(only(&steps), Some(Change::HandOver(3)), "to the one that is nearest");
     let steps = next(&cluster, &[2, 3], &[], &[], 2);
     assert!(matches!(&steps[..], [SeatStep::Propose(Command::Unseat { raft_id: Some(1), .. })]), "{steps:?}");
@@ -439,6 +443,8 @@ enum Breach {
 /// The group as raft has it: who is in it, who answers, who leads.
 struct Group {
     cluster: Cluster,
+    /// Kept from step to step.
+    candidates: RefCell<Candidates>,
     voters: BTreeSet<u64>,
     learners: BTreeSet<u64>,
     behind: BTreeMap<u64, u64>,
@@ -459,6 +465,7 @@ impl Group {
         (1..NODES).for_each(|n| drop(cluster.join(n)));
         let (voters, leader) = (BTreeSet::from([1]), 1);
         Self {
+            candidates: RefCell::new(Candidates::of(&State::empty())),
             cluster,
             voters,
             leader,
@@ -527,8 +534,13 @@ impl Group {
             (*id, (behind, self.answers(*id) || self.breach == Breach::NoQuorum))
         });
         let progress = progress.collect();
-        let mut steps =
-            seats::next(&self.cluster.state, &self.voters, &self.learners, &progress, self.leader, self.cluster.now);
+        let look = |candidates: &Candidates| {
+            seats::next(candidates, &self.voters, &self.learners, &progress, self.leader, self.cluster.now)
+        };
+        let mut steps = look(&Candidates::of(&self.cluster.state));
+        let mut candidates = self.candidates.borrow_mut();
+        candidates.follow(&self.cluster.state);
+        assert_eq!(format!("{:?}", look(&candidates)), format!("{steps:?}"), "followed, or looked at anew");
         for step in &mut steps {
             let node = |raft_id: u64| {
                 let row = self.cluster.state.members().iter().find(|(_, row)| row.raft_id == raft_id);

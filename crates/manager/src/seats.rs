@@ -3,8 +3,8 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use cluster::seats::{self, Change, SeatStep};
-use cluster::{Outcome, State};
+use cluster::Outcome;
+use cluster::seats::{self, Candidates, Change, SeatStep};
 use replica::{Group, GroupChange, Handle};
 use tokio_util::sync::CancellationToken;
 
@@ -17,10 +17,12 @@ const LOOK_AGAIN: Duration = Duration::from_secs(1);
 pub(crate) async fn tend<H: Handle>(shared: Arc<Shared<H>>, over: CancellationToken) {
     let mut states = shared.handle.watch();
     let mut groups = shared.handle.group();
+    let mut candidates = Candidates::of(&shared.handle.state());
     loop {
         let state = Arc::clone(&states.borrow_and_update());
+        candidates.follow(&state);
         let group = Arc::clone(&groups.borrow_and_update());
-        let steps = next(&shared, &state, &group);
+        let steps = next(&shared, &candidates, &group);
         tokio::select! {
             () = over.cancelled() => return,
             () = take(&shared, steps) => {}
@@ -34,9 +36,9 @@ pub(crate) async fn tend<H: Handle>(shared: Arc<Shared<H>>, over: CancellationTo
     }
 }
 
-fn next<H: Handle>(shared: &Shared<H>, state: &State, group: &Group) -> Vec<SeatStep> {
+fn next<H: Handle>(shared: &Shared<H>, candidates: &Candidates, group: &Group) -> Vec<SeatStep> {
     let progress = group.members.iter().map(|(id, seen)| (*id, (seen.behind, shared.is_reachable(*id)))).collect();
-    seats::next(state, &group.voters, &group.learners, &progress, shared.handle.raft_id(), shared.now())
+    seats::next(candidates, &group.voters, &group.learners, &progress, shared.handle.raft_id(), shared.now())
 }
 
 async fn take<H: Handle>(shared: &Arc<Shared<H>>, steps: Vec<SeatStep>) {

@@ -8,9 +8,9 @@
 
 pub mod bounded;
 mod callers;
-mod gathered;
 
 use std::collections::HashMap;
+use std::future::poll_fn;
 use std::net::SocketAddr;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -21,6 +21,7 @@ use cluster::authorize::{Caller, Origin, Presented, Standing};
 use cluster::node::IssuerHash;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
+use mtls::{Gathered, InWork};
 use pki::identity::NodeId;
 use pki::key::SpkiHash;
 use pki::serial::Serial;
@@ -32,7 +33,6 @@ use tokio_util::sync::CancellationToken;
 
 use self::bounded::{Bounded, Place};
 pub(crate) use self::callers::Callers;
-use self::gathered::{Gathered, InWork};
 use crate::service::Router;
 use crate::shared::Shared;
 
@@ -420,18 +420,18 @@ async fn connection<H: Handle>(
             .max_send_buf_size(64 * 1024)
             .keep_alive_interval(SILENCE)
             .keep_alive_timeout(SILENCE / 3);
-        http.serve_connection(TokioIo::new(Gathered::new(accepted.stream, in_work)), service)
+        http.serve_connection(TokioIo::new(Gathered::new(accepted.stream, in_work.clone())), service)
     });
     let mut idle = std::pin::pin!(idle(Arc::clone(&peer), stranger));
     let ended = tokio::select! {
-        result = &mut serving => Some(result),
+        result = poll_fn(|cx| in_work.poll(cx, serving.as_mut())) => Some(result),
         () = cut.cancelled() => None,
         () = shutdown.cancelled() => None,
         () = &mut idle => None,
     };
     if ended.is_none() {
         serving.as_mut().graceful_shutdown();
-        let _ = tokio::time::timeout(FAREWELL, &mut serving).await;
+        let _ = tokio::time::timeout(FAREWELL, poll_fn(|cx| in_work.poll(cx, serving.as_mut()))).await;
     }
     if let Some((node, (id, _))) = registered {
         shared.connections.remove(&node, id);

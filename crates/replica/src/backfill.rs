@@ -61,7 +61,7 @@ pub(crate) async fn run(proposer: Proposer, store: Store) {
 }
 
 async fn fill(proposer: &Proposer, store: &Store) -> Result<(), Unfilled> {
-    let head = proposer.states.borrow().log.clone();
+    let head = proposer.states.state().log.clone();
     let (sender, receiver) = oneshot::channel();
     store.settle(Box::new(move |result| drop(sender.send(result))));
     receiver.await.ok().and_then(Result::ok).ok_or(Unfilled::Closed)?;
@@ -102,7 +102,7 @@ async fn fill_from(proposer: &Proposer, store: &Store, peer: u64, expected: &Log
     }
     for Page { range, root: expected } in pages {
         let page = ask(proposer, peer, range.clone()).await?;
-        let erased = proposer.states.borrow().log_erased;
+        let erased = proposer.states.state().log_erased;
         if page.len() as u64 != range.end - range.start || root(&page) != expected {
             return Err(Unfilled::Other(peer));
         }

@@ -40,7 +40,7 @@ pub(crate) async fn propose(proposer: &Proposer, commands: Vec<Command>) -> Resu
         let tried = proposer.node.leader();
         let attempt = timeout_at(deadline, proposer.propose(commands.clone())).await;
         match attempt.unwrap_or(Err(ProposeError::Unknown)) {
-            Ok(outcomes) if perhaps => return Ok(corrected(&proposer.states.borrow(), &commands, outcomes)),
+            Ok(outcomes) if perhaps => return Ok(corrected(&proposer.states.state(), &commands, outcomes)),
             Err(ProposeError::NoLeader) => {}
             Err(ProposeError::Unknown) if repeatable => perhaps = true,
             Err(ProposeError::Unavailable { .. }) if perhaps => {}

@@ -23,6 +23,7 @@ mod fatal;
 mod forward;
 mod issued;
 mod propose;
+mod published;
 mod raft;
 mod refound;
 mod replica;

@@ -9,14 +9,15 @@ use crate::batch;
 use crate::batch::Batcher;
 use crate::fatal::{Fatal, FatalFlag};
 use crate::handle::{ProposeError, RETRY_AFTER};
+use crate::published::Published;
 use crate::raft::{Node, Progress, Reply};
 use crate::replica::Clock;
-use cluster::{Batch, Command, Outcome, State};
+use cluster::{Batch, Command, Outcome};
 use std::collections::VecDeque;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
-use tokio::sync::{Notify, oneshot, watch};
+use tokio::sync::{Notify, oneshot};
 
 type Answer = Result<Vec<Outcome>, ProposeError>;
 
@@ -197,7 +198,7 @@ pub(crate) struct Proposer {
     pub(crate) node: Node,
     pub(crate) clock: Clock,
     pub(crate) fatal: FatalFlag,
-    pub(crate) states: Arc<watch::Sender<Arc<State>>>,
+    pub(crate) states: Arc<Published>,
 }
 
 /// How long a member that does not lead waits until it has applied what the leader has.
@@ -271,9 +272,7 @@ impl Proposer {
 
     /// Waits until this state, or a newer one, is there.
     pub(crate) async fn applied(&self, index: u64) -> bool {
-        let mut states = self.states.subscribe();
-        let applied = states.wait_for(|state| state.index >= index);
-        matches!(tokio::time::timeout(APPLIED_WITHIN, applied).await, Ok(Ok(_)))
+        tokio::time::timeout(APPLIED_WITHIN, self.states.has(index)).await.unwrap_or(false)
     }
 
     /// Makes room in the log behind a snapshot. Others may be a little behind: what the snapshot before covers is enough to

@@ -7,6 +7,7 @@ use crate::group::{ChangeError, Group, GroupChange, Leadership};
 use crate::handle::{AnswerError, Handle, ProposeError, ReadError};
 use crate::issued::{self, Found, Wanted};
 use crate::propose::{Proposer, Queue};
+use crate::published::Published;
 use crate::raft::{self, Heard, Node, Progress, Start, StartError};
 use crate::seal::{DataKey, Scope};
 use crate::store::{FIRST_MEMBER, Fault, Store, StoreError, Verified};
@@ -118,7 +119,7 @@ pub struct Replica {
 
 struct Inner {
     proposer: Proposer,
-    states: Arc<watch::Sender<Arc<State>>>,
+    states: Arc<Published>,
     fatal: FatalFlag,
     store: Mutex<Option<Store>>,
     /// The proposer's task.
@@ -209,7 +210,8 @@ impl Replica {
     }
 
     async fn start(member: u64, store: Store, found: bool, config: &Config) -> Result<Self, OpenError> {
-        let states = Arc::new(watch::Sender::new(Arc::new(State::empty())));
+        let (states, telling) = Published::new();
+        tokio::spawn(telling);
         let Limits { batch, snapshot_entries, snapshot_log_bytes } = config.limits;
         let progress = Arc::new(Progress::new(snapshot_entries, snapshot_log_bytes));
         let fatal = store.fatal().clone();
@@ -383,11 +385,11 @@ impl Handle for Replica {
     }
 
     fn state(&self) -> Arc<State> {
-        self.inner.states.borrow().clone()
+        self.inner.states.state()
     }
 
     fn watch(&self) -> watch::Receiver<Arc<State>> {
-        self.inner.states.subscribe()
+        self.inner.states.watch()
     }
 
     async fn read(&self) -> Result<Arc<State>, ReadError> {

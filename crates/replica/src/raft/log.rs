@@ -257,11 +257,11 @@ impl RaftLogStorage<Types> for Log {
     {
         let mut rows = Vec::new();
         let mut others = false;
+        let alone = *self.alone.borrow();
         let append = {
             let mut tail = self.lock();
             tail.appended += 1;
             let append = tail.appended;
-            let alone = *self.alone.borrow();
             for entry in entries {
                 let row = record::encode_entry(&entry, tail.committed.as_ref().filter(|_| !alone));
                 tail.bytes += row.len();
@@ -276,11 +276,11 @@ impl RaftLogStorage<Types> for Log {
             }
             append
         };
-        let (tail, alone) = (self.tail.clone(), self.alone.clone());
+        let (tail, others_now) = (self.tail.clone(), self.alone.clone());
         let done = Box::new(move |result: io::Result<()>| {
             if result.is_ok() {
                 if others {
-                    alone.send_replace(false);
+                    others_now.send_replace(false);
                 }
                 let mut tail = tail.lock().unwrap_or_else(PoisonError::into_inner);
                 tail.flushed = tail.flushed.max(append);
@@ -288,7 +288,8 @@ impl RaftLogStorage<Types> for Log {
             }
             callback.io_completed(result);
         });
-        self.store.append(rows, done);
+        // With others, raft has more to do than to wait for the disk.
+        self.store.append(rows, alone, done);
         Ok(())
     }
 

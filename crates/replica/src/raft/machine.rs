@@ -1,6 +1,6 @@
 //! The state machine: the cluster's state in memory, published whole after each run of entries; a snapshot on disk.
 //!
-//! Order of things: apply → publish → answer, so that whoever has an answer reads a state that includes it.
+//! Order of things: apply → publish → answer → tell those who look on, so that whoever has an answer reads a state that includes it.
 //! What was issued goes to the projection's queue before a snapshot that covers it is queued, and raft purges only
 //! behind a snapshot: so the projection is on disk before the entries that it comes from are gone.
 
@@ -8,6 +8,7 @@ use super::forget::{self, Forget};
 use super::record::{self, Description};
 use super::{Entry, LogId, SnapshotMeta, StoredMembership, Types};
 use crate::fatal::{Fatal, FatalFlag};
+use crate::published::Published;
 use crate::store::{Store, StoreError};
 use cluster::State;
 use futures::{Stream, TryStreamExt};
@@ -132,7 +133,7 @@ pub(super) struct Machine {
     membership: StoredMembership,
     /// The next sequence number that the projection lacks.
     next_issued: u64,
-    states: Arc<watch::Sender<Arc<State>>>,
+    states: Arc<Published>,
     progress: Arc<Progress>,
     shelf: Shelf,
 }
@@ -181,11 +182,7 @@ pub(super) struct Builder {
 }
 
 impl Machine {
-    pub(super) fn open(
-        store: Store,
-        states: Arc<watch::Sender<Arc<State>>>,
-        progress: Arc<Progress>,
-    ) -> Result<Self, StoreError> {
+    pub(super) fn open(store: Store, states: Arc<Published>, progress: Arc<Progress>) -> Result<Self, StoreError> {
         let broken = |error: io::Error| StoreError::damaged(store.path(), error.to_string());
         let description =
             store.description()?.map(|bytes| record::decode_description(&bytes)).transpose().map_err(broken)?;
@@ -254,7 +251,7 @@ impl Machine {
     }
 
     fn publish(&self) {
-        self.states.send_replace(Arc::new(self.state.clone()));
+        self.states.show(self.state.clone());
     }
 }
 
@@ -281,6 +278,7 @@ impl RaftStateMachine<Types> for Machine {
         for (responder, outcomes) in answers {
             responder.send(outcomes);
         }
+        self.states.has_changed();
         self.progress.tell();
         Ok(())
     }
@@ -324,6 +322,7 @@ impl RaftStateMachine<Types> for Machine {
             self.progress.covered(self.progress.take(), &description);
         }
         self.publish();
+        self.states.has_changed();
         if foreign {
             self.progress.received.send_replace(());
         }

@@ -10,8 +10,9 @@ use crate::carrier::Carrier;
 use crate::fatal::Fatal;
 use crate::group::{Group, Leadership};
 use crate::handle::{RETRY_AFTER, ReadError};
+use crate::published::Published;
 use crate::store::{Store, StoreError};
-use cluster::{Batch, State};
+use cluster::Batch;
 use openraft::async_runtime::watch::WatchReceiver;
 use openraft::errors::{LinearizableReadError, RaftError};
 use openraft::raft::ClientWriteResult;
@@ -48,7 +49,7 @@ pub(crate) struct Start {
     /// Where its log is.
     pub(crate) store: Store,
     /// Where it publishes the state.
-    pub(crate) states: Arc<watch::Sender<Arc<State>>>,
+    pub(crate) states: Arc<Published>,
     /// How much log there is that no snapshot covers.
     pub(crate) progress: Arc<Progress>,
     /// The way to the others.

@@ -5,22 +5,23 @@ use super::log::Log;
 use super::machine::Machine;
 use super::*;
 use crate::disk::Local;
+use crate::published::Published;
 use crate::seal::{DataKey, Scope};
 use crate::store::{FIRST_MEMBER, Store};
+
 use cluster::State;
 use openraft::StorageError;
 use openraft::storage::{RaftLogStorage, RaftLogStorageExt};
 use openraft::testing::log::{StoreBuilder, Suite};
 use std::path::{Path, PathBuf};
 use tempfile::TempDir;
-use tokio::sync::watch;
 
 fn key() -> DataKey {
     DataKey::from_slice(&[1; 32]).unwrap()
 }
 
 fn open(store: Store) -> (Log, Machine) {
-    let states = Arc::new(watch::Sender::new(Arc::new(State::empty())));
+    let (states, _) = Published::new();
     let progress = Arc::new(Progress::default());
     (Log::open(store.clone(), progress.clone()).unwrap(), Machine::open(store, states, progress).unwrap())
 }

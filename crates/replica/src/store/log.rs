@@ -292,6 +292,19 @@ impl<M: Medium> Log<M> {
         }
     }
 
+    /// Whether [`tidy`](Self::tidy) has something to do.
+    pub(super) fn is_untidy(&self) -> bool {
+        let ahead = match &self.next {
+            Some(next) => !next.is_done(),
+            None => self.is_half_full(),
+        };
+        ahead || !self.given_up.is_empty() || !self.waiting.is_empty()
+    }
+
+    fn is_half_full(&self) -> bool {
+        self.segments.back().is_some_and(|segment| self.at > segment.bytes / 2)
+    }
+
     /// A piece of the work that nobody waits for: it goes on between two frames. False: there is none.
     pub(super) fn tidy(&mut self) -> Result<bool, StoreError> {
         if let Some(first) = self.given_up.front_mut() {
@@ -308,7 +321,7 @@ impl<M: Medium> Log<M> {
                 return Ok(false);
             }
             next.go_on()?;
-        } else if self.segments.back().is_some_and(|segment| self.at > segment.bytes / 2) {
+        } else if self.is_half_full() {
             self.prepare(0)?;
         } else {
             return Ok(false);

@@ -17,25 +17,28 @@ mod exchange;
 mod fill;
 mod frame;
 mod header;
+mod job;
 mod log;
 mod segment;
 mod table;
 mod tiling;
 mod tree;
 mod verify;
+mod work;
 mod writer;
 
 pub use error::StoreError;
 pub(crate) use header::FIRST_MEMBER;
 pub use header::{Header, header};
+pub(crate) use job::Done;
 pub use verify::{Fault, Verified};
-pub(crate) use writer::Done;
 
 use crate::disk::{self, Medium, Metered};
 use crate::fatal::{Fatal, FatalFlag};
 use crate::seal::{DataKey, Kind, Opener, Scope, Sealer};
 use cluster::LogEntry;
 use exchange::Exchange;
+use job::Job;
 use log::{Index, Log, SEGMENT_BYTES};
 use redb::{Database, ReadableDatabase, ReadableTable, ReadableTableMetadata};
 use segment::Place;
@@ -45,7 +48,8 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, PoisonError, RwLock};
 use std::time::Duration;
 use table::{ISSUED, META, META_KEYS, PRIVATE, SNAPSHOT};
-use writer::{Job, Writer};
+use work::Work;
+use writer::Writer;
 use zeroize::Zeroizing;
 
 /// Memory that redb may use for pages; the state itself is in memory, so pages are read once.
@@ -171,7 +175,8 @@ impl Store {
         let exchange =
             Exchange { medium: medium.clone(), dir, scope, member, syncs: syncs.clone(), files: files.clone() };
         let (fatal, commits) = (FatalFlag::new(), Arc::new(AtomicU64::new(0)));
-        let writer = Writer::start(now, log, sealer, fatal.clone(), commits.clone(), exchange)?;
+        let work = Work::new(now, log, sealer, fatal.clone(), commits.clone(), exchange)?;
+        let writer = Writer::start(&path, work, fatal.clone())?;
         Ok(Self { inner: Arc::new(Inner { path, writer, files, syncs, commits, fatal }) })
     }
 
@@ -197,9 +202,9 @@ impl Store {
         Counts { syncs: self.inner.syncs.load(Ordering::Relaxed), commits: self.inner.commits.load(Ordering::Relaxed) }
     }
 
-    /// Queues log entries; `done` is called after the sync.
-    pub(crate) fn append(&self, rows: Vec<Row>, done: Done) {
-        self.inner.writer.send(Job::Append { rows, done });
+    /// Appends log entries; `done` is called after the sync. With `here` they may be written before this returns.
+    pub(crate) fn append(&self, rows: Vec<Row>, here: bool, done: Done) {
+        self.inner.writer.append(rows, here, done);
     }
 
     /// Queues whom this member votes for; `done` is called after the sync.

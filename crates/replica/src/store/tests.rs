@@ -25,7 +25,7 @@ fn waiting(call: impl FnOnce(Done)) -> io::Result<()> {
 }
 
 fn append(store: &Store, rows: &[(u64, &[u8])]) -> io::Result<()> {
-    waiting(|done| store.append(rows.iter().map(|(i, b)| (*i, b.to_vec())).collect(), done))
+    waiting(|done| store.append(rows.iter().map(|(i, b)| (*i, b.to_vec())).collect(), false, done))
 }
 
 use std::io;

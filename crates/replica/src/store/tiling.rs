@@ -2,7 +2,7 @@
 //! entries came out of order, or before there were any hashes, a piece at a time when nobody waits.
 
 use super::table::{ISSUED, TILES};
-use super::writer::seal;
+use super::work::seal;
 use super::{Files, StoreError};
 use crate::seal::{Kind, Sealer};
 use cluster::log::tiles::{Place, TILE, Tiler, decode};

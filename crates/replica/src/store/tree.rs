@@ -18,15 +18,14 @@ impl Tiles for Kept<'_> {
     type Error = StoreError;
 
     fn tile(&mut self, place: Place) -> Result<Vec<Hash>, StoreError> {
-        if let Some(kept) = self.files.stored_tile(place)? {
-            return Ok(kept);
-        }
-        if place.level == 0 {
-            return self.files.leaves(place.first(), TILE);
-        }
-        let mut hashes = Vec::new();
+        let mut hashes = match self.files.stored_tile(place)? {
+            Some(kept) => kept,
+            None if place.level == 0 => return self.files.leaves(place.first(), TILE),
+            None => Vec::new(),
+        };
+        // What is kept of a tile that is not full may be behind what is below it.
         let first = place.index * TILE as u64;
-        for index in first..first + TILE as u64 {
+        for index in first + hashes.len() as u64..first + TILE as u64 {
             let below = Place { level: place.level - 1, index };
             if below.first() >= self.size {
                 break;

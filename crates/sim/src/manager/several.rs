@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use cluster::authorize::{Caller, Method};
-use cluster::seats::{self, Change as GroupStep, SeatStep};
+use cluster::seats::{self, Candidates, Change as GroupStep, SeatStep};
 use cluster::{Command, Outcome};
 use manager::change::Change;
 use manager::refusal;
@@ -233,7 +233,7 @@ impl Manager<ModelMember> {
         let group: Arc<Group> = self.log.group().borrow().clone();
         let progress = group.members.iter().map(|(id, seen)| (*id, (seen.behind, reachable(*id)))).collect();
         let own = self.log.raft_id();
-        for step in seats::next(&state, &group.voters, &group.learners, &progress, own, now) {
+        for step in seats::next(&Candidates::of(&state), &group.voters, &group.learners, &progress, own, now) {
             match step {
                 SeatStep::Propose(command) => self.propose(vec![command], Then::Nothing),
                 SeatStep::Change(change) => {

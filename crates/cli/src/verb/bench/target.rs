@@ -10,7 +10,7 @@ use http::Uri;
 use hyper::body::Incoming;
 use hyper::client::conn::http2::{self, SendRequest};
 use hyper_util::rt::{TokioExecutor, TokioIo};
-use mtls::{Expect, Live, ManagerName};
+use mtls::{Expect, Gathered, InWork, Live, ManagerName};
 use pki::bundle::TrustBundle;
 use pki::digest::Digest;
 use pki::join_token::JoinToken;
@@ -190,7 +190,11 @@ pub(super) fn broken(addr: SocketAddr, error: &dyn std::error::Error) -> Failure
 pub(super) struct Calls(SendRequest<Body>);
 
 impl Calls {
+    /// What is asked leaves in one piece, as a node's own client has it.
     async fn over(stream: impl AsyncRead + AsyncWrite + Send + Unpin + 'static) -> Result<Self, Failure> {
+        let in_work = InWork::default();
+        let asking = in_work.begin();
+        let stream = Gathered::new(stream, in_work.clone());
         let (sender, connection) = http2::Builder::new(TokioExecutor::new())
             .initial_stream_window_size(WINDOW_BYTES)
             .initial_connection_window_size(WINDOW_BYTES)
@@ -198,7 +202,11 @@ impl Calls {
             .await
             .map_err(|error| Failure::new(format!("HTTP/2: {error}")))?;
         // Ends with the last sender; an error reaches whoever calls next.
-        tokio::spawn(connection);
+        tokio::spawn(async move {
+            let _asking = asking;
+            let mut connection = std::pin::pin!(connection);
+            std::future::poll_fn(|cx| in_work.poll(cx, connection.as_mut())).await
+        });
         Ok(Self(sender))
     }
 }

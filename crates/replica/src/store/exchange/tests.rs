@@ -25,13 +25,13 @@ fn filled<M: Medium>(medium: &M, dir: &Path) -> Store {
     let scope = Scope { cluster: "cluster".into(), epoch: 0 };
     let store = Store::create(medium, dir, scope, FIRST_MEMBER, &key(1)).unwrap().finish().unwrap();
     let rows = (1..=40).map(|index| (index, vec![index as u8; 300])).collect();
-    waiting(|done| store.append(rows, done)).unwrap();
+    waiting(|done| store.append(rows, false, done)).unwrap();
     waiting(|done| store.put_vote(b"vote".to_vec(), done)).unwrap();
     store.add_issued((0..30).map(|seq| (seq, vec![seq as u8; 200]).into()).collect());
     let image = Arc::new(Zeroizing::new(vec![7; 400_000]));
     waiting(|done| store.put_snapshot(b"up to 10".to_vec(), image, done)).unwrap();
     store.purge_through(10, b"mark".to_vec(), None);
-    waiting(|done| store.append(vec![(41, b"last".to_vec())], done)).unwrap();
+    waiting(|done| store.append(vec![(41, b"last".to_vec())], false, done)).unwrap();
     store
 }
 
@@ -64,7 +64,7 @@ fn c178_c179_everything_is_under_the_new_key_and_nothing_of_the_old_files_is_lef
     let left: Vec<u8> = io::Read::bytes(old).map(Result::unwrap).collect();
     assert!(!left.is_empty() && left.iter().all(|byte| *byte == 0));
 
-    waiting(|done| store.append(vec![(42, b"more".to_vec())], done)).unwrap();
+    waiting(|done| store.append(vec![(42, b"more".to_vec())], false, done)).unwrap();
     store.truncate_from(42);
     store.add_issued(vec![(30, b"more".to_vec()).into()]);
     waiting(|done| store.flush(done)).unwrap();
@@ -88,10 +88,10 @@ fn readers_are_left_alone_and_work_that_was_queued_is_kept() {
         std::thread::spawn(move || (0..200).for_each(|_| check(&store)))
     };
     for byte in 2..6 {
-        store.append(vec![(42, vec![byte])], Box::new(|result| result.unwrap()));
+        store.append(vec![(42, vec![byte])], false, Box::new(|result| result.unwrap()));
         store.truncate_from(42);
         store.exchange(key(byte), Box::new(|result| result.unwrap()));
-        store.append(vec![(42, vec![byte])], Box::new(|result| result.unwrap()));
+        store.append(vec![(42, vec![byte])], false, Box::new(|result| result.unwrap()));
         store.truncate_from(42);
     }
     waiting(|done| store.flush(done)).unwrap();

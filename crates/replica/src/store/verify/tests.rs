@@ -6,6 +6,7 @@ use crate::store::table::TILES;
 use cluster::LogEntry;
 use cluster::account::Actor;
 use cluster::log::leaf_hash;
+use cluster::log::tiles::{Place, encode};
 use pki::merkle;
 use redb::TableDefinition;
 use std::path::Path;
@@ -113,6 +114,23 @@ fn a_log_is_whole_and_its_proofs_hold_in_whatever_order_it_came() {
     }
 }
 
+/// While entries are caught up with, a tile that is not full lacks some of what is below it.
+#[test]
+fn a_tile_that_lags_behind_those_below_it_lacks_nothing() {
+    let (entries, head) = log(1_300);
+    let dir = tempfile::tempdir().unwrap();
+    let store = create(dir.path());
+    store.add_issued(entries);
+    settle(&store);
+    let place = Place { level: 1, index: 0 };
+    let kept = store.files().stored_tile(place).unwrap().unwrap();
+    assert_eq!(kept.len(), 5);
+    for lag in 0..kept.len() {
+        forge(&store, TILES, Kind::Tile, place.key(), &encode(&kept[..lag]));
+        assert_eq!(store.root(1_300).unwrap(), head.root(), "{lag} kept");
+    }
+}
+
 /// One changed bit in any byte of a small log is found, and the entry that it is in is named.
 #[test]
 fn every_byte_of_a_small_log() {
@@ -161,14 +179,14 @@ fn a_forged_entry_is_named() {
     let place = Place { level: 0, index: 1 };
     let mut hashes = store.files().stored_tile(place).unwrap().unwrap();
     hashes[300 - 256] = leaf_hash(b"another");
-    forge(&store, TILES, Kind::Tile, place.key(), &cluster::log::tiles::encode(&hashes));
+    forge(&store, TILES, Kind::Tile, place.key(), &encode(&hashes));
     assert_eq!(fault(), 256..512);
 
     // That too: the frontier in the state tells which whole subtree.
     let above = Place { level: 1, index: 0 };
     let mut roots = store.files().stored_tile(above).unwrap().unwrap();
     roots[1] = root(&hashes).unwrap();
-    forge(&store, TILES, Kind::Tile, above.key(), &cluster::log::tiles::encode(&roots));
+    forge(&store, TILES, Kind::Tile, above.key(), &encode(&roots));
     assert_eq!(fault(), 0..512);
 
     forge(&store, ISSUED, Kind::Issued, 300, &entries[300].bytes);

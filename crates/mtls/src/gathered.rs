@@ -4,12 +4,14 @@
 //! on four connections that is a TLS record and a system call for each. Here, while other calls of the connection are in work, a flush
 //! only asks for another turn of the task; the answers that become ready until then are gathered, and go out at once. Nothing
 //! waits for a timer: with nobody else to run, the next turn comes at once. A lone answer is written as ever, but for one that
-//! HTTP/2 flushes before its trailers: they follow before the next turn.
+//! HTTP/2 flushes before its trailers: they follow before the next turn, which the task takes without leaving its thread.
+//!
+//! The same for a caller: what it asks is a head, a body and an end, each flushed by itself.
 
 use std::io;
 use std::pin::Pin;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::task::{Context, Poll, ready};
 
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
@@ -22,32 +24,56 @@ const TURNS: u8 = 2;
 /// hands a payload on without copying it.
 const FLUSHED_APART_BYTES_MIN: usize = 256;
 
+/// Turns of a lone answer's task at a time, at most.
+const LONE_TURNS_MAX: usize = 4;
+
 /// Calls of one connection in work. Clones share the number.
 #[derive(Clone, Default)]
-pub(super) struct InWork(Arc<AtomicUsize>);
+pub struct InWork(Arc<Work>);
+
+#[derive(Default)]
+struct Work {
+    calls: AtomicUsize,
+    /// Whether a lone answer waits for the task's next turn.
+    again: AtomicBool,
+}
 
 /// One of them; dropped when its answer begins.
-pub(super) struct Working(InWork);
+pub struct Working(InWork);
 
 impl InWork {
-    pub(super) fn begin(&self) -> Working {
-        self.0.fetch_add(1, Ordering::Relaxed);
+    /// A call is in work until what is given back is dropped.
+    pub fn begin(&self) -> Working {
+        self.0.calls.fetch_add(1, Ordering::Relaxed);
         Working(self.clone())
     }
 
+    /// Polls whoever serves the connection, and gives it the turns that it asked for.
+    pub fn poll<F: Future>(&self, cx: &mut Context<'_>, mut serving: Pin<&mut F>) -> Poll<F::Output> {
+        for _ in 0..LONE_TURNS_MAX {
+            let polled = serving.as_mut().poll(cx);
+            if polled.is_ready() || !self.0.again.swap(false, Ordering::Relaxed) {
+                return polled;
+            }
+        }
+        cx.waker().wake_by_ref();
+        Poll::Pending
+    }
+
     fn is_none(&self) -> bool {
-        self.0.load(Ordering::Relaxed) == 0
+        self.0.calls.load(Ordering::Relaxed) == 0
     }
 }
 
 impl Drop for Working {
     fn drop(&mut self) {
-        self.0.0.fetch_sub(1, Ordering::Relaxed);
+        self.0.0.calls.fetch_sub(1, Ordering::Relaxed);
     }
 }
 
-/// A stream whose writes are gathered. Whoever drives it must read from it whenever it is woken, as HTTP/2 does.
-pub(super) struct Gathered<IO> {
+/// A stream whose writes are gathered. Whoever drives it must read from it whenever it is woken, as HTTP/2 does, and be polled by
+/// [`InWork::poll`].
+pub struct Gathered<IO> {
     io: IO,
     in_work: InWork,
     bytes: Vec<u8>,
@@ -58,7 +84,8 @@ pub(super) struct Gathered<IO> {
 }
 
 impl<IO: AsyncRead + AsyncWrite + Unpin> Gathered<IO> {
-    pub(super) fn new(io: IO, in_work: InWork) -> Self {
+    /// Gathers the answers to the calls that are counted there.
+    pub fn new(io: IO, in_work: InWork) -> Self {
         Self { io, in_work, bytes: Vec::new(), written: 0, turns: None }
     }
 
@@ -139,8 +166,13 @@ impl<IO: AsyncRead + AsyncWrite + Unpin> AsyncWrite for Gathered<IO> {
                 ready!(this.poll_drain(cx))?;
                 return Pin::new(&mut this.io).poll_flush(cx);
             }
-            this.turns = Some(if lone { 0 } else { TURNS });
-            cx.waker().wake_by_ref();
+            if lone {
+                this.turns = Some(0);
+                this.in_work.0.again.store(true, Ordering::Relaxed);
+            } else {
+                this.turns = Some(TURNS);
+                cx.waker().wake_by_ref();
+            }
         }
         Poll::Ready(Ok(()))
     }
@@ -274,9 +306,28 @@ mod tests {
         b.flush();
         assert_eq!(b.write(b"end"), Poll::Ready(3));
         b.flush();
-        assert_eq!((b.writes().len(), b.wakes.0.load(Ordering::Relaxed)), (0, 1));
+        assert_eq!((b.writes().len(), b.wakes.0.load(Ordering::Relaxed)), (0, 0), "nobody else is woken for it");
+        assert!(b.gathered.in_work.0.again.load(Ordering::Relaxed));
         assert!(!b.turn(), "written: nothing more to ask for");
         assert_eq!((b.writes().len(), b.writes()[0].len()), (1, FLUSHED_APART_BYTES_MIN + 3));
+    }
+
+    #[test]
+    fn whoever_serves_gets_the_turns_that_were_asked_for() {
+        let in_work = InWork::default();
+        let mut cx = Context::from_waker(Waker::noop());
+        let mut polls = 0;
+        let mut serve = |asks: usize| {
+            polls = 0;
+            let serving = std::pin::pin!(std::future::poll_fn(|_| {
+                polls += 1;
+                in_work.0.again.store(polls <= asks, Ordering::Relaxed);
+                Poll::<()>::Pending
+            }));
+            assert!(in_work.poll(&mut cx, serving).is_pending());
+            polls
+        };
+        assert_eq!((serve(0), serve(1), serve(100)), (1, 2, LONE_TURNS_MAX));
     }
 
     #[test]
