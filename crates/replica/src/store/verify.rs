@@ -1,5 +1,5 @@
 //! Reads the whole issuance log, and makes its tree anew: each entry against its hash as it is kept, all of them against the head. All
-//! cores read, a piece each at a time.
+//! cores read, several pieces each at a time.
 
 use super::table::{ISSUED, PRIVATE};
 use super::{Files, Store};
@@ -14,10 +14,12 @@ use std::ops::Range;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Mutex, PoisonError};
 
-/// Tiles that a core reads at a time.
+/// Tiles that are read at a time.
 const PIECE_TILES: u64 = 16;
-/// Cores that read, at most.
-const READERS_MAX: usize = 8;
+/// Readers for each core: what is not in memory is waited for, and others go on meanwhile.
+const READERS_A_CORE: usize = 4;
+/// Readers at most.
+const READERS_MAX: usize = 16;
 
 /// A log that is whole.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -176,7 +178,8 @@ impl Store {
             fault: Mutex::default(),
             found: Mutex::default(),
         };
-        let readers = std::thread::available_parallelism().map_or(1, usize::from).min(READERS_MAX);
+        let cores = std::thread::available_parallelism().map_or(1, usize::from);
+        let readers = cores.saturating_mul(READERS_A_CORE).min(READERS_MAX);
         std::thread::scope(|scope| {
             for _ in 1..readers {
                 scope.spawn(|| work.run());
