@@ -67,11 +67,32 @@ pub fn advance((rotation, phase): (u64, Phase), worker: [u8; 16], manager: [u8; 
 }
 
 /// When to look again after that was proposed; none: what came of it is unknown. `true` beside it: the refusal is not one
-/// that time mends.
+/// that time mends. A step that was under way when the leader changed may find the phase, or the rotation, ended by the next
+/// leader's.
 pub fn advanced(outcome: Option<&Outcome>) -> (Duration, bool) {
     match outcome {
         Some(Outcome::Done { .. }) => (Duration::ZERO, false),
-        Some(Outcome::Rejected(Rejection::NotConverted | Rejection::OutOfSequence)) | None => (AGAIN, false),
+        Some(Outcome::Rejected(Rejection::NotConverted | Rejection::OutOfSequence | Rejection::NoRotation)) | None => {
+            (AGAIN, false)
+        }
         Some(_) => (AGAIN, true),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_step_that_another_took_is_no_error() {
+        let check =
+            |outcome: Option<Outcome>, expected| assert_eq!(advanced(outcome.as_ref()), expected, "{outcome:?}");
+        check(Some(Outcome::Done { version: 1 }), (Duration::ZERO, false));
+        check(None, (AGAIN, false));
+        check(Some(Outcome::Rejected(Rejection::NotConverted)), (AGAIN, false));
+        check(Some(Outcome::Rejected(Rejection::OutOfSequence)), (AGAIN, false));
+        check(Some(Outcome::Rejected(Rejection::NoRotation)), (AGAIN, false));
+        check(Some(Outcome::Rejected(Rejection::Way)), (AGAIN, true));
+        check(Some(Outcome::Unchanged), (AGAIN, true));
     }
 }
