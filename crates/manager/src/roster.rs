@@ -15,12 +15,19 @@ pub use sharer::{Sharer, down};
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
+use cluster::State;
 use pki::identity::NodeId;
 use pki::time::Time;
 use wire::managers::{NodeSession, ShareRequest, ShareResponse};
 
 /// A manager that did not share for so long is given up, and its sessions with it.
 pub const SILENT_AFTER: Duration = Duration::from_secs(5);
+
+/// Whether there are managers beside the one of this number, by whose way the state may have changed without this one knowing yet. A
+/// state that is still being filled may be of a time when there was one manager: it was another one then.
+pub fn has_others(state: &State, own: u64) -> bool {
+    state.members.rows.values().any(|row| row.raft_id != own)
+}
 
 /// All sessions at the leader; at another manager, those that it does not have itself.
 #[derive(Default)]
@@ -281,6 +288,18 @@ mod tests {
         let mut roster = Roster::default();
         roster.lead(7);
         roster
+    }
+
+    #[test]
+    fn a_state_that_is_being_filled_is_not_taken_for_that_of_a_cluster_of_one() {
+        let mut state = State::empty();
+        assert!(!has_others(&state, 1));
+        let row = |raft_id| cluster::members::Member { raft_id, addr: String::new() };
+        state.members.rows.insert(node("first"), row(1));
+        assert!(!has_others(&state, 1));
+        assert!(has_others(&state, 2), "the first manager was alone then, and this one is not it");
+        state.members.rows.insert(node("second"), row(2));
+        assert!(has_others(&state, 1) && has_others(&state, 2));
     }
 
     #[test]

@@ -22,7 +22,7 @@ use crate::looks::Looks;
 use crate::news::News;
 use crate::outside::Outside;
 use crate::peers::Peers;
-use crate::roster::Roster;
+use crate::roster::{self, Roster};
 use crate::rotate::Pacer;
 use crate::server::{Call, Callers, Connections, Peer};
 use crate::sessions::{Effect, Input, Sessions};
@@ -294,7 +294,7 @@ impl<H: Handle> Shared<H> {
 
     /// Whether there are other managers, by whose way the state may have changed without this one knowing yet.
     pub(crate) fn is_one_of_several(&self, state: &State) -> bool {
-        state.members.rows.len() > 1
+        roster::has_others(state, self.handle.raft_id())
     }
 
     /// The state with whatever was answered anywhere before, for those who would be refused on what is known here. Strangers can ask
