@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 
 use swarmpki_sim::fleet::evenly;
 use swarmpki_sim::large::{self, Costs};
+use swarmpki_sim::several::strike;
 use swarmpki_sim::{Config, Failed, Fleet, Large, Several, Summary, fleet, run, several};
 
 const USAGE: &str = "\
@@ -14,11 +15,14 @@ usage: swarmpki-sim [--seed SEED] [--seeds HOW-MANY] [--nodes MACHINES] [--steps
        swarmpki-sim --fleet MACHINES [--seed SEED] [--seeds HOW-MANY] [--asleep MACHINES] [--restarts HOW-MANY]
                     [--skew SECONDS] [--lost IN-A-THOUSAND] [--rotations HOW-MANY]
        swarmpki-sim --managers MANAGERS [--seed SEED] [--seeds HOW-MANY] [--nodes MACHINES] [--steps FAULTS]
+       swarmpki-sim --struck MANAGERS [--seed SEED] [--seeds HOW-MANY] [--nodes MACHINES] [--entry ENTRY]
        swarmpki-sim --large MACHINES [--cores CORES] [--seed SEED]
 
 The first runs small clusters in which everything goes wrong, and the root is replaced now and then (--rotations:
 how often in a thousand steps). The second runs a large cluster; --lost 0 --restarts 0 --asleep 0 --skew 0 demands
-that nothing fails at all. The third runs several managers that crash, are cut off and lag, and come and go. The fourth computes how long a rotation of so many nodes takes one manager.
+that nothing fails at all. The third runs several managers that crash, are cut off and lag, and come and go. The fourth
+tells one story of several managers once for each entry of its log, with which the leader's power goes (--entry: one
+alone). The fifth computes how long a rotation of so many nodes takes one manager.
 --lines: how many lines of what happened a failure shows.";
 
 /// What to run.
@@ -28,6 +32,7 @@ enum Kind {
     Fleet(Fleet),
     Large(Large),
     Several(Several),
+    Struck(Several, Option<u64>),
 }
 
 impl Kind {
@@ -35,6 +40,11 @@ impl Kind {
         match self {
             Self::Small(config) => run(&Config { seed, ..*config }),
             Self::Several(config) => several::run(&Several { seed, ..*config }),
+            Self::Struck(config, only) => {
+                let (summary, told) = strike::every(&Several { seed, ..*config }, *only)?;
+                println!("seed {seed:#x}: {told} stories");
+                Ok(summary)
+            }
             Self::Fleet(fleet) => fleet::run(&Fleet { seed, ..fleet.clone() }),
             Self::Large(large) => {
                 let figures =
@@ -138,7 +148,7 @@ fn arguments(words: &[String]) -> Option<(Kind, u64, u64)> {
     let mut fleet = Fleet::default();
     let mut large = Large { seed: 0, nodes: 0, cores: 8, costs: Costs::default() };
     let mut several = Several::default();
-    let (mut is_fleet, mut is_several) = (false, false);
+    let (mut is_fleet, mut is_several, mut is_struck, mut only) = (false, false, false, None);
     let (mut seed, mut seeds) = (config.seed, 1);
     for pair in words.chunks(2) {
         let [word, value] = pair else { return None };
@@ -149,6 +159,8 @@ fn arguments(words: &[String]) -> Option<(Kind, u64, u64)> {
             "--seeds" => seeds = value,
             "--nodes" => (config.nodes, several.nodes) = (count, count),
             "--managers" => (several.managers, is_several) = (count.max(1), true),
+            "--struck" => (several.managers, is_struck) = (count.max(1), true),
+            "--entry" => only = Some(value),
             "--lines" => {}
             "--steps" => (config.steps, several.steps) = (count, count),
             "--rotations" => {
@@ -169,6 +181,7 @@ fn arguments(words: &[String]) -> Option<(Kind, u64, u64)> {
         }
     }
     let kind = match (large.nodes, is_fleet) {
+        _ if is_struck => Kind::Struck(several, only),
         _ if is_several => Kind::Several(several),
         (0, false) => Kind::Small(config),
         (0, true) => Kind::Fleet(fleet),

@@ -40,6 +40,9 @@ use crate::packet::{Call, ConnId, Identity, Packet, Who};
 use crate::signer::Key;
 use several::Enlisting;
 
+/// When to ask again whoever cannot know now whether what it knows is old. Source: manager::shared.
+const UNSURE_RETRY: Duration = Duration::from_millis(500);
+
 /// What the manager has to say to a machine.
 pub struct Tell {
     /// On which connection.
@@ -298,14 +301,14 @@ impl<L: Log> Manager<L> {
 
     /// The same; `sure`: whether the state here was just read for it, if that was tried.
     fn serve(&mut self, own: Option<&Identity>, now: Time, packet: Packet, sure: Option<bool>, out: &mut Vec<Tell>) {
-        let asks = sure.is_none() && self.is_one_of_several();
+        let several = self.is_one_of_several();
         let peer = match self.connect(own, now, &packet, sure) {
             Ok(Some(peer)) => peer,
             Ok(None) => return self.look_up(own, packet),
             Err(failure) => return tell(&packet, packet.call.failed(failure), out),
         };
         let answer = match &packet.call {
-            Call::Root => Ok(Some(Input::Root(Ok(self.root())))),
+            Call::Root => self.root().map(|root| Some(Input::Root(Ok(root)))),
             Call::Clock { verified, asked } => {
                 let offset_ms = now.unix_millis() - asked.unix_millis();
                 Ok(Some(Input::Clock { offset_ms, proven: verified.then_some(now) }))
@@ -328,7 +331,11 @@ impl<L: Log> Manager<L> {
         match answer {
             Ok(input) => tell(&packet, input, out),
             // What was changed by way of another manager may not have come here yet: nobody is refused for that.
-            Err(refusal) if asks && packet.call.looks_again(&refusal) => return self.look_up(own, packet),
+            Err(refusal) if several && packet.call.looks_again(&refusal) => match sure {
+                None => return self.look_up(own, packet),
+                Some(false) => refuse(&packet, &Refusal::Busy { retry_after: UNSURE_RETRY }, out),
+                Some(true) => refuse(&packet, &refusal, out),
+            },
             Err(refusal) => refuse(&packet, &refusal, out),
         }
         if packet.call.is_alone() {
@@ -403,8 +410,8 @@ impl<L: Log> Manager<L> {
         Ok((peer.node().cloned().ok_or(Refusal::Peer(Unauthorized::NoCertificate))?, grant))
     }
 
-    fn root(&self) -> Vec<u8> {
-        self.state().roots.served().map(|root| root.bundle.clone()).unwrap_or_default()
+    fn root(&self) -> Result<Vec<u8>, Refusal> {
+        self.state().roots.served().map(|root| root.bundle.clone()).ok_or(Refusal::SignerStarting)
     }
 
     fn unlock(&mut self, now: Time, packet: &Packet, peer: &Arc<Peer>) -> Result<Option<Input>, Refusal> {

@@ -4,6 +4,7 @@
 //! What must never be is looked at after every event: see [`witness`].
 
 pub mod run;
+pub mod strike;
 pub mod witness;
 mod world;
 

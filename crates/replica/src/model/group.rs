@@ -204,6 +204,16 @@ impl ModelGroup {
         self.lock().step(stamp)
     }
 
+    /// The same, and nobody is answered.
+    pub fn step_unanswered(&self, stamp: Time) -> usize {
+        let mut inner = self.lock();
+        let faults = inner.faults;
+        inner.faults = GroupFaults { lost_answer: 1000, ..GroupFaults::default() };
+        let decided = inner.step(stamp);
+        inner.faults = faults;
+        decided
+    }
+
     /// Whether a [step](Self::step) has something to do.
     pub fn has_work(&self) -> bool {
         let inner = self.lock();

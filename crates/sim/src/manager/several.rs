@@ -44,7 +44,7 @@ impl<L: Log> Manager<L> {
     }
 
     pub(super) fn is_one_of_several(&self) -> bool {
-        self.state().members.rows.len() > 1
+        roster::has_others(&self.state(), self.log.raft_id())
     }
 
     /// Whether a node that is to be called down is in session with another manager.

@@ -82,14 +82,14 @@ pub fn run(config: &Several) -> Result<Summary, Failed> {
     Ok(summary(&group))
 }
 
-fn result(group: &Group) -> Result<(), Failed> {
+pub(super) fn result(group: &Group) -> Result<(), Failed> {
     match &group.witness.broken {
         Some(what) => Err(Failed { what: what.clone(), lines: group.last_lines() }),
         None => Ok(()),
     }
 }
 
-fn summary(group: &Group) -> Summary {
+pub(super) fn summary(group: &Group) -> Summary {
     let state = &group.witness.state;
     Summary {
         trace: group.trace,
@@ -205,7 +205,7 @@ pub(super) fn role(group: &mut Group, by: usize, machine: usize) {
     group.operate(by, Command::UpdateNode { node: node.id.clone(), version: node.version, spec: Box::new(spec) });
 }
 
-fn rename(group: &mut Group, by: usize, machine: usize) {
+pub(super) fn rename(group: &mut Group, by: usize, machine: usize) {
     let Some(state) = group.applied(by) else { return };
     let Some(node) = group.machines[machine].id().and_then(|id| state.node(&id).cloned()) else { return };
     let mut spec = node.spec.clone();
@@ -223,7 +223,7 @@ pub(super) fn rotate_token(group: &mut Group, by: usize) {
 }
 
 /// Another root, ordered on any manager; everybody is waited for.
-fn rotate(group: &mut Group, by: usize) {
+pub(super) fn rotate(group: &mut Group, by: usize) {
     let Some(state) = group.applied(by).filter(|state| state.roots.served().is_some()) else { return };
     let clock = group.clock(by);
     let back = state.rotation().is_some() && group.chance.in_thousand(300);
@@ -243,7 +243,7 @@ fn rotate(group: &mut Group, by: usize) {
 }
 
 /// An operator removes a worker; half of the time the machine is then emptied and joins again.
-fn remove(group: &mut Group, by: usize, machine: usize) {
+pub(super) fn remove(group: &mut Group, by: usize, machine: usize) {
     let Some(identity) = group.machines[machine].live.clone() else { return };
     let Some(state) = group.applied(by) else { return };
     let Some(id) = group.machines[machine].id().filter(|id| state.node(id).is_some()) else { return };
@@ -260,7 +260,7 @@ fn remove(group: &mut Group, by: usize, machine: usize) {
 }
 
 /// Nothing goes wrong any more: after a while, and a little more if need be, everybody is well.
-fn converge(group: &mut Group) -> Result<(), Failed> {
+pub(super) fn converge(group: &mut Group) -> Result<(), Failed> {
     group.note(0, "calm", String::new);
     group.calm();
     group.run_for(QUIET / 2);
@@ -393,7 +393,7 @@ fn with_seat(group: &Group, machine: usize) -> bool {
 }
 
 /// Who was removed is refused by every manager everything that is not for anybody.
-fn refused(group: &mut Group) {
+pub(super) fn refused(group: &mut Group) {
     let state = Arc::clone(&group.witness.state);
     for machine in group.managers() {
         let clock = group.clock(machine);

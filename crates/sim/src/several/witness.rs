@@ -1,6 +1,7 @@
 //! Who sees everything: replays what was decided, hears every heartbeat that arrives, and says what must never be.
 //!
 //! - the invariants of the state hold after every entry, and between any two;
+//! - every leaf is signed by the root whose turn it is;
 //! - no serial is used twice, and no request is signed again whose certificate waits to be fetched;
 //! - a manager that hears the leader calls nobody down who was heard less than the grace ago by one that hears it too;
 //! - nobody in session with such a manager is called down for long, or counted with another manager for long;
@@ -18,6 +19,8 @@ use pki::identity::NodeId;
 use pki::key::SpkiHash;
 use pki::time::Time;
 use replica::model::group::ModelGroup;
+
+use crate::ledger::signer;
 
 /// How long a mistake about a node may last that comes right by itself: a report, a share, and the way of both.
 const MISTAKEN_MAX: Duration = Duration::from_secs(15);
@@ -88,8 +91,10 @@ impl Witness {
             match Batch::decode(&bytes) {
                 Ok(batch) => {
                     let mut keys = BTreeSet::new();
-                    for entry in after.apply(before.index + 1, &batch).issued {
-                        self.look_at(&entry.bytes, &mut keys);
+                    let issued = after.apply(before.index + 1, &batch).issued;
+                    let signers: Vec<_> = [signer(&before), signer(&after)].into_iter().flatten().collect();
+                    for entry in issued {
+                        self.look_at(&entry.bytes, &signers, &mut keys);
                     }
                 }
                 Err(error) => self.demand(false, || format!("an entry can be read: {error}")),
@@ -111,13 +116,15 @@ impl Witness {
         std::mem::replace(&mut self.rotating, running) && !running
     }
 
-    fn look_at(&mut self, bytes: &[u8], batch: &mut BTreeSet<(SpkiHash, &'static str)>) {
+    fn look_at(&mut self, bytes: &[u8], signers: &[Certificate], batch: &mut BTreeSet<(SpkiHash, &'static str)>) {
         let record = match LogRecord::decode(bytes) {
             Ok(record) => record,
             Err(error) => return self.demand(false, || format!("an entry of the issuance log can be read: {error}")),
         };
         let Some(leaf) = Certificate::from_der(record.certificate).ok().filter(|leaf| !leaf.is_ca()) else { return };
         self.issued += 1;
+        let right = signers.iter().any(|by| pki::chain::signed_by(&leaf, by).is_ok());
+        self.demand(right, || format!("every leaf is signed by the root whose turn it is: {}", leaf.serial()));
         let fresh = self.serials.insert([leaf.issuer_der(), leaf.serial().to_string().as_bytes()].concat());
         self.demand(fresh, || format!("no serial is used twice: {}", leaf.serial()));
         let Ok(subject) = leaf.node_subject() else { return };

@@ -18,6 +18,7 @@ use replica::model::group::{GroupFaults, ModelGroup, ModelMember};
 use swarmpki::plan::{Failure, FailureKind, Input, Timer};
 use wire::managers::{NodeSession, ShareRequest, ShareResponse};
 
+use super::strike::Strike;
 use super::witness::{CUT_OFF_MAX, Witness};
 use crate::chance::Chance;
 use crate::machine::{Act, Disk, Hands, Machine};
@@ -108,6 +109,8 @@ pub struct Group {
     pub elections: u64,
     /// Rotations that ended.
     pub rotations: u64,
+    /// With what the leader's power goes.
+    pub strike: Option<Strike>,
     mischief: Option<Mischief>,
     /// Whether nothing goes wrong any more.
     calm: bool,
@@ -177,6 +180,7 @@ impl Group {
             events: 0,
             elections: 0,
             rotations: 0,
+            strike: None,
             mischief,
             calm: false,
             seats: BTreeMap::new(),
@@ -233,9 +237,20 @@ impl Group {
             .map(|(machine, _)| *machine)
     }
 
-    /// Machines with a manager that runs.
-    pub fn managers(&self) -> Vec<usize> {
+    /// Machines with a manager that runs: it does from when it has its place, and may not know of it yet.
+    fn running(&self) -> Vec<usize> {
         self.seats.iter().filter(|(_, seat)| seat.manager.is_some()).map(|(machine, _)| *machine).collect()
+    }
+
+    /// Machines with a manager that knows that it is one: operators ask these.
+    pub fn managers(&self) -> Vec<usize> {
+        let seated = |machine: &usize| {
+            let (Some(state), Some(id)) = (self.applied(*machine), self.machines[*machine].id()) else { return false };
+            let role = state.node(&id).map(|node| node.role);
+            let placed = state.members.rows.get(&id).map(|row| row.raft_id);
+            role == Some(Role::Manager) && placed == self.raft_id(*machine)
+        };
+        self.running().into_iter().filter(seated).collect()
     }
 
     /// Machines with a place in the group whose manager is not there for everybody.
@@ -477,6 +492,9 @@ impl Group {
             Event::Arrive { to, packet } => self.arrive(to, *packet),
             Event::Decide => {
                 self.deciding = false;
+                if self.strike.is_some_and(|strike| strike.falls(self)) {
+                    return self.strike = None;
+                }
                 let stamp = self.leader().map_or(self.now, |leader| self.clock(leader));
                 self.log.step(stamp);
                 self.meddle();
@@ -573,7 +591,7 @@ impl Group {
     /// A second has passed.
     fn tick(&mut self) {
         self.after(TICK, Event::Tick);
-        for machine in self.managers() {
+        for machine in self.running() {
             let clock = self.clock(machine);
             let reachable: BTreeSet<u64> = self.reachable();
             let mut out = Vec::new();
@@ -827,24 +845,18 @@ impl Group {
 
     fn settle_seat(&mut self, machine: usize) {
         let clock = self.clock(machine);
-        let id = self.machines[machine].id();
         let up = self.machines[machine].plan.is_some();
         let mut out = Vec::new();
         let Some(seat) = self.seats.get_mut(&machine) else { return };
         if seat.manager.is_none() && up {
-            // A manager serves when it knows that it is one.
+            // It serves as soon as it has its place: it may come to lead before it is a manager.
             let member = self.log.member(seat.raft_id);
-            let state = member.state();
-            let seated = id.as_ref().and_then(|id| state.node(id)).is_some_and(|node| node.role == Role::Manager);
-            let listed = id.is_some_and(|id| state.members.rows.contains_key(&id));
-            if seated && listed {
-                let mut manager = Manager::one_of(member, Chance::new(self.chance.draw()), clock);
-                manager.mischief = self.mischief;
-                seat.run += 1;
-                (seat.sharer, seat.sharing) = (Sharer::new(self.chance.draw()), None);
-                (seat.led, seat.deadline) = (0, None);
-                seat.manager = Some(manager);
-            }
+            let mut manager = Manager::one_of(member, Chance::new(self.chance.draw()), clock);
+            manager.mischief = self.mischief;
+            seat.run += 1;
+            (seat.sharer, seat.sharing) = (Sharer::new(self.chance.draw()), None);
+            (seat.led, seat.deadline) = (0, None);
+            seat.manager = Some(manager);
         }
         let Some(manager) = &mut seat.manager else { return };
         let leadership = *manager.log.leadership().borrow();
