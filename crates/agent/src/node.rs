@@ -182,6 +182,12 @@ impl Handle {
         let _ = self.tell.send(Input::Seated(own));
     }
 
+    /// Says that a manager is at this address, `host:port`: a node in no session tries it at once, and keeps it over a restart. Who answers there
+    /// is believed by its certificate, as any manager is.
+    pub fn manager_at(&self, addr: String) {
+        let _ = self.tell.send(Input::ManagerTold(addr));
+    }
+
     /// Renews the certificate now, or as soon as the node runs.
     pub fn renew_now(&self) {
         let _ = self.tell.send(Input::RenewNow);

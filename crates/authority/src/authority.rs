@@ -11,6 +11,7 @@ use mtls::{CallerAnchors, VerifiedPeer};
 use pki::bundle::{BundleError, Issuer};
 use pki::certificate::{Certificate, IssuerId};
 use pki::csr::Csr;
+use pki::digest::{hex, unhex};
 use pki::identity::{ClusterId, NodeId, Role, Subject};
 use pki::issue::{self, GIVEN_ROOT_LIFE_MIN, IssueError, LEAF_EXPIRY_MIN};
 use pki::key::{SignError, SpkiHash};
@@ -19,7 +20,7 @@ use pki::time::Time;
 
 use crate::caller::{self, Known, Standing};
 use crate::config::Config;
-use crate::entry::{Asker, Entry, Issued, hex, unhex};
+use crate::entry::{Asker, Entry, Issued};
 use crate::log::{self, LogError, LogFault, Writer};
 use crate::metrics::Metrics;
 use crate::permit::Permit;

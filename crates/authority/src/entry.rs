@@ -3,6 +3,7 @@
 //! Stored since format 1: fields are added, never renamed or given another meaning.
 
 use pki::certificate::Certificate;
+use pki::digest::hex;
 use pki::identity::ClusterId;
 use pki::time::Time;
 use serde::{Deserialize, Serialize};
@@ -122,36 +123,10 @@ impl Entry {
     }
 }
 
-/// Bytes as lower-case hex.
-pub(crate) fn hex(bytes: &[u8]) -> String {
-    const DIGITS: &[u8; 16] = b"0123456789abcdef";
-    let digit = |nibble: u8| char::from(DIGITS[usize::from(nibble)]);
-    bytes.iter().flat_map(|byte| [digit(byte >> 4), digit(byte & 15)]).collect()
-}
-
-/// Hex as bytes; none if it is not.
-pub(crate) fn unhex(text: &str) -> Option<Vec<u8>> {
-    let digit = |byte: u8| char::from(byte).to_digit(16);
-    let pair = |pair: &[u8]| match pair {
-        [high, low] => u8::try_from(digit(*high)? << 4 | digit(*low)?).ok(),
-        _ => None,
-    };
-    text.as_bytes().chunks(2).map(pair).collect()
-}
-
 #[cfg(test)]
 mod tests {
     #![allow(clippy::unwrap_used)]
     use super::*;
-
-    #[test]
-    fn hex_there_and_back() {
-        assert_eq!(hex(&[0, 0x7f, 0xff]), "007fff");
-        assert_eq!(unhex("007fFf").unwrap(), [0, 0x7f, 0xff]);
-        for wrong in ["0", "0g", "é"] {
-            assert!(unhex(wrong).is_none(), "{wrong}");
-        }
-    }
 
     /// Written by format 1; it must read for ever.
     #[test]

@@ -18,7 +18,9 @@ use std::path::{Path, PathBuf};
 
 pub(crate) use writer::{LogFault, Writer, Written};
 
-use crate::entry::{Entry, hex};
+use pki::digest::hex;
+
+use crate::entry::Entry;
 
 /// The log's name in the state directory.
 pub const FILE_NAME: &str = "issuance.log";

@@ -5,11 +5,11 @@ use std::fs::File;
 use std::io;
 use std::path::Path;
 
+use pki::digest::{hex, unhex};
 use pki::key::SpkiHash;
 use pki::time::Time;
 use serde::{Deserialize, Serialize};
 
-use crate::entry::{hex, unhex};
 use crate::state_dir;
 
 /// The permit's name in the state directory.

@@ -8,10 +8,9 @@ use std::time::Duration;
 
 use http::StatusCode;
 use pki::csr::CsrError;
+use pki::digest::hex;
 use pki::identity::ClusterId;
 use pki::key::SpkiHash;
-
-use crate::entry::hex;
 
 /// Why a request is not carried out.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]

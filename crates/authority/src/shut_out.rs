@@ -4,10 +4,10 @@
 use std::io;
 use std::path::Path;
 
+use pki::digest::unhex;
 use pki::identity::NodeId;
 use pki::serial::Serial;
 
-use crate::entry::unhex;
 use crate::state_dir;
 
 /// The list's name in the state directory.

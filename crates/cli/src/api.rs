@@ -158,12 +158,15 @@ impl Node {
 /// `POST /swarm/init`.
 #[derive(Serialize)]
 #[serde(rename_all = "PascalCase")]
-pub(crate) struct InitRequest {
+pub(crate) struct InitRequest<'a> {
     pub(crate) listen_addr: String,
     pub(crate) advertise_addr: String,
     pub(crate) data_path_addr: String,
     pub(crate) data_path_port: u32,
     pub(crate) force_new_cluster: bool,
+    /// Ours; an engine does not know it.
+    #[serde(skip_serializing_if = "str::is_empty")]
+    pub(crate) unlock_key: &'a str,
     pub(crate) spec: Value,
     pub(crate) auto_lock_managers: bool,
     pub(crate) availability: String,

@@ -143,6 +143,11 @@ impl Client {
         decode(&self.call(&Method::POST, &format!("/swarmpki/v1{path}"), Some(encode(body)?)).await?)
     }
 
+    /// Posts to one of our own endpoints that answers with nothing.
+    pub(crate) async fn own_tell<B: Serialize>(&mut self, path: &str, body: &B) -> Result<(), Failure> {
+        self.call(&Method::POST, &format!("/swarmpki/v1{path}"), Some(encode(body)?)).await.map(drop)
+    }
+
     /// Posts to one of our own endpoints; returns the file that it answers with.
     pub(crate) async fn own_file<B: Serialize>(&mut self, path: &str, body: &B) -> Result<Bytes, Failure> {
         self.call(&Method::POST, &format!("/swarmpki/v1{path}"), Some(encode(body)?)).await

@@ -22,6 +22,7 @@ mod token;
 mod token_flags;
 mod usage;
 mod verb;
+mod words;
 
 use std::process::ExitCode;
 
@@ -104,7 +105,7 @@ fn dispatch(cli: &Cli) -> Result<(), Failure> {
         Command::Log(args) if args.offline().is_some() => {
             logging::start(&cli.global)?;
             match args.offline() {
-                Some(dir) => on_one_thread(verb::log::verify::offline(dir, &mut out)),
+                Some(args) => on_one_thread(verb::log::verify::offline(args, &mut out)),
                 None => Ok(()),
             }
         }

@@ -32,6 +32,7 @@ fn main() -> std::io::Result<()> {
     std::fs::write(dir.join("revoked-batch.bin"), batch.encode())?;
     std::fs::write(dir.join("revoked.bin"), revoked.state.encode_snapshot())?;
     std::fs::write(dir.join("locked.bin"), support::locked().encode_snapshot())?;
+    std::fs::write(dir.join("ended.bin"), support::ended().encode_snapshot())?;
     std::fs::write(dir.join("rotating.bin"), support::rotating().encode_snapshot())?;
     std::fs::write(dir.join("log.bin"), &cluster.log[2].bytes)
 }

@@ -14,6 +14,7 @@
 //! - until the last entry joiners get the root they would have got before, and one entry changes root, tokens and all.
 
 mod change;
+mod ended;
 mod progress;
 
 use std::sync::Arc;
@@ -26,6 +27,7 @@ use pki::serial::Serial;
 use pki::time::Time;
 
 pub use self::change::{Abort, Advance, RootsChange, STRAGGLERS_MAX, Start, steps_to};
+pub use self::ended::{ENDED_ASIDE_MAX, Ended};
 pub use self::progress::{Need, Progress, need};
 use crate::node::{BlobDigest, Node};
 use crate::roots::{Root, StragglerAnchor};

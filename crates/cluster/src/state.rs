@@ -16,6 +16,7 @@ use crate::refound::Refounded;
 use crate::removal::Removal;
 use crate::revocation::Revocations;
 use crate::roots::Roots;
+use crate::rotation::Ended;
 use crate::settings::Settings;
 use crate::sleep::Comeback;
 use crate::tokens::Tokens;
@@ -41,6 +42,8 @@ pub struct State {
     pub blobs: OrdMap<BlobDigest, (u64, Arc<[u8]>)>,
     /// The roots.
     pub roots: Roots,
+    /// The last rotation that ended.
+    pub last_rotation: Option<Arc<Ended>>,
     /// The join tokens.
     pub tokens: Arc<Tokens>,
     /// The managers.

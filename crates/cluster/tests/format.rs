@@ -531,6 +531,11 @@ fn samples_of_format_1_open() {
     assert_same(&State::decode_snapshot(&bytes).unwrap(), &locked);
     assert!(locked.encode_snapshot() == bytes, "this build writes unlock keys otherwise: a new sample is due");
 
+    let ended = support::ended();
+    let bytes = sample("ended.bin");
+    assert_same(&State::decode_snapshot(&bytes).unwrap(), &ended);
+    assert!(ended.encode_snapshot() == bytes, "this build writes rotations otherwise: a new sample is due");
+
     let (commands, managed) = support::managers();
     let bytes = sample("managers-batch.bin");
     assert_eq!(format!("{:?}", Batch::decode(&bytes).unwrap()), format!("{commands:?}"));

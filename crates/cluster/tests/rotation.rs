@@ -274,6 +274,54 @@ fn an_emergency_changes_tokens_first_and_keeps_no_way_back() {
     assert!(anchors(&world).is_empty());
     world.members[2].up = true;
     assert!(!world.reachable(2), "who was away comes back by a token");
+    let left = |world: &World| (0..3).filter(|n| world.cluster.state.is_left_behind(world.record(*n).unwrap())).count();
+    assert!(world.cluster.state.is_left_behind(world.record(2).unwrap()) && left(&world) == 1);
+    let last = world.cluster.state.last_rotation.clone().unwrap();
+    assert_eq!((last.emergency, last.back, &last.aside[..], last.aside_count), (true, false, &[id(2)][..], 1));
+    // The next rotation waits for it.
+    assert!(done(&world.start(2, false, Policy::WaitForAll)));
+    serve(&mut world);
+    refused(world.advance(), Rejection::NotConverted);
+    assert!(left(&world) == 1);
+    assert!(done(&world.remove(2)));
+    assert!(done(&world.advance()));
+}
+
+#[test]
+fn what_the_last_rotation_was_is_known_until_another_has_ended() {
+    let mut world = World::new(2);
+    let last = |world: &World| world.cluster.state.last_rotation.clone();
+    assert!(last(&world).is_none());
+    let started = world.cluster.now;
+    let end = started.saturating_add(Duration::from_secs(600));
+    assert!(done(&world.start(1, false, Policy::Deadline(end))));
+    let number = world.rotation().unwrap().id;
+    world.crash(2);
+    serve(&mut world);
+    world.cluster.now = end;
+    assert!(done(&world.advance()));
+    serve(&mut world);
+    assert!(last(&world).is_none(), "it has not ended");
+    assert!(done(&world.advance()));
+    let first = last(&world).unwrap();
+    assert_eq!((first.id, first.started, first.ended), (number, started, world.cluster.now));
+    assert_eq!((first.from, first.to), (authority(0).trust, authority(1).trust));
+    assert_eq!((first.back, first.emergency, &first.aside[..], first.aside_count), (false, false, &[id(2)][..], 1));
+    assert!(!world.cluster.state.is_left_behind(world.record(2).unwrap()), "it comes back by itself");
+
+    world.members[2].up = true;
+    assert!(world.connect(2));
+    serve(&mut world);
+    assert!(done(&world.start(2, false, Policy::WaitForAll)));
+    assert_eq!(last(&world), Some(first), "until another has ended");
+    assert!(done(&world.abort(Policy::WaitForAll)));
+    serve(&mut world);
+    assert!(done(&world.advance()) && done(&world.advance()));
+    let second = last(&world).unwrap();
+    assert_eq!((second.back, second.from, second.to), (true, authority(2).trust, authority(1).trust));
+    assert_eq!(second.aside_count, 0);
+    let bytes = world.cluster.state.encode_snapshot();
+    assert_eq!(cluster::State::decode_snapshot(&bytes).unwrap().last_rotation.as_deref(), Some(&*second));
 }
 
 #[test]

@@ -5,7 +5,7 @@
 
 use std::fmt;
 use std::net::SocketAddr;
-use std::time::{Duration, SystemTime};
+use std::time::Duration;
 
 use cluster::account::{Account, Actor};
 use manager::server::bounded::Source;
@@ -168,7 +168,7 @@ impl Caller {
             // Taken before the look: what comes after it is a change.
             present.mark_unchanged();
             let changes = backend.control().ok().map(|control| control.changed());
-            if self.right(backend, Time::from(SystemTime::now())).is_err() {
+            if self.right(backend, crate::clock::now()).is_err() {
                 return;
             }
             tokio::select! {

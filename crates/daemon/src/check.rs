@@ -3,8 +3,10 @@
 //!
 //! - Nothing is changed: the daemon's lock is held, and what is looked at is a copy (`.check`, removed at the end).
 //!   Opening a store writes to it, and a damaged one should stay as it was found.
+//! - Of a locked manager nothing can be read without the unlock key, which opens the copy alone.
 //! - A finding says what is wrong and what to do; the check goes on as far as it can.
 
+mod locked;
 mod log;
 mod roots;
 
@@ -36,6 +38,7 @@ use crate::data_key;
 pub use crate::lock::LockError;
 use crate::lock::StateLock;
 use crate::settings::{Resume, Settings};
+use crate::unlock_source::{UnlockSource, UnlockSourceError};
 
 /// The copy that is looked at, in the state directory; only there while a check runs.
 pub(crate) const SCRATCH: &str = ".check";
@@ -120,6 +123,18 @@ pub enum CheckError {
         /// The cause.
         source: io::Error,
     },
+    /// The key file is sealed, and no unlock key was given.
+    #[error("this manager is locked: neither its key nor its store can be read without the unlock key")]
+    Locked,
+    /// The unlock key could not be read.
+    #[error(transparent)]
+    Source(#[from] UnlockSourceError),
+    /// What was read is no unlock key.
+    #[error("what {0} holds is no unlock key: one begins with SWMKEY-1-")]
+    NoKey(UnlockSource),
+    /// It is another key.
+    #[error("the unlock key from {0} does not open this manager's key file")]
+    OtherKey(UnlockSource),
 }
 
 const RESTORE: &str =
@@ -130,11 +145,11 @@ const DEFECT: &str = "keep a copy of the state directory and report it: this is 
 const TAMPERED: &str = "keep a copy of the state directory; if no restored backup or failing disk explains it, take the \
                         CA key for stolen and rotate the root";
 
-/// Checks a state directory.
+/// Checks a state directory; that of a locked manager with the unlock key from `unlock_from`.
 ///
 /// # Errors
 /// If nothing could be checked; what is wrong with the state itself is in the report.
-pub async fn check(dir: &Path, now: Time) -> Result<Report, CheckError> {
+pub async fn check(dir: &Path, unlock_from: Option<&UnlockSource>, now: Time) -> Result<Report, CheckError> {
     let unusable = |source| CheckError::StateDir { dir: dir.to_path_buf(), source };
     if !fs::metadata(dir).map_err(unusable)?.is_dir() {
         return Err(unusable(io::ErrorKind::NotADirectory.into()));
@@ -158,6 +173,7 @@ pub async fn check(dir: &Path, now: Time) -> Result<Report, CheckError> {
     if matches!(member, "manager" | "worker") {
         let copy = Copy::of(dir)?;
         let keystore = Keystore::new(copy.dir.clone());
+        locked::open(&keystore, unlock_from).await?;
         let own = findings.identity(&keystore, now);
         if member == "worker" && (founded || is_manager_pair(own.as_ref())) {
             "manager".clone_into(&mut findings.report.member);

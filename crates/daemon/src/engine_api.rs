@@ -26,6 +26,7 @@ pub mod query;
 pub mod reference;
 pub mod revocation;
 pub mod rotation;
+mod route;
 pub mod spec;
 pub(crate) mod swarm;
 mod tasks;
@@ -48,230 +49,16 @@ use tracing::info;
 use crate::ENGINE_VERSION;
 use crate::backend::Backend;
 use crate::caller::{Caller, Denied, Right};
+use crate::clock::now;
 use error::ApiError;
 use query::Query;
+use route::Route;
 use version::{API_VERSION_MAX, ApiVersion};
 
 /// Body of every answer: whole, or a stream of events.
 pub type AnswerBody = UnsyncBoxBody<Bytes, Infallible>;
 /// What a handler gives back.
 pub type Answer = Result<Response<AnswerBody>, ApiError>;
-
-/// What was asked for, once path and method are known to be one of ours.
-#[derive(Clone, Debug, PartialEq, Eq)]
-enum Route {
-    Ping,
-    Version,
-    Info,
-    Events,
-    SwarmInspect,
-    SwarmInit,
-    SwarmJoin,
-    SwarmLeave,
-    SwarmUpdate,
-    SwarmUnlockKey,
-    SwarmUnlock,
-    Nodes,
-    Node(String),
-    NodeUpdate(String),
-    NodeRemove(String),
-    Tasks,
-    Services,
-    Status,
-    NodesExtended,
-    Ca,
-    CaLog,
-    Log,
-    LogProve,
-    LogConsistency,
-    LogVerify,
-    LogAudit,
-    LogErase,
-    CaStatus,
-    CaRotate,
-    CaAbort,
-    Renew,
-    Backup,
-    Restore,
-    NodeRenew(String),
-    Tokens,
-    TokenCreate,
-    TokenRevoke(String),
-    Operators,
-    OperatorIssue,
-    OperatorRenew,
-    OperatorRevoke,
-    Revoke,
-    Revocations,
-    Crl,
-}
-
-impl Route {
-    /// Finds the route of a path without its version. Wrong method, trailing slash and unknown path are all `None`.
-    fn find(method: &Method, path: &str) -> Option<Self> {
-        let segments: Vec<&str> = path.strip_prefix('/')?.split('/').collect();
-        let get = method == Method::GET;
-        let post = method == Method::POST;
-        let delete = method == Method::DELETE;
-        Some(match segments.as_slice() {
-            ["_ping"] if get || method == Method::HEAD => Self::Ping,
-            ["version"] if get => Self::Version,
-            ["info"] if get => Self::Info,
-            ["events"] if get => Self::Events,
-            ["swarm"] if get => Self::SwarmInspect,
-            ["swarm", "init"] if post => Self::SwarmInit,
-            ["swarm", "join"] if post => Self::SwarmJoin,
-            ["swarm", "leave"] if post => Self::SwarmLeave,
-            ["swarm", "update"] if post => Self::SwarmUpdate,
-            ["swarm", "unlockkey"] if get => Self::SwarmUnlockKey,
-            ["swarm", "unlock"] if post => Self::SwarmUnlock,
-            ["nodes"] if get => Self::Nodes,
-            ["nodes", reference] if get => Self::Node(segment(reference)?),
-            ["nodes", reference] if delete => Self::NodeRemove(segment(reference)?),
-            ["nodes", reference, "update"] if post => Self::NodeUpdate(segment(reference)?),
-            ["tasks"] if get => Self::Tasks,
-            ["services"] if get => Self::Services,
-            ["swarmpki", "v1", "status"] if get => Self::Status,
-            ["swarmpki", "v1", "nodes"] if get => Self::NodesExtended,
-            ["swarmpki", "v1", "ca"] if get => Self::Ca,
-            ["swarmpki", "v1", "ca", "log"] if get => Self::CaLog,
-            ["swarmpki", "v1", "ca", "status"] if get => Self::CaStatus,
-            ["swarmpki", "v1", "log"] if get => Self::Log,
-            ["swarmpki", "v1", "log", "prove"] if get => Self::LogProve,
-            ["swarmpki", "v1", "log", "consistency"] if get => Self::LogConsistency,
-            ["swarmpki", "v1", "log", "verify"] if post => Self::LogVerify,
-            ["swarmpki", "v1", "log", "audit"] if post => Self::LogAudit,
-            ["swarmpki", "v1", "log", "erase"] if post => Self::LogErase,
-            ["swarmpki", "v1", "ca", "rotate"] if post => Self::CaRotate,
-            ["swarmpki", "v1", "ca", "abort"] if post => Self::CaAbort,
-            ["swarmpki", "v1", "backup"] if post => Self::Backup,
-            ["swarmpki", "v1", "restore"] if post => Self::Restore,
-            ["swarmpki", "v1", "tokens"] if get => Self::Tokens,
-            ["swarmpki", "v1", "tokens"] if post => Self::TokenCreate,
-            ["swarmpki", "v1", "tokens", id] if delete => Self::TokenRevoke(segment(id)?),
-            ["swarmpki", "v1", "revoke"] if post => Self::Revoke,
-            ["swarmpki", "v1", "revocations"] if get => Self::Revocations,
-            ["swarmpki", "v1", "crl"] if get => Self::Crl,
-            ["swarmpki", "v1", "renew"] if post => Self::Renew,
-            ["swarmpki", "v1", "nodes", reference, "renew"] if post => Self::NodeRenew(segment(reference)?),
-            ["swarmpki", "v1", "operators"] if get => Self::Operators,
-            ["swarmpki", "v1", "operators"] if post => Self::OperatorIssue,
-            ["swarmpki", "v1", "operators", "renew"] if post => Self::OperatorRenew,
-            ["swarmpki", "v1", "operators", "revoke"] if post => Self::OperatorRevoke,
-            _ => return None,
-        })
-    }
-}
-
-impl Route {
-    /// Whether only a manager answers it: one that is just starting is waited for.
-    const fn is_for_managers(&self) -> bool {
-        match self {
-            Self::Ping
-            | Self::Version
-            | Self::Info
-            | Self::Events
-            | Self::SwarmInit
-            | Self::SwarmJoin
-            | Self::SwarmLeave
-            | Self::SwarmUnlock
-            | Self::Status
-            | Self::Restore
-            | Self::Renew => false,
-            Self::SwarmInspect
-            | Self::SwarmUpdate
-            | Self::SwarmUnlockKey
-            | Self::Nodes
-            | Self::Node(_)
-            | Self::NodeUpdate(_)
-            | Self::NodeRemove(_)
-            | Self::Tasks
-            | Self::Services
-            | Self::NodesExtended
-            | Self::Ca
-            | Self::CaLog
-            | Self::Log
-            | Self::LogProve
-            | Self::LogConsistency
-            | Self::LogVerify
-            | Self::LogAudit
-            | Self::LogErase
-            | Self::CaStatus
-            | Self::CaRotate
-            | Self::CaAbort
-            | Self::Backup
-            | Self::Revoke
-            | Self::Revocations
-            | Self::Crl
-            | Self::NodeRenew(_)
-            | Self::Tokens
-            | Self::TokenCreate
-            | Self::TokenRevoke(_)
-            | Self::Operators
-            | Self::OperatorIssue
-            | Self::OperatorRenew
-            | Self::OperatorRevoke => true,
-        }
-    }
-}
-
-impl Route {
-    /// What a caller needs to be answered. What is not said to be for viewers is for administrators.
-    const fn right(&self) -> Right {
-        match self {
-            Self::Ping
-            | Self::Version
-            | Self::Info
-            | Self::Events
-            | Self::SwarmInspect
-            | Self::Nodes
-            | Self::Node(_)
-            | Self::Tasks
-            | Self::Services
-            | Self::Status
-            | Self::NodesExtended
-            | Self::Ca
-            | Self::CaLog
-            | Self::Log
-            | Self::LogProve
-            | Self::LogConsistency
-            | Self::CaStatus
-            | Self::Revocations
-            | Self::Crl
-            | Self::Tokens
-            | Self::OperatorRenew => Right::Viewer,
-            Self::SwarmInit
-            | Self::SwarmJoin
-            | Self::SwarmLeave
-            | Self::SwarmUpdate
-            | Self::SwarmUnlockKey
-            | Self::SwarmUnlock
-            | Self::NodeUpdate(_)
-            | Self::NodeRemove(_)
-            | Self::CaRotate
-            | Self::CaAbort
-            // Each reads all of it.
-            | Self::LogVerify
-            | Self::LogAudit
-            | Self::LogErase
-            | Self::Renew
-            | Self::Backup
-            | Self::Restore
-            | Self::Revoke
-            | Self::NodeRenew(_)
-            | Self::TokenCreate
-            | Self::TokenRevoke(_)
-            | Self::Operators
-            | Self::OperatorIssue
-            | Self::OperatorRevoke => Right::Admin,
-        }
-    }
-}
-
-/// A variable path segment, percent-decoded; `None` if empty.
-fn segment(raw: &str) -> Option<String> {
-    (!raw.is_empty()).then(|| query::percent_decode(raw, false))
-}
 
 /// Splits `/v1.50/swarm` into version text and `/swarm`. Without a version part that looks like one, the path stays whole.
 fn split_version(path: &str) -> (Option<&str>, &str) {
@@ -354,10 +141,6 @@ fn not_for_viewers(caller: &Caller) -> String {
             "this needs an administrator's rights".to_owned()
         }
     }
-}
-
-fn now() -> pki::time::Time {
-    pki::time::Time::from(std::time::SystemTime::now())
 }
 
 /// One request, taken apart.
@@ -458,6 +241,7 @@ where
         Route::Backup => backup::backup(backend, call.json().await?).await,
         Route::Restore => backup::restore(backend, call.body).await,
         Route::Renew => extra::renew(backend),
+        Route::ManagerAt => extra::manager_at(backend, call.json().await?),
         Route::Revoke => revocation::revoke(backend, call.json().await?).await,
         Route::Revocations => revocation::page(backend, &call.query),
         Route::Crl => revocation::crl(backend, &call.query).await,
@@ -515,62 +299,6 @@ const _: () = assert!(const_format_server().len() == ENGINE_VERSION.len() + "Doc
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn routes() {
-        let rows = [
-            ("GET", "/_ping", Some(Route::Ping)),
-            ("HEAD", "/_ping", Some(Route::Ping)),
-            ("HEAD", "/info", None),
-            ("PUT", "/swarm", None),
-            ("GET", "/swarm/", None),
-            ("GET", "/swarm/init", None),
-            ("POST", "/swarm/init", Some(Route::SwarmInit)),
-            ("GET", "/nodes", Some(Route::Nodes)),
-            ("GET", "/nodes/", None),
-            ("GET", "/nodes/a%20b", Some(Route::Node("a b".into()))),
-            ("DELETE", "/nodes/a", Some(Route::NodeRemove("a".into()))),
-            ("POST", "/nodes/a/update", Some(Route::NodeUpdate("a".into()))),
-            ("GET", "/nodes/a/update", None),
-            ("GET", "/nosuch", None),
-            ("GET", "/swarmpki/v1/status", Some(Route::Status)),
-            ("GET", "/swarmpki/v1/ca/log", Some(Route::CaLog)),
-            ("GET", "/swarmpki/v1/log", Some(Route::Log)),
-            ("POST", "/swarmpki/v1/log", None),
-            ("GET", "/swarmpki/v1/log/prove", Some(Route::LogProve)),
-            ("GET", "/swarmpki/v1/log/consistency", Some(Route::LogConsistency)),
-            ("POST", "/swarmpki/v1/log/verify", Some(Route::LogVerify)),
-            ("POST", "/swarmpki/v1/log/audit", Some(Route::LogAudit)),
-            ("POST", "/swarmpki/v1/log/erase", Some(Route::LogErase)),
-            ("GET", "/swarmpki/v1/log/erase", None),
-            ("GET", "/swarmpki/v1/ca", Some(Route::Ca)),
-            ("GET", "/swarmpki/v1/ca/status", Some(Route::CaStatus)),
-            ("POST", "/swarmpki/v1/ca/rotate", Some(Route::CaRotate)),
-            ("GET", "/swarmpki/v1/ca/rotate", None),
-            ("POST", "/swarmpki/v1/ca/abort", Some(Route::CaAbort)),
-            ("POST", "/swarmpki/v1/renew", Some(Route::Renew)),
-            ("POST", "/swarmpki/v1/nodes/x/renew", Some(Route::NodeRenew("x".into()))),
-            ("GET", "/swarmpki/v1/nodes/x/renew", None),
-            ("GET", "/swarmpki/v1/renew", None),
-            ("GET", "/swarmpki/v1/tokens", Some(Route::Tokens)),
-            ("POST", "/swarmpki/v1/tokens", Some(Route::TokenCreate)),
-            ("DELETE", "/swarmpki/v1/tokens/2", Some(Route::TokenRevoke("2".into()))),
-            ("GET", "/swarmpki/v1/tokens/2", None),
-            ("GET", "/swarmpki/v1/operators", Some(Route::Operators)),
-            ("POST", "/swarmpki/v1/operators", Some(Route::OperatorIssue)),
-            ("POST", "/swarmpki/v1/operators/renew", Some(Route::OperatorRenew)),
-            ("POST", "/swarmpki/v1/operators/revoke", Some(Route::OperatorRevoke)),
-            ("GET", "/swarmpki/v1/operators/x", None),
-            ("POST", "/swarmpki/v1/revoke", Some(Route::Revoke)),
-            ("GET", "/swarmpki/v1/revoke", None),
-            ("GET", "/swarmpki/v1/revocations", Some(Route::Revocations)),
-            ("GET", "/swarmpki/v1/crl", Some(Route::Crl)),
-        ];
-        for (method, path, expected) in rows {
-            let method = Method::from_bytes(method.as_bytes()).unwrap_or_default();
-            assert_eq!(Route::find(&method, path), expected, "{method} {path}");
-        }
-    }
 
     #[test]
     fn version_part_of_a_path() {

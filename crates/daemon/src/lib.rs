@@ -16,6 +16,7 @@ mod backup;
 mod browser;
 pub mod caller;
 pub mod check;
+mod clock;
 pub mod config;
 mod data_key;
 pub mod engine_api;

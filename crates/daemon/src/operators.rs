@@ -6,7 +6,7 @@
 
 use std::net::IpAddr;
 use std::sync::Arc;
-use std::time::{Duration, SystemTime};
+use std::time::Duration;
 
 use cluster::node::IssuerHash;
 use cluster::operators::OperatorDenial;
@@ -26,6 +26,7 @@ use tracing::{info, warn};
 
 use crate::backend::{Backend, Control, Present};
 use crate::caller::changed;
+use crate::clock::now;
 use crate::config::Host;
 
 /// When it is tried again if no certificate could be had: the cluster may have no leader for a moment.
@@ -218,10 +219,6 @@ fn with(mut names: ApiNames, host: &str) -> ApiNames {
         }
     }
     names
-}
-
-fn now() -> Time {
-    Time::from(SystemTime::now())
 }
 
 #[cfg(test)]

@@ -1,7 +1,6 @@
 //! The daemon as a function of its configuration and its shutdown.
 
 use std::io;
-use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
@@ -150,11 +149,6 @@ impl Daemon {
     /// The hosts as bound.
     pub fn hosts(&self) -> Vec<Host> {
         self.listeners.iter().map(Listener::host).collect()
-    }
-
-    /// Where revocations are served, as bound.
-    pub fn revocation_addr(&self) -> Option<SocketAddr> {
-        self.revocations.as_ref().and_then(Revocations::addr)
     }
 
     /// What the API's handlers work on.

@@ -11,8 +11,8 @@ use http_body_util::{BodyExt, Full};
 use hyper_util::rt::TokioIo;
 use pki::time::Time;
 use serde_json::{Value, json};
-use swarmpki_daemon::check::{CheckError, Report, check};
-use swarmpki_daemon::{Daemon, DaemonConfig, Host};
+use swarmpki_daemon::check::{CheckError, Report, check, verify_log};
+use swarmpki_daemon::{Daemon, DaemonConfig, Host, UnlockSource};
 use tokio::net::UnixStream;
 use tokio_util::sync::CancellationToken;
 
@@ -35,6 +35,11 @@ fn now() -> Time {
 
 /// Runs a daemon that founds a cluster, lets `meanwhile` look at it, and ends it; answers the state directory.
 async fn manager(dir: &Path, meanwhile: impl AsyncFnOnce(&Path, &Path)) -> PathBuf {
+    manager_with(dir, json!({}), meanwhile).await
+}
+
+/// The same for a cluster with these settings.
+async fn manager_with(dir: &Path, spec: Value, meanwhile: impl AsyncFnOnce(&Path, &Path)) -> PathBuf {
     let (state, socket) = (dir.join("state"), dir.join("s"));
     let config = DaemonConfig {
         state_dir: state.clone(),
@@ -44,7 +49,7 @@ async fn manager(dir: &Path, meanwhile: impl AsyncFnOnce(&Path, &Path)) -> PathB
     };
     let shutdown = CancellationToken::new();
     let task = tokio::spawn(Daemon::start(config, shutdown.clone()).await.unwrap().serve());
-    let body = json!({"ListenAddr": "127.0.0.1:0", "AdvertiseAddr": "127.0.0.1"});
+    let body = json!({"ListenAddr": "127.0.0.1:0", "AdvertiseAddr": "127.0.0.1", "Spec": spec});
     assert_eq!(call(&socket, Method::POST, "/swarm/init", Some(body)).await.0, 200);
     meanwhile(&state, &socket).await;
     shutdown.cancel();
@@ -106,8 +111,8 @@ async fn the_issuance_log_is_read_in_pages() {
 #[tokio::test]
 async fn a_machine_in_no_swarm_has_no_log_and_nothing_to_check() {
     let dir = tempfile::tempdir().unwrap();
-    assert!(matches!(check(&dir.path().join("none"), now()).await, Err(CheckError::StateDir { .. })));
-    let report = check(dir.path(), now()).await.unwrap();
+    assert!(matches!(check(&dir.path().join("none"), None, now()).await, Err(CheckError::StateDir { .. })));
+    let report = check(dir.path(), None, now()).await.unwrap();
     assert_eq!((report.member.as_str(), report.problems.len()), ("none", 0));
 }
 
@@ -115,7 +120,7 @@ async fn a_machine_in_no_swarm_has_no_log_and_nothing_to_check() {
 async fn a_managers_state_is_checked_whole_and_damaged() {
     let dir = tempfile::tempdir().unwrap();
     let state = manager(dir.path(), async |state, _| {
-        let refused = check(state, now()).await.unwrap_err();
+        let refused = check(state, None, now()).await.unwrap_err();
         assert!(
             refused.to_string().contains(&format!("in use by another swarmpki daemon (pid {})", std::process::id()))
         );
@@ -128,7 +133,7 @@ async fn a_managers_state_is_checked_whole_and_damaged() {
         (names, read("raft/store-1.redb"), read("raft/store-1.log-1"))
     };
     let before = listed();
-    let whole = check(&state, now()).await.unwrap();
+    let whole = check(&state, None, now()).await.unwrap();
     assert_eq!(texts(&whole), "");
     assert_eq!(whole.member, "manager");
     let store = whole.store.unwrap();
@@ -136,7 +141,7 @@ async fn a_managers_state_is_checked_whole_and_damaged() {
     assert!(listed() == before, "a check changes nothing");
 
     let later = Time::from(SystemTime::now()).saturating_add(Duration::from_secs(200 * 24 * 3600));
-    let report = check(&state, later).await.unwrap();
+    let report = check(&state, None, later).await.unwrap();
     assert!(texts(&report).starts_with("the node's certificate ended at "), "{}", texts(&report));
 
     let other = tempfile::tempdir().unwrap();
@@ -172,7 +177,7 @@ async fn a_managers_state_is_checked_whole_and_damaged() {
         let damaged = dir.path().join(format!("damaged-{number}"));
         copy(&state, &damaged);
         damage(&damaged);
-        let report = check(&damaged, now()).await.unwrap();
+        let report = check(&damaged, None, now()).await.unwrap();
         let texts = texts(&report);
         assert!(texts.contains(expected), "row {number}: {texts:?} has no {expected:?}");
         assert!(!texts.contains("/.check") && texts.lines().all(|line| !line.ends_with("| ")), "{texts}");
@@ -189,7 +194,7 @@ async fn a_managers_state_is_checked_whole_and_damaged() {
     let foreign = fs::read_to_string(other.join("certificates/swarm-node.key")).unwrap();
     let foreign_dek = foreign.lines().find(|line| line.starts_with("raft-dek: ")).unwrap().to_owned();
     fs::write(mixed.join("certificates/swarm-node.key"), foreign.replace(&foreign_dek, dek)).unwrap();
-    let report = check(&mixed, now()).await.unwrap();
+    let report = check(&mixed, None, now()).await.unwrap();
     assert_eq!(
         texts(&report),
         "certificates/ and raft/ are of different clusters | put back the directory that belongs to the other\n"
@@ -207,7 +212,7 @@ async fn a_manager_without_its_store_does_not_pass_for_a_worker() {
     assert_ne!(joined, settings);
     for settings in [settings, joined] {
         fs::write(state.join("daemon.json"), settings).unwrap();
-        let report = check(&state, now()).await.unwrap();
+        let report = check(&state, None, now()).await.unwrap();
         assert_eq!((report.member.as_str(), report.problems.len()), ("manager", 1), "{}", texts(&report));
 
         let socket = dir.path().join("again");
@@ -228,6 +233,61 @@ async fn a_manager_without_its_store_does_not_pass_for_a_worker() {
         shutdown.cancel();
         task.await.unwrap().unwrap();
     }
+}
+
+#[tokio::test]
+async fn a_locked_managers_state_is_checked_with_the_unlock_key() {
+    let dir = tempfile::tempdir().unwrap();
+    let key = dir.path().join("key");
+    let state = manager_with(dir.path(), json!({"EncryptionConfig": {"AutoLockManagers": true}}), async |_, socket| {
+        let told = call(socket, Method::GET, "/swarm/unlockkey", None).await.1;
+        fs::write(&key, told["UnlockKey"].as_str().unwrap()).unwrap();
+    })
+    .await;
+    let put = |name: &str, text: &str| {
+        let path = dir.path().join(name);
+        fs::write(&path, text).unwrap();
+        UnlockSource::File(path)
+    };
+    let of_another_swarm = pki::unlock_key::UnlockKey::from_bytes([7; 32]).text().expose().to_owned();
+    let rows = [
+        (None, "this manager is locked: "),
+        (Some(put("other", &of_another_swarm)), "does not open this manager's key file"),
+        (Some(put("nonsense", "nonsense")), "nonsense holds is no unlock key"),
+        (Some(UnlockSource::File(dir.path().join("none"))), "the unlock key cannot be read from file:"),
+    ];
+    for (from, expected) in rows {
+        for text in [
+            check(&state, from.as_ref(), now()).await.unwrap_err().to_string(),
+            verify_log(&state, from.as_ref(), now()).await.unwrap_err().to_string(),
+        ] {
+            assert!(text.contains(expected), "{text}");
+        }
+        assert!(!state.join(".check").exists());
+    }
+    let files = || {
+        let file = |name: &str| fs::read(state.join(name)).unwrap();
+        (file("certificates/swarm-node.key"), file("raft/store-1.redb"))
+    };
+    let (before, from) = (files(), UnlockSource::File(key));
+    let whole = check(&state, Some(&from), now()).await.unwrap();
+    assert_eq!(texts(&whole), "");
+    // Beside root and leaf: that the key was shown.
+    assert_eq!(whole.store.map(|store| (store.nodes, store.log_size)), Some((1, 3)));
+    let log = verify_log(&state, Some(&from), now()).await.unwrap();
+    assert_eq!((log.problem, log.size > 0), (None, true));
+    assert!(files() == before && !state.join(".check").exists(), "it stays sealed, and as it was");
+    // What is wrong is found behind the lock too.
+    fs::remove_file(state.join("raft/store-1.log-1")).unwrap();
+    assert!(texts(&check(&state, Some(&from), now()).await.unwrap()).contains("the log is gone"));
+}
+
+#[tokio::test]
+async fn the_key_is_not_read_where_nothing_is_locked() {
+    let dir = tempfile::tempdir().unwrap();
+    let state = manager(dir.path(), async |_, _| {}).await;
+    let none = UnlockSource::File(dir.path().join("none"));
+    assert_eq!(texts(&check(&state, Some(&none), now()).await.unwrap()), "");
 }
 
 /// Changes a bit.

@@ -140,7 +140,7 @@ impl<H: Handle> Control<H> {
         let before = &state.settings;
         let mut wanted = spec.settings(before);
         wanted.external_cas = rotate::with_present(&state, &wish, wanted.external_cas);
-        let change = self.roots_change(&state, wish, &wanted.external_cas, Policy::WaitForAll).await?;
+        let change = self.roots_change(&state, wish, &wanted.external_cas, None).await?;
         self.try_out(&state, &change, &wanted.external_cas).await?;
         let lock = lock::change(wanted.autolock, state.unlock.is_some(), rotate.unlock_key);
         let update = UpdateCluster {
@@ -191,7 +191,7 @@ impl<H: Handle> Control<H> {
         wish: Wish,
         node_cert_expiry: Option<Duration>,
         external_cas: Option<Vec<ExternalCa>>,
-        policy: Policy,
+        policy: Option<Policy>,
     ) -> Result<(), ControlError> {
         let state = self.0.handle.state();
         let mut settings = state.settings.as_ref().clone();
@@ -201,7 +201,10 @@ impl<H: Handle> Control<H> {
             }
             settings.node_cert_expiry = expiry;
         }
-        settings.force_rotate = settings.force_rotate.wrapping_add(1);
+        // What is repeated while the rotation runs asks for no other root.
+        if !Self::is_repeated(&state, &wish, external_cas.as_deref()) {
+            settings.force_rotate = settings.force_rotate.wrapping_add(1);
+        }
         if let Some(external_cas) = external_cas {
             settings.external_cas = rotate::with_present(&state, &wish, external_cas);
         }
@@ -209,7 +212,7 @@ impl<H: Handle> Control<H> {
         let change = self.rotation_change(&state, wish, &settings.external_cas, policy).await?;
         self.try_out(&state, &change, &settings.external_cas).await?;
         // Whoever stole the key may know the tokens too.
-        let emergency = matches!(policy, Policy::Emergency { .. });
+        let emergency = matches!(policy, Some(Policy::Emergency { .. }));
         let update = UpdateCluster {
             version: state.cluster_version,
             settings: Some(settings),
@@ -226,7 +229,7 @@ impl<H: Handle> Control<H> {
     ///
     /// # Errors
     /// FAILED_PRECONDITION if there is none, or none that can be turned.
-    pub async fn abort_rotation(&self, policy: Policy) -> Result<(), ControlError> {
+    pub async fn abort_rotation(&self, policy: Option<Policy>) -> Result<(), ControlError> {
         let state = self.0.handle.state();
         let change = self.turn_back(&state, policy).await?;
         let update = UpdateCluster { version: state.cluster_version, roots: Some(change), ..UpdateCluster::default() };
@@ -258,14 +261,17 @@ impl<H: Handle> Control<H> {
         &self,
         wish: Wish,
         external_cas: Option<Vec<ExternalCa>>,
-        policy: Policy,
+        policy: Option<Policy>,
     ) -> Result<Rehearsal, ControlError> {
         let state = self.0.handle.state();
-        let wish = Wish { force_rotate: state.settings.force_rotate.wrapping_add(1), ..wish };
+        let repeated = Self::is_repeated(&state, &wish, external_cas.as_deref());
+        let wish = Wish { force_rotate: state.settings.force_rotate.wrapping_add(u64::from(!repeated)), ..wish };
         let external_cas = external_cas.unwrap_or_else(|| state.settings.external_cas.clone());
         let external_cas = rotate::with_present(&state, &wish, external_cas);
         let update = self.rotation_change(&state, wish, &external_cas, policy).await?;
-        let Some(change) = update.roots else {
+        // The one under way goes on as it is.
+        let goes_on = || state.rotation().map(|running| RootsChange::Policy(running.policy));
+        let Some(change) = update.roots.or_else(goes_on) else {
             let message = match update.custody {
                 Some(_) => "that is the root of now: only its key would change hands, and no node would notice",
                 None => rotate::NOTHING_TO_ROTATE_TO,
@@ -275,13 +281,18 @@ impl<H: Handle> Control<H> {
         self.seen(|seen| rotate::rehearse(&state, seen, change, cores(), self.0.now()))
     }
 
+    /// Whether an order to rotate to a new root is given while a rotation to one is under way: it means that one.
+    fn is_repeated(state: &State, wish: &Wish, external_cas: Option<&[ExternalCa]>) -> bool {
+        wish.is_for_any_root() && external_cas.is_none() && rotate::goes_to_a_made_root(state)
+    }
+
     /// What an order to rotate means: it says how long to wait too, also of a rotation that is under way to that very root.
     async fn rotation_change(
         &self,
         state: &Arc<State>,
         wish: Wish,
         external_cas: &[ExternalCa],
-        policy: Policy,
+        policy: Option<Policy>,
     ) -> Result<RootsUpdate, ControlError> {
         let change = self.roots_change(state, wish, external_cas, policy).await?;
         if change.roots.is_some() {
@@ -296,16 +307,17 @@ impl<H: Handle> Control<H> {
         state: &Arc<State>,
         wish: Wish,
         external_cas: &[ExternalCa],
-        policy: Policy,
+        asked: Option<Policy>,
     ) -> Result<RootsUpdate, ControlError> {
         let now = self.0.now();
+        let policy = asked.unwrap_or(Policy::WaitForAll);
         let reach = self.reach(state, &wish, external_cas, policy).await;
         let roots = match rotate::decide(state, &wish, &reach, now)? {
             Decision::Keep => None,
-            Decision::Abort => Some(self.turn_back(state, policy).await?),
+            Decision::Abort => Some(self.turn_back(state, asked).await?),
             Decision::Entrust { trust, custody, abort } => {
                 tracing::info!(custody = custody.word(), "the key of the root changes hands");
-                let roots = if abort { Some(self.turn_back(state, policy).await?) } else { None };
+                let roots = if abort { Some(self.turn_back(state, asked).await?) } else { None };
                 return Ok(RootsUpdate { roots, custody: Some((trust, custody)) });
             }
             Decision::Given(root) => Some(self.prepare(state, root, false, external_cas, policy).await?),
@@ -364,7 +376,7 @@ impl<H: Handle> Control<H> {
         })
     }
 
-    async fn turn_back(&self, state: &Arc<State>, policy: Policy) -> Result<RootsChange, ControlError> {
+    async fn turn_back(&self, state: &Arc<State>, policy: Option<Policy>) -> Result<RootsChange, ControlError> {
         let signers = self.signers(state, rotate::certify_back(state), &state.settings.external_cas).await?;
         let now = self.0.now();
         self.off_thread(state, move |state| rotate::turn_back(state, policy, &signers, now)).await

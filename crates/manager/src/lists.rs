@@ -230,7 +230,7 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 }
 
 /// What stands on a list of `root`, whole, or what came after `since`.
-pub fn entries(state: &State, root: &IssuerHash, since: u64) -> Vec<Entry> {
+fn entries(state: &State, root: &IssuerHash, since: u64) -> Vec<Entry> {
     let rows = state.revocations.since(since).filter(|((issuer, _), _)| issuer == root);
     rows.map(|((_, serial), row)| Entry { serial: *serial, at: row.at, reason: row.reason.code() }).collect()
 }

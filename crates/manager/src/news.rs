@@ -10,10 +10,8 @@ use mtls::Statement;
 use pki::time::Time;
 use prost::Message;
 use tokio::sync::watch;
+use wire::limits::NEWS_REVOCATIONS;
 use wire::node::{Revocations, RevokedRow};
-
-/// In which context a manager states them.
-pub const REVOCATIONS: &str = wire::limits::NEWS_REVOCATIONS;
 
 /// Rows in one statement, at most: about 300 KiB.
 const ROWS_MAX: usize = 8192;
@@ -82,7 +80,7 @@ impl News {
         }
         let told = delta(state, since, now);
         let upto = Held { epoch: told.epoch, version: told.version };
-        let statement = match current.say(REVOCATIONS, told.encode_to_vec()) {
+        let statement = match current.say(NEWS_REVOCATIONS, told.encode_to_vec()) {
             Ok(statement) => Arc::new(statement),
             Err(error) => {
                 tracing::warn!(%error, "nodes are not told of revocations");

@@ -271,11 +271,12 @@ const NOT_REPLACED: &str =
 const EMERGENCY_GOES_ON: &str = "an emergency rotation goes on to its end: the old key is taken for stolen";
 
 /// What an operator means who asks for the root that the cluster has, or that it goes to: how long the rotation under way
-/// waits. None: nothing is to be changed.
+/// waits, if that is said. None: nothing is to be changed.
 ///
 /// # Errors
 /// FAILED_PRECONDITION in an emergency: whoever asks for one has to know that none began.
-pub fn keep(state: &State, policy: Policy) -> Result<Option<RootsChange>, ControlError> {
+pub fn keep(state: &State, policy: Option<Policy>) -> Result<Option<RootsChange>, ControlError> {
+    let Some(policy) = policy else { return Ok(None) };
     let emergency = matches!(policy, Policy::Emergency { .. });
     match state.rotation() {
         None if emergency => Err(precondition(NOTHING_TO_ROTATE_TO)),
@@ -289,23 +290,44 @@ pub fn keep(state: &State, policy: Policy) -> Result<Option<RootsChange>, Contro
     }
 }
 
+const ABORTED_ALREADY: &str = "the root rotation is being aborted already: `swarmpki ca wait` waits for its end, `swarmpki ca status` says for whom it \
+     waits, and `swarmpki ca abort --deadline 10m` has it go on without them then";
+
 /// Said of an order to rotate to the root of now.
 pub(crate) const NOTHING_TO_ROTATE_TO: &str = "that is the root of now: there is nothing to rotate to";
 
+/// Whether the rotation under way goes to a root as one that is made for it, so that who asks for a new root means that one. One that was
+/// given with an engine's name for roots cannot be told from it.
+pub(crate) fn goes_to_a_made_root(state: &State) -> bool {
+    state.rotation().is_some_and(|running| {
+        let new = &running.new;
+        let sealed = matches!(new.custody, Custody::Sealed(_));
+        !running.back && sealed && new.steps.is_empty() && new.signer.common_name() == pki::identity::CA_NAME
+    })
+}
+
 /// What turns the rotation under way back: the old root, certified by the one that nodes may have come to trust. Of one that
-/// goes back already, how long it waits.
+/// goes back already, how long it waits from now on.
 ///
 /// # Errors
-/// If there is no rotation, or none that can be turned.
-pub fn turn_back(state: &State, policy: Policy, signers: &Signers, now: Time) -> Result<RootsChange, ControlError> {
+/// If there is no rotation, or none that can be turned, or one that goes back already and nothing is said of how long it waits.
+pub fn turn_back(
+    state: &State,
+    policy: Option<Policy>,
+    signers: &Signers,
+    now: Time,
+) -> Result<RootsChange, ControlError> {
     let running =
         state.rotation().ok_or_else(|| precondition("no root rotation is under way: there is nothing to abort"))?;
-    if running.back && running.policy != policy && !matches!(policy, Policy::Emergency { .. }) {
-        return Ok(RootsChange::Policy(policy));
-    }
     if running.back {
-        return Err(precondition("the root rotation is being aborted already: see `swarmpki ca status`"));
+        return match policy {
+            Some(policy @ (Policy::WaitForAll | Policy::Deadline(_))) if running.policy != policy => {
+                Ok(RootsChange::Policy(policy))
+            }
+            _ => Err(precondition(ABORTED_ALREADY)),
+        };
     }
+    let policy = policy.unwrap_or(Policy::WaitForAll);
     if running.is_emergency() {
         return Err(precondition(EMERGENCY_GOES_ON));
     }

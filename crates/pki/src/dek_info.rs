@@ -6,6 +6,7 @@
 use md5::{Digest as _, Md5};
 use zeroize::Zeroizing;
 
+use crate::digest::unhex;
 use crate::key::{KeyError, PrivateKey};
 use crate::pbes2::{self, BLOCK_BYTES};
 use crate::pem_block::Block;
@@ -24,7 +25,9 @@ pub(crate) fn decrypt(block: &Block, password: &SecretBytes) -> Result<PrivateKe
     if cipher != CIPHER {
         return Err(KeyError::Encryption(CIPHER));
     }
-    let iv = unhex(iv.trim()).ok_or(KeyError::Malformed("DEK-Info header"))?;
+    let iv = unhex(iv.trim())
+        .and_then(|iv| <[u8; BLOCK_BYTES]>::try_from(iv).ok())
+        .ok_or(KeyError::Malformed("DEK-Info header"))?;
     let plain = pbes2::decrypt_cbc(&derive(password, &iv), iv, block.der())?;
     // Padded as PKCS #7 says: n bytes of value n, at least one.
     let padding = usize::from(plain.last().copied().ok_or(KeyError::Padding)?);
@@ -51,15 +54,4 @@ fn derive(password: &SecretBytes, iv: &[u8; BLOCK_BYTES]) -> Zeroizing<[u8; 32]>
         hashed += 16;
     }
     key
-}
-
-fn unhex(text: &str) -> Option<[u8; BLOCK_BYTES]> {
-    let mut bytes = [0; BLOCK_BYTES];
-    if text.len() != 2 * bytes.len() || !text.bytes().all(|digit| digit.is_ascii_hexdigit()) {
-        return None;
-    }
-    for (byte, at) in bytes.iter_mut().zip((0..).step_by(2)) {
-        *byte = u8::from_str_radix(text.get(at..at + 2)?, 16).ok()?;
-    }
-    Some(bytes)
 }

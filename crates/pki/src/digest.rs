@@ -82,6 +82,14 @@ pub fn hex(bytes: &[u8]) -> String {
     text
 }
 
+/// The bytes that hex digits stand for, in either case; none: they are no pairs of hex digits.
+pub fn unhex(text: &str) -> Option<Vec<u8>> {
+    let (pairs, rest) = text.as_bytes().as_chunks::<2>();
+    let digit = |byte: u8| char::from(byte).to_digit(16).and_then(|digit| u8::try_from(digit).ok());
+    let byte = |[high, low]: &[u8; 2]| Some(digit(*high)? << 4 | digit(*low)?);
+    if rest.is_empty() { pairs.iter().map(byte).collect() } else { None }
+}
+
 #[cfg(test)]
 mod tests {
     #![allow(clippy::unwrap_used)]
@@ -93,6 +101,16 @@ mod tests {
         let digest = Digest::from_base36(digits).unwrap();
         assert_eq!(digest.hex(), "46cf81085475d74a10c8800ac035957359c779ac2eea096a1ab95e14f56bad6c");
         assert_eq!(digest.base36(), digits);
+    }
+
+    #[test]
+    fn hex_digits_are_read_as_they_are_written() {
+        assert_eq!(unhex("007fFf").unwrap(), [0, 0x7f, 0xff]);
+        assert_eq!(unhex(&hex(b"any bytes")).unwrap(), b"any bytes");
+        assert_eq!(unhex("").unwrap(), b"");
+        for wrong in ["0", "0g", "+1", " 1", "é", "123", "0x12"] {
+            assert_eq!(unhex(wrong), None, "{wrong}");
+        }
     }
 
     #[test]

@@ -6,8 +6,7 @@ use std::str::FromStr;
 use std::sync::Arc;
 
 use crate::asn1::{self, oid};
-use crate::certificate::Certificate;
-use crate::identity::{self, ClusterId};
+use crate::identity::ClusterId;
 
 /// Characters that an operator's name may have.
 pub const OPERATOR_NAME_CHARS_MAX: usize = 64;
@@ -108,15 +107,6 @@ pub struct OperatorSubject {
 }
 
 impl OperatorSubject {
-    /// Reads a certificate's subject: an OU and a CN as [`to_name_der`](Self::to_name_der) writes them, and nothing else.
-    pub fn of(certificate: &Certificate) -> Option<Self> {
-        let name = identity::common_name(certificate.subject_der()).parse().ok()?;
-        [OperatorRole::Viewer, OperatorRole::Admin]
-            .into_iter()
-            .map(|role| Self { name: OperatorName::clone(&name), role })
-            .find(|subject| subject.to_name_der() == certificate.subject_der())
-    }
-
     /// The DER name: OU, CN in this order.
     pub fn to_name_der(&self) -> Vec<u8> {
         name_der(&[(oid::ORGANIZATIONAL_UNIT, self.role.ou()), (oid::COMMON_NAME, self.name.as_str())])

@@ -82,7 +82,7 @@ impl Operator {
         let asked = state.settings.force_rotate;
         let wish = match ask {
             Ask::Abort => {
-                return Ok(rotate::turn_back(state, policy, &Signers::default(), now)
+                return Ok(rotate::turn_back(state, Some(policy), &Signers::default(), now)
                     .ok()
                     .map(|change| again(state, change)));
             }
@@ -101,7 +101,7 @@ impl Operator {
             }
             Ok(Decision::Given(root)) => (root, false),
             Ok(Decision::Abort) => {
-                return Ok(rotate::turn_back(state, policy, &Signers::default(), now)
+                return Ok(rotate::turn_back(state, Some(policy), &Signers::default(), now)
                     .ok()
                     .map(|change| again(state, change)));
             }

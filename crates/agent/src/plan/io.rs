@@ -204,6 +204,8 @@ pub enum Input {
     RenewNow,
     /// The manager on this machine is at this address; none: there is none.
     Seated(Option<String>),
+    /// Somebody says that a manager is at this address.
+    ManagerTold(String),
     /// What the node reports has changed: report it anew.
     Redescribe,
 }

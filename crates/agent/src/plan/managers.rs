@@ -47,6 +47,15 @@ impl Managers {
         self.own = own.map(|addr| Known { peer: Peer::at(addr), weight: GOOD });
     }
 
+    /// Somebody says that a manager is at this address: it is tried before the others, until a session tells who the managers are.
+    pub(crate) fn told(&mut self, addr: String) {
+        let peer = self.known.remove(&addr).map_or_else(|| Peer::at(addr.clone()), |known| known.peer);
+        for known in self.known.values_mut() {
+            known.weight = known.weight.min(0);
+        }
+        self.known.insert(addr, Known { peer, weight: WEIGHT_MAX });
+    }
+
     /// What a session told. Says whether the set of peers has changed.
     pub(crate) fn learn(&mut self, told: impl IntoIterator<Item = (Peer, i64)>) -> bool {
         let mut next = BTreeMap::new();
@@ -188,6 +197,23 @@ mod tests {
         assert!((0..100).any(|_| managers.pick(&mut chance).unwrap().addr == "127.0.0.1:2377"), "it stays possible");
         managers.seat(None);
         assert!((0..1000).all(|_| managers.pick(&mut chance).unwrap().addr != "127.0.0.1:2377"));
+    }
+
+    #[test]
+    fn an_address_that_somebody_told_comes_before_the_others_and_goes_with_the_next_list() {
+        let mut managers = Managers::new([peer("a", "a:1"), peer("b", "b:1")], vec![]);
+        let mut chance = Chance::new(1);
+        managers.told("c:1".to_owned());
+        assert!((0..1000).filter(|_| managers.pick(&mut chance).unwrap().addr == "c:1").count() > 990);
+        managers.told("a:1".to_owned());
+        assert!((0..1000).filter(|_| managers.pick(&mut chance).unwrap() == peer("a", "a:1")).count() > 990);
+        // A wrong one is given up soon.
+        for _ in 0..12 {
+            managers.observe("a:1", BAD);
+        }
+        assert!((0..100).any(|_| managers.pick(&mut chance).unwrap().addr == "b:1"));
+        assert!(managers.learn([(peer("d", "d:1"), 10)]));
+        assert_eq!(managers.list(), [peer("d", "d:1")]);
     }
 
     #[test]

@@ -177,6 +177,7 @@ impl Plan {
             Input::Clock { offset_ms, proven } => self.clock_told(now, offset_ms, proven, &mut out),
             Input::RenewNow => self.renew_now(now, &mut out),
             Input::Seated(own) => self.managers.seat(own),
+            Input::ManagerTold(addr) => self.manager_told(addr, &mut out),
             Input::Redescribe => self.bounce(&mut out),
         }
         self.refresh(now);

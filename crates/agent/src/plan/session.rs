@@ -101,6 +101,17 @@ impl Plan {
         });
     }
 
+    /// Somebody says where a manager is: it is tried at once. Who is in session is told better by its manager.
+    pub(crate) fn manager_told(&mut self, addr: String, out: &mut Vec<Effect>) {
+        if self.held.is_none() || self.session.open().is_some() {
+            return;
+        }
+        self.managers.told(addr);
+        out.push(Effect::SaveManagers(self.managers.list()));
+        self.close_session(out);
+        self.open_session(out);
+    }
+
     pub(crate) fn dialed(&mut self, session: u64, out: &mut Vec<Effect>) {
         if self.session.is(session) && self.session.open().is_none() {
             out.push(Effect::Start(Timer::FirstMessage, wire::limits::SESSION_START_DEADLINE));

@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use std::time::SystemTime;
 
 use clap::Args;
+use daemon::UnlockSource;
 use daemon::check::{self, CheckError, LockError, Report, StoreReport};
 use daemon::config::default_state_dir;
 
@@ -17,12 +18,16 @@ pub(crate) struct CheckArgs {
     /// Where the node's state lies, as given to the daemon
     #[arg(long, value_name = "DIR")]
     state_dir: Option<PathBuf>,
+    /// Where a locked manager's unlock key is: file:PATH, fd:NUMBER or command:COMMAND; read only if it is locked
+    #[arg(long, value_name = "SOURCE")]
+    unlock_from: Option<UnlockSource>,
 }
 
 /// Checks, and prints what was found; problems are a failure.
 pub(crate) async fn run(args: &CheckArgs, out: &mut Output) -> Result<(), Failure> {
     let dir = args.state_dir.clone().unwrap_or_else(default_state_dir);
-    let report = check::check(&dir, SystemTime::now().into()).await.map_err(|error| refused(&error))?;
+    let report = check::check(&dir, args.unlock_from.as_ref(), SystemTime::now().into()).await;
+    let report = report.map_err(|error| refused(&error))?;
     if out.json() {
         out.document(&report)?;
     } else {
@@ -57,6 +62,17 @@ pub(crate) fn refused(error: &CheckError) -> Failure {
         CheckError::Lock(_) => failure.hint("A state is checked while its daemon is stopped."),
         CheckError::StateDir { .. } => failure.hint("Name the directory with --state-dir, and run as its owner."),
         CheckError::Copy { .. } => failure.hint("The check works on a copy: make room on the disk."),
+        CheckError::Locked => failure.hint(
+            "Give the key with --unlock-from file:PATH, fd:NUMBER or command:COMMAND; 'swarmpki unlock-key' on a manager \
+             that runs shows it.",
+        ),
+        CheckError::Source(_) | CheckError::NoKey(_) => {
+            failure.hint("The source holds the whole key and nothing else: SWMKEY-1-…, as 'swarmpki unlock-key -q' prints it.")
+        }
+        CheckError::OtherKey(_) => failure.hint(
+            "'swarmpki unlock-key' on a manager that runs shows the key of now; one that was stopped when it was rotated is \
+             opened with the key before.",
+        ),
     }
 }
 

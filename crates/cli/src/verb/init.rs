@@ -1,12 +1,14 @@
 //! `swarmpki init`: makes this machine the first manager of a new cluster.
 
 use clap::Args;
+use daemon::UnlockSource;
+use pki::secret::SecretString;
 use serde_json::{Value, json};
 use zeroize::Zeroize;
 
 use super::Context;
 use super::{join_token, unlock_key};
-use crate::api::{InitRequest, Node, Swarm};
+use crate::api::{Info, InitRequest, Node, Swarm};
 use crate::client::{Client, escape};
 use crate::failure::Failure;
 use crate::root_files::RootFiles;
@@ -35,6 +37,9 @@ pub(crate) struct InitArgs {
     /// Start a new cluster from this manager's present state
     #[arg(long)]
     pub(crate) force_new_cluster: bool,
+    /// With --force-new-cluster on a locked manager: where the unlock key is, file:PATH, fd:NUMBER or command:COMMAND
+    #[arg(long, value_name = "SOURCE")]
+    pub(crate) unlock_from: Option<UnlockSource>,
     /// Address or interface for data path traffic; kept for docker's sake
     #[arg(long, value_name = "STRING", hide = true, default_value = "")]
     pub(crate) data_path_addr: String,
@@ -62,6 +67,7 @@ impl Default for InitArgs {
             availability: None,
             autolock: false,
             force_new_cluster: false,
+            unlock_from: None,
             data_path_addr: String::new(),
             data_path_port: 0,
             default_addr_pool: Vec::new(),
@@ -76,6 +82,9 @@ impl Default for InitArgs {
 pub(crate) async fn run(args: &InitArgs, context: &mut Context) -> Result<(), Failure> {
     let availability = spec::check_availability(args.availability.as_deref())?;
     check_root(&args.root, args.spec.has_external_ca())?;
+    if args.unlock_from.is_some() && !args.force_new_cluster {
+        return Err(Failure::new("the --unlock-from flag requires the --force-new-cluster flag"));
+    }
     let mut client = context.client().await?;
     let node = request(args, availability, &mut client).await?;
     report(&node, &mut client, context).await
@@ -107,12 +116,14 @@ pub(crate) async fn request(args: &InitArgs, availability: String, client: &mut 
             spec::put(&mut spec, "CAConfig", "SignerCertificate", json!(signer));
         }
     }
+    let key = unlock_key_for(args, client).await?;
     let mut request = InitRequest {
         listen_addr: args.listen_addr.clone(),
         advertise_addr: args.advertise_addr.clone().unwrap_or_default(),
         data_path_addr: args.data_path_addr.clone(),
         data_path_port: args.data_path_port,
         force_new_cluster: args.force_new_cluster,
+        unlock_key: key.as_ref().map(SecretString::expose).unwrap_or_default(),
         spec,
         auto_lock_managers: args.autolock,
         availability,
@@ -127,9 +138,29 @@ pub(crate) async fn request(args: &InitArgs, availability: String, client: &mut 
         let text = failure.text();
         let which = text.contains("could not choose an IP address to advertise")
             || text.contains("could not find the system's IP address");
-        if which { Failure::new(format!("{text} - specify one with --advertise-addr")) } else { failure }
+        if which {
+            Failure::new(format!("{text} - specify one with --advertise-addr"))
+        } else if args.force_new_cluster && text.contains("needs to be unlocked before it can be used") {
+            failure.hint("Hint: give the unlock key with --unlock-from file:PATH, fd:NUMBER or command:COMMAND; or 'swarmpki unlock' first")
+        } else {
+            failure
+        }
     })?;
     Ok(answer.as_str().unwrap_or_default().to_owned())
+}
+
+/// The unlock key, if the manager is locked and we are told where the key is: only then is it read.
+async fn unlock_key_for(args: &InitArgs, client: &mut Client) -> Result<Option<SecretString>, Failure> {
+    let Some(source) = &args.unlock_from else { return Ok(None) };
+    let info: Info = client.get("/info").await?;
+    if info.swarm.local_node_state != "locked" {
+        return Ok(None);
+    }
+    if client.own::<Value>("/status").await?.is_none() {
+        return Err(Failure::new("--unlock-from needs a daemon of swarmpki: this one is a Docker Engine")
+            .hint("'swarmpki unlock' first"));
+    }
+    source.read().await.map(Some).map_err(|error| Failure::new(error.to_string()))
 }
 
 /// The refusals that need no daemon.

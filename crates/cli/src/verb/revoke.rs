@@ -8,6 +8,7 @@ use serde::Serialize;
 
 use super::{Context, node};
 use crate::failure::Failure;
+use crate::words::RevocationReason;
 
 /// Take back certificates of a node before they end
 #[derive(Args, Clone, Debug)]
@@ -25,9 +26,9 @@ pub(crate) struct RevokeArgs {
     /// With --node: have it renew first, and take back what it had before; the node stays
     #[arg(long, requires = "node")]
     rekey: bool,
-    /// unspecified, keyCompromise, superseded or cessationOfOperation
-    #[arg(long, value_name = "REASON", default_value = "unspecified")]
-    reason: String,
+    /// Why
+    #[arg(long, value_name = "REASON", value_enum, default_value_t = RevocationReason::Unspecified)]
+    reason: RevocationReason,
 }
 
 #[derive(Serialize)]
@@ -56,7 +57,7 @@ pub(crate) async fn run(args: &RevokeArgs, context: &mut Context) -> Result<(), 
         certificate: &certificate,
         node: &node,
         rekey: args.rekey,
-        reason: &args.reason,
+        reason: args.reason.word(),
     };
     let report: RevokeReport = client.own_call("/revoke", &request).await?;
     if context.out.json() {

@@ -1,13 +1,22 @@
 //! `swarmpki update`: changes the cluster's settings.
 
+use std::time::{Duration, Instant};
+
 use clap::{ArgAction, Args};
+use daemon::engine_api::extra::{ManagerAt, StatusReport};
 use serde_json::{Value, json};
 
 use super::Context;
 use super::{join_token, unlock_key};
 use crate::api::Swarm;
+use crate::client::Client;
 use crate::failure::Failure;
 use crate::spec::{self, SpecFlags};
+
+/// How long a session may take to come about.
+const SESSION_MAX: Duration = Duration::from_secs(20);
+/// Pause between two looks whether it has.
+const LOOK_PAUSE: Duration = Duration::from_millis(100);
 
 /// Change the swarm's settings
 #[derive(Args, Clone, Debug)]
@@ -16,6 +25,9 @@ pub(crate) struct UpdateArgs {
     #[arg(long, value_name = "BOOL", num_args = 0..=1, require_equals = true, default_missing_value = "true",
           action = ArgAction::Set)]
     autolock: Option<bool>,
+    /// Of a node that finds no manager, and of nothing else: where one is now, HOST[:PORT]
+    #[arg(long, value_name = "ADDR")]
+    manager: Option<String>,
     #[command(flatten)]
     spec: SpecFlags,
 }
@@ -23,6 +35,11 @@ pub(crate) struct UpdateArgs {
 impl UpdateArgs {
     /// Whether no flag was given: docker's command prints its help then.
     pub(crate) fn is_empty(&self) -> bool {
+        self.changes_nothing() && self.manager.is_none()
+    }
+
+    /// Whether the settings stay.
+    fn changes_nothing(&self) -> bool {
         self.autolock.is_none() && self.spec.is_empty()
     }
 }
@@ -30,6 +47,12 @@ impl UpdateArgs {
 /// Reads the settings, changes what the flags say and writes them back.
 pub(crate) async fn run(args: &UpdateArgs, context: &mut Context) -> Result<(), Failure> {
     let mut client = context.client().await?;
+    if let Some(addr) = &args.manager {
+        if !args.changes_nothing() {
+            return Err(Failure::new("the --manager flag is for this node alone: settings are changed on a manager"));
+        }
+        return find(addr, &mut client, context).await;
+    }
     let swarm: Swarm = client.get("/swarm").await?;
     let mut spec = swarm.spec.clone();
     args.spec.put_into(&mut spec, &swarm.tls_info.trust_root);
@@ -48,4 +71,28 @@ pub(crate) async fn run(args: &UpdateArgs, context: &mut Context) -> Result<(), 
         context.out.text(unlock_key::how_to_unlock(&key.unlock_key))?;
     }
     Ok(())
+}
+
+/// Tells this machine's node where a manager is, and waits for a session.
+async fn find(addr: &str, client: &mut Client, context: &mut Context) -> Result<(), Failure> {
+    let no_node = || Failure::new("--manager needs a daemon of swarmpki: this one is a Docker Engine");
+    let Some(_) = client.own::<StatusReport>("/status").await? else { return Err(no_node()) };
+    client.own_tell("/managers", &ManagerAt { addr: addr.to_owned() }).await?;
+    let since = Instant::now();
+    loop {
+        let status: StatusReport = client.own("/status").await?.ok_or_else(no_node)?;
+        if let Some(manager) = &status.connected {
+            if context.out.json() {
+                return context.out.document(&status);
+            }
+            return context.out.line(format!("This node is in session with the manager at {}.", manager.addr));
+        }
+        if since.elapsed() >= SESSION_MAX {
+            let why = status.error.map(|why| format!(": {why}")).unwrap_or_default();
+            return Err(Failure::new(format!("no session with a manager at {addr} yet{why}")).hint(
+                "It goes on trying: 'swarmpki info'. Look whether the address is right, the manager runs, and its port (2377) is open.",
+            ));
+        }
+        tokio::time::sleep(LOOK_PAUSE).await;
+    }
 }

@@ -91,6 +91,65 @@ pub(super) struct State {
     /// None: there never was one.
     #[prost(message, optional, tag = "48")]
     limited: Option<Limited>,
+    #[prost(message, optional, tag = "60")]
+    last_rotation: Option<EndedRotation>,
+}
+
+/// The last rotation that ended.
+#[derive(Clone, PartialEq, prost::Message)]
+struct EndedRotation {
+    #[prost(uint64, tag = "1")]
+    id: u64,
+    #[prost(bytes = "vec", tag = "2")]
+    from: Vec<u8>,
+    #[prost(bytes = "vec", tag = "3")]
+    to: Vec<u8>,
+    #[prost(bool, tag = "4")]
+    back: bool,
+    #[prost(bool, tag = "5")]
+    emergency: bool,
+    #[prost(int64, tag = "6")]
+    started: i64,
+    #[prost(int64, tag = "7")]
+    ended: i64,
+    #[prost(string, repeated, tag = "8")]
+    aside: Vec<String>,
+    #[prost(uint64, tag = "9")]
+    aside_count: u64,
+}
+
+impl From<&rotation::Ended> for EndedRotation {
+    fn from(ended: &rotation::Ended) -> Self {
+        Self {
+            id: ended.id,
+            from: ended.from.0.to_vec(),
+            to: ended.to.0.to_vec(),
+            back: ended.back,
+            emergency: ended.emergency,
+            started: ended.started.unix_millis(),
+            ended: ended.ended.unix_millis(),
+            aside: ended.aside.iter().map(ToString::to_string).collect(),
+            aside_count: ended.aside_count,
+        }
+    }
+}
+
+impl TryFrom<EndedRotation> for rotation::Ended {
+    type Error = DecodeError;
+
+    fn try_from(row: EndedRotation) -> Result<Self, DecodeError> {
+        Ok(Self {
+            id: row.id,
+            from: BlobDigest(record::array("left root", &row.from)?),
+            to: BlobDigest(record::array("next root", &row.to)?),
+            back: row.back,
+            emergency: row.emergency,
+            started: Time::from_unix_millis(row.started),
+            ended: Time::from_unix_millis(row.ended),
+            aside: row.aside.iter().map(|id| record::node_id(id)).collect::<Result<_, _>>()?,
+            aside_count: row.aside_count,
+        })
+    }
 }
 
 /// The tokens with limits.
@@ -641,6 +700,7 @@ impl From<&state::State> for State {
             comeback: state
                 .comeback
                 .map(|comeback| Comeback { since: comeback.since.unix_millis(), until: comeback.until.unix_millis() }),
+            last_rotation: state.last_rotation.as_deref().map(Into::into),
             limited: (state.tokens.limited != tokens::limited::Limited::default()).then(|| Limited {
                 next: state.tokens.limited.next(),
                 rows: state.tokens.limited.rows().map(|(row, token)| (row, token.as_ref()).into()).collect(),
@@ -741,6 +801,7 @@ impl TryFrom<State> for state::State {
             time: Time::from_unix_millis(state.time),
             index: state.index,
             roots,
+            last_rotation: state.last_rotation.map(|row| rotation::Ended::try_from(row).map(Arc::new)).transpose()?,
             members,
             settings: Arc::new(required("settings", state.settings)?.into()),
             cluster_version: state.cluster_version,

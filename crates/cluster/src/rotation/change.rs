@@ -15,7 +15,7 @@ use crate::command::{ReplaceLadder, SecretBox};
 use crate::node::{BlobDigest, IssuerHash, Leaf, Node};
 use crate::outcome::{Outcome, Rejection};
 use crate::roots::{Custody, Root, Roots, StragglerAnchor};
-use crate::rotation::{HISTORY_MAX, Need, Phase, Policy, Rotation, Way};
+use crate::rotation::{Ended, HISTORY_MAX, Need, Phase, Policy, Rotation, Way};
 use crate::state::State;
 use crate::tokens::limited::Closed;
 use crate::tokens::{MANAGER_ROW, WORKER_ROW};
@@ -293,6 +293,9 @@ impl State {
             true => Event::RotationFinished { rotation, root },
             false => Event::RotationPhase { rotation, phase },
         });
+        if finished {
+            self.last_rotation = Some(Arc::new(Ended::of(&next, entry.stamp)));
+        }
         self.roots = if finished { self.settled(next, entry.now) } else { Roots::Rotating(Arc::new(next)) };
         if served_changes {
             [WORKER_ROW, MANAGER_ROW].into_iter().for_each(|row| entry.tell(Event::TokenRotated { row }));

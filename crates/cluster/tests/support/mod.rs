@@ -29,7 +29,7 @@ use cluster::node::{Availability, BlobDigest, IssuerHash, Leaf, Letter, Node, Re
 use cluster::outcome::{Outcome, Rejection};
 use cluster::revocation::{Reason, Revocations};
 use cluster::roots::{Custody, Root, Roots, StragglerAnchor};
-use cluster::rotation::{Abort, Advance, Phase, Policy, RootsChange, Rotation, Start, Way};
+use cluster::rotation::{Abort, Advance, Ended, Phase, Policy, RootsChange, Rotation, Start, Way};
 use cluster::settings::Settings;
 use cluster::tokens::limited::TokenHash;
 use cluster::{Applied, LogEntry, State, invariant};
@@ -367,6 +367,7 @@ pub fn assert_same(a: &State, b: &State) {
         assert_eq!((&a.bundle, &a.signer, &a.intermediates), (&b.bundle, &b.signer, &b.intermediates));
         assert!(same_custody(&a.custody, &b.custody), "root keys differ");
     }
+    assert_eq!(a.last_rotation, b.last_rotation);
     let rows = |state: &State| -> Vec<_> {
         let rows = state.tokens.rows.iter();
         rows.map(|row| (row.role, *row.secret.expose(), row.generation, row.created, row.unfinished)).collect()
@@ -409,6 +410,23 @@ pub fn locked() -> State {
     };
     cluster.run(Command::UpdateCluster(Box::new(update)));
     cluster.state
+}
+
+/// A state that tells of a rotation that has ended, with something in every field of that.
+pub fn ended() -> State {
+    let mut state = locked();
+    state.last_rotation = Some(Arc::new(Ended {
+        id: 11,
+        from: BlobDigest([4; 32]),
+        to: BlobDigest([5; 32]),
+        back: true,
+        emergency: true,
+        started: Time::from_unix_secs(1_700_000_000),
+        ended: Time::from_unix_secs(1_700_000_007),
+        aside: vec![id(2), id(9)],
+        aside_count: 300,
+    }));
+    state
 }
 
 pub fn rotating() -> State {

@@ -8,16 +8,17 @@ use pki::time::Time;
 use replica::Handle;
 use swarmpki::keystore::Keystore;
 
-use super::{CheckError, Copy, SCRATCH, STORE};
+use super::{CheckError, Copy, SCRATCH, STORE, locked};
 use crate::data_key;
 use crate::engine_api::log::{LogProblem, VerifyReport};
 use crate::lock::StateLock;
+use crate::unlock_source::UnlockSource;
 
-/// Checks the log in a state directory.
+/// Checks the log in a state directory; that of a locked manager with the unlock key from `unlock_from`.
 ///
 /// # Errors
 /// If nothing could be checked; what is wrong with the log itself is in the report.
-pub async fn verify_log(dir: &Path, now: Time) -> Result<VerifyReport, CheckError> {
+pub async fn verify_log(dir: &Path, unlock_from: Option<&UnlockSource>, now: Time) -> Result<VerifyReport, CheckError> {
     let unusable = |source| CheckError::StateDir { dir: dir.to_path_buf(), source };
     std::fs::metadata(dir).map_err(unusable)?;
     let _lock = StateLock::take(dir)?;
@@ -25,8 +26,9 @@ pub async fn verify_log(dir: &Path, now: Time) -> Result<VerifyReport, CheckErro
         return Err(unusable(std::io::Error::other("there is no store of a manager in it")));
     }
     let copy = Copy::of(dir)?;
-    let scratch = copy.dir.clone();
-    let checked = tokio::spawn(async move { look(&scratch, now).await }).await;
+    let keystore = Keystore::new(copy.dir.clone());
+    locked::open(&keystore, unlock_from).await?;
+    let checked = tokio::spawn(async move { look(&keystore, now).await }).await;
     let scratch = dir.join(SCRATCH).display().to_string();
     let told = |text: String| text.replace(&scratch, &dir.display().to_string());
     let broken = |text: String| VerifyReport {
@@ -40,10 +42,10 @@ pub async fn verify_log(dir: &Path, now: Time) -> Result<VerifyReport, CheckErro
     })
 }
 
-async fn look(dir: &Path, now: Time) -> Result<VerifyReport, String> {
-    let keys = data_key::load(&Keystore::new(dir.to_path_buf())).map_err(|error| error.to_string())?;
+async fn look(keystore: &Keystore, now: Time) -> Result<VerifyReport, String> {
+    let keys = data_key::load(keystore).map_err(|error| error.to_string())?;
     let clock: replica::Clock = Arc::new(move || now);
-    let store = dir.join(STORE);
+    let store = keystore.state_dir().join(STORE);
     let config = |dek| {
         let (carrier, limits) = (Arc::new(replica::carrier::Alone), replica::Limits::default());
         replica::Config { dir: store.clone(), dek, clock: clock.clone(), carrier, limits }

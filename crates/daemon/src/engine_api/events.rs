@@ -257,7 +257,7 @@ async fn follow_manager(control: &Control, seen: &mut Option<Seen>, filters: &Fi
     let seen = seen.get_or_insert_with(|| Seen::now(control));
     while seen.changes.changed().await.is_ok() {
         let nodes = control.nodes();
-        let now = pki::time::Time::from(SystemTime::now());
+        let now = crate::clock::now();
         for event in between(&seen.nodes, &nodes, now).iter().filter(|event| wanted(filters, event)) {
             let Ok(mut line) = serde_json::to_vec(event) else { continue };
             line.push(b'\n');

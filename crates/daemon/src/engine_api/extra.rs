@@ -7,6 +7,7 @@ use pki::digest::{Digest, hex};
 use pki::time::Time;
 use serde::{Deserialize, Serialize};
 
+use super::body::Document;
 use super::convert::{self, availability_word, hostname, state_word};
 use super::error::ApiError;
 use super::json::TlsInfo;
@@ -194,6 +195,33 @@ pub(super) fn renew(backend: &Backend) -> Answer {
     let present = backend.present();
     let agent = present.membership().and_then(|membership| membership.agent.as_ref());
     agent.ok_or_else(|| ApiError::unavailable(crate::backend::NOT_MEMBER))?.renew_now();
+    Ok(super::empty(http::StatusCode::OK))
+}
+
+/// The body of `POST /swarmpki/v1/managers`.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct ManagerAt {
+    /// Where a manager is, `host[:port]`.
+    pub addr: String,
+}
+
+/// `POST /swarmpki/v1/managers`: says where a manager is, to a node that finds none. Answers at once; `connected` of the status tells when
+/// a session stands.
+pub(super) fn manager_at(backend: &Backend, body: Option<Document>) -> Answer {
+    let request: ManagerAt = super::rotation::read(body)?;
+    let addr = crate::address::parse_tcp("manager address", &request.addr, "127.0.0.1")?;
+    let present = backend.present();
+    let membership = present.membership();
+    let agent = membership.and_then(|membership| membership.agent.as_ref());
+    let agent = agent.ok_or_else(|| ApiError::unavailable(crate::backend::NOT_MEMBER))?;
+    if let Some(peer) = membership.and_then(crate::backend::Membership::status).and_then(|status| status.connected) {
+        let text =
+            format!("this node is in session with the manager at {}, which tells it where the others are", peer.addr);
+        return Err(ApiError::conflict(text));
+    }
+    tracing::info!(manager = %addr, "told where a manager is");
+    agent.manager_at(addr);
     Ok(super::empty(http::StatusCode::OK))
 }
 

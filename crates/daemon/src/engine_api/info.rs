@@ -81,7 +81,7 @@ pub(super) async fn info(backend: &Backend, right: Right) -> Answer {
     }
     let warnings = [backend.warnings(), &swarm.warnings].concat();
     let swarm = serde_json::to_value(swarm).map_err(|error| ApiError::internal(error.to_string()))?;
-    let now = Timestamp(Some(pki::time::Time::from(std::time::SystemTime::now()))).text();
+    let now = Timestamp(Some(crate::clock::now())).text();
     let nothing: [Value; 0] = [];
     let Value::Object(mut info) = engine_facts() else { return Err(ApiError::internal("info")) };
     let Value::Object(known) = json!({

@@ -21,6 +21,7 @@ use super::rotation::read;
 use super::{Answer, json};
 use crate::backend::{Backend, refusal};
 use crate::caller::Caller;
+use crate::clock::now;
 
 /// `POST /swarmpki/v1/operators`: a certificate for an operator.
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
@@ -222,8 +223,4 @@ fn root_report(root: &Certificate) -> RootReport {
         not_before: root.not_before().rfc3339(),
         not_after: root.not_after().rfc3339(),
     }
-}
-
-fn now() -> Time {
-    Time::from(std::time::SystemTime::now())
 }

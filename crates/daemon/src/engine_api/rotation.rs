@@ -11,10 +11,11 @@ use cluster::roots::{Root, Roots};
 use cluster::rotation::{Phase, Policy};
 use manager::outside::SignerView;
 use manager::rotate::rehearsal::Rehearsal;
-use manager::rotate::status::{Blocking, CaStatus, RootView, RotationView, StragglerView};
+use manager::rotate::status::{Blocking, CaStatus, LastView, RootView, RotationView, StragglerView};
 use manager::rotate::{Reach, Wish};
 use manager::{ExternalCa, UrlHealth, UrlState};
 use pki::digest::Digest;
+use pki::identity::NodeId;
 use pki::secret::SecretString;
 use pki::time::Time;
 use serde::{Deserialize, Serialize};
@@ -24,6 +25,7 @@ use super::body::Document;
 use super::error::ApiError;
 use super::{Answer, json};
 use crate::backend::{Backend, Control, refusal};
+use crate::clock::now;
 
 /// Longest time that a deadline or a bound can give, in milliseconds: a hundred years.
 const SPAN_MS_MAX: u64 = 100 * 365 * 24 * 60 * 60 * 1000;
@@ -44,10 +46,40 @@ pub struct StatusReport {
     pub signing: RootReport,
     /// The rotation under way.
     pub rotation: Option<RotationReport>,
+    /// The last rotation that ended; null: none since this is kept.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub last: Option<LastReport>,
     /// Old roots that late nodes may still come back with.
     pub stragglers: Vec<StragglerReport>,
+    /// Nodes that cannot come back by themselves, while no rotation is under way: the next one would wait for them.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub left_behind: Vec<NodeReport>,
     /// Who signs now, and whether it can.
     pub signer: SignerState,
+}
+
+/// A rotation that has ended.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct LastReport {
+    /// Its number.
+    pub id: u64,
+    /// The digest of the root that was left.
+    pub from: String,
+    /// The digest of the root that was gone to.
+    pub to: String,
+    /// Whether it was aborted.
+    pub aborted: bool,
+    /// Whether the old key was taken for stolen.
+    pub emergency: bool,
+    /// When it began.
+    pub started: String,
+    /// When it ended.
+    pub ended: String,
+    /// Nodes that were put aside and had not come along at the end: the first of them.
+    pub aside: Vec<AsideReport>,
+    /// How many those were.
+    pub aside_count: u64,
 }
 
 /// Who signs now.
@@ -190,7 +222,8 @@ pub struct NodeReport {
     pub node: String,
     /// The host name it reported.
     pub hostname: String,
-    /// `queued`, `told`, `refusing`, `returning`, `lost`, `down`, `never-registered`, `unknown`, `clock-off`.
+    /// `queued`, `told`, `refusing`, `returning`, `lost`, `down`, `never-registered`, `unknown`, `left-behind`,
+    /// `clock-off`.
     pub reason: String,
     /// The reason in words.
     pub text: String,
@@ -260,8 +293,9 @@ pub struct AsideReport {
 #[derive(Default, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct RotateRequest {
-    /// What happens with nodes that do not come along; absent: they are waited for.
-    pub policy: PolicyRequest,
+    /// What happens with nodes that do not come along; absent: they are waited for, or, by a rotation to that root that is under way, as
+    /// long as it does already.
+    pub policy: Option<PolicyRequest>,
     /// The root to rotate to, PEM; empty: a new one is made.
     pub certificate: String,
     /// An online certificate below that root that signs in its place, PEM; empty: the root signs itself.
@@ -293,7 +327,8 @@ pub struct ExternalCaRequest {
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct AbortRequest {
-    /// Time in milliseconds after which nodes that did not come along are put aside; absent: they are waited for.
+    /// Time in milliseconds after which nodes that did not come along are put aside; absent: they are waited for. A rotation that is
+    /// being taken back already is given another deadline by it.
     pub deadline_ms: Option<u64>,
 }
 
@@ -359,7 +394,7 @@ fn signer(view: &SignerView) -> SignerState {
 pub(super) async fn rotate(backend: &Backend, body: Option<Document>) -> Answer {
     let mut request: RotateRequest = read(body)?;
     let now = now();
-    let policy = policy(request.policy, now)?;
+    let policy = request.policy.map(|wanted| policy(wanted, now)).transpose()?;
     let control = backend.control()?;
     let expiry = request.node_cert_expiry_ms.map(|ms| span("node_cert_expiry_ms", ms)).transpose()?;
     let mut wish = Wish {
@@ -400,15 +435,11 @@ pub(super) async fn rotate(backend: &Backend, body: Option<Document>) -> Answer 
 pub(super) async fn abort(backend: &Backend, body: Option<Document>) -> Answer {
     let request: AbortRequest = read(body)?;
     let now = now();
-    let wanted = request.deadline_ms.map_or(PolicyRequest::Wait, |after_ms| PolicyRequest::Deadline { after_ms });
-    let policy = policy(wanted, now)?;
+    let wanted = request.deadline_ms.map(|after_ms| PolicyRequest::Deadline { after_ms });
+    let policy = wanted.map(|wanted| policy(wanted, now)).transpose()?;
     let control = backend.control()?;
     control.abort_rotation(policy).await.map_err(refusal)?;
     report(&control, now)
-}
-
-fn now() -> Time {
-    Time::from(std::time::SystemTime::now())
 }
 
 /// Reads a body; absent: nothing is asked for in particular. What is not known is refused: a mistyped deadline would wait
@@ -467,7 +498,9 @@ fn status_report(status: &CaStatus, state: &State, now: Time) -> StatusReport {
         served: root(&status.served, state),
         signing: root(&status.signing, state),
         rotation: status.rotation.as_ref().map(|view| rotation(view, state)),
+        last: status.last.as_ref().map(last),
         stragglers: status.stragglers.iter().map(straggler).collect(),
+        left_behind: status.left_behind.iter().map(node).collect(),
         signer: SignerState::default(),
     }
 }
@@ -550,6 +583,21 @@ fn node(blocking: &Blocking) -> NodeReport {
     }
 }
 
+fn last(view: &LastView) -> LastReport {
+    let aside = |(id, hostname): &(NodeId, String)| AsideReport { node: id.to_string(), hostname: hostname.clone() };
+    LastReport {
+        id: view.id,
+        from: view.from.clone(),
+        to: view.to.clone(),
+        aborted: view.aborted,
+        emergency: view.emergency,
+        started: text(view.started),
+        ended: text(view.ended),
+        aside: view.aside.iter().map(aside).collect(),
+        aside_count: view.aside_count,
+    }
+}
+
 fn straggler(view: &StragglerView) -> StragglerReport {
     StragglerReport {
         digest: view.digest.clone(),
@@ -597,14 +645,14 @@ mod tests {
 
     #[test]
     fn what_is_asked_for() {
-        assert_eq!(request(json!({})).unwrap().policy, PolicyRequest::Wait);
+        assert_eq!(request(json!({})).unwrap().policy, None);
         let rows = [
             (json!({"kind": "wait"}), PolicyRequest::Wait),
             (json!({"kind": "deadline", "after_ms": 10_000}), PolicyRequest::Deadline { after_ms: 10_000 }),
             (json!({"kind": "emergency", "bound_ms": 5_000}), PolicyRequest::Emergency { bound_ms: 5_000 }),
         ];
         for (value, wanted) in rows {
-            assert_eq!(request(json!({"policy": value})).unwrap().policy, wanted);
+            assert_eq!(request(json!({"policy": value})).unwrap().policy, Some(wanted));
         }
         let Ok(none) = read::<AbortRequest>(None) else { panic!("an absent body was refused") };
         assert_eq!(none, AbortRequest::default());
@@ -647,7 +695,7 @@ mod tests {
 
     #[test]
     fn a_remedy_names_its_node() {
-        let id: pki::identity::NodeId = "dzm52djk15bshpeec4zdo7hez".parse().unwrap();
+        let id: NodeId = "dzm52djk15bshpeec4zdo7hez".parse().unwrap();
         let blocking = Blocking {
             node: id.clone(),
             hostname: "w2".into(),

@@ -41,6 +41,7 @@ pub(super) async fn init(backend: &Backend, version: ApiVersion, body: Option<Do
         data_path: object.string("DataPathAddr")?,
         data_path_port: if version >= ApiVersion::DATA_PATH_PORT { object.unsigned32("DataPathPort")? } else { 0 },
         force_new_cluster: object.boolean("ForceNewCluster")?,
+        unlock_key: SecretString::from(object.string("UnlockKey")?),
         spec,
         autolock: object.boolean("AutoLockManagers")?,
         availability: object.string("Availability")?,

@@ -62,6 +62,7 @@ const EVERY: &[(&str, &str)] = &[
     ("POST", "/swarmpki/v1/revoke"),
     ("GET", "/swarmpki/v1/revocations"),
     ("GET", "/swarmpki/v1/crl"),
+    ("POST", "/swarmpki/v1/managers"),
 ];
 
 /// The place of a route among all.
@@ -111,10 +112,11 @@ fn place(route: &Route) -> usize {
         Route::Revoke => 41,
         Route::Revocations => 42,
         Route::Crl => 43,
+        Route::ManagerAt => 44,
     }
 }
 /// One more than the last place.
-const PLACES: usize = 44;
+const PLACES: usize = 45;
 
 #[test]
 fn every_route_is_walked() {

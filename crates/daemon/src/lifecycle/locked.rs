@@ -41,7 +41,7 @@ pub(super) async fn unlock_unattended(setup: &Setup) -> bool {
             return false;
         }
     };
-    match unlock(setup, key).await {
+    match unlock(setup, &key).await {
         Ok(()) => {
             info!(from = %source, "this manager was unlocked");
             true
@@ -54,7 +54,7 @@ pub(super) async fn unlock_unattended(setup: &Setup) -> bool {
 }
 
 /// Opens the key file with the operator's key.
-async fn unlock(setup: &Setup, key: SecretString) -> Result<(), ApiError> {
+pub(super) async fn unlock(setup: &Setup, key: &SecretString) -> Result<(), ApiError> {
     let key: UnlockKey = key.expose().parse().map_err(|_| ApiError::bad_request(INVALID_FORM))?;
     let keystore = setup.keystore.clone();
     let tried = tokio::task::spawn_blocking(move || keystore.unlock(key.into_bytes())).await;
@@ -78,7 +78,7 @@ impl Owner {
             return Err(ApiError::conflict(NOT_LOCKED));
         };
         let settings: Settings = settings.clone();
-        if let Err(refused) = unlock(&self.setup, key).await {
+        if let Err(refused) = unlock(&self.setup, &key).await {
             warn!(error = %refused, "this manager was not unlocked");
             return Err(refused);
         }

@@ -21,10 +21,14 @@ use crate::engine_api::error::ApiError;
 use crate::settings::Settings;
 
 impl Owner {
-    /// Makes this manager the only one of its cluster; answers its node id once it works.
+    /// Makes this manager the only one of its cluster; answers its node id once it works. One that is locked takes the unlock key with the
+    /// request, and runs at no moment as the manager that it was.
     pub(super) async fn force_new_cluster(&mut self, request: &InitRequest) -> Result<NodeId, ApiError> {
         let mut settings = match &self.part {
-            Part::Locked { .. } => return Err(ApiError::unavailable(locked::LOCKED)),
+            Part::Locked { .. } if request.unlock_key.expose().is_empty() => {
+                return Err(ApiError::unavailable(locked::LOCKED));
+            }
+            Part::Locked { settings } => settings.clone(),
             Part::Outlived { text, .. } => return Err(ApiError::unavailable(text.clone())),
             Part::Member(running) if running.seat.is_some() => running.settings.clone(),
             Part::Stopped { settings, .. } if member::is_manager(&self.setup) => settings.clone(),
@@ -38,6 +42,10 @@ impl Owner {
             let told = address::resolve(&request.listen, &request.advertise, &request.data_path, &interfaces)?;
             settings.listen_addr = told.listen.to_string();
             settings.advertise_addr = told.advertise.to_string();
+        }
+        // Last of what can be refused: it is open from then on.
+        if matches!(self.part, Part::Locked { .. }) {
+            locked::unlock(&self.setup, &request.unlock_key).await?;
         }
         let part = std::mem::replace(&mut self.part, Part::Nothing);
         part.stop().await;

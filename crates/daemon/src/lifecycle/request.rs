@@ -2,7 +2,6 @@
 
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::time::SystemTime;
 
 use cluster::roots::Root;
 use manager::Keys;
@@ -29,6 +28,8 @@ pub struct InitRequest {
     pub data_path_port: u32,
     /// `ForceNewCluster`.
     pub force_new_cluster: bool,
+    /// `UnlockKey`, which is ours: opens a manager that is locked, before it makes its cluster anew; empty: none.
+    pub unlock_key: SecretString,
     /// `Spec`.
     pub spec: SpecRequest,
     /// `AutoLockManagers`.
@@ -86,7 +87,7 @@ async fn first_root(
     pkcs11: Option<String>,
     keys: &Keys,
 ) -> Result<Option<Arc<Root>>, ControlError> {
-    let now = SystemTime::now().into();
+    let now = crate::clock::now();
     let keys = keys.clone();
     if let Some(uri) = pkcs11 {
         let first = tokio::task::spawn_blocking(move || manager::bootstrap::root_in_token(wish, &uri, &keys, now));
@@ -163,6 +164,7 @@ mod tests {
             data_path: String::new(),
             data_path_port: 0,
             force_new_cluster: false,
+            unlock_key: SecretString::new(String::new()),
             spec: SpecRequest::from_object(&Object::document(Some(&spec), "Spec").unwrap()).unwrap(),
             autolock: false,
             availability: String::new(),

@@ -87,7 +87,7 @@ impl Owner {
         let restoration = Restoration { addr: settings.advertise_addr.clone(), backup: backup.state.time(), removed };
         let chance = Chance::system();
         let (state, keys) = (Arc::clone(&backup.state), self.setup.keys.clone());
-        let begun = Bootstrap::restore(state, restoration, keys, seat::clock(), &chance).await;
+        let begun = Bootstrap::restore(state, restoration, keys, crate::clock::system(), &chance).await;
         let begun = begun.map_err(|error| failed(&error))?;
         let open = || member::open(&self.setup, &settings);
         let founded = seat::Founded::restore(&self.setup, begun, backup, &chance, open).await;

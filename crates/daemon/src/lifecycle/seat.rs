@@ -11,7 +11,7 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::panic::AssertUnwindSafe;
 use std::path::Path;
 use std::sync::Arc;
-use std::time::{Duration, SystemTime};
+use std::time::Duration;
 
 use futures::FutureExt as _;
 use manager::bootstrap::{Bootstrap, Draft, Params};
@@ -91,7 +91,7 @@ impl Founded {
         open: impl FnOnce() -> Result<Node, NodeError>,
     ) -> Result<(Node, Self), SeatError> {
         let chance = Chance::system();
-        let now = Time::from(SystemTime::now());
+        let now = crate::clock::now();
         let mut settings = plan.spec.settings(&cluster::settings::Settings::default());
         settings.default_addr_pool.clone_from(&plan.pools);
         settings.subnet_size = plan.subnet_size;
@@ -102,7 +102,7 @@ impl Founded {
         let command = begun.command.clone();
         write_identity(setup, begun, &data_key).await?;
         let node = open()?;
-        let peers = Peers::new(node.identity(), clock());
+        let peers = Peers::new(node.identity(), crate::clock::system());
         let config = store_config(&setup.state_dir, data_key, &peers);
         let replica = Replica::create(config, command).await.map_err(|error| SeatError::Store(error.to_string()))?;
         Ok((node, Self { replica, peers }))
@@ -123,7 +123,7 @@ impl Founded {
         let config = offline_config(&setup.state_dir, data_key.duplicate());
         Replica::restore(config, backup, command).await.map_err(failed)?;
         let node = open()?;
-        let peers = Peers::new(node.identity(), clock());
+        let peers = Peers::new(node.identity(), crate::clock::system());
         let replica = Replica::open(store_config(&setup.state_dir, data_key, &peers)).await.map_err(failed)?;
         Ok((node, Self { replica, peers }))
     }
@@ -135,7 +135,7 @@ impl Founded {
         addrs: &[String],
         advertise: &str,
     ) -> Result<Self, SeatError> {
-        let peers = Peers::new(node.identity(), clock());
+        let peers = Peers::new(node.identity(), crate::clock::system());
         let place = ask(&peers, addrs, advertise, None).await?;
         // What an attempt before this one left behind is of a place that is given up.
         forget(setup, setup.keystore.clone()).await?;
@@ -174,7 +174,7 @@ impl Founded {
         let keystore = setup.keystore.clone();
         let data_keys = tokio::task::spawn_blocking(move || data_key::load(&keystore));
         let data_keys = data_keys.await.map_err(|error| SeatError::Store(error.to_string()))??;
-        let peers = Peers::new(node.identity(), clock());
+        let peers = Peers::new(node.identity(), crate::clock::system());
         let opened = data_key::open(data_keys, |key| store_config(&setup.state_dir, key, &peers)).await;
         let opened = opened.map_err(|error| SeatError::Store(error.to_string()))?;
         let (replica, data_key) = opened.ok_or_else(|| SeatError::NoDataKey(setup.state_dir.display().to_string()))?;
@@ -194,7 +194,7 @@ impl Founded {
             return Ok(());
         }
         let Some(identity) = node.identity().current() else { return Ok(()) };
-        let now = Time::from(SystemTime::now());
+        let now = crate::clock::now();
         let anchors = state.roots.served().map(|root| root.certificates.as_slice()).unwrap_or_default();
         let Err(error) = chain::validate_certificates(identity.chain(), anchors, true, now) else { return Ok(()) };
         let record = state.node(&identity.subject().node);
@@ -209,8 +209,13 @@ impl Founded {
 
     /// Serves on `listener` with the node's identity.
     pub(super) fn sit(self, node: &swarmpki::Handle, listener: TcpListener, keys: Keys) -> Result<Seat, SeatError> {
-        let config =
-            Config { clock: clock(), chance: Chance::system(), identity: node.identity(), keys, peers: self.peers };
+        let config = Config {
+            clock: crate::clock::system(),
+            chance: Chance::system(),
+            identity: node.identity(),
+            keys,
+            peers: self.peers,
+        };
         let addr = local(&listener).map_err(|error| SeatError::Bind(error.to_string()))?;
         let peers = config.peers.clone();
         let manager = Manager::start(config, self.replica.clone(), listener)?;
@@ -248,7 +253,7 @@ async fn begin(
     let Some(root) = &plan.root else { return Ok(Bootstrap::prepare(params, chance, now)?) };
     let draft = Draft::new(params, Arc::clone(root), chance)?;
     if root.custody.is_outside() {
-        return Ok(draft.by_external_ca(clock(), chance, now).await?);
+        return Ok(draft.by_external_ca(crate::clock::system(), chance, now).await?);
     }
     let (keys, chance) = (setup.keys.clone(), chance.clone());
     let begun = tokio::task::spawn_blocking(move || draft.by_key(&keys, &chance, now));
@@ -453,7 +458,7 @@ pub(super) fn offline_config(state_dir: &Path, dek: SecretBytes) -> replica::Con
     replica::Config {
         dir: state_dir.join("raft"),
         dek,
-        clock: clock(),
+        clock: crate::clock::system(),
         carrier: Arc::new(replica::carrier::Alone),
         limits: replica::Limits::default(),
     }
@@ -467,14 +472,10 @@ fn store_config(state_dir: &Path, dek: SecretBytes, peers: &Peers) -> replica::C
     replica::Config {
         dir: state_dir.join("raft"),
         dek,
-        clock: clock(),
+        clock: crate::clock::system(),
         carrier: Arc::new(peers.clone()),
         limits: replica::Limits::default(),
     }
-}
-
-pub(super) fn clock() -> replica::Clock {
-    Arc::new(|| Time::from(SystemTime::now()))
 }
 
 /// Binds the port that the settings say; an earlier run may just be letting go of it.

@@ -145,13 +145,14 @@ impl<'a> Play<'a> {
         }
     }
 
-    /// What those who are told will do. Whose clock is off cannot, and whose stream is gone does not hear it.
+    /// What those who are told will do. Whose clock is off cannot, nor who was left behind, and whose stream is gone does not hear it.
     fn play(&mut self, turns: Vec<Turn>) {
         for Turn { node, need } in turns {
             let Some(record) = self.state.node(&node) else { continue };
             let clock = self.seen.sessions.row(&node).and_then(|row| row.clock);
             let off = clock.is_some_and(|clock| !self.dates.allow(&self.state, record, need, clock, self.now));
-            if off || (self.seen.stream_lost)(&node).is_some() {
+            // What stands of a session with one that was left behind is not noticed to be dead yet.
+            if off || self.state.is_left_behind(record) || (self.seen.stream_lost)(&node).is_some() {
                 continue;
             }
             let takes = match need {

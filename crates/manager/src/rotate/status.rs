@@ -3,9 +3,10 @@
 use std::time::Duration;
 
 use cluster::State;
-use cluster::node::Node;
+use cluster::node::{BlobDigest, Node};
 use cluster::roots::{Root, Roots};
 use cluster::rotation::{self, Phase, Policy, Rotation};
+use pki::digest::Digest;
 use pki::identity::NodeId;
 use pki::time::Time;
 
@@ -25,8 +26,36 @@ pub struct CaStatus {
     pub signing: RootView,
     /// The rotation under way.
     pub rotation: Option<RotationView>,
+    /// The last rotation that ended, as far as it is known.
+    pub last: Option<LastView>,
     /// Old roots that late nodes may still come back with.
     pub stragglers: Vec<StragglerView>,
+    /// Nodes that cannot come back by themselves, while no rotation is under way: the next one would wait for them.
+    pub left_behind: Vec<Blocking>,
+}
+
+/// A rotation that has ended.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct LastView {
+    /// Its number.
+    pub id: u64,
+    /// The digest of the root that was left: `sha256:…`.
+    pub from: String,
+    /// The same of the root that was gone to.
+    pub to: String,
+    /// Whether it was aborted.
+    pub aborted: bool,
+    /// Whether the old key was taken for stolen.
+    pub emergency: bool,
+    /// When it began.
+    pub started: Time,
+    /// When it ended.
+    pub ended: Time,
+    /// Nodes that were put aside and had not come along at the end, with their host names, as they say, if they are still on record: the
+    /// first of them.
+    pub aside: Vec<(NodeId, String)>,
+    /// How many those were.
+    pub aside_count: u64,
 }
 
 /// A root.
@@ -138,11 +167,34 @@ pub enum Reason {
     NeverRegistered,
     /// It has not been heard of since this manager began to lead.
     Unknown,
+    /// Its certificates are of a root that nothing leads from any more: an emergency went on without it, or it was away for too long.
+    LeftBehind,
     /// Its clock is so far off that it cannot use what it would be given.
     ClockOff {
         /// Its clock minus ours, in milliseconds.
         offset_ms: i64,
     },
+}
+
+/// What waits for nodes without end.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Waits {
+    /// Nothing: it has a deadline, or none is under way.
+    No,
+    /// A rotation.
+    Rotation,
+    /// Its way back.
+    Abort,
+}
+
+impl Waits {
+    fn of(rotation: &Rotation) -> Self {
+        match (rotation.policy, rotation.back) {
+            (Policy::WaitForAll, false) => Self::Rotation,
+            (Policy::WaitForAll, true) => Self::Abort,
+            (Policy::Deadline(_) | Policy::Emergency { .. }, _) => Self::No,
+        }
+    }
 }
 
 impl Reason {
@@ -157,6 +209,7 @@ impl Reason {
             Self::Down => "down",
             Self::NeverRegistered => "never-registered",
             Self::Unknown => "unknown",
+            Self::LeftBehind => "left-behind",
             Self::ClockOff { .. } => "clock-off",
         }
     }
@@ -179,24 +232,34 @@ impl Reason {
             Self::Down => "it is down".to_owned(),
             Self::NeverRegistered => "it joined, but never opened a session".to_owned(),
             Self::Unknown => "it has not been heard of since this manager began to lead".to_owned(),
+            Self::LeftBehind => {
+                "it was left behind when the root was replaced, and cannot come back by itself".to_owned()
+            }
             Self::ClockOff { offset_ms } => format!("its clock is off by {} s", offset_ms / 1000),
         }
     }
 
-    /// What to do about it; nothing, if it goes on by itself. `NODE` stands for the node's id; `waits`: whether the rotation
-    /// waits for it without end.
-    pub fn remedy(&self, waits: bool) -> Option<&'static str> {
+    /// What to do about it; nothing, if it goes on by itself. `NODE` stands for the node's id; `waits`: what waits for it
+    /// without end.
+    pub fn remedy(&self, waits: Waits) -> Option<&'static str> {
         match self {
             Self::Queued | Self::Told { .. } | Self::Returning => None,
             Self::Refusing { .. } | Self::Stale => {
                 Some("look into its log; restart it, or remove it: swarmpki node rm --force NODE")
             }
-            Self::Lost | Self::Down | Self::Unknown if waits => Some(
+            Self::Lost | Self::Down | Self::Unknown if waits == Waits::Rotation => Some(
                 "bring it back, or remove it: swarmpki node rm --force NODE; a rotation with --deadline goes on without it",
+            ),
+            Self::Lost | Self::Down | Self::Unknown if waits == Waits::Abort => Some(
+                "bring it back, or remove it: swarmpki node rm --force NODE; an abort with --deadline goes on without it",
             ),
             Self::Lost | Self::Down | Self::Unknown => {
                 Some("bring it back, or remove it: swarmpki node rm --force NODE")
             }
+            Self::LeftBehind => Some(
+                "there, leave (swarmpki leave, on an engine docker swarm leave --force) and join as a new node; here, remove its old \
+                 entry, for which a rotation waits: swarmpki node rm --force NODE",
+            ),
             Self::NeverRegistered => Some("start it, or remove it: swarmpki node rm --force NODE"),
             Self::ClockOff { .. } => Some("set its clock; it then goes on by itself"),
         }
@@ -220,7 +283,27 @@ pub fn status(state: &State, seen: &Seen<'_>, now: Time) -> Option<CaStatus> {
     let served = view(state.roots.served()?);
     let signing = view(state.roots.signing()?);
     let rotation = state.rotation().map(|rotation| rotation_view(state, rotation, seen, now));
-    Some(CaStatus { served, signing, rotation, stragglers: stragglers(state) })
+    let dates = Dates::new(state);
+    let lost = state.finished().filter(|node| state.rotation().is_none() && state.is_left_behind(node));
+    let left_behind = lost.map(|node| blocking(state, &dates, node, seen, now)).collect();
+    Some(CaStatus { served, signing, rotation, last: last(state), stragglers: stragglers(state), left_behind })
+}
+
+fn last(state: &State) -> Option<LastView> {
+    let ended = state.last_rotation.as_deref()?;
+    let digest = |trust: &BlobDigest| Digest::from_bytes(trust.0).to_string();
+    let hostname = |id: &NodeId| state.node(id).and_then(|node| Some(node.report.as_ref()?.hostname.clone()));
+    Some(LastView {
+        id: ended.id,
+        from: digest(&ended.from),
+        to: digest(&ended.to),
+        aborted: ended.back,
+        emergency: ended.emergency,
+        started: ended.started,
+        ended: ended.ended,
+        aside: ended.aside.iter().map(|id| (id.clone(), hostname(id).unwrap_or_default())).collect(),
+        aside_count: ended.aside_count,
+    })
 }
 
 pub(crate) fn view(root: &std::sync::Arc<Root>) -> RootView {
@@ -235,27 +318,7 @@ pub(crate) fn view(root: &std::sync::Arc<Root>) -> RootView {
 fn rotation_view(state: &State, rotation: &Rotation, seen: &Seen<'_>, now: Time) -> RotationView {
     let progress = state.progress().unwrap_or_default();
     let dates = Dates::new(state);
-    let named = |node: &std::sync::Arc<Node>| {
-        let reason = reason(state, &dates, node, seen, now);
-        let tried = || seen.pacer.tries(&node.id).map(|tries| tries.since);
-        let since = match reason {
-            Reason::Lost => (seen.stream_lost)(&node.id),
-            Reason::Down | Reason::NeverRegistered | Reason::Unknown => node.last_seen,
-            Reason::Queued | Reason::ClockOff { .. } => None,
-            Reason::Stale => seen.sessions.row(&node.id).and_then(|row| row.returns()),
-            Reason::Told { .. } | Reason::Refusing { .. } | Reason::Returning => tried(),
-        };
-        let remedy = reason.remedy(rotation.policy == Policy::WaitForAll && !rotation.back);
-        Blocking {
-            node: node.id.clone(),
-            hostname: node.report.as_ref().map(|report| report.hostname.clone()).unwrap_or_default(),
-            remedy: remedy.map(|text| text.replace("NODE", node.id.as_str())),
-            reason,
-            since,
-            last_error: (seen.last_error)(&node.id),
-            returns: rotation.bundle().is_none(),
-        }
-    };
+    let named = |node: &std::sync::Arc<Node>| blocking(state, &dates, node, seen, now);
     let blocking: Vec<_> = state.finished().filter(|node| rotation.blocks(node)).map(named).collect();
     let aside = state.finished().filter(|node| rotation.aside.contains(&node.id)).map(named).collect();
     let rate = seen.pacer.rate(now);
@@ -283,11 +346,37 @@ fn rotation_view(state: &State, rotation: &Rotation, seen: &Seen<'_>, now: Time)
     }
 }
 
+/// A node that has not done its part, with the reason and what to do.
+fn blocking(state: &State, dates: &Dates, node: &Node, seen: &Seen<'_>, now: Time) -> Blocking {
+    let reason = reason(state, dates, node, seen, now);
+    let since = match reason {
+        Reason::Lost => (seen.stream_lost)(&node.id),
+        Reason::Down | Reason::NeverRegistered | Reason::Unknown | Reason::LeftBehind => node.last_seen,
+        Reason::Queued | Reason::ClockOff { .. } => None,
+        Reason::Stale => seen.sessions.row(&node.id).and_then(|row| row.returns()),
+        Reason::Told { .. } | Reason::Refusing { .. } | Reason::Returning => {
+            seen.pacer.tries(&node.id).map(|tries| tries.since)
+        }
+    };
+    let rotation = state.rotation();
+    let remedy = reason.remedy(rotation.map_or(Waits::No, |rotation| Waits::of(rotation)));
+    Blocking {
+        node: node.id.clone(),
+        hostname: node.report.as_ref().map(|report| report.hostname.clone()).unwrap_or_default(),
+        remedy: remedy.map(|text| text.replace("NODE", node.id.as_str())),
+        last_error: (seen.last_error)(&node.id),
+        returns: reason != Reason::LeftBehind && rotation.is_some_and(|rotation| rotation.bundle().is_none()),
+        reason,
+        since,
+    }
+}
+
 /// Why a node has not done its part.
 fn reason(state: &State, dates: &Dates, node: &Node, seen: &Seen<'_>, now: Time) -> Reason {
     let row = seen.sessions.row(&node.id);
     let tries = seen.pacer.tries(&node.id).map_or(0, |tries| tries.count);
     match row {
+        _ if state.is_left_behind(node) => Reason::LeftBehind,
         Some(row)
             if row.session.is_some()
                 && (seen.stream_lost)(&node.id).is_some_and(|lost| now.since(lost) >= LOST_AFTER) =>
@@ -316,7 +405,7 @@ fn stragglers(state: &State) -> Vec<StragglerView> {
     let served = state.roots.served();
     let late = |node: &Node| served.is_some_and(|root| !says_it_trusts(node, &root.bundle));
     let row = |anchor: &cluster::roots::StragglerAnchor| StragglerView {
-        digest: format!("sha256:{}", pki::digest::Digest::of(anchor.certificate.pem().as_bytes()).hex()),
+        digest: format!("sha256:{}", Digest::of(anchor.certificate.pem().as_bytes()).hex()),
         until: anchor.until,
         nodes: state.finished().filter(|node| late(node)).map(|node| node.id.clone()).collect(),
     };

@@ -212,7 +212,7 @@ fn a_chain_file_with_the_root_in_it_rotates_and_goes_back() {
     let change = prepare(&fixture.state, to, false, Policy::WaitForAll, &Signers::default(), fixture.now).unwrap();
     assert!(matches!(fixture.update(Some(change)), Outcome::Done { .. }));
     renewed(&mut fixture, &manager, &[&held, std::slice::from_ref(&root.root)]);
-    let back = turn_back(&fixture.state, Policy::WaitForAll, &Signers::default(), fixture.now).unwrap();
+    let back = turn_back(&fixture.state, Some(Policy::WaitForAll), &Signers::default(), fixture.now).unwrap();
     let RootsChange::Abort(abort) = &back else { panic!("no way back") };
     assert!(abort.ladder.is_empty() && abort.logged.is_empty(), "nobody holds another root: nothing has to be signed");
     assert!(matches!(fixture.update(Some(back)), Outcome::Done { .. }));
@@ -248,10 +248,10 @@ fn the_same_root_again_says_how_long_to_wait() {
     let decided = |fixture: &Fixture| decide(&fixture.state, &asked(), &Reach::default(), fixture.now).unwrap();
     let kept = |fixture: &Fixture, policy| {
         assert!(matches!(decided(fixture), Decision::Keep));
-        keep(&fixture.state, policy)
+        keep(&fixture.state, Some(policy))
     };
-    assert!(keep(&fixture.state, Policy::WaitForAll).unwrap().is_none());
-    let refused = keep(&fixture.state, bound).map(|_| ()).unwrap_err();
+    assert!(keep(&fixture.state, Some(Policy::WaitForAll)).unwrap().is_none());
+    let refused = keep(&fixture.state, Some(bound)).map(|_| ()).unwrap_err();
     assert_eq!(refused.code, tonic::Code::FailedPrecondition);
     assert!(refused.message.contains("nothing to rotate to"), "{}", refused.message);
 
@@ -265,18 +265,24 @@ fn the_same_root_again_says_how_long_to_wait() {
     let deadline = Policy::Deadline(fixture.now);
     let change = kept(&fixture, deadline).unwrap();
     assert!(matches!(fixture.update(change), Outcome::Done { .. }));
+    assert!(keep(&fixture.state, None).unwrap().is_none(), "a deadline stays unless another one is named");
     assert!(matches!(fixture.advance(), Outcome::Done { .. }));
 
     // The way back is taken with a deadline, too, when nobody can do without.
-    let back = turn_back(&fixture.state, Policy::WaitForAll, &Signers::default(), fixture.now).unwrap();
+    let back = turn_back(&fixture.state, Some(Policy::WaitForAll), &Signers::default(), fixture.now).unwrap();
     assert!(matches!(fixture.update(Some(back)), Outcome::Done { .. }));
     let again = |policy| turn_back(&fixture.state, policy, &Signers::default(), fixture.now);
-    assert!(again(Policy::WaitForAll).map(|_| ()).unwrap_err().message.contains("aborted already"));
-    assert!(again(bound).is_err());
-    let change = again(Policy::Deadline(fixture.now)).unwrap();
+    for policy in [None, Some(Policy::WaitForAll)] {
+        let refused = again(policy).map(|_| ()).unwrap_err().message;
+        assert!(refused.contains("aborted already") && refused.contains("abort --deadline 10m"), "{refused}");
+    }
+    assert!(again(Some(bound)).is_err());
+    let change = again(Some(Policy::Deadline(fixture.now))).unwrap();
     assert!(matches!(change, RootsChange::Policy(_)));
     fixture.renew(&manager);
     assert!(matches!(fixture.update(Some(change)), Outcome::Done { .. }));
+    let again = turn_back(&fixture.state, None, &Signers::default(), fixture.now);
+    assert!(again.is_err(), "a deadline stays unless another one is named");
     fixture.later(TEN_SECONDS);
     assert!(matches!(fixture.advance(), Outcome::Done { .. }));
 }

@@ -150,6 +150,11 @@ impl Wish {
         self.key.as_ref().filter(|key| !key.expose().is_empty())
     }
 
+    /// Whether it names no root: a new one will do.
+    pub(crate) fn is_for_any_root(&self) -> bool {
+        self.certificate.is_empty() && self.key().is_none() && self.token.is_none()
+    }
+
     /// Whether it asks for anything.
     fn asks(&self, state: &State) -> bool {
         !self.certificate.is_empty()

@@ -109,11 +109,11 @@ impl RotateArgs {
         self.bound.unwrap_or(BOUND)
     }
 
-    fn policy(&self) -> PolicyRequest {
+    /// What is said of nodes that do not come along; nothing: they are waited for, or as long as the rotation under way says.
+    fn policy(&self) -> Option<PolicyRequest> {
         match self.deadline {
-            _ if self.emergency => PolicyRequest::Emergency { bound_ms: millis(self.bound()) },
-            Some(after) => PolicyRequest::Deadline { after_ms: millis(after) },
-            None => PolicyRequest::Wait,
+            _ if self.emergency => Some(PolicyRequest::Emergency { bound_ms: millis(self.bound()) }),
+            after => after.map(|after| PolicyRequest::Deadline { after_ms: millis(after) }),
         }
     }
 }
@@ -151,6 +151,11 @@ pub(super) async fn run(args: &RotateArgs, client: &mut Client, context: &mut Co
     }
     let begun: StatusReport = client.own_call("/ca/rotate", &request).await?;
     drop(request);
+    if !args.quiet
+        && let Some(said) = already(args, &before, &begun)
+    {
+        complain(said);
+    }
     if args.detach {
         return if context.out.json() { context.out.document(&begun) } else { Ok(()) };
     }
@@ -176,6 +181,23 @@ pub(super) async fn run(args: &RotateArgs, client: &mut Client, context: &mut Co
             context.out.line(words::root("root", &begun.served, words::now(&begun)).join("\n"))
         }
     }
+}
+
+/// What to say when the order met a rotation to that very root: it goes on, and takes what was named.
+fn already(args: &RotateArgs, before: &StatusReport, begun: &StatusReport) -> Option<String> {
+    let running =
+        begun.rotation.as_ref().filter(|now| before.rotation.as_ref().is_some_and(|then| then.id == now.id))?;
+    let mut lines = vec!["That rotation is under way already, and goes on.".to_owned()];
+    match args.deadline {
+        Some(_) => lines.push(format!("  late       {}", words::policy(running, words::now(begun)))),
+        None if running.policy.kind == "wait" => {
+            lines
+                .push("To have it go on without nodes that do not come along: the same with --deadline 10m".to_owned());
+        }
+        None => {}
+    }
+    lines.push("To another new root instead: swarmpki ca abort, then rotate again".to_owned());
+    Some(lines.join("\n"))
 }
 
 /// Refuses a deadline in which no node could come along: every one would be put aside.

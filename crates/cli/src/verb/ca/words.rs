@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 use std::time::Duration;
 
 use daemon::engine_api::rotation::{
-    NodeReport, RootReport, RotationReport, SignerState, StatusReport, StragglerReport,
+    LastReport, NodeReport, RootReport, RotationReport, SignerState, StatusReport, StragglerReport,
 };
 use jiff::Timestamp;
 
@@ -31,6 +31,7 @@ pub(super) fn status(status: &StatusReport) -> String {
         None => {
             lines.push("No root rotation is under way.".to_owned());
             lines.extend(root("root", &status.served, now));
+            lines.extend(status.last.as_ref().map(|ended| last(ended, now)).unwrap_or_default());
         }
         Some(rotation) => {
             lines.push(format!("{}: {}", title(rotation), progress(rotation)));
@@ -55,9 +56,46 @@ pub(super) fn status(status: &StatusReport) -> String {
     }
     lines.extend(signer(&status.signer));
     if status.rotation.is_none() {
-        lines.extend(stragglers(&status.stragglers, now));
+        lines.extend(stragglers(&status.stragglers, &status.left_behind, now));
+        lines.extend(nodes(
+            "left behind, for which the next rotation would wait",
+            &status.left_behind,
+            now,
+            usize::MAX,
+        ));
     }
     lines.join("\n")
+}
+
+/// The last rotation: when, how long, from where to where, and who was put aside.
+fn last(ended: &LastReport, now: Timestamp) -> Vec<String> {
+    let what = match (ended.aborted, ended.emergency) {
+        (true, _) => "rotation taken back",
+        (false, true) => "emergency rotation",
+        (false, false) => "rotation",
+    };
+    let took = span::short(between(&ended.started, &ended.ended));
+    let mut lines = vec![
+        format!("  last       {what}, ended {}, took {took}", ago(&ended.ended, now)),
+        format!("             from {}", ended.from),
+        format!("             to   {}", ended.to),
+    ];
+    let count = usize::try_from(ended.aside_count).unwrap_or(usize::MAX);
+    if count > 0 {
+        let how = if ended.emergency { "left behind then" } else { "put aside then" };
+        lines.push(format!("             {} {how}:", counted(count)));
+        lines.extend(
+            ended
+                .aside
+                .iter()
+                .take(NAMED_MAX)
+                .map(|node| format!("               {}", name(&node.hostname, &node.node))),
+        );
+        if count > NAMED_MAX {
+            lines.push(format!("               and {} more", count - NAMED_MAX));
+        }
+    }
+    lines
 }
 
 /// Who signs, unless that is the managers' own key.
@@ -96,9 +134,10 @@ pub(super) fn way(emergency: bool) -> &'static str {
 }
 
 /// Nodes that have not come back since they were put aside; nothing is said when nobody is late.
-fn stragglers(kept: &[StragglerReport], now: Timestamp) -> Vec<String> {
+fn stragglers(kept: &[StragglerReport], lost: &[NodeReport], now: Timestamp) -> Vec<String> {
     let Some(until) = kept.iter().filter_map(|root| moment(&root.until)).max() else { return Vec::new() };
-    let nodes: BTreeSet<&String> = kept.iter().flat_map(|root| &root.nodes).collect();
+    let comes = |node: &&String| lost.iter().all(|lost| lost.node != **node);
+    let nodes: BTreeSet<&String> = kept.iter().flat_map(|root| &root.nodes).filter(comes).collect();
     if nodes.is_empty() {
         return Vec::new();
     }
@@ -313,9 +352,9 @@ mod tests {
     fn who_is_out_is_named_and_nobody_else() {
         let now: Timestamp = "2026-11-22T12:00:00Z".parse().unwrap();
         let mut kept = StragglerReport { until: "2026-11-23T11:59:00Z".into(), ..StragglerReport::default() };
-        assert!(stragglers(std::slice::from_ref(&kept), now).is_empty());
+        assert!(stragglers(std::slice::from_ref(&kept), &[], now).is_empty());
         kept.nodes = vec!["a".into()];
-        let said = stragglers(&[kept.clone(), kept], now);
+        let said = stragglers(&[kept.clone(), kept], &[], now);
         let line = "  1 node still out: let in with an old root's certificate to renew, for 23h 59m at most";
         assert_eq!(said, [line, "    a"]);
     }

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use clap::Args;
 use daemon::engine_api::operators::{IssueRequest, IssuedReport};
-use pki::operator::{OperatorName, OperatorRole};
+use pki::operator::OperatorName;
 
 use super::directory::Directory;
 use super::{key_and_request, told};
@@ -13,12 +13,13 @@ use crate::failure::Failure;
 use crate::go_duration;
 use crate::spec;
 use crate::verb::Context;
+use crate::words::OperatorRole;
 
 /// Issue a certificate to somebody who commands the swarm over TLS
 #[derive(Args, Clone, Debug)]
 pub(crate) struct IssueArgs {
     /// What its holder may do: admin, or viewer, who sees neither tokens nor keys
-    #[arg(long, value_name = "ROLE", default_value = "admin", hide_default_value = true)]
+    #[arg(long, value_name = "ROLE", value_enum, default_value_t = OperatorRole::Admin)]
     role: OperatorRole,
     /// How long it lasts (s|m|h|d): 1m to 365d; 30d unless set
     #[arg(long, value_name = "DURATION", value_parser = go_duration::parse)]

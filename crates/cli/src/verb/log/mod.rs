@@ -59,9 +59,9 @@ enum LogCommand {
 
 impl LogArgs {
     /// The verb that asks no daemon.
-    pub(crate) fn offline(&self) -> Option<&std::path::Path> {
+    pub(crate) fn offline(&self) -> Option<&verify::VerifyArgs> {
         match &self.command {
-            Some(LogCommand::Verify(args)) => args.state_dir.as_deref(),
+            Some(LogCommand::Verify(args)) if args.is_offline() => Some(args),
             _ => None,
         }
     }
@@ -82,7 +82,7 @@ pub(crate) async fn run(args: &LogArgs, context: &mut Context) -> Result<(), Fai
         Some(LogCommand::Audit(args)) => return audit::run(args, context).await,
         Some(LogCommand::Erase(args)) => return erase::run(args, context).await,
         Some(LogCommand::Prove(args)) => return prove::run(args, context).await,
-        Some(LogCommand::Verify(_)) => return verify::online(context).await,
+        Some(LogCommand::Verify(args)) => return verify::online(args, context).await,
         None => {}
     }
     let since = args.since.as_deref().map(|text| when("--since", text)).transpose()?;

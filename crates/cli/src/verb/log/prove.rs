@@ -2,6 +2,7 @@
 
 use clap::Args;
 use daemon::engine_api::log::Proof;
+use pki::digest::unhex;
 use pki::merkle::{self, Hash};
 
 use super::Context;
@@ -43,7 +44,7 @@ pub(super) async fn run(args: &ProveArgs, context: &mut Context) -> Result<(), F
 
 fn holds(proof: &Proof) -> bool {
     let hashes: Option<Vec<Hash>> = proof.path.iter().map(|step| hash(step)).collect();
-    let (Some(path), Some(root), Some(entry)) = (hashes, hash(&proof.root_hash), bytes(&proof.entry)) else {
+    let (Some(path), Some(root), Some(entry)) = (hashes, hash(&proof.root_hash), unhex(&proof.entry)) else {
         return false;
     };
     let leaf = merkle::leaf_hash(&entry);
@@ -51,14 +52,7 @@ fn holds(proof: &Proof) -> bool {
 }
 
 fn hash(text: &str) -> Option<Hash> {
-    bytes(text)?.try_into().ok()
-}
-
-fn bytes(text: &str) -> Option<Vec<u8>> {
-    let (pairs, rest) = text.as_bytes().as_chunks::<2>();
-    let digit = |digit: u8| char::from(digit).to_digit(16).and_then(|digit| u8::try_from(digit).ok());
-    let byte = |pair: &[u8; 2]| Some(digit(pair[0])? << 4 | digit(pair[1])?);
-    if rest.is_empty() { pairs.iter().map(byte).collect() } else { None }
+    unhex(text)?.try_into().ok()
 }
 
 #[cfg(test)]

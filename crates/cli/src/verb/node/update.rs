@@ -9,6 +9,7 @@ use crate::client::escape;
 use crate::failure::Failure;
 use crate::shown;
 use crate::verb::Context;
+use crate::words::NodeRole;
 
 /// Change a node's role, availability or labels
 #[derive(Args, Clone, Debug)]
@@ -22,9 +23,9 @@ pub(crate) struct UpdateArgs {
     /// Remove a label; may be repeated
     #[arg(long, value_name = "LIST")]
     label_rm: Vec<String>,
-    /// Role wished for: worker or manager
-    #[arg(long, value_name = "STRING")]
-    role: Option<String>,
+    /// Role wished for
+    #[arg(long, value_name = "STRING", value_enum)]
+    role: Option<NodeRole>,
     /// Node id, host name or beginning of an id
     #[arg(value_name = "NODE")]
     node: String,
@@ -47,8 +48,8 @@ fn changed(args: &UpdateArgs, spec: &Value) -> Result<Value, Failure> {
     if !spec.is_object() {
         spec = json!({});
     }
-    if let Some(role) = &args.role {
-        spec["Role"] = json!(role);
+    if let Some(role) = args.role {
+        spec["Role"] = json!(role.word());
     }
     if let Some(availability) = &args.availability {
         spec["Availability"] = json!(availability);

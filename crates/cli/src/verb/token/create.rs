@@ -8,9 +8,9 @@ use daemon::engine_api::tokens::{CreateRequest, Created};
 use super::no_such_tokens;
 use crate::failure::Failure;
 use crate::go_duration;
-use crate::shown;
 use crate::verb::Context;
 use crate::verb::join_token::how_to_join;
+use crate::words::NodeRole;
 
 /// Make a join token that ends by itself, and show it once
 ///
@@ -18,9 +18,9 @@ use crate::verb::join_token::how_to_join;
 /// machine that joins; trying again burns none.
 #[derive(Args, Clone, Debug)]
 pub(crate) struct CreateArgs {
-    /// What a machine becomes that joins by it: worker or manager
-    #[arg(long, value_name = "ROLE", default_value = "worker")]
-    role: String,
+    /// What a machine becomes that joins by it
+    #[arg(long, value_name = "ROLE", value_enum, default_value_t = NodeRole::Worker)]
+    role: NodeRole,
     /// How long it admits anybody: a minute to 366 days (ns|us|ms|s|m|h|d)
     #[arg(long, value_name = "DURATION", default_value = "1h", value_parser = go_duration::parse)]
     ttl: Duration,
@@ -37,12 +37,9 @@ pub(crate) struct CreateArgs {
 
 /// Makes it.
 pub(crate) async fn run(args: &CreateArgs, context: &mut Context) -> Result<(), Failure> {
-    if args.role != "worker" && args.role != "manager" {
-        return Err(Failure::new(format!("unknown role {}", shown::field(&args.role))));
-    }
     let mut client = context.client().await?;
     let request = CreateRequest {
-        role: args.role.clone(),
+        role: args.role.word().to_owned(),
         ttl_ms: u64::try_from(args.ttl.as_millis()).unwrap_or(u64::MAX),
         uses: args.uses,
         note: args.note.clone(),
