@@ -61,6 +61,14 @@ pub fn try_join(node: &Server, host: Ipv4Addr, token: &str, manager: &str) -> te
     node.docker(&["swarm", "join", "--token", token, "--advertise-addr", &advertise, "--listen-addr", &listen, manager])
 }
 
+/// `docker swarm unlock` with this line on its standard input.
+pub fn unlock(manager: &Server, line: &str) -> testkit::docker::Output {
+    let socket = format!("unix://{}", manager.socket().display());
+    let mut command = std::process::Command::new("/bin/sh");
+    command.args(["-c", "printf '%s\\n' \"$1\" | docker -H \"$0\" swarm unlock", &socket, line]);
+    testkit::docker::run(&mut command)
+}
+
 /// The id of the node at this API, as it says itself.
 pub fn node_id(node: &Server) -> String {
     let info = info(node);

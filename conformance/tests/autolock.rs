@@ -2,7 +2,6 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::print_stderr)]
 
 use std::path::{Path, PathBuf};
-use std::process::Command;
 use std::time::Duration;
 
 use base64::Engine as _;
@@ -13,9 +12,8 @@ use replica::Handle as _;
 use swarmpki::keystore::Keystore;
 use swarmpki_conformance::caller::Pair;
 use swarmpki_conformance::cluster::Cluster;
-use swarmpki_conformance::{all_ready, node_id, swarm, token, try_join};
+use swarmpki_conformance::{all_ready, node_id, swarm, token, try_join, unlock};
 use testkit::daemon::Daemon;
-use testkit::docker::{self, Output};
 use testkit::loopback::Loopback;
 use testkit::require_or_skip;
 use wire::proto::GetUnlockKeyRequest;
@@ -33,14 +31,6 @@ fn unlock_text(key: &str) -> String {
         "To unlock a swarm manager after it restarts, run the `docker swarm unlock`\ncommand and provide the following key:\n\n    \
          {key}\n\nRemember to store this key in a password manager, since without it you\nwill not be able to restart the manager."
     )
-}
-
-/// `docker swarm unlock` with this line on its standard input.
-fn unlock(daemon: &Daemon, line: &str) -> Output {
-    let socket = format!("unix://{}", daemon.socket().display());
-    let mut command = Command::new("/bin/sh");
-    command.args(["-c", "printf '%s\\n' \"$1\" | docker -H \"$0\" swarm unlock", &socket, line]);
-    docker::run(&mut command)
 }
 
 fn init(daemon: &Daemon, net: &Loopback, more: &[&str]) -> String {

@@ -4,7 +4,9 @@
 use std::time::Duration;
 
 use serde_json::Value;
-use swarmpki_conformance::{all_ready, in_state, info, init, join, node, node_id, nodes, swarm, token, try_join};
+use swarmpki_conformance::{
+    all_ready, in_state, info, init, join, node, node_id, nodes, swarm, token, try_join, unlock,
+};
 use testkit::daemon::Daemon;
 use testkit::engine::Engine;
 use testkit::loopback::Loopback;
@@ -122,6 +124,116 @@ fn a_manager_alone_is_made_anew_twice_and_keeps_everything() {
     let stores: Vec<_> =
         std::fs::read_dir(state.join("raft")).unwrap().map(|entry| entry.unwrap().file_name()).collect();
     assert!(stores.iter().all(|name| name == "header" || name.to_string_lossy().starts_with("store-3.")), "{stores:?}");
+}
+
+/// Locks the managers at rest; answers the unlock key, once this one's key file is sealed.
+fn lock(manager: &Daemon) -> String {
+    manager.docker(&["swarm", "update", "--autolock=true"]).ok();
+    wait::until_true("its key file is sealed", Duration::from_secs(30), || {
+        let text = std::fs::read_to_string(manager.state().join("certificates/swarm-node.key")).unwrap();
+        text.starts_with("-----BEGIN ENCRYPTED") && !text.contains("raft-dek-")
+    });
+    manager.docker(&["swarm", "unlock-key", "-q"]).ok()
+}
+
+/// Stops a manager and starts it again: locked.
+fn restart_locked(manager: &mut Daemon) {
+    manager.stop();
+    manager.restart();
+    wait::until_true("locked after a restart", Duration::from_secs(30), || info(manager)["LocalNodeState"] == "locked");
+}
+
+#[test]
+fn a_locked_manager_that_is_left_goes_on_alone_with_the_unlock_key() {
+    require_or_skip!("swarmpki", "docker");
+    let net = Loopback::claim();
+    let ([mut one, mut two, mut three], [.., third]) = three(&net);
+    let worker = Daemon::start("worker1");
+    let ours = join(&worker, net.host(4), &token(&three, "worker"), &net.swarm(3));
+    all_ready(&three, &[&ours]);
+    let key = lock(&three);
+    let before = what_stays(&three);
+    one.kill();
+    two.kill();
+    restart_locked(&mut three);
+
+    // Without the key, and with another one, nothing is done. Both commands say what to do.
+    let locked = "Swarm is encrypted and needs to be unlocked before it can be used. Please use \"docker swarm unlock\" to unlock it.";
+    let refused = three.docker(&["swarm", "init", "--force-new-cluster"]).refused();
+    assert_eq!(refused, format!("Error response from daemon: {locked}"));
+    let refused = three.swarmpki(&["init", "--force-new-cluster"]).refused();
+    assert!(refused.contains(locked) && refused.contains("--unlock-from file:PATH"), "{refused}");
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("key");
+    let from = format!("file:{}", file.display());
+    let by_key = ["init", "--force-new-cluster", "--unlock-from", &from];
+    for (text, expected) in
+        [("SWMKEY-1-abc", "swarm could not be unlocked: invalid key provided"), ("nonsense", "invalid key string")]
+    {
+        std::fs::write(&file, text).unwrap();
+        let refused = three.swarmpki(&by_key).refused();
+        assert!(refused.contains(expected), "{refused}");
+        assert_eq!(info(&three)["LocalNodeState"], "locked");
+    }
+
+    // In one step, by our command.
+    std::fs::write(&file, format!("{key}\n")).unwrap();
+    let said = three.swarmpki(&by_key).ok();
+    assert!(said.starts_with(&format!("Swarm initialized: current node ({third}) is now a manager.")), "{said}");
+    assert!(said.contains(&key), "{said}");
+    assert_eq!((what_stays(&three), managers_of(&three)), (before, vec![third.clone()]));
+    all_ready(&three, &[&third, &ours]);
+
+    // It is as locked as before.
+    three.swarmpki(&["log", "verify"]).ok();
+    three.stop();
+    three.swarmpki(&["check", "--state-dir", &three.state().display().to_string(), "--unlock-from", &from]).ok();
+}
+
+/// The same with nobody to ask, not even by the key's own manager: the stock command unlocks, then makes anew.
+#[test]
+fn a_locked_manager_without_a_majority_is_unlocked_and_made_anew_by_the_stock_command() {
+    require_or_skip!("swarmpki", "docker");
+    let net = Loopback::claim();
+    let ([mut one, mut two, mut three], [.., third]) = three(&net);
+    let key = lock(&three);
+    let before = what_stays(&three);
+    one.kill();
+    two.kill();
+    restart_locked(&mut three);
+    assert_eq!(unlock(&three, &key).ok(), "");
+    let said = force(&three, &net, 3);
+    assert!(said.starts_with(&format!("Swarm initialized: current node ({third}) is now a manager.")), "{said}");
+    assert_eq!((what_stays(&three), managers_of(&three)), (before, vec![third.clone()]));
+}
+
+#[test]
+fn a_worker_whose_managers_are_all_elsewhere_is_told_where_one_is() {
+    require_or_skip!("swarmpki", "docker");
+    let net = Loopback::claim();
+    let (manager, mut worker) = (Daemon::start("manager1"), Daemon::start("worker1"));
+    let own = init(&manager, net.host(1));
+    let other = join(&worker, net.host(3), &token(&manager, "worker"), &net.swarm(1));
+    all_ready(&manager, &[&own, &other]);
+    let elsewhere = net.swarm(2);
+    let refused = worker.swarmpki(&["update", "--manager", &elsewhere]).refused();
+    assert!(refused.contains("this node is in session with the manager at"), "{refused}");
+    let refused = worker.swarmpki(&["update", "--manager", &elsewhere, "--autolock"]).refused();
+    assert!(refused.contains("for this node alone"), "{refused}");
+
+    // The same manager at another address: what the worker knows leads nowhere.
+    force(&manager, &net, 2);
+    let connected = |worker: &Daemon| worker.api("GET", "/swarmpki/v1/status", None).json()["connected"]["addr"].take();
+    wait::until_true("the session has ended", Duration::from_secs(30), || connected(&worker).is_null());
+    let said = worker.swarmpki(&["update", "--manager", &elsewhere]).ok();
+    assert_eq!(said, format!("This node is in session with the manager at {elsewhere}."));
+    all_ready(&manager, &[&own, &other]);
+    assert_eq!(node_id(&worker), other);
+    // It keeps that over a restart.
+    worker.stop();
+    worker.restart();
+    wait::until_true("it comes back", Duration::from_secs(30), || connected(&worker) == elsewhere.as_str());
+    all_ready(&manager, &[&other]);
 }
 
 #[test]
