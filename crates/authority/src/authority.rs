@@ -12,7 +12,7 @@ use pki::bundle::{BundleError, Issuer};
 use pki::certificate::{Certificate, IssuerId};
 use pki::csr::Csr;
 use pki::digest::{hex, unhex};
-use pki::identity::{ClusterId, NodeId, Role, Subject};
+use pki::identity::{ClusterId, Role, Subject};
 use pki::issue::{self, GIVEN_ROOT_LIFE_MIN, IssueError, LEAF_EXPIRY_MIN};
 use pki::key::{SignError, SpkiHash};
 use pki::serial::Serial;
@@ -278,10 +278,14 @@ impl Authority {
     pub(crate) async fn sign(self: &Arc<Self>, caller: &Caller, body: &[u8]) -> Result<String, Refusal> {
         let now = self.now();
         // Again: its body may have taken its time.
-        let standing = self.judge(caller, now)?;
+        let shut_out = self.shut_out();
+        let standing = self.judge_by(caller, now, Some(&shut_out))?;
         let request: SignRequest =
             serde_json::from_slice(body).map_err(|error| Refusal::Malformed(error.to_string()))?;
         match request::check(&request, &caller.peer.subject.cluster)? {
+            Wanted::Leaf { subject, .. } if shut_out?.holds(&subject.node, None) => {
+                Err(Refusal::ShutOut(subject.node.as_str().to_owned()))
+            }
             Wanted::Leaf { subject, csr } => self.leaf(caller, standing, subject, csr, now).await,
             Wanted::CrossSigned { csr, common_name } => self.cross_sign(caller, standing, csr, common_name, now).await,
         }
@@ -311,15 +315,24 @@ impl Authority {
         self.metrics.text(&self.log.written, self.issuer.certificate().not_after())
     }
 
-    /// Whether a caller may call, and has credit left for one request more.
+    /// Whether a caller may call, as far as memory tells, and has credit left for one request more.
     pub(crate) fn admit(&self, caller: &Caller) -> Result<(), Refusal> {
-        self.judge(caller, self.now())?;
+        self.judge_by(caller, self.now(), None)?;
         // After the verdict: a stranger is nobody whose credit could be counted.
         if self.rate.take(&caller.peer.subject.node, self.clock()) { Ok(()) } else { Err(Refusal::TooFast) }
     }
 
     /// Whether a caller may call, and by what; says once a minute that it may not.
     pub(crate) fn judge(&self, caller: &Caller, now: Time) -> Result<Standing, Refusal> {
+        self.judge_by(caller, now, Some(&self.shut_out()))
+    }
+
+    fn judge_by(
+        &self,
+        caller: &Caller,
+        now: Time,
+        shut_out: Option<&Result<shut_out::List, Refusal>>,
+    ) -> Result<Standing, Refusal> {
         let peer = &caller.peer;
         let verdict = {
             let settled = self.settled();
@@ -336,9 +349,13 @@ impl Authority {
             };
             caller::admit(peer, &known, now)
         };
-        let verdict = verdict.and_then(|standing| {
-            self.not_shut_out(&peer.subject.node, Some(&peer.serial))?;
-            Ok(standing)
+        let verdict = verdict.and_then(|standing| match shut_out {
+            None => Ok(standing),
+            Some(Err(refusal)) => Err(refusal.clone()),
+            Some(Ok(list)) if list.holds(&peer.subject.node, Some(&peer.serial)) => {
+                Err(Refusal::ShutOut(peer.subject.node.as_str().to_owned()))
+            }
+            Some(Ok(_)) => Ok(standing),
         });
         let Err(refusal) = &verdict else { return verdict };
         if !self.told.is_news(peer.serial, self.clock()) {
@@ -357,12 +374,9 @@ impl Authority {
         verdict
     }
 
-    fn not_shut_out(&self, node: &NodeId, serial: Option<&Serial>) -> Result<(), Refusal> {
-        match shut_out::is_shut_out(&self.config.state_dir, node, serial) {
-            Ok(false) => Ok(()),
-            Ok(true) => Err(Refusal::ShutOut(node.as_str().to_owned())),
-            Err(error) => Err(Refusal::State(error.to_string())),
-        }
+    /// Who is shut out now. Read anew each time: what an operator adds holds for the next request.
+    fn shut_out(&self) -> Result<shut_out::List, Refusal> {
+        shut_out::List::read(&self.config.state_dir).map_err(|error| Refusal::State(error.to_string()))
     }
 
     /// Takes one certificate from what is issued to all together; raises the alarm if it is one too many in this hour.
@@ -389,7 +403,6 @@ impl Authority {
         csr: Csr,
         now: Time,
     ) -> Result<String, Refusal> {
-        self.not_shut_out(&subject.node, None)?;
         self.count_one()?;
         let named = subject.clone();
         let made_at = self.clock();

@@ -132,7 +132,9 @@ pub(crate) fn open(dir: &Path, first: &Entry, mut visit: impl FnMut(Entry)) -> R
         );
     }
     if !begun {
-        let frame = frame(end, &line(first));
+        let mut lines = Vec::new();
+        line(first, &mut lines);
+        let frame = frame(end, &lines);
         file.seek(SeekFrom::Start(end)).and_then(|_| file.write_all(&frame)).map_err(io_error)?;
         file.sync_all().map_err(io_error)?;
         File::open(dir).and_then(|dir| dir.sync_all()).map_err(io_error)?;
@@ -229,12 +231,11 @@ fn length_of(head: &[u8; HEAD_BYTES]) -> Option<usize> {
     usize::from_str_radix(digits, 16).ok().filter(|length| *length <= FRAME_BYTES_READ_MAX)
 }
 
-/// An entry as it stands in a frame.
-fn line(entry: &Entry) -> Vec<u8> {
+/// Puts an entry behind others, as it stands in a frame.
+fn line(entry: &Entry, lines: &mut Vec<u8>) {
     // Serializing strings and numbers into memory does not fail.
-    let mut line = serde_json::to_vec(entry).unwrap_or_default();
-    line.push(b'\n');
-    line
+    let _ = serde_json::to_writer(&mut *lines, entry);
+    lines.push(b'\n');
 }
 
 /// The frame that begins at `at` and holds these entries.
@@ -261,14 +262,20 @@ mod tests {
         Entry::Begun { time_ms, ca: "ca".into() }
     }
 
+    fn lines(entries: &[Entry]) -> Vec<u8> {
+        let mut lines = Vec::new();
+        entries.iter().for_each(|entry| line(entry, &mut lines));
+        lines
+    }
+
     /// A log of three frames, and where each begins.
     fn three(dir: &Path) -> (Vec<u8>, [u64; 3]) {
         let (mut file, second) = open(dir, &begun(0), |_| {}).unwrap();
         file.seek(SeekFrom::Start(second)).unwrap();
-        let two = frame(second, &[line(&begun(1)), line(&begun(2))].concat());
+        let two = frame(second, &lines(&[begun(1), begun(2)]));
         let third = second + two.len() as u64;
         file.write_all(&two).unwrap();
-        file.write_all(&frame(third, &line(&begun(3)))).unwrap();
+        file.write_all(&frame(third, &lines(&[begun(3)]))).unwrap();
         (std::fs::read(dir.join(FILE_NAME)).unwrap(), [0, second, third])
     }
 

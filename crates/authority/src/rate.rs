@@ -43,9 +43,14 @@ impl Rate {
                 return false;
             }
         }
-        let credit = all.get(caller).map_or(full, |held| grown(*held));
+        let known = all.get_mut(caller);
+        let credit = known.as_ref().map_or(full, |held| grown(**held));
         let left = credit.checked_sub(COST);
-        all.insert(caller.clone(), (left.unwrap_or(credit), now));
+        let held = (left.unwrap_or(credit), now);
+        match known {
+            Some(known) => *known = held,
+            None => drop(all.insert(caller.clone(), held)),
+        }
         left.is_some()
     }
 }

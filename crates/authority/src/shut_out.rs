@@ -53,18 +53,30 @@ impl ShutOut {
     }
 }
 
-/// Whether a node, or a certificate by its serial number, is shut out.
-///
-/// # Errors
-/// If the list cannot be read: then nobody is to be let in.
-pub(crate) fn is_shut_out(dir: &Path, node: &NodeId, serial: Option<&Serial>) -> io::Result<bool> {
-    let text = list(dir)?;
-    let serial = serial.map(ToString::to_string);
-    Ok(text.lines().any(|line| match line.split_once(' ') {
-        Some(("node", shut)) => shut == node.as_str(),
-        Some(("serial", shut)) => Some(shut) == serial.as_deref(),
-        _ => false,
-    }))
+/// The list, as it was read.
+pub(crate) struct List(String);
+
+impl List {
+    /// Reads the list of a state directory.
+    ///
+    /// # Errors
+    /// If it cannot be read: then nobody is to be let in.
+    pub(crate) fn read(dir: &Path) -> io::Result<Self> {
+        list(dir).map(Self)
+    }
+
+    /// Whether a node, or a certificate by its serial number, is shut out.
+    pub(crate) fn holds(&self, node: &NodeId, serial: Option<&Serial>) -> bool {
+        if self.0.is_empty() {
+            return false;
+        }
+        let serial = serial.map(ToString::to_string);
+        self.0.lines().any(|line| match line.split_once(' ') {
+            Some(("node", shut)) => shut == node.as_str(),
+            Some(("serial", shut)) => Some(shut) == serial.as_deref(),
+            _ => false,
+        })
+    }
 }
 
 fn list(dir: &Path) -> io::Result<String> {
@@ -81,7 +93,7 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let (one, other): (NodeId, NodeId) = ("one".parse().unwrap(), "other".parse().unwrap());
         let serial = parse_serial("7A:3f:01").unwrap();
-        let shut = |node: &NodeId, serial| is_shut_out(dir.path(), node, serial);
+        let shut = |node: &NodeId, serial| List::read(dir.path()).map(|list| list.holds(node, serial));
         assert!(!shut(&one, Some(&serial)).unwrap());
         ShutOut::Node(one.clone()).add(dir.path()).unwrap();
         assert!(shut(&one, None).unwrap() && !shut(&other, Some(&serial)).unwrap());

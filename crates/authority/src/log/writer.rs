@@ -1,14 +1,16 @@
-//! Who writes the log: one thread. What came in while it synced goes into one frame with one sync.
+//! Who writes the log: one thread. What came in while it synced goes into one frame with one sync, and so does what others that
+//! are being served are about to give: a frame costs more than the entry in it.
 
+use std::collections::VecDeque;
 use std::fs::File;
 use std::io;
 use std::os::unix::fs::FileExt;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::mpsc::{Receiver, SyncSender, TrySendError, sync_channel};
+use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
 
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::{Notify, mpsc, oneshot};
 
 use super::{FRAME_BYTES_MAX, frame, line};
 use crate::entry::Entry;
@@ -16,8 +18,14 @@ use crate::entry::Entry;
 /// Bytes by which the file is made longer at a time, filled with zeros. A sync of bytes written over others is one write; with a
 /// file that grows it is two, for its length changes too.
 const GROW_BYTES: usize = 1024 * 1024;
+/// Bytes of an entry, about.
+const ENTRY_BYTES: usize = 640;
 /// Orders that wait to be written, at most.
 const ORDERS_MAX: usize = 4_096;
+/// How often a frame lets others go first that may add to it. Whoever is alone is not held up: nobody goes first.
+const TURNS_GIVEN_MAX: usize = 8;
+/// Orders of a frame that waits for no more.
+const ORDERS_ENOUGH: usize = 64;
 
 /// Why entries were not written.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -64,6 +72,11 @@ struct Order {
 
 /// Who waits for an order's outcome.
 type Done = oneshot::Sender<Result<(), LogFault>>;
+/// What goes into one frame, and who waits for it.
+struct Batch {
+    entries: Vec<u8>,
+    waiting: Vec<Done>,
+}
 /// How a frame ended, and who waits for that.
 type Ended = (Vec<Done>, Result<(), LogFault>);
 
@@ -78,12 +91,21 @@ pub(crate) struct Written {
     pub(crate) failures: AtomicU64,
 }
 
-/// The end to which entries are given. Dropping it waits until all that was given is written.
+/// The end to which entries are given. Dropping it waits until what is being written is written.
 pub(crate) struct Writer {
-    orders: Option<SyncSender<Order>>,
+    queue: Arc<Queue>,
     thread: Option<JoinHandle<()>>,
     /// How much was written.
     pub(crate) written: Arc<Written>,
+}
+
+/// What waits to be written, and the way to the thread.
+struct Queue {
+    orders: Mutex<VecDeque<Order>>,
+    /// None once it is closed.
+    thread: Mutex<Option<SyncSender<Batch>>>,
+    /// There is an order where there was none.
+    given: Notify,
 }
 
 impl Writer {
@@ -92,25 +114,18 @@ impl Writer {
     /// # Errors
     /// If the system gives no thread, or this is not called in a tokio runtime.
     pub(crate) fn start(storage: impl Storage, end: u64) -> io::Result<Self> {
-        let (orders, taken) = sync_channel(ORDERS_MAX);
-        let (ended, mut frames) = mpsc::unbounded_channel::<Ended>();
-        // The runtime is woken once for a frame, not once for each who waits: that would cost more than writing it.
-        let telling = async move {
-            while let Some((waiting, outcome)) = frames.recv().await {
-                for done in waiting {
-                    // Who does not wait any more gets no certificate either.
-                    let _ = done.send(outcome.clone());
-                }
-            }
-        };
-        tokio::runtime::Handle::try_current().map_err(io::Error::other)?.spawn(telling);
+        let (batches, taken) = sync_channel(1);
+        let (ended, frames) = mpsc::unbounded_channel::<Ended>();
+        let queue =
+            Arc::new(Queue { orders: Mutex::default(), thread: Mutex::new(Some(batches)), given: Notify::new() });
+        tokio::runtime::Handle::try_current().map_err(io::Error::other)?.spawn(Arc::clone(&queue).hand_over(frames));
         let written = Arc::new(Written::default());
         written.bytes.store(end, Ordering::Relaxed);
         let counters = Arc::clone(&written);
         let thread = std::thread::Builder::new()
             .name("issuance-log".into())
             .spawn(move || Disk { storage, end, room: end, dirty: false, written: counters }.run(&taken, &ended))?;
-        Ok(Self { orders: Some(orders), thread: Some(thread), written })
+        Ok(Self { queue, thread: Some(thread), written })
     }
 
     /// Writes entries, together and in order; returns when they are synced.
@@ -119,24 +134,93 @@ impl Writer {
     /// [`LogFault`]: none of them is in the log.
     pub(crate) async fn append(&self, entries: &[Entry]) -> Result<(), LogFault> {
         let (done, outcome) = oneshot::channel();
-        let order = Order { entries: entries.iter().flat_map(line).collect(), done };
-        let orders = self.orders.as_ref().ok_or(LogFault::Closed)?;
-        orders.try_send(order).map_err(|error| match error {
-            TrySendError::Full(_) => LogFault::Full,
-            TrySendError::Disconnected(_) => LogFault::Closed,
-        })?;
+        let mut lines = Vec::with_capacity(ENTRY_BYTES * entries.len());
+        entries.iter().for_each(|entry| line(entry, &mut lines));
+        self.queue.give(Order { entries: lines, done })?;
         outcome.await.unwrap_or(Err(LogFault::Closed))
     }
 }
 
 impl Drop for Writer {
     fn drop(&mut self) {
-        drop(self.orders.take());
+        drop(lock(&self.queue.thread).take());
         if let Some(thread) = self.thread.take() {
             // It ends when nothing is left to write; a panic there was reported there.
             let _ = thread.join();
         }
+        lock(&self.queue.orders).clear();
+        self.queue.given.notify_one();
     }
+}
+
+impl Queue {
+    fn give(&self, order: Order) -> Result<(), LogFault> {
+        let mut orders = lock(&self.orders);
+        if orders.len() >= ORDERS_MAX {
+            return Err(LogFault::Full);
+        }
+        let was_empty = orders.is_empty();
+        orders.push_back(order);
+        drop(orders);
+        if was_empty {
+            self.given.notify_one();
+        }
+        Ok(())
+    }
+
+    /// Gives the thread one frame after the other, and tells those who wait how it ended. They are woken by the runtime itself: by the
+    /// thread, each one by itself, that would cost more than the writing.
+    async fn hand_over(self: Arc<Self>, mut frames: mpsc::UnboundedReceiver<Ended>) {
+        loop {
+            self.given.notified().await;
+            if lock(&self.thread).is_none() {
+                return;
+            }
+            loop {
+                self.gather().await;
+                let Some(batch) = self.take() else { break };
+                // None of them was begun if it is closed: who waits is told so.
+                let sent = lock(&self.thread).as_ref().map(|thread| thread.send(batch));
+                let Some(Ok(())) = sent else { return };
+                let Some((waiting, outcome)) = frames.recv().await else { return };
+                for done in waiting {
+                    // Who does not wait any more gets no certificate either.
+                    let _ = done.send(outcome.clone());
+                }
+            }
+        }
+    }
+
+    /// Lets those go first who are being served at this moment, as long as they give more.
+    async fn gather(&self) {
+        let mut before = 0;
+        for _ in 0..TURNS_GIVEN_MAX {
+            let now = lock(&self.orders).len();
+            if now == before || now >= ORDERS_ENOUGH {
+                return;
+            }
+            before = now;
+            tokio::task::yield_now().await;
+        }
+    }
+
+    /// What fits into one frame.
+    fn take(&self) -> Option<Batch> {
+        let mut orders = lock(&self.orders);
+        let first = orders.pop_front()?;
+        let mut batch = Batch { entries: first.entries, waiting: vec![first.done] };
+        while batch.entries.len() < FRAME_BYTES_MAX
+            && let Some(next) = orders.pop_front()
+        {
+            batch.entries.extend_from_slice(&next.entries);
+            batch.waiting.push(next.done);
+        }
+        Some(batch)
+    }
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 struct Disk<S> {
@@ -151,16 +235,8 @@ struct Disk<S> {
 }
 
 impl<S: Storage> Disk<S> {
-    fn run(mut self, orders: &Receiver<Order>, ended: &mpsc::UnboundedSender<Ended>) {
-        while let Ok(first) = orders.recv() {
-            let mut entries = first.entries;
-            let mut waiting = vec![first.done];
-            while entries.len() < FRAME_BYTES_MAX
-                && let Ok(next) = orders.try_recv()
-            {
-                entries.extend_from_slice(&next.entries);
-                waiting.push(next.done);
-            }
+    fn run(mut self, batches: &Receiver<Batch>, ended: &mpsc::UnboundedSender<Ended>) {
+        while let Ok(Batch { entries, waiting }) = batches.recv() {
             let outcome = self.write(&entries).map_err(|error| {
                 self.written.failures.fetch_add(1, Ordering::Relaxed);
                 tracing::error!(%error, entries = waiting.len(), "the issuance log cannot be written: nothing is issued");
