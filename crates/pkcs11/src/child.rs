@@ -22,7 +22,7 @@ use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::resource::{Resource, setrlimit};
 use nix::sys::signal::{SigSet, Signal};
 
-use crate::protocol::{Answer, Fault, Request};
+use crate::protocol::{Answer, Fault, Request, VERSION};
 use crate::records::{Records, Room};
 use worker::Worker;
 
@@ -68,6 +68,9 @@ fn serve(input: OwnedFd, output: OwnedFd) -> ExitCode {
         return ExitCode::FAILURE;
     };
     let streams = Streams { input: Records::of(input), output: Records::of(output) };
+    if !greeted(&streams) {
+        return ExitCode::FAILURE;
+    }
     let (number, opened) = match open(&streams.input) {
         Ok(opened) => opened,
         Err(None) => return ExitCode::FAILURE,
@@ -112,7 +115,23 @@ fn serve(input: OwnedFd, output: OwnedFd) -> ExitCode {
 
 type Opened = (module::Module, Vec<cryptoki::session::Session>);
 
-/// Reads the first request and does it. The PIN is wiped on return.
+/// Tells the parent which version this is; whether that is also the parent's.
+fn greeted(streams: &Streams) -> bool {
+    let received = streams.input.receive(&mut Room::new(), Request::decode).ok().flatten();
+    let Some(Ok((number, request))) = received else { return false };
+    let (answer, agree) = match request {
+        Request::Hello { version } => (Answer::Hello { version: VERSION }, version == VERSION),
+        // A parent from before there were versions: this much it understands.
+        _ => (
+            Answer::Fault(Fault::Gone("the program was replaced by a newer version: restart the daemon".into())),
+            false,
+        ),
+    };
+    // If nobody listens, nobody needs to know.
+    streams.output.send(&answer.encode(number)).is_ok() && agree
+}
+
+/// Reads the next request and does it. The PIN is wiped on return.
 fn open(input: &Records) -> Result<(u64, Opened), Option<(u64, Fault)>> {
     let received = input.receive(&mut Room::new(), Request::decode).ok().flatten();
     let (number, request) = received.ok_or(None)?.map_err(|_| None)?;
@@ -135,3 +154,34 @@ fn wait_for_hangup(stream: &OwnedFd) {
 
 /// How long workers may take to close their sessions after the end of the stream.
 const LAST_WORDS: Duration = Duration::from_secs(2);
+
+#[cfg(test)]
+mod tests {
+    use pki::SecretString;
+
+    use super::*;
+    use crate::protocol::{PinSource, TokenMatch};
+
+    /// What the child says to a first request, and whether it goes on.
+    fn said_to(first: &Request) -> (Answer, bool) {
+        let (parent, ours) = Records::pair(LAST_WORDS).unwrap();
+        let streams = Streams { input: Records::of(ours.try_clone().unwrap()), output: Records::of(ours) };
+        parent.send(&first.encode(5)).unwrap();
+        let goes_on = greeted(&streams);
+        let (number, answer) = parent.receive(&mut Room::new(), Answer::decode).unwrap().unwrap().unwrap();
+        assert_eq!(number, 5);
+        (answer, goes_on)
+    }
+
+    #[test]
+    fn only_a_parent_of_the_same_version_is_served() {
+        let hello = Answer::Hello { version: VERSION };
+        assert_eq!(said_to(&Request::Hello { version: VERSION }), (hello, true));
+        for version in [0, VERSION + 1, u32::MAX] {
+            assert_eq!(said_to(&Request::Hello { version }), (Answer::Hello { version: VERSION }, false), "{version}");
+        }
+        let pin = PinSource::Text(SecretString::new("1234".into()));
+        let (answer, goes_on) = said_to(&Request::Open { module: "/m.so".into(), token: TokenMatch::default(), pin });
+        assert!(matches!(answer, Answer::Fault(Fault::Gone(why)) if why.contains("restart")) && !goes_on);
+    }
+}

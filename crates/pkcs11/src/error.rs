@@ -17,6 +17,16 @@ pub enum TokenError {
     /// The child process could not be started.
     #[error("cannot start the process for the PKCS#11 module: {0}")]
     Start(String),
+    /// The child is another version of this program: that was replaced while this process runs.
+    #[error(
+        "the program was replaced by another version since this process began: it speaks version {theirs} with the PKCS#11 module's process, this one version {ours}; restart this one"
+    )]
+    OtherVersion {
+        /// What this process speaks.
+        ours: u32,
+        /// What the child speaks.
+        theirs: u32,
+    },
     /// The module's shared object could not be loaded or initialised.
     #[error("cannot load the PKCS#11 module {path}: {reason}")]
     Load {
@@ -85,6 +95,7 @@ impl TokenError {
             | TokenError::Closed => true,
             TokenError::NoModule { .. }
             | TokenError::Start(_)
+            | TokenError::OtherVersion { .. }
             | TokenError::Load { .. }
             | TokenError::Pin(_)
             | TokenError::PinRefused(_)

@@ -1,8 +1,11 @@
 //! What parent and child say to each other: one record a message, a message of a request's number, its kind and its fields.
 //!
-//! Both ends are the same program, so there is no version. Still each end treats the other's bytes as foreign: lengths are bounded
-//! before anything is allocated, and what does not parse ends the connection. A message may hold the PIN, or a key to be imported: they
-//! are wiped when dropped.
+//! Both ends are the same program, but not always the same version of it: a program may be replaced while a daemon of before runs, and
+//! the next child is of the new one. So both first say which version they speak, in a message whose form never changes, and nothing else
+//! is said unless they agree.
+//!
+//! Each end treats the other's bytes as foreign: lengths are bounded before anything is allocated, and what does not parse ends the
+//! connection. A message may hold the PIN, or a key to be imported: they are wiped when dropped.
 
 use std::ffi::OsString;
 use std::os::unix::ffi::OsStringExt;
@@ -21,6 +24,12 @@ use crate::uri::Uri;
 /// Bytes of the longest message: an RSA key of 8192 bits to be imported, several times over.
 pub(crate) const BODY_BYTES_MAX: usize = 1 << 15;
 
+/// What these messages are: one more whenever their form or meaning changes.
+pub(crate) const VERSION: u32 = 1;
+
+/// The kind of the first message of either end. It and the version behind it stay as they are in all versions.
+const HELLO: u8 = 0xff;
+
 /// A message, wiped when dropped.
 pub(crate) type Body = Zeroizing<Vec<u8>>;
 
@@ -34,7 +43,9 @@ pub(crate) enum PinSource {
 
 /// What the parent asks.
 pub(crate) enum Request {
-    /// Load the module, find the token, log in. The first request, and only the first.
+    /// Which version the parent speaks. The first request, and only the first.
+    Hello { version: u32 },
+    /// Load the module, find the token, log in. The second request, and only the second.
     Open { module: PathBuf, token: TokenMatch, pin: PinSource },
     /// Find a key and have it sign once.
     Find { selector: KeySelector },
@@ -61,6 +72,8 @@ pub(crate) struct TokenMatch {
 /// What the child answers.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) enum Answer {
+    /// To Hello: which version the child speaks. If it is another it ends.
+    Hello { version: u32 },
     /// To Open.
     Opened(TokenInfo),
     /// To Find, Make and Import: under which id, and the public half's SubjectPublicKeyInfo.
@@ -115,6 +128,10 @@ impl Request {
     pub(crate) fn encode(&self, number: u64) -> Body {
         let mut out = Writer::new(number, self.size_hint());
         match self {
+            Request::Hello { version } => {
+                out.byte(HELLO);
+                out.number(*version);
+            }
             Request::Open { module, token, pin } => {
                 out.byte(0);
                 out.bytes(module.as_os_str().as_encoded_bytes());
@@ -212,6 +229,7 @@ impl Request {
                 digest: reader.bytes()?.to_vec(),
             },
             5 => Request::Check,
+            HELLO => Request::Hello { version: reader.number()? },
             _ => return Err(Malformed),
         };
         reader.end()?;
@@ -232,7 +250,11 @@ impl Request {
             Request::Import { label, id, pkcs8 } => {
                 label.len() + id.as_ref().map_or(0, Vec::len) + pkcs8.expose().len()
             }
-            Request::Sign { .. } | Request::Find { .. } | Request::Make { .. } | Request::Check => 0,
+            Request::Hello { .. }
+            | Request::Sign { .. }
+            | Request::Find { .. }
+            | Request::Make { .. }
+            | Request::Check => 0,
         };
         variable + 256
     }
@@ -243,6 +265,10 @@ impl Answer {
     pub(crate) fn encode(&self, number: u64) -> Body {
         let mut out = Writer::new(number, 512);
         match self {
+            Answer::Hello { version } => {
+                out.byte(HELLO);
+                out.number(*version);
+            }
             Answer::Opened(token) => {
                 out.byte(0);
                 for text in [&token.label, &token.serial, &token.manufacturer, &token.model] {
@@ -289,6 +315,7 @@ impl Answer {
                 let code = reader.byte()?;
                 Answer::Fault(Fault::from_parts(code, reader.number()?, reader.text()?, reader.text()?)?)
             }
+            HELLO => Answer::Hello { version: reader.number()? },
             _ => return Err(Malformed),
         };
         reader.end()?;
@@ -479,7 +506,18 @@ mod tests {
                 digest: vec![5; 48],
             },
             Request::Check,
+            Request::Hello { version: VERSION },
         ]
+    }
+
+    /// Of all versions, so that two that differ understand at least this much.
+    #[test]
+    fn a_hello_is_the_same_for_ever() {
+        let bytes = [0, 0, 0, 0, 0, 0, 0, 1, 0xff, 0, 0, 0, 7];
+        assert_eq!(Request::Hello { version: 7 }.encode(1).as_slice(), bytes);
+        assert_eq!(Answer::Hello { version: 7 }.encode(1).as_slice(), bytes);
+        assert!(matches!(Request::decode(&bytes), Ok((1, Request::Hello { version: 7 }))));
+        assert_eq!(Answer::decode(&bytes), Ok((1, Answer::Hello { version: 7 })));
     }
 
     #[test]
@@ -526,6 +564,7 @@ mod tests {
             Answer::Key { id: vec![1], spki: vec![2, 3] },
             Answer::Signature(vec![4; 70]),
             Answer::Alive,
+            Answer::Hello { version: VERSION },
         ]);
         for (number, answer) in (1..).zip(answers) {
             let body = answer.encode(number);

@@ -10,7 +10,7 @@ use std::time::{Duration, Instant, SystemTime};
 use crate::error::TokenError;
 use crate::link::{Launch, Link};
 use crate::pin::{Pin, PinError};
-use crate::protocol::{Answer, Fault, PinSource, Request, TokenMatch};
+use crate::protocol::{Answer, Fault, PinSource, Request, TokenMatch, VERSION};
 use crate::token::{Launcher, Shared, TokenInfo, TokenState};
 
 /// What the supervisor is told.
@@ -126,17 +126,19 @@ impl Supervisor {
         .map_err(|error| TokenError::Start(error.to_string()))?;
 
         let token = TokenMatch::from(&self.launcher.uri);
-        let asked = link.ask(&Request::Open { module: module.clone(), token, pin }, OPEN_TIME_MAX);
-        let now = SystemTime::now();
-        let error = match asked {
-            Ok(Answer::Opened(token)) => return Ok((link, token)),
-            Ok(Answer::Fault(fault)) => fault.into_error(&module, now),
-            Ok(_) => TokenError::Lost { since: now, reason: "an answer to another question".into() },
-            Err(reason) => TokenError::Lost { since: now, reason },
-        };
-        link.end("not logged in");
-        link.reap();
-        Err(error)
+        // Before the PIN is said: who speaks another version might take it for something else.
+        let opened = greet(&link).and_then(|()| {
+            match link.ask(&Request::Open { module: module.clone(), token, pin }, OPEN_TIME_MAX).map_err(lost)? {
+                Answer::Opened(token) => Ok(token),
+                Answer::Fault(fault) => Err(fault.into_error(&module, SystemTime::now())),
+                _ => Err(lost("an answer to another question".into())),
+            }
+        });
+        if opened.is_err() {
+            link.end("not logged in");
+            link.reap();
+        }
+        opened.map(|token| (link, token))
     }
 
     /// Waits until the child is gone or to be ended; asks it now and then whether its token is still there.
@@ -200,6 +202,19 @@ impl Supervisor {
     }
 }
 
+/// Makes sure that the child speaks our version.
+fn greet(link: &Link) -> Result<(), TokenError> {
+    match link.ask(&Request::Hello { version: VERSION }, OPEN_TIME_MAX).map_err(lost)? {
+        Answer::Hello { version: VERSION } => Ok(()),
+        Answer::Hello { version } => Err(TokenError::OtherVersion { ours: VERSION, theirs: version }),
+        _ => Err(lost("an answer to another question".into())),
+    }
+}
+
+fn lost(reason: String) -> TokenError {
+    TokenError::Lost { since: SystemTime::now(), reason }
+}
+
 enum Ended {
     Lost,
     Closed,
@@ -226,3 +241,21 @@ const CHECK_TIME_MAX: Duration = Duration::from_secs(10);
 const GOODBYE_TIME_MAX: Duration = Duration::from_secs(3);
 /// How long loading the module and logging in may take: hardware wakes up slowly.
 const OPEN_TIME_MAX: Duration = Duration::from_secs(30);
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_child_of_another_version_is_told_no_more() {
+        // It reads what it is asked, and answers that it speaks version 9.
+        let script = r"head -c 1 >&2; printf '\0\0\0\0\0\0\0\1\377\0\0\0\11'; exec cat >&2";
+        let launch = Launch { program: "/bin/sh".as_ref(), args: &["-c".into(), script.into()], env: &[] };
+        let link = Link::start(&launch, || ()).unwrap();
+        let refused = greet(&link);
+        assert_eq!(refused, Err(TokenError::OtherVersion { ours: VERSION, theirs: 9 }));
+        assert!(refused.is_err_and(|error| error.to_string().ends_with("restart this one")));
+        link.end("enough");
+        link.reap();
+    }
+}

@@ -59,7 +59,7 @@ impl Worker {
                 self.create(&label, id, |session, id| import::import(session, &label, id, &key))
             }
             Request::Check => self.check().map(|()| Answer::Alive),
-            Request::Open { .. } => Err(Fault::Refused("open already".into())),
+            Request::Hello { .. } | Request::Open { .. } => Err(Fault::Refused("open already".into())),
         }
     }
 
