@@ -59,6 +59,9 @@ pub struct LogLine {
     pub fingerprint: String,
     /// SHA-256 of the DER of the certificate that signed it, hex; null if the cluster does not hold that any more.
     pub issuer: Option<String>,
+    /// The key that signed it: its subject key identifier as the certificate names it, hex. It says who signed also when the cluster
+    /// does not hold that one's certificate any more. Null if the certificate names none.
+    pub issuer_key: Option<String>,
 }
 
 pub(super) async fn page(backend: &Backend, query: &Query) -> Answer {
@@ -143,7 +146,9 @@ fn line(seq: u64, bytes: &[u8], issuers: &[Certificate]) -> Result<Option<LogLin
         Some(_) => Some(certificate.node_subject().map_err(|error| damaged(&error))?.role.word().to_owned()),
         None => None,
     };
-    let issuer = issuers.iter().find(|issuer| is_issuer(issuer, &certificate));
+    // A root that is gone still says of itself who signed it.
+    let issuer = issuers.iter().chain([&certificate]).find(|issuer| is_issuer(issuer, &certificate));
+    let issuer_key = certificate.aki().or_else(|| issuer.and_then(Certificate::ski));
     Ok(Some(LogLine {
         seq,
         time: record.time.rfc3339(),
@@ -154,6 +159,7 @@ fn line(seq: u64, bytes: &[u8], issuers: &[Certificate]) -> Result<Option<LogLin
         not_after: certificate.not_after().rfc3339(),
         fingerprint: hex(&certificate.fingerprint()),
         issuer: issuer.map(|issuer| hex(&issuer.fingerprint())),
+        issuer_key: issuer_key.map(|key| hex(&key)),
     }))
 }
 
@@ -183,6 +189,35 @@ mod tests {
     fn an_entry_that_is_none_is_named() {
         let refused = line(3, &[0xff], &[]);
         assert!(refused.is_err_and(|text| text.starts_with("entry 3 of the issuance log cannot be read: ")));
+    }
+
+    #[test]
+    fn who_signed_is_told_also_when_that_one_is_gone() -> Result<(), Box<dyn std::error::Error>> {
+        use pki::{issue, key::PrivateKey, serial::Serial, time::Time};
+        let now = Time::from_unix_secs(1_700_000_000);
+        let (key, below) = (PrivateKey::generate_p256(&[1; 32])?, PrivateKey::generate_p256(&[2; 32])?);
+        let root = issue::root(&key, Serial::from_random([1; 20]), now)?;
+        let other = issue::root(&below, Serial::from_random([2; 20]), now)?;
+        let step = issue::cross_sign(&other, &root, &key, None)?;
+        let entry = |certificate: &Certificate| {
+            let length = certificate.der().len();
+            let mut bytes = vec![0x1a, 0x80 | u8::try_from(length & 0x7f)?, u8::try_from(length >> 7)?];
+            bytes.extend(certificate.der());
+            Ok::<_, std::num::TryFromIntError>(bytes)
+        };
+        let own = |certificate: &Certificate| certificate.ski().map(|key| hex(&key));
+        let named = |certificate: &Certificate| Some(hex(&certificate.fingerprint()));
+        let rows = [
+            (&step, vec![root.clone()], named(&root), own(&root)),
+            (&step, vec![], None, own(&root)),
+            (&root, vec![other.clone()], named(&root), own(&root)),
+        ];
+        for (certificate, held, issuer, issuer_key) in rows {
+            let line = line(0, &entry(certificate)?, &held)?.ok_or("a certificate")?;
+            assert_eq!((line.issuer, line.issuer_key), (issuer, issuer_key));
+        }
+        assert!(own(&root).is_some_and(|key| key.len() == 40));
+        Ok(())
     }
 
     #[tokio::test]

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use cluster::State;
-use cluster::roots::{Root, Roots};
+use cluster::roots::{Custody, Root, Roots};
 use cluster::rotation::{Phase, Policy};
 use manager::outside::SignerView;
 use manager::rotate::rehearsal::Rehearsal;
@@ -136,6 +136,9 @@ pub struct RootReport {
     pub has_key: bool,
     /// Where that key is: `sealed` with the managers, in a `token`, `outside`.
     pub custody: String,
+    /// With a `token`: the PKCS#11 URI of the key, without whatever a machine has to say itself (module, where the PIN is).
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub token: Option<String>,
     /// Who signs in its place; absent: it signs itself.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub signer: Option<SignerReport>,
@@ -520,8 +523,17 @@ fn root(view: &RootView, state: &State) -> RootReport {
             not_after: text(view.not_after),
             has_key: view.has_key,
             custody: String::new(),
+            token: None,
             signer: None,
         },
+    }
+}
+
+/// Where a key in a token is. What stands behind `?` in a URI names files of one machine, among them the PIN's.
+fn token(custody: &Custody) -> Option<String> {
+    match custody {
+        Custody::Token(uri) => Some(uri.split_once('?').map_or(&**uri, |(path, _)| path).to_owned()),
+        Custody::Sealed(_) | Custody::Outside => None,
     }
 }
 
@@ -535,6 +547,7 @@ fn given_root(root: &Root) -> RootReport {
         not_after: text(own.not_after()),
         has_key: root.key().is_some(),
         custody: root.custody.word().to_owned(),
+        token: token(&root.custody),
         signer,
     }
 }
@@ -670,6 +683,21 @@ mod tests {
         ] {
             let Err(refused) = request(value.clone()) else { panic!("accepted: {value}") };
             assert!(refused.starts_with("invalid request: "), "{refused}");
+        }
+    }
+
+    #[test]
+    fn a_tokens_uri_is_told_without_what_is_a_machines_own() {
+        let rows = [
+            (Custody::Token("pkcs11:token=ca;object=root".into()), Some("pkcs11:token=ca;object=root")),
+            (
+                Custody::Token("pkcs11:object=root?pin-source=/run/pin&pin-value=1234".into()),
+                Some("pkcs11:object=root"),
+            ),
+            (Custody::Outside, None),
+        ];
+        for (custody, told) in rows {
+            assert_eq!(token(&custody).as_deref(), told);
         }
     }
 

@@ -107,7 +107,16 @@ fn row(entry: &LogLine) -> String {
         &entry.not_before,
         &entry.not_after,
     ];
-    line(cells, entry.issuer.as_deref().unwrap_or("?"))
+    line(cells, &issuer(entry))
+}
+
+/// The certificate that signed; its key where that certificate is not held any more.
+fn issuer(entry: &LogLine) -> String {
+    match (&entry.issuer, &entry.issuer_key) {
+        (Some(certificate), _) => certificate.clone(),
+        (None, Some(key)) => format!("key {key}"),
+        (None, None) => "?".to_owned(),
+    }
 }
 
 fn line(cells: [&str; COLUMNS.len()], last: &str) -> String {
@@ -154,11 +163,15 @@ mod tests {
             not_after: "2027-02-19T12:00:00Z".into(),
             fingerprint: "f".into(),
             issuer: Some("abcd".into()),
+            issuer_key: Some("ef".into()),
         };
         let (headings, row) = (headings(), row(&entry));
         for (heading, value) in [("NODE", "dzm52"), ("SERIAL", "7a3f"), ("NOT AFTER", "2027"), ("ISSUER", "abcd")] {
             assert_eq!(headings.find(heading), row.find(value), "{headings}\n{row}");
         }
+        let gone = LogLine { issuer: None, ..entry.clone() };
+        assert!(super::row(&gone).ends_with("  key ef"), "{}", super::row(&gone));
+        assert!(super::row(&LogLine { issuer_key: None, ..gone }).ends_with("  ?"));
         let root = LogLine { node: None, role: None, issuer: None, ..entry };
         assert!(super::row(&root).contains("CA                          -         7a3f"), "{}", super::row(&root));
     }

@@ -291,6 +291,9 @@ pub(super) fn root(label: &str, root: &RootReport, now: Timestamp) -> Vec<String
     if let Some(signer) = &root.signer {
         lines.push(format!("             signer: {}{}", signer.name, ends(&signer.not_after)));
     }
+    if let Some(uri) = &root.token {
+        lines.push(format!("             key: {}", shown::field(uri)));
+    }
     lines
 }
 
@@ -346,6 +349,15 @@ mod tests {
         assert_eq!(lines.join(" ").split_whitespace().count(), 200);
         let long = "x".repeat(COLUMNS_MAX);
         assert_eq!(wrapped(2, &format!("a {long} b")), ["  a".to_owned(), format!("    {long}"), "    b".to_owned()]);
+    }
+
+    #[test]
+    fn a_root_says_where_its_key_is_if_that_is_a_token() {
+        let now: Timestamp = "2026-11-22T12:00:00Z".parse().unwrap();
+        let mut held = RootReport { digest: "sha256:0".into(), ..RootReport::default() };
+        assert_eq!(root("root", &held, now), ["  root       sha256:0"]);
+        held.token = Some("pkcs11:token=swarm;object=root".into());
+        assert_eq!(root("root", &held, now)[1..], ["             key: pkcs11:token=swarm;object=root"]);
     }
 
     #[test]
