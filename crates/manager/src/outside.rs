@@ -13,6 +13,7 @@
 mod queue;
 mod serials;
 mod troubles;
+mod unsure;
 pub mod urls;
 mod waiting;
 mod worker;
@@ -38,6 +39,7 @@ use wire::status::Refusal;
 
 use self::serials::Serials;
 use self::troubles::Troubles;
+use self::unsure::Unsure;
 use self::waiting::Waiting;
 use crate::chance::Chance;
 use crate::issue::{self, Fetched};
@@ -92,6 +94,7 @@ pub(crate) struct Outside {
     asked: Mutex<Vec<Target>>,
     serials: Mutex<Serials>,
     troubles: Troubles,
+    unsure: Unsure,
     waiting: Waiting,
     /// Why what waits was not signed when it was last tried.
     hindrance: Mutex<Option<(Time, String)>>,
@@ -110,6 +113,7 @@ impl Outside {
             asked: Mutex::default(),
             serials: Mutex::default(),
             troubles: Troubles::default(),
+            unsure: Unsure::default(),
             waiting: Waiting::default(),
             hindrance: Mutex::default(),
         }

@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 
 use cfssl::{Expected, Hostile, LifePolicy, Reason, SignFailure, UrlFailure, UrlHealth};
 use cluster::command::{Premises, Renew};
-use cluster::node::{Letter, Node, Pending};
+use cluster::node::{IssuerHash, Letter, Node, Pending};
 use cluster::roots::{Custody, Root};
 use cluster::{Command, Outcome, Rejection, State};
 use pki::certificate::{Certificate, IssuerId};
@@ -16,7 +16,7 @@ use pki::identity::{NodeId, Subject};
 use pki::issue::LEAF_EXPIRY_MIN;
 use pki::serial::Serial;
 use pki::time::Time;
-use replica::Handle;
+use replica::{Handle, ProposeError};
 use tokio::task::{self, JoinSet};
 use tokio_util::sync::CancellationToken;
 
@@ -54,6 +54,7 @@ pub(crate) async fn run<H: Handle>(shared: Arc<Shared<H>>, shutdown: Cancellatio
             work.queue.try_all(Instant::now());
         }
         shared.outside.waiting.tell(&state.pending);
+        settle(&shared, &state);
         // The leader has things signed; whoever waits for them may wait anywhere.
         let wake = if shared.leads() { work.begin(&shared, &state) } else { Instant::now() + LOOK_AGAIN };
         tokio::select! {
@@ -173,7 +174,7 @@ async fn commit<H: Handle>(shared: &Arc<Shared<H>>, id: &NodeId, renew: Renew) -
     match outcome.map(|outcomes| outcomes.into_iter().next()) {
         Ok(Some(Outcome::Issued { letter, .. })) => {
             if letter.leaf.serial != serial {
-                orphan(shared, id, &serial.to_string(), &by);
+                orphan(shared, id, serial, &by);
             }
             shared.note_refusal(id, None);
             shared.outside.note(None);
@@ -182,25 +183,49 @@ async fn commit<H: Handle>(shared: &Arc<Shared<H>>, id: &NodeId, renew: Renew) -
             Tried::Done
         }
         Ok(Some(Outcome::Rejected(rejection))) => {
-            orphan(shared, id, &serial.to_string(), &by);
+            orphan(shared, id, serial, &by);
             match rejection {
                 Rejection::UnknownNode | Rejection::Removed => Tried::Done,
                 Rejection::NodeBusy => Tried::Refused(rejection.to_string()),
                 _ => Tried::Stale,
             }
         }
-        Ok(_) => Tried::Stale,
-        Err(error) => Tried::Away { retry: AWAY_RETRY, why: error.to_string() },
+        Ok(_) => {
+            orphan(shared, id, serial, &by);
+            Tried::Stale
+        }
+        Err(error) => {
+            match error {
+                ProposeError::Unknown if is_outside(shared, &by) => shared.outside.unsure.add(id, serial),
+                ProposeError::Unknown => {}
+                // Surely not proposed.
+                _ => orphan(shared, id, serial, &by),
+            }
+            Tried::Away { retry: AWAY_RETRY, why: error.to_string() }
+        }
+    }
+}
+
+/// Says which of the certificates whose fate was unknown are nobody's.
+fn settle<H: Handle>(shared: &Shared<H>, state: &State) {
+    let holds = |node: &NodeId, serial: &Serial| {
+        state.node(node).is_some_and(|record| record.leaves().any(|leaf| leaf.serial == *serial))
+    };
+    for (node, serial) in shared.outside.unsure.settle(|node| state.pending.contains(node), holds) {
+        shared.alarms.raise(Alarm::Orphan { node, serial: serial.to_string() }, shared.now());
     }
 }
 
 /// A certificate was signed by a CA elsewhere and will be used by nobody: it is not in our log, so it is said.
-fn orphan<H: Handle>(shared: &Shared<H>, node: &NodeId, serial: &str, issuer: &cluster::node::IssuerHash) {
-    let state = shared.handle.state();
-    let outside = state.roots.in_use().any(|root| root.issuer == *issuer && root.custody.is_outside());
-    if outside {
-        shared.alarms.raise(Alarm::Orphan { node: node.clone(), serial: serial.to_owned() }, shared.now());
+fn orphan<H: Handle>(shared: &Shared<H>, node: &NodeId, serial: Serial, issuer: &IssuerHash) {
+    if is_outside(shared, issuer) {
+        shared.alarms.raise(Alarm::Orphan { node: node.clone(), serial: serial.to_string() }, shared.now());
     }
+}
+
+/// Whether it is not our own key that signs as this issuer.
+fn is_outside<H: Handle>(shared: &Shared<H>, issuer: &IssuerHash) -> bool {
+    shared.handle.state().roots.in_use().any(|root| root.issuer == *issuer && root.custody.is_outside())
 }
 
 impl Tried {
