@@ -247,6 +247,9 @@ impl Letter {
 
 /// A request for a certificate that is not signed yet: its signer is a CA elsewhere, or a token that may be away. Kept so that
 /// any manager goes on with it, also after a crash.
+///
+/// It holds no `cut`: whose connections are cut because it is a manager no more still gets what it asked for, as what it is then. Where
+/// they are cut out of distrust, because a leaf was revoked, the request goes with the leaf.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Pending {
     /// The request, byte for byte as it came.

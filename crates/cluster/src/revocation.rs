@@ -405,11 +405,13 @@ impl State {
         entry.tell(Event::Revoked { node, serial: key.1, reason });
     }
 
-    /// A leaf of a node opens nothing any more. The one it was last seen with stays on its record: it is known by that.
+    /// A leaf of a node opens nothing any more. The one it was last seen with stays on its record: it is known by that. Whatever the node
+    /// waits for may have been asked for with that very leaf: it is given up, and asked for again with another.
     fn unregister(&mut self, entry: &Entry<'_>, id: &NodeId, key: &RevokedKey) {
         let Some(node) = self.nodes.get(id).filter(|node| node.leaves().any(|leaf| is(leaf, key))).cloned() else {
             return;
         };
+        self.give_up_pending(id);
         self.change(id, |node| {
             node.offered.retain(|leaf| !is(leaf, key));
             node.previous.retain(|(leaf, _)| !is(leaf, key));

@@ -113,6 +113,35 @@ fn an_offered_leaf_is_taken_back_with_its_letter() {
     assert!(!cluster.state.joins.contains_key(&letter.leaf.spki));
 }
 
+/// Whoever stole a leaf may have asked for another one by it, while the signer was away.
+#[test]
+fn what_was_asked_for_with_a_leaf_that_is_revoked_is_signed_by_nobody() {
+    let mut cluster = Cluster::new();
+    let first = cluster.join(1);
+    let second = cluster.renew(1);
+    cluster.confirm(1, &second);
+    let ask = |cluster: &Cluster, csr| {
+        Command::Ask(Box::new(cluster::command::Ask {
+            node: id(1),
+            right: cluster::command::Right::Node { cut: cluster.node(1).cut },
+            csr: support::csr(csr),
+            spki: support::spki(csr),
+        }))
+    };
+    let stolen = ask(&cluster, 77);
+    cluster.run(stolen);
+    assert!(cluster.state.pending.contains(&id(1)));
+    cluster.run(these(&[(&first.leaf, Some(1))]));
+    assert!(!cluster.state.pending.contains(&id(1)) && cluster.node(1).pending.is_none());
+    // The node itself asks again, by the leaf that it has besides.
+    let own = ask(&cluster, 78);
+    cluster.run(own);
+    assert_eq!(cluster.node(1).pending.as_ref().map(|pending| pending.csr.clone()), Some(support::csr(78)));
+    // What was revoked before, or was never its own, changes nothing.
+    cluster.run(these(&[(&first.leaf, Some(1))]));
+    assert!(cluster.state.pending.contains(&id(1)));
+}
+
 #[test]
 fn everything_of_a_node_goes_and_what_it_asked_for() {
     let mut cluster = Cluster::new();
