@@ -44,6 +44,8 @@ pub(crate) struct Session {
     node: Option<wire::proto::Node>,
     pub(crate) desired_seen: Option<Role>,
     pending_trust: Option<TrustBundle>,
+    /// The root told last, if it could not be written: it is tried again with the next heartbeat.
+    unsaved_trust: Option<Vec<u8>>,
     /// A bundle that was refused, to say so once.
     refused_trust: Vec<u8>,
     clock_asked: Option<Time>,
@@ -93,6 +95,8 @@ impl Plan {
         self.session.number += 1;
         self.session.link = Link::Opening(peer.clone());
         self.session.reported = self.tls_info();
+        // Its first message names the root of now.
+        self.session.unsaved_trust = None;
         out.push(Effect::OpenSession {
             session: self.session.number,
             peer,
@@ -254,7 +258,11 @@ impl Plan {
     /// Takes a root that the manager pushes, if our certificate verifies against it (pki.md 8.5).
     fn trust_told(&mut self, now: Time, pem: &[u8], out: &mut Vec<Effect>) {
         let known = self.trust.as_ref().is_some_and(|trust| trust.raw() == pem);
-        if pem.is_empty() || known || self.session.pending_trust.is_some() {
+        if pem.is_empty() || self.session.pending_trust.is_some() {
+            return;
+        }
+        self.session.unsaved_trust = None;
+        if known {
             return;
         }
         match self.acceptable_trust(now, pem) {
@@ -286,7 +294,10 @@ impl Plan {
                     self.bounce_if_changed(out);
                 }
                 Err(failure) => {
-                    self.trouble(now, failure.text, "mend the file named; the root comes again", Retry::Later)
+                    // A manager may not say it again for as long as this session lasts.
+                    self.session.unsaved_trust = Some(bundle.raw().to_vec());
+                    let hint = "mend what is named: writing the new root is tried again with every heartbeat";
+                    self.trouble(now, failure.text, hint, Retry::Later);
                 }
             }
         } else if self.held.is_some() {
@@ -315,6 +326,9 @@ impl Plan {
         match result {
             Ok(period) => {
                 out.push(Effect::Start(Timer::Heartbeat, period.clamp(PERIOD_MIN, PERIOD_MAX)));
+                if let Some(pem) = self.session.unsaved_trust.take() {
+                    self.trust_told(now, &pem, out);
+                }
                 let asked = self.session.clock_asked;
                 if asked.is_some_and(|asked| now.since(asked) >= CLOCK_EVERY) {
                     self.session.clock_asked = Some(now);

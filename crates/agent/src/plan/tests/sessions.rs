@@ -158,6 +158,60 @@ fn c89_c90_c91_a_root_is_taken_only_if_our_certificate_verifies_to_it() {
 }
 
 #[test]
+fn a_root_that_could_not_be_written_is_tried_again_with_every_heartbeat() {
+    let mut bench = Bench::ready(Role::Worker);
+    let bundle = |bench: &Bench, n: u8| format!("{}{}", Ca::new(n, NOW).pem(), bench.ca.pem()).into_bytes();
+    let push = |bench: &mut Bench, pem: Vec<u8>| {
+        let mut message = bench.message("s1");
+        message.root_ca = pem.into();
+        words(&bench.tell(1, message))
+    };
+    let beat =
+        |bench: &mut Bench| words(&bench.feed(Input::Heartbeat { session: 1, result: Ok(Duration::from_secs(5)) }));
+    let full = |bench: &mut Bench| {
+        let failed = Failure::new(FailureKind::Local, "disk full");
+        assert!(words(&bench.feed(Input::TrustSaved(Err(failed)))).is_empty());
+    };
+    let (first, second) = (bundle(&bench, 101), bundle(&bench, 102));
+    assert_eq!(push(&mut bench, first.clone()), ["trust"]);
+    full(&mut bench);
+    for _ in 0..3 {
+        // No manager says anything: the node knows by itself.
+        assert_eq!(beat(&mut bench), ["start Heartbeat", "trust"]);
+        full(&mut bench);
+        assert_eq!(bench.plan.status().last_error.as_ref().unwrap().text, "disk full");
+    }
+    // What the manager says last counts.
+    let own = bench.ca.pem().into_bytes();
+    assert!(push(&mut bench, own).is_empty());
+    assert_eq!(beat(&mut bench), ["start Heartbeat"], "it is back to the root that is held");
+    assert_eq!(push(&mut bench, first), ["trust"]);
+    full(&mut bench);
+    assert_eq!(push(&mut bench, second.clone()), ["trust"]);
+    full(&mut bench);
+    assert_eq!(beat(&mut bench), ["start Heartbeat", "trust"]);
+    assert_eq!(words(&bench.feed(Input::TrustSaved(Ok(())))), ["close#1", "open#2 m1:1 \"s1\""]);
+    assert_eq!(bench.plan.tls_info().trust_root, second);
+}
+
+#[test]
+fn a_root_of_an_earlier_session_is_not_tried_again() {
+    let mut bench = Bench::ready(Role::Worker);
+    let mut message = bench.message("s1");
+    message.root_ca = format!("{}{}", Ca::new(101, NOW).pem(), bench.ca.pem()).into_bytes().into();
+    assert_eq!(words(&bench.tell(1, message)), ["trust"]);
+    bench.feed(Input::TrustSaved(Err(Failure::new(FailureKind::Local, "disk full"))));
+    end(&mut bench, 1, lost());
+    bench.timer(Timer::Session);
+    // A manager that says no root: one that may only come back.
+    let mut message = bench.message("s2");
+    message.root_ca = Vec::new().into();
+    bench.tell(2, message);
+    let effects = words(&bench.feed(Input::Heartbeat { session: 2, result: Ok(Duration::from_secs(5)) }));
+    assert_eq!(effects, ["start Heartbeat"]);
+}
+
+#[test]
 fn c352_a_manager_takes_a_root_too() {
     let mut bench = Bench::ready(Role::Manager);
     let mut message = bench.message("s1");
