@@ -221,6 +221,14 @@ impl Sessions {
         }
     }
 
+    /// Nobody without a session is waited for any more.
+    fn forget_expected(&mut self) {
+        let expected = self.rows.iter().filter(|(_, row)| row.session.is_none());
+        for node in expected.map(|(node, _)| node.clone()).collect::<Vec<_>>() {
+            self.forget(&node);
+        }
+    }
+
     /// What other managers are told: every session that there is.
     pub fn shared(&self) -> BTreeMap<NodeId, NodeSession> {
         self.rows.iter().filter_map(|(node, row)| Some((node.clone(), row.shared(node)?))).collect()

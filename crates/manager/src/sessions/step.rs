@@ -11,7 +11,7 @@ use crate::change::Change;
 /// What the table is told.
 pub enum Input<'a> {
     /// This manager begins to lead over this state: nodes that were not down may register for a while before they are called
-    /// so.
+    /// so. Whom it waited for when it led before, it does not: others have led since, and may have heard of them.
     Lead(&'a State),
     /// The manager that had the sessions of these nodes is gone: they may register for a while before they are called down.
     Expect(&'a [NodeId], std::time::Duration),
@@ -47,6 +47,7 @@ impl Sessions {
         self.pass(now);
         match input {
             Input::Lead(state) => {
+                self.forget_expected();
                 let present = state.finished().filter(|node| !node.down).map(|node| node.id.clone());
                 self.expect(now, state.settings.heartbeat_period(), UNKNOWN_GRACE, present);
                 Vec::new()
@@ -114,7 +115,7 @@ impl Sessions {
 
 #[cfg(test)]
 mod tests {
-    #![allow(clippy::unwrap_used)]
+    #![allow(clippy::unwrap_used, clippy::panic)]
     use std::time::Duration;
 
     use super::*;
@@ -209,6 +210,22 @@ mod tests {
         let Some(Effect::Propose(commands)) = effects.last() else { unreachable!("just seen") };
         assert!(matches!(&commands[..], [Command::Presence { node: gone, down: true, seen }]
             if *gone == node && *seen == at(0)));
+    }
+
+    #[test]
+    fn who_was_waited_for_in_an_earlier_lead_is_not_called_down_in_the_next() {
+        let (mut table, present) = table(false);
+        let away: NodeId = "away".parse().unwrap();
+        assert!(table.step(at(200), Input::Expect(std::slice::from_ref(&away), PERIOD)).is_empty());
+        assert!(table.row(&away).is_some());
+        // Another led meanwhile, and heard of it; what it wrote down has not come here yet.
+        assert!(table.step(at(6_000), Input::Lead(&State::empty())).is_empty());
+        assert!(table.row(&away).is_none());
+        assert_eq!(table.next_deadline(), Some(at(15_000)), "who is in session here is looked after as before");
+        let effects = table.step(at(20_000), Input::Time);
+        let Some(Effect::Propose(commands)) = effects.last() else { panic!("{effects:?}") };
+        assert!(matches!(&commands[..], [Command::Presence { node, down: true, .. }] if *node == present));
+        assert_eq!(table.next_deadline(), None);
     }
 
     #[test]
