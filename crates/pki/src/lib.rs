@@ -34,6 +34,7 @@ pub mod secret;
 pub mod serial;
 pub mod time;
 pub mod unlock_key;
+pub mod witness;
 
 pub use bundle::{Issuer, TrustBundle};
 pub use certificate::{Certificate, IssuerId};

@@ -3,7 +3,7 @@
 
 use crate::Fatal;
 use crate::group::{ChangeError, Group, GroupChange, Leadership};
-use crate::issued::{Found, Wanted};
+use crate::issued::{Found, LogSince, Wanted};
 use cluster::authorize::Presented;
 use cluster::{Command, Outcome, State};
 use std::future::Future;
@@ -43,6 +43,10 @@ pub trait Handle: Clone + Send + Sync + 'static {
     /// What the issuance log has of a node, or under a serial, newest first and no more than [`FOUND_MAX`](crate::FOUND_MAX). `None`: the log
     /// cannot be read, or is not whole here yet. As rare a question as [`is_issued`](Self::is_issued).
     fn find_issued(&self, wanted: &Wanted) -> impl Future<Output = Option<Vec<Found>>> + Send;
+
+    /// The issuance log as it was with `before` entries, and that it goes on to what it was with `size`. `None`: it has not so many, cannot be
+    /// read, or is not whole here yet. Reads a few hashes.
+    fn log_since(&self, before: u64, size: u64) -> impl Future<Output = Option<LogSince>> + Send;
 
     /// Who leads. The value changes only when something in it does.
     fn leadership(&self) -> watch::Receiver<Leadership>;

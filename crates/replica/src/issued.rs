@@ -7,6 +7,7 @@ use cluster::authorize::Presented;
 use cluster::format::LogRecord;
 use pki::certificate::Certificate;
 use pki::identity::NodeId;
+use pki::merkle::{self, Hash, Subtrees};
 use pki::serial::Serial;
 use pki::time::Time;
 
@@ -44,6 +45,39 @@ pub struct Found {
     /// It.
     pub certificate: Certificate,
 }
+
+/// How the issuance log goes on from what it was.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct LogSince {
+    /// The root that it had.
+    pub root: Hash,
+    /// What shows that it begins with that (RFC 9162, 2.1.4).
+    pub path: Vec<Hash>,
+}
+
+/// The same of a log that lies in memory.
+pub(crate) fn since(entries: &[LogEntry], before: u64, size: u64) -> Option<LogSince> {
+    let mut tree = InMemory(entries);
+    let path = merkle::consistency(&mut tree, before, size).ok()??;
+    Some(LogSince { root: merkle::root(&mut tree, before).ok()?, path })
+}
+
+struct InMemory<'a>(&'a [LogEntry]);
+
+impl Subtrees for InMemory<'_> {
+    type Error = Missing;
+
+    fn subtree(&mut self, level: u32, first: u64) -> Result<Hash, Missing> {
+        if level == 0 {
+            let entry = usize::try_from(first).ok().and_then(|at| self.0.get(at)).ok_or(Missing)?;
+            return Ok(merkle::leaf_hash(&entry.bytes));
+        }
+        let half = 1 << (level - 1);
+        Ok(merkle::node_hash(&self.subtree(level - 1, first)?, &self.subtree(level - 1, first + half)?))
+    }
+}
+
+struct Missing;
 
 /// Looks for certificates from the newest entry to the oldest, a page at a time, no further back than needed. `None`: a page could not be
 /// read, or entries are missing.

@@ -35,7 +35,7 @@ mod support;
 pub use fatal::Fatal;
 pub use group::{ChangeError, Group, GroupChange, Leadership, Seen};
 pub use handle::{AnswerError, Handle, ProposeError, ReadError};
-pub use issued::{FOUND_MAX, Found, Wanted};
+pub use issued::{FOUND_MAX, Found, LogSince, Wanted};
 pub use refound::{Backup, BackupError};
 pub use replica::{Clock, Config, Limits, Metrics, OpenError, Replica, ResealError};
 pub use store::{Fault, Header, StoreError, Verified, header};

@@ -11,7 +11,7 @@
 
 use crate::group::{ChangeError, Group, GroupChange, Leadership};
 use crate::handle::{AnswerError, Handle, ProposeError, RETRY_AFTER, ReadError};
-use crate::issued::{Found, Wanted};
+use crate::issued::{Found, LogSince, Wanted};
 use crate::{Fatal, issued};
 use cluster::authorize::Presented;
 use cluster::{Batch, Command, LogEntry, Outcome, State};
@@ -340,6 +340,10 @@ impl Handle for ModelLog {
     async fn is_issued(&self, leaf: &Presented) -> Option<bool> {
         let size = self.state().log_size();
         issued::is_issued(leaf, size, |from, max| std::future::ready(Some(self.log_entries(from, max)))).await
+    }
+
+    async fn log_since(&self, before: u64, size: u64) -> Option<LogSince> {
+        issued::since(&self.lock().issued, before, size)
     }
 
     fn leadership(&self) -> watch::Receiver<Leadership> {

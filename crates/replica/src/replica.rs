@@ -5,7 +5,7 @@ use crate::disk::{Local, Medium};
 use crate::fatal::{Fatal, FatalFlag};
 use crate::group::{ChangeError, Group, GroupChange, Leadership};
 use crate::handle::{AnswerError, Handle, ProposeError, ReadError};
-use crate::issued::{self, Found, Wanted};
+use crate::issued::{self, Found, LogSince, Wanted};
 use crate::propose::{Proposer, Queue};
 use crate::published::Published;
 use crate::raft::{self, Heard, Node, Progress, Start, StartError};
@@ -405,6 +405,11 @@ impl Handle for Replica {
     async fn is_issued(&self, leaf: &Presented) -> Option<bool> {
         let size = self.state().log_size();
         issued::is_issued(leaf, size, |from, max| async move { self.projected(from, max).await.ok() }).await
+    }
+
+    async fn log_since(&self, before: u64, size: u64) -> Option<LogSince> {
+        let path = self.consistency(before, size).await.ok()??;
+        Some(LogSince { root: self.root_at(before).await.ok()?, path })
     }
 
     fn leadership(&self) -> watch::Receiver<Leadership> {

@@ -24,7 +24,7 @@ use crate::batch::BATCH_COMMANDS_MAX;
 use crate::forward::{LEADERLESS, PATIENCE, corrected};
 use crate::group::{ChangeError, Group, GroupChange, Leadership, Seen};
 use crate::handle::{AnswerError, Handle, ProposeError, RETRY_AFTER, ReadError};
-use crate::issued::{Found, Wanted};
+use crate::issued::{Found, LogSince, Wanted};
 use crate::{Fatal, issued};
 
 /// What goes wrong, in chances out of 1,000. The default is a healthy group.
@@ -712,6 +712,11 @@ impl Handle for ModelMember {
     async fn is_issued(&self, leaf: &Presented) -> Option<bool> {
         let size = self.state().log_size();
         issued::is_issued(leaf, size, |from, max| std::future::ready(Some(self.log_entries(from, max)))).await
+    }
+
+    async fn log_since(&self, before: u64, size: u64) -> Option<LogSince> {
+        let inner = self.group.lock();
+        issued::since(&inner.places.get(&self.id)?.issued, before, size)
     }
 
     fn leadership(&self) -> watch::Receiver<Leadership> {
