@@ -67,13 +67,15 @@ mod session;
 mod status;
 #[cfg(test)]
 mod testing;
+mod witness;
 
 pub use clock::ClockOffset;
 pub use config::{Availability, Config, Describe, Description, IdentityHook, JoinRequest};
 pub use error::{JoinError, NodeError, Retry};
-pub use mtls::{Live, PeerPolicy, subject_of};
+pub use mtls::{Live, PeerPolicy, Statement, subject_of};
 pub use node::{Ended, Handle, Node, Pending};
 pub use pki::identity::{ClusterId, NodeId, Role};
 pub use pki::join_token::JoinToken;
 pub use pki::time::Time;
 pub use status::{Phase, Status, Trouble};
+pub use witness::{Fork, KeptHead, Witness};

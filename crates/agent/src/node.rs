@@ -11,11 +11,12 @@ use tokio::task::JoinSet;
 use crate::config::{Availability, Config, JoinRequest};
 use crate::connect::random_u64;
 use crate::error::{JoinError, NodeError};
-use crate::keystore::{Keystore, Pair};
+use crate::keystore::{Keystore, KeystoreError, Pair};
 use crate::news;
 use crate::plan::{Input, Plan, Start, StartError, credible_floor};
 use crate::run::{Held, Outcome, Runner};
 use crate::status::Status;
+use crate::witness::{Fork, KeptHead, Witness};
 
 /// What a session tells and the machine has not taken yet: beyond this the stream waits, and with it the manager.
 const SESSION_INPUTS_MAX: usize = 1;
@@ -244,7 +245,8 @@ fn build(config: Config, request: Option<JoinRequest>) -> Result<(Runner, Handle
     let (tell, told) = mpsc::unbounded_channel();
     let (session_tell, session_told) = mpsc::channel(SESSION_INPUTS_MAX);
     let (news_tell, news_told) = mpsc::channel(SESSION_INPUTS_MAX);
-    let (status, watching) = watch::channel(plan.status().clone());
+    let witness = Arc::new(witness_of(&keystore));
+    let (status, watching) = watch::channel(Status { witness: Arc::clone(&witness), ..plan.status().clone() });
     let (token, availability) = match request {
         Some(request) if pair.is_none() => (Some(request.token), request.availability),
         _ => (None::<JoinToken>, Availability::Active),
@@ -265,6 +267,8 @@ fn build(config: Config, request: Option<JoinRequest>) -> Result<(Runner, Handle
         session_told,
         news_tell,
         news_told,
+        shown: news::Shown::of(Witness::clone(&witness)),
+        witness,
         status,
         timers: BTreeMap::new(),
         asking: None,
@@ -285,4 +289,24 @@ fn build(config: Config, request: Option<JoinRequest>) -> Result<(Runner, Handle
         }
     }
     Ok((runner, handle))
+}
+
+/// What was kept of the issuance log; what cannot be read is as good as none, and said.
+fn witness_of(keystore: &Keystore) -> Witness {
+    let read = |what: &str, bytes: Result<Option<Vec<u8>>, KeystoreError>| match bytes {
+        Ok(bytes) => bytes,
+        Err(error) => {
+            tracing::warn!(what, %error, "what this node kept of the issuance log is lost");
+            None
+        }
+    };
+    let head = read("head", keystore.load_log_head()).and_then(|bytes| {
+        let head = KeptHead::read(&bytes);
+        if head.is_none() {
+            tracing::warn!(what = "head", "what this node kept of the issuance log cannot be read");
+        }
+        head
+    });
+    let fork = read("evidence", keystore.load_log_fork()).and_then(|bytes| Fork::read(&bytes));
+    Witness { head, fork }
 }

@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 use std::time::Duration;
 
+use mtls::{NotTaken, RevokedSet};
 use pki::bundle::TrustBundle;
 use pki::certificate::Certificate;
 use pki::identity::Role;
@@ -24,6 +25,7 @@ use crate::plan::{Effect, Failure, FailureKind, Input, Plan, Timer};
 use crate::renew::{Asking, local};
 use crate::session::{Ask, Opening, describe, hold};
 use crate::status::Status;
+use crate::witness::{Heard, Witness};
 
 /// How often the description of this machine is looked at anew. Source: wire.md 6.4.
 const DESCRIBE_EVERY: Duration = Duration::from_secs(20);
@@ -70,6 +72,9 @@ pub(crate) struct Runner {
     /// What managers tell every node, in its order.
     pub(crate) news_tell: mpsc::Sender<News>,
     pub(crate) news_told: mpsc::Receiver<News>,
+    /// What this node keeps of the issuance log, and shows to managers.
+    pub(crate) witness: Arc<Witness>,
+    pub(crate) shown: Arc<news::Shown>,
     pub(crate) status: watch::Sender<Status>,
     pub(crate) timers: BTreeMap<Timer, Instant>,
     pub(crate) asking: Option<Asking>,
@@ -227,6 +232,7 @@ impl Runner {
                     messages: self.session_tell.clone(),
                     asks: rx,
                     news: self.news_tell.clone(),
+                    shown: self.shown.clone(),
                 }));
                 let look_at = Instant::now() + DESCRIBE_EVERY;
                 self.session = Some(Running { number: session, asks, task, reported, look_at });
@@ -266,26 +272,77 @@ impl Runner {
         None
     }
 
-    /// Takes in what a manager tells every node: in force first, then on disk.
+    /// Takes in what a manager tells every node.
     async fn hear(&mut self, news: News) {
         let at = self.plan.effective((self.config.clock)());
-        let set = match news::heard(&self.live, news, at) {
-            Ok(Some(set)) => set,
-            Ok(None) => return,
-            Err(NewsError::NotTaken(why)) => {
-                tracing::debug!(%why, "revocations that a manager told were not taken in");
-                return;
+        if let Some(said) = news.revocations {
+            match news::heard(&self.live, said, at) {
+                Ok(set) => self.take_revoked(set, at).await,
+                Err(NewsError::NotTaken(NotTaken::Gap)) => self.shown.again.notify_one(),
+                Err(NewsError::NotTaken(why)) => {
+                    tracing::debug!(%why, "revocations that a manager told were not taken in");
+                }
+                Err(error) => tracing::warn!(%error, "revocations that a manager told are not believed"),
             }
-            Err(error) => {
-                tracing::warn!(%error, "revocations that a manager told are not believed");
-                return;
-            }
-        };
+        }
+        if let Some(said) = news.log_head {
+            self.hear_head(said, &news.log_proof, at).await;
+        }
+    }
+
+    /// In force first, then on disk.
+    async fn take_revoked(&mut self, set: RevokedSet, at: Time) {
         let Some(current) = self.live.current() else { return };
+        if set.is_doubted() {
+            self.shown.again.notify_one();
+        }
         let bytes = news::to_disk(&set, &current.subject().cluster, at);
         tracing::info!(revoked = set.len(), version = set.version().1, "certificates are refused that were revoked");
         self.publisher.revoke(set);
         self.on_disk("revocations", move |keystore| keystore.save_revoked(&bytes)).await;
+    }
+
+    async fn hear_head(&mut self, said: wire::node::Statement, proof: &[Vec<u8>], at: Time) {
+        let mut witness = Witness::clone(&self.witness);
+        match witness.hear(&self.live, said, proof, at) {
+            Ok(Heard::Known) => return,
+            Ok(Heard::Kept) => {
+                if let Some(kept) = &witness.head {
+                    let bytes = kept.bytes();
+                    self.on_disk("head of the issuance log", move |keystore| keystore.save_log_head(&bytes)).await;
+                }
+            }
+            Ok(Heard::Contradicts { why, first }) => {
+                if !first {
+                    tracing::debug!(%why, "another head of the issuance log contradicts the one that is kept");
+                    return;
+                }
+                if let Some(fork) = &witness.fork {
+                    tracing::error!(
+                        alarm = "log-forked",
+                        %why,
+                        kept = %fork.kept.head,
+                        kept_by = fork.kept.manager.as_ref().map(tracing::field::display),
+                        said = %fork.said.head,
+                        said_by = fork.said.manager.as_ref().map(tracing::field::display),
+                        "a manager's issuance log is not the one that this node was told of: it was changed after it was signed, or a \
+                         manager's key is in other hands; see docs/operations/audit.md"
+                    );
+                    let bytes = fork.bytes();
+                    self.on_disk("evidence", move |keystore| keystore.save_log_fork(&bytes)).await;
+                }
+                // Every manager that is asked is shown it.
+                self.shown.show(&witness);
+                self.shown.again.notify_one();
+            }
+            Err(error) => {
+                tracing::warn!(%error, "a head of the issuance log that a manager told is not believed");
+                return;
+            }
+        }
+        self.shown.show(&witness);
+        self.witness = Arc::new(witness);
+        self.publish_status();
     }
 
     fn ask(&self, session: u64, ask: Ask) {
@@ -320,9 +377,18 @@ impl Runner {
     async fn save_trust(&mut self, bundle: TrustBundle, at: Time) -> Result<(), Failure> {
         let pem = bundle.raw().to_vec();
         self.save(move |keystore| keystore.save_trust(&pem)).await?;
+        let now = bundle.certificates();
+        let given_up = self.trust.iter().flat_map(TrustBundle::certificates).any(|before| !now.contains(before));
         self.trust = Some(bundle);
         if self.held.is_some() {
             self.publish(at)?;
+        }
+        if given_up {
+            // What managers of a root said that is given up is asked for anew.
+            let mut set = RevokedSet::clone(&self.live.revoked());
+            if set.doubt() {
+                self.take_revoked(set, at).await;
+            }
         }
         Ok(())
     }
@@ -374,11 +440,15 @@ impl Runner {
     }
 
     fn publish_status(&mut self) {
-        let next = self.plan.status();
+        let (next, witness) = (self.plan.status(), &self.witness);
         let (mut rotated, mut changed) = (false, false);
         self.status.send_if_modified(|status| {
             rotated = status.installed != next.installed;
-            changed = status != next;
+            let same = status.witness == *witness;
+            // Compared without it: the machine knows nothing of the log.
+            let before = std::mem::take(&mut status.witness);
+            changed = status != next || !same;
+            status.witness = before;
             if changed {
                 if let Some(offset) = next.clock_offset.filter(|offset| offset.is_notable())
                     && !status.clock_offset.is_some_and(|before| before.is_notable())
@@ -396,11 +466,12 @@ impl Runner {
                     tracing::debug!(from = status.phase.word(), to = next.phase.word(), "node phase");
                 }
                 status.clone_from(next);
+                status.witness = Arc::clone(witness);
             }
             changed
         });
         if rotated && let Some(hook) = &self.config.on_identity {
-            hook(next);
+            hook(&Status { witness: Arc::clone(witness), ..next.clone() });
         }
     }
 }

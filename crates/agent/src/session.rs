@@ -45,6 +45,8 @@ pub(crate) struct Opening {
     pub(crate) asks: mpsc::UnboundedReceiver<Ask>,
     /// For what the manager tells every node.
     pub(crate) news: mpsc::Sender<News>,
+    /// What it is shown of what was told before.
+    pub(crate) shown: Arc<news::Shown>,
 }
 
 /// Holds the session until it ends, and tells why.
@@ -96,7 +98,8 @@ async fn serve(mut opening: Opening) -> Result<(), Failure> {
                     let (channel, told, clock) = (channel.clone(), opening.told.clone(), opening.clock.clone());
                     let id = session_id.clone();
                     if hearing.is_empty() {
-                        hearing.spawn(news::hear(channel.clone(), opening.live.clone(), opening.news.clone()));
+                        let (live, news, shown) = (opening.live.clone(), opening.news.clone(), opening.shown.clone());
+                        hearing.spawn(news::hear(channel.clone(), live, news, shown));
                     }
                     calls.spawn(async move {
                         match ask_clock(&channel, clock.as_ref()).await {

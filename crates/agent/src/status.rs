@@ -1,11 +1,14 @@
 //! What a node says about itself, for people and for programs that wait for it.
 
+use std::sync::Arc;
+
 use pki::identity::{ClusterId, NodeId, Role};
 use pki::time::Time;
 
 use crate::clock::ClockOffset;
 use crate::error::Retry;
 use crate::plan::Peer;
+use crate::witness::Witness;
 
 /// Where a node stands.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -94,4 +97,6 @@ pub struct Status {
     pub renew_at: Option<Time>,
     /// How many certificates were installed since the start; a change means that the identity rotated.
     pub installed: u64,
+    /// What it keeps of the cluster's issuance log.
+    pub witness: Arc<Witness>,
 }

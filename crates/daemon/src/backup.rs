@@ -8,9 +8,12 @@
 
 use std::sync::Arc;
 
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD as BASE64;
 use cluster::{LogEntry, State};
 use pki::digest::sha256;
 use serde::{Deserialize, Serialize};
+use swarmpki::KeptHead;
 use zeroize::Zeroizing;
 
 const MAGIC: &[u8] = b"swarmpki backup\n";
@@ -32,6 +35,9 @@ struct Header {
     index: u64,
     /// The cluster's time, in RFC 3339.
     time: String,
+    /// The head of the issuance log, as a manager signed it, in base64; backups of before have none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    log_head: Option<String>,
 }
 
 /// Why a backup cannot be read.
@@ -49,7 +55,7 @@ pub(crate) enum BackupError {
 }
 
 /// Writes it all down.
-pub(crate) fn encode(backup: &replica::Backup) -> Zeroizing<Vec<u8>> {
+pub(crate) fn encode(backup: &replica::Backup, head: Option<&[u8]>) -> Zeroizing<Vec<u8>> {
     let state = &backup.state;
     let header = Header {
         format: FORMAT,
@@ -57,6 +63,7 @@ pub(crate) fn encode(backup: &replica::Backup) -> Zeroizing<Vec<u8>> {
         epoch: state.epoch(),
         index: state.index,
         time: state.time().rfc3339(),
+        log_head: head.map(|head| BASE64.encode(head)),
     };
     let header = serde_json::to_vec(&header).unwrap_or_default();
     let snapshot = Zeroizing::new(state.encode_snapshot());
@@ -84,8 +91,8 @@ pub(crate) fn encode(backup: &replica::Backup) -> Zeroizing<Vec<u8>> {
     out
 }
 
-/// Reads it, and makes sure that it is whole.
-pub(crate) fn decode(bytes: &[u8]) -> Result<replica::Backup, BackupError> {
+/// Reads it, and makes sure that it is whole; beside it the head that was signed of its issuance log.
+pub(crate) fn decode(bytes: &[u8]) -> Result<(replica::Backup, Option<KeptHead>), BackupError> {
     let mut rest = bytes.strip_prefix(MAGIC).ok_or(BackupError::Foreign)?;
     let (mut header, mut state, mut issued) = (None, None, Vec::new());
     loop {
@@ -126,11 +133,29 @@ pub(crate) fn decode(bytes: &[u8]) -> Result<replica::Backup, BackupError> {
         }
     }
     let (Some(header), Some(state)) = (header, state) else { return Err(BackupError::Damaged("a part is missing")) };
-    if state.cluster_id().map(ToString::to_string) != Some(header.cluster) || state.epoch() != header.epoch {
+    if state.cluster_id().map(ToString::to_string).as_ref() != Some(&header.cluster) || state.epoch() != header.epoch {
         return Err(BackupError::Damaged("its header is another's"));
     }
+    let head = match header.log_head {
+        Some(text) => {
+            Some(head_of(&text, &state).ok_or(BackupError::Damaged("the signed head in it is of another log"))?)
+        }
+        None => None,
+    };
     let backup = replica::Backup { state: Arc::new(state), issued };
-    if backup.is_whole() { Ok(backup) } else { Err(BackupError::Damaged("the issuance log in it is another's")) }
+    if !backup.is_whole() {
+        return Err(BackupError::Damaged("the issuance log in it is another's"));
+    }
+    Ok((backup, head))
+}
+
+/// The head in a backup, if it is of the log in the state beside it.
+fn head_of(text: &str, state: &State) -> Option<KeptHead> {
+    let kept = KeptHead::read(&BASE64.decode(text).ok()?)?;
+    let head = &kept.head;
+    let same = state.cluster_id() == Some(&head.cluster)
+        && (head.epoch, head.size, head.root) == (state.epoch(), state.log_size(), state.log.root());
+    same.then_some(kept)
 }
 
 #[cfg(test)]
@@ -158,15 +183,46 @@ mod tests {
     #[test]
     fn there_and_back() {
         let backup = sample();
-        let bytes = encode(&backup);
-        let again = decode(&bytes).unwrap();
+        let bytes = encode(&backup, None);
+        let (again, none) = decode(&bytes).unwrap();
+        assert_eq!(none, None);
         assert_eq!(again.issued, backup.issued);
         assert!(again.state.encode_snapshot() == backup.state.encode_snapshot());
     }
 
+    fn said(head: pki::witness::Head) -> Vec<u8> {
+        let content = wire::convert::log_head::encode(&head);
+        let statement = swarmpki::Statement { chain: Vec::new(), scheme: 0x0403, content, signature: vec![1; 70] };
+        KeptHead::new(statement).unwrap().bytes()
+    }
+
+    #[test]
+    fn the_head_is_the_logs_of_the_backup() {
+        let backup = sample();
+        let state = &backup.state;
+        let head = pki::witness::Head {
+            cluster: state.cluster_id().unwrap().clone(),
+            epoch: state.epoch(),
+            size: state.log_size(),
+            root: state.log.root(),
+            at: state.time(),
+        };
+        let (_, kept) = decode(&encode(&backup, Some(&said(head.clone())))).unwrap();
+        assert_eq!(kept.unwrap().head, head);
+        for other in [
+            pki::witness::Head { size: head.size + 1, ..head.clone() },
+            pki::witness::Head { root: [0; 32], ..head.clone() },
+            pki::witness::Head { epoch: head.epoch + 1, ..head.clone() },
+        ] {
+            let refused = decode(&encode(&backup, Some(&said(other.clone()))));
+            assert!(matches!(refused, Err(BackupError::Damaged(_))), "{other:?}");
+        }
+        assert!(decode(&encode(&backup, Some(b"none"))).is_err());
+    }
+
     #[test]
     fn what_is_changed_cut_or_foreign_is_refused() {
-        let bytes = encode(&sample());
+        let bytes = encode(&sample(), None);
         for at in (0..bytes.len()).step_by(7) {
             let mut hurt = bytes.to_vec();
             hurt[at] ^= 1;
@@ -177,6 +233,6 @@ mod tests {
         assert!(matches!(decode(b"else"), Err(BackupError::Foreign)));
         let mut other = sample();
         other.issued[0].bytes[0] ^= 1;
-        assert!(matches!(decode(&encode(&other)), Err(BackupError::Damaged(_))));
+        assert!(matches!(decode(&encode(&other, None)), Err(BackupError::Damaged(_))));
     }
 }

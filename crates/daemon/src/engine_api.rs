@@ -15,6 +15,7 @@ pub mod extra;
 pub mod filter;
 #[cfg(test)]
 mod fixture;
+pub mod heads;
 pub mod info;
 pub mod issuance_log;
 pub mod json;
@@ -235,7 +236,8 @@ where
         Route::Log => log::page(backend, right, &call.query).await,
         Route::LogProve => log::prove(backend, &call.query).await,
         Route::LogConsistency => log::consistency(backend, &call.query).await,
-        Route::LogVerify => log::verify(backend).await,
+        Route::LogHead => heads::head(backend, &call.query),
+        Route::LogVerify => log::verify(backend, call.json().await?).await,
         Route::LogAudit => log::audit(backend, call.json().await?).await,
         Route::LogErase => log::erase(backend, call.json().await?).await,
         Route::Backup => backup::backup(backend, call.json().await?).await,

@@ -259,7 +259,7 @@ async fn a_locked_managers_state_is_checked_with_the_unlock_key() {
     for (from, expected) in rows {
         for text in [
             check(&state, from.as_ref(), now()).await.unwrap_err().to_string(),
-            verify_log(&state, from.as_ref(), now()).await.unwrap_err().to_string(),
+            verify_log(&state, &[], from.as_ref(), now()).await.unwrap_err().to_string(),
         ] {
             assert!(text.contains(expected), "{text}");
         }
@@ -274,7 +274,7 @@ async fn a_locked_managers_state_is_checked_with_the_unlock_key() {
     assert_eq!(texts(&whole), "");
     // Beside root and leaf: that the key was shown.
     assert_eq!(whole.store.map(|store| (store.nodes, store.log_size)), Some((1, 3)));
-    let log = verify_log(&state, Some(&from), now()).await.unwrap();
+    let log = verify_log(&state, &[], Some(&from), now()).await.unwrap();
     assert_eq!((log.problem, log.size > 0), (None, true));
     assert!(files() == before && !state.join(".check").exists(), "it stays sealed, and as it was");
     // What is wrong is found behind the lock too.

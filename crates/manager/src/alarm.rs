@@ -107,6 +107,26 @@ pub(crate) enum Alarm {
         /// When.
         end: Time,
     },
+    /// A node shows a head of the issuance log that a manager signed, and that is not of this manager's log.
+    LogForked {
+        /// Who showed it.
+        node: NodeId,
+        /// Who signed it.
+        signed_by: NodeId,
+        /// Its entries.
+        size: u64,
+        /// Its root, hex.
+        root: String,
+        /// What is wrong with it.
+        why: &'static str,
+    },
+    /// The same, and nobody whom this manager believes signed it.
+    HeadUnproven {
+        /// Who showed it.
+        node: NodeId,
+    },
+    /// The issuance log on this manager's disk is not what the state says.
+    LogDamaged,
     /// A node gets more certificates than is usual.
     ManyIssuances {
         /// Which.
@@ -150,6 +170,25 @@ impl Alarm {
                 end = end.rfc3339(),
                 "the certificate that leads nodes to the new root ends, and cannot be made anew: \
                  have the root rotation end before, with a deadline if need be: swarmpki ca status"
+            ),
+            Self::LogForked { node, signed_by, size, root, why } => tracing::error!(
+                alarm = "log-forked",
+                %node,
+                %signed_by,
+                size,
+                root,
+                why,
+                "a node was told of another issuance log: one of the two was changed after it was signed, or a manager's key is in \
+                 other hands; see docs/operations/audit.md"
+            ),
+            Self::HeadUnproven { node } => tracing::warn!(
+                alarm = "log-head-unproven",
+                %node,
+                "a node shows a head of another issuance log, and it is not proven that a manager signed it"
+            ),
+            Self::LogDamaged => tracing::error!(
+                alarm = "log-damaged",
+                "the issuance log on the disk is not the one of the state: no node is told of it; swarmpki log verify"
             ),
             Self::ManyIssuances { node } => {
                 tracing::warn!(alarm = "many-issuances", %node, "a node asks for certificates again and again");

@@ -22,8 +22,11 @@ use pki::secret::SecretString;
 use pki::unlock_key::UnlockKey;
 use replica::Handle;
 use tokio::sync::watch;
+use wire::convert::log_head;
+use wire::limits::NEWS_LOG_HEAD;
 use wire::status::{CaUpdateRefusal, Refusal, WhichCa};
 
+use crate::heads::Signed;
 use crate::issue::pipeline::refused;
 use crate::keys::Missing;
 use crate::outside::SignerView;
@@ -32,7 +35,9 @@ use crate::rotate::status::Seen;
 use crate::rotate::{self, CaStatus, Certify, Decision, Reach, Rehearsal, Signers, TokenWish, Wish};
 use crate::sessions::Row;
 use crate::shared::{Shared, cores};
-use crate::view::{ClusterSpec, ClusterView, ControlError, ExternalCa, NodeSpec, NodeState, NodeView, Rotate};
+use crate::view::{
+    ClusterSpec, ClusterView, ControlError, ExternalCa, ForkSeen, NodeSpec, NodeState, NodeView, Rotate,
+};
 
 /// The operator's handle on a manager, and who that operator is; cheap to clone.
 pub struct Control<H>(pub(crate) Arc<Shared<H>>, pub(crate) Option<Arc<Account>>);
@@ -115,6 +120,31 @@ impl<H: Handle> Control<H> {
     /// The replicated state, as last applied here.
     pub fn state(&self) -> Arc<State> {
         self.0.handle.state()
+    }
+
+    /// The head of the issuance log, signed by this manager; none: it cannot sign now.
+    pub fn log_head(&self) -> Option<Arc<Signed>> {
+        self.0.sign_head()
+    }
+
+    /// The head of the issuance log in this state, signed by this manager.
+    pub fn log_head_of(&self, state: &State) -> Option<Arc<Signed>> {
+        self.0.sign_head_of(state)
+    }
+
+    /// Who signed a head, by what this manager believes; the statement is judged by the time that stands in it.
+    ///
+    /// # Errors
+    /// Why it is not believed, in words.
+    pub fn who_signed(&self, statement: &mtls::Statement) -> Result<NodeId, String> {
+        let head = log_head::decode(&statement.content).map_err(|error| error.to_string())?;
+        let signer = self.0.identity.who_said(NEWS_LOG_HEAD, statement, head.at.min(self.0.now()));
+        signer.map(|signer| signer.subject.node).map_err(|error| error.to_string())
+    }
+
+    /// Heads that nodes showed and that are not of this manager's log, since it started.
+    pub fn log_forks(&self) -> Vec<ForkSeen> {
+        self.0.heads.forks()
     }
 
     /// Changes whenever something that the views show has changed.

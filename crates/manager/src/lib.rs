@@ -7,7 +7,7 @@
 //! - [`sessions`] is the table of who is there, without sockets or clocks;
 //! - [`message`] is what a session tells its node;
 //! - [`revoke`] takes certificates back; [`lists`] tell the outside;
-//! - [`news`] is what every node of ours is told as it changes;
+//! - [`news`] is what every node of ours is told as it changes; [`heads`] are how the issuance log stands;
 //! - [`change`] is what a change of the replicated state means for who is connected;
 //! - [`roster`] is the table of the whole group's sessions;
 //! - [`rotate`] replaces the root;
@@ -26,6 +26,7 @@ pub mod chance;
 pub mod change;
 pub mod collect;
 pub mod control;
+pub mod heads;
 pub mod issue;
 pub mod keys;
 pub mod lists;

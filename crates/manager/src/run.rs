@@ -14,7 +14,7 @@ use crate::leading::while_leading;
 use crate::parts::Parts;
 use crate::peers::Peers;
 use crate::shared::{Clock, Shared};
-use crate::{collect, outside, revoke, rotate, seats, server, service, share, watcher};
+use crate::{collect, heads, outside, revoke, rotate, seats, server, service, share, watcher};
 
 /// What a manager runs with.
 pub struct Config {
@@ -64,6 +64,8 @@ impl<H: Handle> Manager<H> {
         parts.start("the port", server::serve(Arc::clone(&shared), listener, routes, shutdown.clone()));
         let (of, over) = with();
         parts.start("changes", watcher::watch(of, over));
+        let (of, over) = with();
+        parts.start("heads of the issuance log", heads::publish(of, over));
         let (of, over) = with();
         parts.start("sessions", collect::sessions(of, over));
         let (of, over) = with();

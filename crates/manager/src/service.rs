@@ -23,7 +23,7 @@ use tonic::metadata::MetadataMap;
 use tonic::{Request, Status};
 use tower::ServiceExt;
 use wire::forward::Forwarded;
-use wire::limits::DESCRIPTION_BYTES_MAX;
+use wire::limits::{DESCRIPTION_BYTES_MAX, NEWS_REQUEST_BYTES_MAX};
 use wire::server::{
     CaServer, ControlServer, DispatcherServer, HealthServer, LogBrokerServer, NodeCaServer, RaftMembershipServer,
     ResourceAllocatorServer,
@@ -100,7 +100,9 @@ impl<H: Handle> Router<H> {
                 ControlServer::new(service).max_decoding_message_size(NODE_BYTES_MAX).oneshot(request).await
             }
             "swarmpki.v1.Node" => {
-                let server = wire::node::NodeServer::new(service).max_decoding_message_size(QUESTION_BYTES_MAX);
+                // Who asks for news is a node, by now.
+                let max = if path.ends_with("/News") { NEWS_REQUEST_BYTES_MAX } else { QUESTION_BYTES_MAX };
+                let server = wire::node::NodeServer::new(service).max_decoding_message_size(max);
                 server.oneshot(request).await
             }
             "swarmpki.v1.Managers" => {

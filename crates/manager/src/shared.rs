@@ -15,6 +15,7 @@ use wire::status::{Refusal, Unauthorized};
 
 use crate::alarm::Alarms;
 use crate::chance::Chance;
+use crate::heads::Heads;
 use crate::issue::pipeline::{Pipeline, refused};
 use crate::keys::Keys;
 use crate::lists::Lists;
@@ -60,6 +61,7 @@ pub(crate) struct Shared<H> {
     pub(crate) alarms: Alarms,
     pub(crate) callers: Callers,
     pub(crate) news: News,
+    pub(crate) heads: Heads,
     pub(crate) lists: Lists,
     pub(crate) peers: Peers,
     /// Tells the leader of this manager's sessions.
@@ -104,6 +106,7 @@ impl<H: Handle> Shared<H> {
             alarms: Alarms::default(),
             callers: Callers::default(),
             news: News::default(),
+            heads: Heads::default(),
             lists: Lists::default(),
             peers,
             sharer: tokio::sync::Mutex::default(),

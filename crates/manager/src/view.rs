@@ -11,9 +11,25 @@ use pki::certificate::IssuerId;
 use pki::identity::{ClusterId, NodeId, Role};
 use pki::secret::SecretString;
 use pki::time::Time;
+use pki::witness::Head;
 
 pub use cluster::node::{Availability, Spec as NodeSpec};
 pub use cluster::settings::{ExternalCa, RaftSettings};
+
+/// A head of the issuance log that a node showed, and that is not of this manager's log.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ForkSeen {
+    /// When it was shown, by this manager's clock.
+    pub at: Time,
+    /// Who showed it.
+    pub shown_by: NodeId,
+    /// The manager that signed it.
+    pub signed_by: NodeId,
+    /// It.
+    pub head: Head,
+    /// What is wrong with it.
+    pub why: String,
+}
 
 /// The cluster as `GET /swarm` shows it (engine-api.md 5, ClusterInfo).
 pub struct ClusterView {

@@ -27,7 +27,7 @@ fn set_of(live: &Live) -> RevokedSet {
     let current = live.current().unwrap();
     let rows = vec![(0, current.chain()[0].serial(), current.not_after())];
     let delta = RevokedDelta { epoch: 0, since: 0, version: 1, issuers: vec![current.issuer().digest()], rows };
-    RevokedSet::default().with(&delta).unwrap()
+    RevokedSet::default().with(&delta, None, current.not_after()).unwrap()
 }
 
 async fn meet(server: &Live, client: &Live) -> bool {

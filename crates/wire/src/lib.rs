@@ -70,6 +70,6 @@ pub mod node {
     pub use crate::generated::swarmpki::node_client::NodeClient;
     pub use crate::generated::swarmpki::node_server::{Node, NodeServer};
     pub use crate::generated::swarmpki::{
-        ClockRequest, ClockResponse, News, NewsRequest, Revocations, RevokedRow, Statement,
+        ClockRequest, ClockResponse, LogFork, LogHead, News, NewsRequest, Revocations, RevokedRow, Statement,
     };
 }

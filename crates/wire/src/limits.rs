@@ -30,3 +30,9 @@ pub const HEALTH_RAFT: &str = "Raft";
 pub const NEWS_MESSAGE_BYTES_MAX: usize = 1024 * 1024;
 /// The context in which a manager states which certificates were taken back.
 pub const NEWS_REVOCATIONS: &str = "revocations";
+/// The context in which a manager states how its issuance log stands.
+pub const NEWS_LOG_HEAD: &str = "log-head";
+/// The largest question for news, in bytes: with two statements in it. Ours.
+pub const NEWS_REQUEST_BYTES_MAX: usize = 128 * 1024;
+/// Hashes in a proof of consistency, at most: two a level of the tree.
+pub const LOG_PROOF_MAX: usize = 2 * 64;

@@ -53,6 +53,10 @@ pub const MANAGERS_FILE: &str = "state.json";
 pub const NODE_FILE: &str = "swarmpki-node.json";
 /// Certificates that were taken back, beside the node's own.
 pub const REVOKED_FILE: &str = "swarm-revoked.bin";
+/// The newest head of the issuance log that a manager signed.
+pub const LOG_HEAD_FILE: &str = "swarm-log-head.bin";
+/// Two heads that cannot be of one log.
+pub const LOG_FORK_FILE: &str = "swarm-log-fork.bin";
 /// What temporary files begin with.
 const TEMPORARY: &str = ".tmp-";
 
@@ -350,11 +354,34 @@ impl Keystore {
         self.replace(&self.certificates.join(REVOKED_FILE), bytes, PUBLIC)
     }
 
+    /// What is kept of the issuance log: the newest head.
+    pub fn load_log_head(&self) -> Result<Option<Vec<u8>>, KeystoreError> {
+        self.read(&self.certificates.join(LOG_HEAD_FILE))
+    }
+
+    /// Writes the newest head of the issuance log.
+    pub fn save_log_head(&self, bytes: &[u8]) -> Result<(), KeystoreError> {
+        let _writing = lock(&self.writing);
+        self.replace(&self.certificates.join(LOG_HEAD_FILE), bytes, PRIVATE)
+    }
+
+    /// What is kept as evidence that the issuance log was changed.
+    pub fn load_log_fork(&self) -> Result<Option<Vec<u8>>, KeystoreError> {
+        self.read(&self.certificates.join(LOG_FORK_FILE))
+    }
+
+    /// Writes evidence that the issuance log was changed.
+    pub fn save_log_fork(&self, bytes: &[u8]) -> Result<(), KeystoreError> {
+        let _writing = lock(&self.writing);
+        self.replace(&self.certificates.join(LOG_FORK_FILE), bytes, PRIVATE)
+    }
+
     /// Forgets the node: key first, then certificate, root, managers, time floor.
     pub fn wipe(&self) -> Result<(), KeystoreError> {
         let _writing = lock(&self.writing);
         self.sweep()?;
-        for name in [KEY_FILE, LEGACY_KEY_FILE, CERTIFICATE_FILE, NEXT_CERTIFICATE_FILE, ROOT_FILE, REVOKED_FILE] {
+        let node = [KEY_FILE, LEGACY_KEY_FILE, CERTIFICATE_FILE, NEXT_CERTIFICATE_FILE, ROOT_FILE];
+        for name in node.into_iter().chain([REVOKED_FILE, LOG_HEAD_FILE, LOG_FORK_FILE]) {
             self.remove(&self.certificates.join(name))?;
         }
         for name in [MANAGERS_FILE, NODE_FILE] {

@@ -144,6 +144,14 @@ fn certificate(own: &StatusReport, told: &str, now: Timestamp, line: &mut impl F
     if let Some(offset) = own.clock_offset_ms {
         line(1, format!("Clock Offset: {}", clock_offset(offset, own.clock_offset_estimated)));
     }
+    if let Some(log) = &own.log {
+        let by = log.manager.as_ref().map(|manager| format!(", signed by {manager}")).unwrap_or_default();
+        line(1, format!("Log Head: {} entries, root {}{by}", log.size, log.root_hash));
+    }
+    for alarm in &own.log_alarms {
+        line(1, format!("ALARM: {alarm}"));
+        line(2, "see docs/operations/audit.md".to_owned());
+    }
     // A node that was removed has nothing more to say.
     if own.phase.as_deref() == Some(REMOVED) && !told.is_empty() {
         return;

@@ -6,19 +6,27 @@ use std::sync::Arc;
 
 use pki::time::Time;
 use replica::Handle;
+use swarmpki::KeptHead;
 use swarmpki::keystore::Keystore;
 
 use super::{CheckError, Copy, SCRATCH, STORE, locked};
 use crate::data_key;
+use crate::engine_api::heads::{self, HeadVerdict};
 use crate::engine_api::log::{LogProblem, VerifyReport};
 use crate::lock::StateLock;
 use crate::unlock_source::UnlockSource;
 
-/// Checks the log in a state directory; that of a locked manager with the unlock key from `unlock_from`.
+/// Checks the log in a state directory, also against the head that the node keeps in it, and against those that are given; that of a locked
+/// manager with the unlock key from `unlock_from`.
 ///
 /// # Errors
 /// If nothing could be checked; what is wrong with the log itself is in the report.
-pub async fn verify_log(dir: &Path, unlock_from: Option<&UnlockSource>, now: Time) -> Result<VerifyReport, CheckError> {
+pub async fn verify_log(
+    dir: &Path,
+    given: &[KeptHead],
+    unlock_from: Option<&UnlockSource>,
+    now: Time,
+) -> Result<VerifyReport, CheckError> {
     let unusable = |source| CheckError::StateDir { dir: dir.to_path_buf(), source };
     std::fs::metadata(dir).map_err(unusable)?;
     let _lock = StateLock::take(dir)?;
@@ -28,7 +36,10 @@ pub async fn verify_log(dir: &Path, unlock_from: Option<&UnlockSource>, now: Tim
     let copy = Copy::of(dir)?;
     let keystore = Keystore::new(copy.dir.clone());
     locked::open(&keystore, unlock_from).await?;
-    let checked = tokio::spawn(async move { look(&keystore, now).await }).await;
+    let kept = Keystore::new(dir.to_path_buf()).load_log_head().ok().flatten().and_then(|bytes| KeptHead::read(&bytes));
+    let kept = kept.into_iter().map(|kept| (true, kept));
+    let all: Vec<_> = kept.chain(given.iter().map(|given| (false, given.clone()))).collect();
+    let checked = tokio::spawn(async move { look(&keystore, &all, now).await }).await;
     let scratch = dir.join(SCRATCH).display().to_string();
     let told = |text: String| text.replace(&scratch, &dir.display().to_string());
     let broken = |text: String| VerifyReport {
@@ -42,7 +53,7 @@ pub async fn verify_log(dir: &Path, unlock_from: Option<&UnlockSource>, now: Tim
     })
 }
 
-async fn look(keystore: &Keystore, now: Time) -> Result<VerifyReport, String> {
+async fn look(keystore: &Keystore, all: &[(bool, KeptHead)], now: Time) -> Result<VerifyReport, String> {
     let keys = data_key::load(keystore).map_err(|error| error.to_string())?;
     let clock: replica::Clock = Arc::new(move || now);
     let store = keystore.state_dir().join(STORE);
@@ -54,7 +65,13 @@ async fn look(keystore: &Keystore, now: Time) -> Result<VerifyReport, String> {
     let (replica, _) = opened.ok_or("the node's key file holds no data key: nothing in the store can be read")?;
     let found = replica.verify_log().await;
     let state = replica.state();
+    let mut heads = Vec::new();
+    // Where the log itself is damaged, nothing can be said beyond that.
+    for (kept, head) in all.iter().filter(|_| matches!(found, Ok(Ok(_)))) {
+        heads.push(heads::compare(&replica, head).await.map(|verdict| HeadVerdict { kept: *kept, ..verdict }));
+    }
     replica.shutdown().await;
     let found = found.map_err(|error| format!("the issuance log cannot be read: {error}"))?;
-    Ok(VerifyReport::of(&state, &found))
+    let heads = heads.into_iter().collect::<Result<Vec<_>, _>>()?;
+    Ok(VerifyReport { heads, ..VerifyReport::of(&state, &found) })
 }

@@ -7,6 +7,7 @@ use http_body_util::{BodyExt as _, Full, Limited};
 use hyper::body::Body;
 use pki::secret::SecretString;
 use serde::Serialize;
+use swarmpki::{KeptHead, Statement};
 use zeroize::Zeroizing;
 
 use super::body::Document;
@@ -34,7 +35,11 @@ pub(super) async fn backup(backend: &Backend, body: Option<Document>) -> Answer 
     };
     let replica = backend.replica()?;
     let content = replica.backup().await.map_err(|error| ApiError::unavailable(error.to_string()))?;
-    let sealed = tokio::task::spawn_blocking(move || age::encrypt(&to, &backup::encode(&content))).await;
+    // Whoever restores it, or keeps it, is a witness of the log.
+    let signed = backend.control()?.log_head_of(&content.state);
+    let head = signed.and_then(|signed| KeptHead::new(Statement::clone(&signed.statement))).map(|kept| kept.bytes());
+    let seal = move || age::encrypt(&to, &backup::encode(&content, head.as_deref()));
+    let sealed = tokio::task::spawn_blocking(seal).await;
     let sealed = sealed.map_err(|error| ApiError::internal(error.to_string()))?;
     let sealed = sealed.map_err(|error| ApiError::bad_request(error.to_string()))?;
     tracing::info!(bytes = sealed.len(), "a backup was made");

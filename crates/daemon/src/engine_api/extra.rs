@@ -10,6 +10,7 @@ use serde::{Deserialize, Serialize};
 use super::body::Document;
 use super::convert::{self, availability_word, hostname, state_word};
 use super::error::ApiError;
+use super::heads;
 use super::json::TlsInfo;
 use super::{Answer, json};
 use crate::ENGINE_VERSION;
@@ -58,6 +59,26 @@ pub struct StatusReport {
     pub renew_at: Option<String>,
     /// Certificates installed since the daemon started.
     pub installed: u64,
+    /// What the node keeps of the issuance log.
+    pub log: Option<LogKept>,
+    /// What is wrong with the issuance log: what contradicts the head that this node keeps, and what nodes showed this manager.
+    pub log_alarms: Vec<String>,
+}
+
+/// The newest head of the issuance log that a manager signed for this node.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct LogKept {
+    /// The cluster's epoch.
+    pub epoch: u64,
+    /// Entries.
+    pub size: u64,
+    /// The root over them, hex.
+    pub root_hash: String,
+    /// When it was signed.
+    pub time: String,
+    /// By whom.
+    pub manager: Option<String>,
 }
 
 /// A manager's id (empty if not known yet) and `host:port`.
@@ -179,9 +200,20 @@ pub(super) fn status(backend: &Backend) -> Answer {
             report.not_after = text(status.not_after);
             report.renew_at = text(status.renew_at);
             report.installed = status.installed;
+            report.log = status.witness.head.as_ref().map(|kept| LogKept {
+                epoch: kept.head.epoch,
+                size: kept.head.size,
+                root_hash: hex(&kept.head.root),
+                time: kept.head.at.rfc3339(),
+                manager: kept.manager.as_ref().map(ToString::to_string),
+            });
+            report.log_alarms.extend(status.witness.fork.as_ref().map(heads::told));
             report.hint = status.last_error.as_ref().map(|trouble| trouble.hint.clone());
             report.error = status.last_error.map(|trouble| trouble.text);
         }
+    }
+    if let Present::Manager(_, control, _) = &*present {
+        report.log_alarms.extend(control.log_forks().iter().map(heads::shown));
     }
     if let Present::Error(_, failure) = &*present {
         report.error = Some(failure.text.clone());

@@ -15,6 +15,7 @@ use serde::{Deserialize, Serialize};
 use super::body::Document;
 use super::decode::Object;
 use super::error::ApiError;
+use super::heads::{self, HeadVerdict};
 use super::issuance_log::{LOOKED_AT_MAX, PAGE_DEFAULT, PAGE_MAX, issuers, number};
 use super::query::Query;
 use super::{Answer, json};
@@ -114,6 +115,8 @@ pub struct VerifyReport {
     pub private: u64,
     /// The first that is wrong; null: nothing is.
     pub problem: Option<LogProblem>,
+    /// Signed heads that it was compared with: the one that this node keeps, and those that were given.
+    pub heads: Vec<HeadVerdict>,
 }
 
 /// What is wrong with a log.
@@ -160,7 +163,7 @@ pub struct ErasedReport {
 impl VerifyReport {
     /// Of what was found.
     pub fn of(state: &State, found: &Result<replica::Verified, replica::Fault>) -> Self {
-        let report = Self { size: state.log_size(), root_hash: hex(&state.log.root()), private: 0, problem: None };
+        let report = Self { size: state.log_size(), root_hash: hex(&state.log.root()), ..Self::default() };
         match found {
             Ok(verified) => {
                 Self { size: verified.size, root_hash: hex(&verified.root), private: verified.private, ..report }
@@ -265,8 +268,11 @@ pub(super) async fn consistency(backend: &Backend, query: &Query) -> Answer {
     })
 }
 
-/// `POST /swarmpki/v1/log/verify`: reads all of it.
-pub(super) async fn verify(backend: &Backend) -> Answer {
+/// `POST /swarmpki/v1/log/verify`: reads all of it, and compares it with signed heads: `{"Heads": ["base64…"]}`, beside the one that is kept here.
+pub(super) async fn verify(backend: &Backend, body: Option<Document>) -> Answer {
+    let document = Object::document(body.as_ref().map(Document::value), "swarmpki.VerifyRequest")?;
+    let given = heads::given(&document.strings("Heads")?)?;
+    let control = backend.control()?;
     let replica = backend.replica()?;
     if replica.missing().await.map_err(|error| failed(&error))?.is_some() {
         return Err(ApiError::unavailable(NOT_WHOLE));
@@ -275,7 +281,23 @@ pub(super) async fn verify(backend: &Backend) -> Answer {
     if let Err(fault) = &found {
         tracing::error!(alarm = "log-damaged", %fault, "the issuance log is not whole");
     }
-    json(&VerifyReport::of(&replica.state(), &found))
+    let mut report = VerifyReport::of(&replica.state(), &found);
+    let kept = backend
+        .present()
+        .membership()
+        .and_then(|member| member.status())
+        .and_then(|status| status.witness.head.clone());
+    let all = kept.into_iter().map(|kept| (true, kept)).chain(given.into_iter().map(|given| (false, given)));
+    for (is_kept, head) in all {
+        let mut verdict = heads::compare(&replica, &head).await.map_err(|text| failed(&text))?;
+        verdict.kept = is_kept;
+        match control.who_signed(&head.statement) {
+            Ok(manager) => verdict.manager = Some(manager.to_string()),
+            Err(why) => verdict.unproven = Some(why),
+        }
+        report.heads.push(verdict);
+    }
+    json(&report)
 }
 
 /// `POST /swarmpki/v1/log/audit`: `{"Certificates": ["-----BEGIN CERTIFICATE-----…"]}`, in PEM, one or more in each.

@@ -32,6 +32,7 @@ pub(super) enum Route {
     Log,
     LogProve,
     LogConsistency,
+    LogHead,
     LogVerify,
     LogAudit,
     LogErase,
@@ -86,6 +87,7 @@ impl Route {
             ["swarmpki", "v1", "ca", "log"] if get => Self::CaLog,
             ["swarmpki", "v1", "ca", "status"] if get => Self::CaStatus,
             ["swarmpki", "v1", "log"] if get => Self::Log,
+            ["swarmpki", "v1", "log", "head"] if get => Self::LogHead,
             ["swarmpki", "v1", "log", "prove"] if get => Self::LogProve,
             ["swarmpki", "v1", "log", "consistency"] if get => Self::LogConsistency,
             ["swarmpki", "v1", "log", "verify"] if post => Self::LogVerify,
@@ -126,6 +128,7 @@ impl Route {
             | Self::Status
             | Self::Restore
             | Self::ManagerAt
+            | Self::LogHead
             | Self::Renew => false,
             Self::SwarmInspect
             | Self::SwarmUpdate
@@ -182,6 +185,7 @@ impl Route {
             | Self::Log
             | Self::LogProve
             | Self::LogConsistency
+            | Self::LogHead
             | Self::CaStatus
             | Self::Revocations
             | Self::Crl
@@ -246,6 +250,8 @@ mod tests {
             ("GET", "/swarmpki/v1/ca/log", Some(Route::CaLog)),
             ("GET", "/swarmpki/v1/log", Some(Route::Log)),
             ("POST", "/swarmpki/v1/log", None),
+            ("GET", "/swarmpki/v1/log/head", Some(Route::LogHead)),
+            ("POST", "/swarmpki/v1/log/head", None),
             ("GET", "/swarmpki/v1/log/prove", Some(Route::LogProve)),
             ("GET", "/swarmpki/v1/log/consistency", Some(Route::LogConsistency)),
             ("POST", "/swarmpki/v1/log/verify", Some(Route::LogVerify)),

@@ -9,6 +9,8 @@ use manager::bootstrap::{Bootstrap, Restoration};
 use manager::chance::Chance;
 use pki::identity::NodeId;
 use replica::Backup;
+use swarmpki::KeptHead;
+use swarmpki::keystore::Keystore;
 use tracing::{info, warn};
 
 use super::{Owner, Part, member, seat};
@@ -48,9 +50,9 @@ impl Owner {
             let plain = age::decrypt(&by, &file).map_err(|error| ApiError::bad_request(error.to_string()))?;
             backup::decode(&plain).map_err(|error| ApiError::bad_request(error.to_string()))
         });
-        let backup = read.await.map_err(|error| ApiError::internal(error.to_string()))??;
+        let (backup, head) = read.await.map_err(|error| ApiError::internal(error.to_string()))??;
         let listener = seat::bind(addresses.listen).await?;
-        match self.restored(backup, removed, addresses, listener).await {
+        match self.restored(backup, head, removed, addresses, listener).await {
             Ok((node_id, running)) => {
                 self.part = Part::Member(Box::new(running));
                 self.show();
@@ -68,6 +70,7 @@ impl Owner {
     async fn restored(
         &self,
         backup: Backup,
+        head: Option<KeptHead>,
         removed: Vec<NodeId>,
         addresses: address::Addresses,
         listener: tokio::net::TcpListener,
@@ -84,6 +87,11 @@ impl Owner {
             under_way: UnderWay::Init,
         };
         settings.save(&self.setup.state_dir).map_err(|error| failed(&error))?;
+        if let Some(head) = head {
+            // It begins as a witness of what it was made from.
+            let kept = Keystore::new(self.setup.state_dir.clone()).save_log_head(&head.bytes());
+            kept.map_err(|error| failed(&error))?;
+        }
         let restoration = Restoration { addr: settings.advertise_addr.clone(), backup: backup.state.time(), removed };
         let chance = Chance::system();
         let (state, keys) = (Arc::clone(&backup.state), self.setup.keys.clone());

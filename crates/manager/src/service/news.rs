@@ -4,12 +4,14 @@ use std::sync::Arc;
 
 use cluster::authorize::Method;
 use futures::stream;
+use pki::identity::NodeId;
 use replica::Handle;
 use tokio::sync::watch;
 use wire::node::{News, NewsRequest, Statement};
 
 use super::Answers;
-use crate::news::Held;
+use crate::heads::{self, Listener, Signed};
+use crate::news::{self, Held};
 use crate::server::Call;
 use crate::shared::Shared;
 
@@ -18,20 +20,25 @@ struct Telling<H> {
     call: Call,
     held: Held,
     changed: watch::Receiver<Held>,
+    listener: Listener,
+    grown: watch::Receiver<Option<Arc<Signed>>>,
     over: bool,
 }
 
 /// Tells `call` what it does not know yet, now and whenever there is something.
-pub(super) fn tell<H: Handle>(shared: Arc<Shared<H>>, call: Call, asked: NewsRequest) -> Answers<News> {
-    let held = Held { epoch: asked.revocations_epoch, version: asked.revocations_version };
-    let changed = shared.news.changed();
-    let telling = Telling { shared, call, held, changed, over: false };
+pub(super) fn tell<H: Handle>(shared: Arc<Shared<H>>, call: Call, node: NodeId, asked: NewsRequest) -> Answers<News> {
+    let held = news::believed(&shared.handle.state(), &asked);
+    let (changed, grown) = (shared.news.changed(), shared.heads.changed());
+    let of = |statement: Option<Statement>| statement.and_then(heads::from_wire);
+    let listener = Listener::new(node, of(asked.log_head), of(asked.log_fork));
+    let telling = Telling { shared, call, held, changed, listener, grown, over: false };
     Box::pin(stream::unfold(telling, |mut telling| async move {
         loop {
             if telling.over {
                 return None;
             }
             telling.changed.mark_unchanged();
+            telling.grown.mark_unchanged();
             if let Err(refusal) = telling.shared.authorize(&telling.call, Method::News) {
                 telling.over = true;
                 return Some((Err(refusal.status()), telling));
@@ -40,10 +47,19 @@ pub(super) fn tell<H: Handle>(shared: Arc<Shared<H>>, call: Call, asked: NewsReq
             let next = shared.news.next(&shared.handle.state(), telling.held, &shared.identity, now);
             if let Some((held, statement)) = next {
                 telling.held = held;
-                let news = News { revocations: Some(to_wire(&statement)) };
+                let news = News { revocations: Some(to_wire(&statement)), ..News::default() };
                 return Some((Ok(news), telling));
             }
-            if telling.changed.changed().await.is_err() {
+            if let Some((statement, proof)) = heads::next(shared, &mut telling.listener).await {
+                let log_proof = proof.iter().map(|hash| hash.to_vec()).collect();
+                let news = News { log_head: Some(to_wire(&statement)), log_proof, ..News::default() };
+                return Some((Ok(news), telling));
+            }
+            let changed = tokio::select! {
+                changed = telling.changed.changed() => changed,
+                grown = telling.grown.changed() => grown,
+            };
+            if changed.is_err() {
                 return None;
             }
         }

@@ -19,7 +19,7 @@ impl<H: Handle> wire::node::Node for Service<H> {
 
     async fn news(&self, request: Request<NewsRequest>) -> Result<Response<Self::NewsStream>, Status> {
         let call = call(&request)?;
-        self.0.authorize_node(&call, Method::News)?;
-        Ok(Response::new(news::tell(std::sync::Arc::clone(&self.0), call, request.into_inner())))
+        let (node, _) = self.0.authorize_node(&call, Method::News)?;
+        Ok(Response::new(news::tell(std::sync::Arc::clone(&self.0), call, node, request.into_inner())))
     }
 }

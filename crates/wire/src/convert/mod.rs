@@ -4,6 +4,7 @@ pub mod assignments;
 pub mod availability;
 pub mod certificate;
 pub mod duration;
+pub mod log_head;
 pub mod node_description;
 pub mod role;
 pub mod timestamp;

@@ -10,23 +10,36 @@ pub struct ClockResponse {
     pub unix_millis: i64,
 }
 /// What News is asked with: what the node knows already.
-#[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct NewsRequest {
     /// Epoch and version of the revocations that the node holds; both 0: none.
     #[prost(uint64, tag = "1")]
     pub revocations_epoch: u64,
-    /// 10 to 19: heads of the issuance log.
     #[prost(uint64, tag = "2")]
     pub revocations_version: u64,
+    /// Whose statements those are from: SHA-256 over the issuer's subject and public key, 32 octets, then the serial of the manager's
+    /// certificate. If one of them was taken back, everything is told anew.
+    #[prost(bytes = "vec", repeated, tag = "3")]
+    pub revocations_from: ::prost::alloc::vec::Vec<::prost::alloc::vec::Vec<u8>>,
+    /// The head of the issuance log that the node keeps, as it was said to it; absent: none. Context "log-head".
+    #[prost(message, optional, tag = "10")]
+    pub log_head: ::core::option::Option<Statement>,
+    /// A head that cannot be of the same log as that one, or as one that was kept before.
+    #[prost(message, optional, tag = "11")]
+    pub log_fork: ::core::option::Option<Statement>,
 }
 /// What has changed that every node should know.
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct News {
     /// A statement whose content is Revocations; absent: nothing new about them. Context "revocations".
-    ///
-    /// 10 to 19: heads of the issuance log.
     #[prost(message, optional, tag = "1")]
     pub revocations: ::core::option::Option<Statement>,
+    /// A statement whose content is LogHead; absent: nothing new about the issuance log. Context "log-head".
+    #[prost(message, optional, tag = "10")]
+    pub log_head: ::core::option::Option<Statement>,
+    /// That the log of that head begins with the one that the node holds (RFC 9162, 2.1.4): hashes of 32 octets.
+    #[prost(bytes = "vec", repeated, tag = "11")]
+    pub log_proof: ::prost::alloc::vec::Vec<::prost::alloc::vec::Vec<u8>>,
 }
 /// What a manager says, signed by its node's key over a context, so that it can be passed on and checked again.
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
@@ -43,6 +56,41 @@ pub struct Statement {
     /// Over 64 octets of a fixed text, the context, a zero octet, and the content.
     #[prost(bytes = "vec", tag = "4")]
     pub signature: ::prost::alloc::vec::Vec<u8>,
+}
+/// How the issuance log of a manager stands: so many entries, and the root of the Merkle tree over them (RFC 9162, 2.1).
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct LogHead {
+    /// The cluster's id.
+    #[prost(string, tag = "1")]
+    pub cluster: ::prost::alloc::string::String,
+    /// The cluster's epoch.
+    #[prost(uint64, tag = "2")]
+    pub epoch: u64,
+    /// Entries in the log.
+    #[prost(uint64, tag = "3")]
+    pub size: u64,
+    /// The root over them, 32 octets.
+    #[prost(bytes = "vec", tag = "4")]
+    pub root: ::prost::alloc::vec::Vec<u8>,
+    /// When it was said, milliseconds since the Unix epoch.
+    #[prost(int64, tag = "5")]
+    pub at: i64,
+}
+/// Two heads that cannot be of one log: how a node keeps them.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct LogFork {
+    /// The head that was kept.
+    #[prost(message, optional, tag = "1")]
+    pub kept: ::core::option::Option<Statement>,
+    /// The one that contradicts it.
+    #[prost(message, optional, tag = "2")]
+    pub said: ::core::option::Option<Statement>,
+    /// What should have shown that it does not.
+    #[prost(bytes = "vec", repeated, tag = "3")]
+    pub proof: ::prost::alloc::vec::Vec<::prost::alloc::vec::Vec<u8>>,
+    /// When the node heard it, milliseconds since the Unix epoch, by its own clock.
+    #[prost(int64, tag = "4")]
+    pub at: i64,
 }
 /// Certificates taken back. A set only grows, until its rows end.
 #[derive(Clone, PartialEq, ::prost::Message)]
@@ -68,6 +116,11 @@ pub struct Revocations {
     /// The rows.
     #[prost(message, repeated, tag = "7")]
     pub rows: ::prost::alloc::vec::Vec<RevokedRow>,
+    /// Only as a node keeps the set: whose statements it is from (as in NewsRequest), and whether it is to be told anew.
+    #[prost(bytes = "vec", repeated, tag = "20")]
+    pub from: ::prost::alloc::vec::Vec<::prost::alloc::vec::Vec<u8>>,
+    #[prost(bool, tag = "21")]
+    pub doubted: bool,
 }
 /// One certificate that was taken back.
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]

@@ -1,8 +1,9 @@
 //! `swarmpki log`: everything that the CA did, who asked for it and from where; whether all of it is there ([`verify`]),
-//! proofs over it ([`prove`]), and what it says of certificates ([`audit`]). [`erase`] lets go of what is personal in it.
+//! how it stands, signed ([`head`]), proofs over it ([`prove`]), and what it says of certificates ([`audit`]). [`erase`] lets go of what is personal in it.
 
 mod audit;
 mod erase;
+mod head;
 mod prove;
 pub(crate) mod verify;
 
@@ -53,6 +54,7 @@ pub(crate) struct LogArgs {
 enum LogCommand {
     Audit(audit::AuditArgs),
     Erase(erase::EraseArgs),
+    Head(head::HeadArgs),
     Prove(prove::ProveArgs),
     Verify(verify::VerifyArgs),
 }
@@ -82,6 +84,7 @@ pub(crate) async fn run(args: &LogArgs, context: &mut Context) -> Result<(), Fai
         Some(LogCommand::Audit(args)) => return audit::run(args, context).await,
         Some(LogCommand::Erase(args)) => return erase::run(args, context).await,
         Some(LogCommand::Prove(args)) => return prove::run(args, context).await,
+        Some(LogCommand::Head(args)) => return head::run(args, context).await,
         Some(LogCommand::Verify(args)) => return verify::online(args, context).await,
         None => {}
     }
