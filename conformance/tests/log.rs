@@ -3,7 +3,10 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
 use std::collections::BTreeSet;
-use std::path::Path;
+use std::os::unix::fs::PermissionsExt as _;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::time::Duration;
 
 use pki::identity::Role;
 use pki::serial::Serial;
@@ -16,7 +19,7 @@ use swarmpki_conformance::thief::Thief;
 use swarmpki_conformance::{all_ready, csr, in_state, node_id};
 use testkit::daemon::Daemon;
 use testkit::loopback::Loopback;
-use testkit::require_or_skip;
+use testkit::{require_or_skip, wait};
 
 const ISSUED: redb::TableDefinition<'_, u64, &[u8]> = redb::TableDefinition::new("issued");
 
@@ -58,7 +61,7 @@ fn done_when_3_the_log_is_whole_after_a_cluster_has_lived() {
     ended(manager, &marks);
     manager.docker(&["swarm", "join-token", "--rotate", "worker"]).ok();
     group.managers[2].docker(&["swarm", "leave"]).ok();
-    in_state(manager, &[&group.ids[2]], "down", std::time::Duration::from_secs(60));
+    in_state(manager, &[&group.ids[2]], "down", Duration::from_secs(60));
     manager.docker(&["node", "rm", &group.ids[2]]).ok();
 
     // Both managers have it, whole, and the same.
@@ -202,4 +205,159 @@ async fn done_when_3_a_forged_leaf_is_told_from_an_issued_one() {
         assert_eq!(output.code, 3, "{output:?}");
         assert!(output.stdout.contains("FORGED") && output.stdout.contains(": issued as entry "), "{output:?}");
     }
+}
+
+/// How long anything may take that is waited for: heads are told every ten seconds.
+const WITHIN: Duration = Duration::from_secs(90);
+
+/// The head that a node keeps; null before it keeps one.
+fn kept(node: &Daemon) -> Value {
+    let output = node.swarmpki(&["log", "head", "--kept", "--json"]);
+    if output.code == 0 { serde_json::from_str(&output.stdout).unwrap() } else { Value::Null }
+}
+
+fn keeps(node: &Daemon, size: u64) -> Value {
+    let (head, _) = wait::until("the node keeps a head", WITHIN, || {
+        let head = kept(node);
+        if head["size"].as_u64().is_some_and(|kept| kept >= size) { Ok(head) } else { Err(head.to_string()) }
+    });
+    head
+}
+
+/// What the log has now, signed, and the file that it was written to.
+fn signed(manager: &Daemon, name: &str) -> (Value, String) {
+    let text = manager.swarmpki(&["log", "head", "--json"]).ok();
+    let file = manager.folder().join(name);
+    std::fs::write(&file, &text).unwrap();
+    (serde_json::from_str(&text).unwrap(), file.to_str().unwrap().to_owned())
+}
+
+fn size(head: &Value) -> u64 {
+    head["size"].as_u64().unwrap()
+}
+
+fn grow(manager: &Daemon, times: usize) {
+    for _ in 0..times {
+        manager.swarmpki(&["join-token", "--rotate", "worker"]).ok();
+    }
+}
+
+fn copy(from: &Path, to: &Path) {
+    assert!(Command::new("cp").arg("-a").arg(from).arg(to).status().unwrap().success());
+}
+
+fn alarmed(node: &Daemon) -> String {
+    let (info, _) = wait::until("an alarm is shown", WITHIN, || {
+        let info = node.swarmpki(&["info"]).ok();
+        if info.contains("ALARM: the issuance log was changed") { Ok(info) } else { Err(info) }
+    });
+    info
+}
+
+#[test]
+fn a_witness_catches_a_manager_whose_log_was_put_back() {
+    require_or_skip!("swarmpki");
+    let mut cluster = Cluster::start();
+    let mut worker = Daemon::start("worker2");
+    let address = cluster.address().to_string();
+    let id = group::join(&worker, cluster.net.host(2), &cluster.token("Worker"), &address);
+    all_ready(&cluster.manager, &[&id]);
+    let first = keeps(&worker, 1);
+    assert_eq!(first["cluster_id"], *cluster.id);
+    assert_eq!(first["manager"], *node_id(&cluster.manager));
+
+    // A copy of everything that the manager has.
+    assert!(cluster.manager.stop().success());
+    let state = cluster.manager.state();
+    let before: PathBuf = cluster.manager.folder().join("before");
+    copy(&state, &before);
+    cluster.manager.restart();
+    cluster.manager_is_back();
+
+    // It lives on; the worker follows, and keeps what it was told over a restart.
+    grow(&cluster.manager, 3);
+    let (head, file) = signed(&cluster.manager, "head.json");
+    assert!(size(&head) > size(&first));
+    let known = keeps(&worker, size(&head));
+    let evidence = worker.state().join("certificates/swarm-log-head.bin");
+    assert_eq!(std::fs::metadata(&evidence).unwrap().permissions().mode() & 0o777, 0o600);
+    assert!(worker.stop().success());
+    worker.restart();
+    assert_eq!(size(&keeps(&worker, 1)), size(&known));
+    let said = cluster.manager.swarmpki(&["log", "verify", "--head", &file]).ok();
+    assert!(said.contains("The head that was given") && said.contains("the log begins with these entries"), "{said}");
+    let (before_size, root) = (first["size"].to_string(), first["root_hash"].as_str().unwrap());
+    cluster.manager.swarmpki(&["log", "prove", "--before", &before_size, "--root", root]).ok();
+    let other = (size(&first) + 1).to_string();
+    let refused = cluster.manager.swarmpki(&["log", "prove", "--before", &other, "--root", root]).refused();
+    assert!(refused.contains("the log was changed"), "{refused}");
+    for node in [&cluster.manager, &worker] {
+        let info = node.swarmpki(&["info"]).ok();
+        assert!(info.contains("Log Head: ") && !info.contains("ALARM"), "{info}");
+    }
+
+    // Somebody puts the disk back: it is whole, and lacks what came after.
+    assert!(cluster.manager.stop().success());
+    std::fs::remove_dir_all(&state).unwrap();
+    copy(&before, &state);
+    cluster.manager.restart();
+    cluster.manager_is_back();
+    verified(&cluster.manager);
+    let refused = cluster.manager.swarmpki(&["log", "verify", "--head", &file]).refused();
+    assert!(refused.contains("the log lost entries"), "{refused}");
+    let info = alarmed(&worker);
+    assert!(info.contains(&format!("told of {} entries", size(&known))), "{info}");
+    let info = alarmed(&cluster.manager);
+    assert!(info.contains(&format!("node {id} showed a head of {} entries", size(&known))), "{info}");
+    let fork = worker.state().join("certificates/swarm-log-fork.bin");
+    assert_eq!(std::fs::metadata(&fork).unwrap().permissions().mode() & 0o777, 0o600);
+    assert!(cluster.manager.log().contains("log-forked") && worker.log().contains("log-forked"));
+
+    // Other entries in their place are no better.
+    grow(&cluster.manager, 6);
+    let (other, _) = signed(&cluster.manager, "other.json");
+    assert!(size(&other) > size(&head), "{other}");
+    verified(&cluster.manager);
+    let refused = cluster.manager.swarmpki(&["log", "verify", "--head", &file]).refused();
+    assert!(refused.contains("the log was changed"), "{refused}");
+    assert_eq!(kept(&worker)["root_hash"], known["root_hash"], "what was kept stays");
+    assert!(worker.stop().success());
+    worker.restart();
+    alarmed(&worker);
+
+    // A stopped one is read the same way.
+    assert!(cluster.manager.stop().success());
+    let offline = ["log", "verify", "--state-dir", state.to_str().unwrap()];
+    assert!(cluster.manager.swarmpki(&offline).ok().starts_with("The log is whole: "));
+    let refused = cluster.manager.swarmpki(&[&offline[..], &["--head", &file]].concat()).refused();
+    assert!(refused.contains("the log was changed"), "{refused}");
+}
+
+#[test]
+fn a_restored_cluster_begins_as_a_witness_of_its_backup() {
+    require_or_skip!("swarmpki");
+    let cluster = Cluster::start();
+    let manager = &cluster.manager;
+    let (in_it, known) = signed(manager, "known.json");
+    let words = manager.folder().join("words");
+    std::fs::write(&words, "correct horse\n").unwrap();
+    let (file, from) = (manager.folder().join("swarm.age"), format!("file:{}", words.display()));
+    manager.swarmpki(&["backup", "--passphrase-from", &from, file.to_str().unwrap()]).ok();
+    grow(manager, 4);
+    let (_, later) = signed(manager, "later.json");
+    let new = Daemon::start("manager2");
+    let (advertise, listen) = (cluster.net.host(2).to_string(), cluster.net.swarm(2));
+    let restore = ["restore", "--passphrase-from", &from, "--advertise-addr", &advertise, "--listen-addr", &listen];
+    new.swarmpki(&[&restore[..], &[file.to_str().unwrap()]].concat()).ok();
+    let kept = keeps(&new, size(&in_it));
+    assert_eq!(kept["cluster_id"], *cluster.id);
+    // What was signed before the backup is in it; of what came after, the log says that it says nothing.
+    let said = new.swarmpki(&["log", "verify", "--head", &known]).ok();
+    assert!(said.contains("the log begins with these entries"), "{said}");
+    let said = new.swarmpki(&["log", "verify", "--head", &later]).ok();
+    assert!(said.contains("the cluster was made anew after"), "{said}");
+    // To the old manager a head of the new one is of a cluster that it is not.
+    let (_, anew) = signed(&new, "anew.json");
+    let refused = manager.swarmpki(&["log", "verify", "--head", &anew]).refused();
+    assert!(refused.contains("of a later epoch"), "{refused}");
 }

@@ -559,6 +559,44 @@ fn next_answer(stream: &mut TcpStream) -> Vec<u8> {
     body
 }
 
+/// Where a node says that it was told up to is the word of whoever told it: what no manager can have said, or one said that was revoked since,
+/// hides nothing from it.
+#[tokio::test]
+async fn a_bookmark_that_is_not_ours_hides_nothing() {
+    require_or_skip!("swarmpki");
+    let cluster = Cluster::start();
+    let (victim, asker) = (cluster.worker().await, cluster.worker().await);
+    let _session = asker.caller.session("").await.expect("a session");
+    cluster.manager.swarmpki(&["revoke", "--node", &victim.id]).ok();
+    let parse = |pem: &str| pki::certificate::Certificate::parse_pem_bundle(pem.as_bytes()).unwrap().remove(0);
+    let (root, leaf) = (parse(&cluster.root), parse(&victim.pair.chain));
+    let issuer = root.issuer_id().digest();
+    let asked = |epoch, version, from: &[Vec<u8>]| wire::node::NewsRequest {
+        revocations_epoch: epoch,
+        revocations_version: version,
+        revocations_from: from.to_vec(),
+        ..Default::default()
+    };
+    let revoked = [&issuer[..], leaf.serial().as_bytes()].concat();
+    for (what, asked) in [
+        ("nothing", asked(0, 0, &[])),
+        ("more than there is", asked(0, u64::MAX, &[])),
+        ("a later epoch", asked(u64::MAX, 1, &[])),
+        ("all of it, by one that was revoked", asked(0, 1, &[revoked])),
+        ("all of it, by nobody", asked(0, 1, &[vec![1; 5]])),
+    ] {
+        let mut news = asker.caller.node().news(asked).await.unwrap().into_inner();
+        let told = loop {
+            let news = tokio::time::timeout(WITHIN, news.message()).await.expect(what).unwrap().expect(what);
+            if let Some(told) = news.revocations {
+                break <wire::node::Revocations as prost::Message>::decode(&*told.content).unwrap();
+            }
+        };
+        assert_eq!((told.since, told.issuers), (0, vec![issuer.to_vec()]), "{what}");
+        assert!(told.rows.iter().any(|row| row.serial == leaf.serial().as_bytes()), "{what}");
+    }
+}
+
 /// How long a revocation takes to everybody: prints the figures. `NODES` says how many there are.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 #[ignore = "a figure: run it alone, with --nocapture"]
@@ -575,8 +613,14 @@ async fn a_figure_of_a_thousand_connected_nodes() {
         let mut news = played.caller.node().news(wire::node::NewsRequest::default()).await.unwrap().into_inner();
         let tell = tell.clone();
         listening.spawn(async move {
-            let heard = news.message().await;
-            let _ = tell.send((Instant::now(), heard.is_ok_and(|news| news.is_some())));
+            // How the log stands is told too.
+            let revoked = loop {
+                match news.message().await {
+                    Ok(Some(news)) if news.revocations.is_none() => {}
+                    other => break other.is_ok_and(|news| news.is_some()),
+                }
+            };
+            let _ = tell.send((Instant::now(), revoked));
             // Stays, as a node does.
             let _ = news.message().await;
         });
