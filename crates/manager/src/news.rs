@@ -1,6 +1,6 @@
 //! What every node of ours is told as it changes: certificates that were taken back. A statement is made and signed once for all who need
 //! the same rows, and where statements begin is not the caller's choice: at one of the last versions that everybody was told, or at a
-//! multiple of [`ROWS_MAX`]. So whatever callers name, there are so many statements to sign and no more. Rows that somebody has already
+//! multiple of `ROWS_MAX`. So whatever callers name, there are so many statements to sign and no more. Rows that somebody has already
 //! do no harm.
 
 use std::collections::{BTreeMap, VecDeque};
