@@ -155,6 +155,8 @@ impl Witness {
     ) -> Result<Heard, NotBelieved> {
         let said = KeptHead::of(said).ok_or(NotBelieved::Malformed)?;
         live.who_said(NEWS_LOG_HEAD, &said.statement, at)?;
+        // One that its signer dates from before its certificate would be let go without a word later on.
+        live.who_said(NEWS_LOG_HEAD, &said.statement, said.head.at.min(at))?;
         let own = live.current().ok_or(StatementError::NoIdentity)?;
         if said.head.cluster != own.subject().cluster {
             return Err(NotBelieved::Cluster);

@@ -174,8 +174,8 @@ impl Lists {
         kept.insert(about, (held, now, answer));
     }
 
-    /// What may be signed for this question now; nothing: too much was asked for.
-    fn turn(&self, question: &Question, statuses: &[Status], now: Time) -> Option<Turn> {
+    /// What may be signed for this question now, of which an answer without nonce may be `kept`; nothing: too much was asked for.
+    fn turn(&self, question: &Question, statuses: &[Status], kept: bool, now: Time) -> Option<Turn> {
         let is_known = match (question.certificates.as_slice(), statuses) {
             ([one], [status]) => one.is_plain() && *status != Status::Unknown,
             _ => false,
@@ -185,7 +185,7 @@ impl Lists {
             (None, false) => self.rare.take(now).then_some(Turn::Shared),
             (Some(_), _) if self.rare.take(now) => Some(Turn::Asked),
             // Whoever asks with a nonce may be answered without it (RFC 8954, 2.1).
-            (Some(_), true) => self.known.take(now).then_some(Turn::Shared),
+            (Some(_), true) => (kept || self.known.take(now)).then_some(Turn::Shared),
             (Some(_), false) => None,
         }
     }
@@ -343,7 +343,7 @@ impl<H: Handle> Control<H> {
         if let Some(kept) = kept(now).filter(|_| question.nonce.is_none()) {
             return kept;
         }
-        let turn = match lists.turn(&question, &statuses, now) {
+        let turn = match lists.turn(&question, &statuses, kept(now).is_some(), now) {
             Some(Turn::Asked) => Turn::Asked,
             Some(Turn::Shared) => match kept(now) {
                 Some(kept) => return kept,

@@ -39,6 +39,9 @@ pub(crate) async fn run(args: &JoinTokenArgs, context: &mut Context) -> Result<(
         }
         swarm = client.get("/swarm").await?;
     }
+    if token_of(&swarm, role).is_empty() {
+        return Err(Failure::new("no token is shown: this needs an administrator's certificate"));
+    }
     if args.quiet && !context.out.json() {
         return context.out.line(token_of(&swarm, role));
     }

@@ -141,8 +141,8 @@ pub struct Audited {
     pub serial: String,
     /// The name in it.
     pub subject: String,
-    /// `issued`, `forged` (a key of this cluster's signed it, and it was never issued), `foreign` (another key signed it), or `unknown` (the log is not
-    /// whole here).
+    /// `issued`, `ca` (a CA certificate of this cluster that was made elsewhere), `forged` (a key of this cluster's signed it, and it was
+    /// never issued), `foreign` (another key signed it), or `unknown` (the log is not whole here).
     pub verdict: String,
     /// Its entry.
     pub seq: Option<u64>,
@@ -390,6 +390,8 @@ fn verdict(
     let ours = || issuers.iter().any(|issuer| signed_by(certificate, issuer).is_ok());
     let verdict = match &found {
         Some(_) => "issued",
+        // A root that was given to the cluster was issued elsewhere.
+        None if issuers.iter().any(|issuer| issuer.der() == certificate.der()) => "ca",
         None if !ours() => "foreign",
         None if whole => "forged",
         None => "unknown",

@@ -110,7 +110,7 @@ impl<M: Medium> Work<M> {
         }
         self.bytes = 0;
         let batch = std::mem::take(&mut self.taken);
-        self.over = !self.write(batch);
+        self.over |= !self.write(batch);
     }
 
     /// Nothing is written from now on; who waits is told of the failure, if it is one.

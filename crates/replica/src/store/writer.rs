@@ -85,8 +85,13 @@ impl<M: Medium> Lone for Desk<M> {
 }
 
 impl<M: Medium> Desk<M> {
+    /// The work; what somebody broke off half-way is not gone on with.
     fn work(&self) -> MutexGuard<'_, Work<M>> {
-        self.work.lock().unwrap_or_else(PoisonError::into_inner)
+        self.work.lock().unwrap_or_else(|broken| {
+            let mut work = broken.into_inner();
+            work.end(&Ok(()));
+            work
+        })
     }
 
     fn run(&self, queue: &mpsc::Receiver<Job>) {
@@ -116,21 +121,33 @@ impl<M: Medium> Desk<M> {
             while let Some(job) = next.take() {
                 self.queued.fetch_sub(1, Ordering::SeqCst);
                 open = !matches!(job, Job::Stop);
+                // Whoever wrote without this thread may have found that the disk fails.
+                if work.is_over() {
+                    refuse(job);
+                    continue;
+                }
                 let is_last = job.is_last();
                 if work.take(job) < BATCH_BYTES && !is_last {
                     next = queue.try_recv().ok();
                 }
             }
-            work.write_taken();
+            if !work.is_over() {
+                work.write_taken();
+            }
         }
         // After a failure nothing is written any more, and everybody is told.
         self.work().end(&Ok(()));
         while open && let Ok(job) = queue.recv() {
             open = !matches!(job, Job::Stop);
-            if let Some(done) = job.into_done() {
-                done(Err(io::Error::other("the store is closed")));
-            }
+            refuse(job);
         }
+    }
+}
+
+/// Tells whoever waits for a job that it is not written.
+fn refuse(job: Job) {
+    if let Some(done) = job.into_done() {
+        done(Err(io::Error::other("the store is closed")));
     }
 }
 
@@ -207,10 +224,8 @@ impl Writer {
 
     fn queue(&self, job: Job) {
         self.desk.announce();
-        if let Err(mpsc::SendError(job)) = self.jobs.send(job)
-            && let Some(done) = job.into_done()
-        {
-            done(Err(io::Error::other("the store is closed")));
+        if let Err(mpsc::SendError(job)) = self.jobs.send(job) {
+            refuse(job);
         }
     }
 }

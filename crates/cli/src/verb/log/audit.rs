@@ -39,7 +39,7 @@ pub(super) async fn run(args: &AuditArgs, context: &mut Context) -> Result<(), F
         }
     }
     let bad = audited.iter().filter(|one| one.verdict == "forged" || one.verdict == "foreign").count();
-    let unknown = audited.iter().filter(|one| one.verdict != "issued").count() - bad;
+    let unknown = audited.iter().filter(|one| one.verdict == "unknown").count();
     if bad == 0 && unknown == 0 {
         return Ok(());
     }
@@ -69,6 +69,7 @@ fn words(one: &Audited) -> String {
             one.time.as_deref().unwrap_or("?"),
             one.node.as_ref().map(|node| format!(" to node {node}")).unwrap_or_default()
         ),
+        "ca" => "a CA certificate of this cluster".to_owned(),
         "forged" => "FORGED: signed with a key of this cluster, and never issued by it".to_owned(),
         "foreign" => "never issued: signed by another CA".to_owned(),
         _ => "not found, but the log is not whole on this manager: ask another one".to_owned(),

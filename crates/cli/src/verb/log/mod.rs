@@ -18,6 +18,7 @@ use jiff::tz::TimeZone;
 use serde::Serialize;
 
 use super::Context;
+use crate::api::Node;
 use crate::client::{Client, escape};
 use crate::failure::Failure;
 use crate::go_duration;
@@ -26,6 +27,8 @@ use crate::shown;
 
 /// How often a log that is followed is asked for more.
 const LOOK_EVERY: Duration = Duration::from_millis(500);
+/// Characters of a node's id.
+const ID_CHARS: usize = 25;
 /// Headings and widths of the columns.
 const COLUMNS: [(&str, usize); 5] = [("SEQ", 10), ("TIME", 27), ("EVENT", 22), ("NODE", 28), ("BY", 28)];
 
@@ -57,6 +60,16 @@ enum LogCommand {
     Head(head::HeadArgs),
     Prove(prove::ProveArgs),
     Verify(verify::VerifyArgs),
+}
+
+/// The id of a node that is named by it, its host name or the beginning of its id. A node that was removed is known to the log alone.
+async fn id_of(client: &mut Client, named: &str) -> Result<String, Failure> {
+    let named = super::node::resolve(client, named).await?;
+    match client.get::<Node>(&format!("/nodes/{}", escape(&named))).await {
+        Ok(node) => Ok(node.id),
+        Err(_) if named.len() == ID_CHARS && named.bytes().all(|b| b.is_ascii_alphanumeric()) => Ok(named),
+        Err(failure) => Err(failure.hint("See: swarmpki node ls; of a node that was removed, give the whole id.")),
+    }
 }
 
 impl LogArgs {
@@ -95,8 +108,7 @@ pub(crate) async fn run(args: &LogArgs, context: &mut Context) -> Result<(), Fai
         filter.push_str(&format!("&since={}", since.max(0)));
     }
     if let Some(node) = &args.node {
-        // A node that was removed is known to the log alone.
-        let id = super::node::resolve(&mut client, node).await.unwrap_or_else(|_| node.clone());
+        let id = id_of(&mut client, node).await?;
         filter.push_str(&format!("&node={}", escape(&id)));
     }
     let mut next = args.from;
