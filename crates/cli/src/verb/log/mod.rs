@@ -65,10 +65,19 @@ enum LogCommand {
 /// The id of a node that is named by it, its host name or the beginning of its id. A node that was removed is known to the log alone.
 async fn id_of(client: &mut Client, named: &str) -> Result<String, Failure> {
     let named = super::node::resolve(client, named).await?;
-    match client.get::<Node>(&format!("/nodes/{}", escape(&named))).await {
-        Ok(node) => Ok(node.id),
-        Err(_) if named.len() == ID_CHARS && named.bytes().all(|b| b.is_ascii_alphanumeric()) => Ok(named),
-        Err(failure) => Err(failure.hint("See: swarmpki node ls; of a node that was removed, give the whole id.")),
+    let nodes: Vec<Node> = client.get("/nodes").await?;
+    let exact = |node: &&Node| node.id == named || node.description.hostname == named;
+    let mut found: Vec<&Node> = nodes.iter().filter(exact).collect();
+    if found.is_empty() {
+        found = nodes.iter().filter(|node| node.id.starts_with(&named)).collect();
+    }
+    match found.as_slice() {
+        [node] => Ok(node.id.clone()),
+        [] if named.len() == ID_CHARS => Ok(named),
+        [] => Err(Failure::new(format!("no such node: {}", shown::field(&named)))
+            .hint("See: swarmpki node ls; of a node that was removed, give the whole id.")),
+        _ => Err(Failure::new(format!("{} nodes are meant by {}", found.len(), shown::field(&named)))
+            .hint("Give the id: swarmpki node ls")),
     }
 }
 
