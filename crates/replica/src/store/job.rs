@@ -140,6 +140,14 @@ impl Job {
         }
     }
 
+    /// Tells whoever waits that it is not written.
+    pub(super) fn refuse(mut self) {
+        self.wipe();
+        if let Some(done) = self.into_done() {
+            done(Err(io::Error::other("the store is closed")));
+        }
+    }
+
     pub(super) fn into_done(self) -> Option<Done> {
         match self {
             Self::PurgeThrough { forgotten, .. } => forgotten,

@@ -233,6 +233,47 @@ fn a_torn_write_leaves_the_state_before_it() {
     }
 }
 
+/// Appends an entry where it may be written here and now: whether it was, and what came of it.
+fn append_here(store: &Store, index: u64) -> (bool, io::Result<()>) {
+    let (sender, receiver) = mpsc::channel();
+    let done: Done = Box::new(move |result| sender.send((std::thread::current().id(), result)).unwrap());
+    store.append(vec![(index, vec![index as u8; 400])], true, done);
+    let (thread, result) = receiver.recv().unwrap();
+    (thread == std::thread::current().id(), result)
+}
+
+#[test]
+fn a_lone_entry_is_written_by_whoever_brings_it_and_a_disk_that_failed_is_left_alone() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut disk = FaultyDisk::default();
+    let store = Store::create(&disk, dir.path(), scope(), FIRST_MEMBER, &key(1)).unwrap().finish().unwrap();
+    // Not while the disk is not known to be quick, nor while the thread is at work; and lazy work that waits goes with it.
+    let here = (1..=1_000).find(|index| {
+        if *index == 3 {
+            store.truncate_from(3);
+        }
+        let (here, result) = append_here(&store, *index);
+        result.unwrap();
+        here
+    });
+    let here = here.expect("an entry is written here");
+    assert_eq!(store.entries(0..=u64::MAX).unwrap().len() as u64, here);
+
+    disk.fail_syncs();
+    let (_, failed) = append_here(&store, here + 1);
+    assert!(failed.is_err() && store.fatal().get().is_some(), "a failed sync is no answer, and the end");
+    assert!(append_here(&store, here + 2).1.is_err());
+    assert!(waiting(|done| store.put_vote(b"vote".to_vec(), done)).is_err());
+    assert!(waiting(|done| store.flush(done)).is_err());
+    disk.crash(1);
+    let old = store;
+    let store = Store::open(&disk, dir.path(), &key(1)).unwrap().0;
+    drop(old);
+    let rows = store.entries(0..=u64::MAX).unwrap().len() as u64;
+    assert!(rows == here || rows == here + 1, "{rows} of {here}");
+    assert_eq!(store.vote(), None, "what came after the failure is not there");
+}
+
 #[test]
 fn the_header_says_whose_store_it_is_and_cannot_be_changed() {
     let dir = tempfile::tempdir().unwrap();

@@ -113,12 +113,17 @@ impl<M: Medium> Work<M> {
         self.over |= !self.write(batch);
     }
 
-    /// Nothing is written from now on; who waits is told of the failure, if it is one.
-    pub(super) fn end(&mut self, result: &Result<(), StoreError>) {
+    /// Nothing is written from now on; what was taken is refused.
+    pub(super) fn end(&mut self) {
         self.over = true;
         self.retiring.clear();
-        let taken = std::mem::take(&mut self.taken);
-        self.answer(taken, result);
+        self.taken.drain(..).for_each(Job::refuse);
+    }
+
+    /// The same, because of an error that nobody waits for.
+    pub(super) fn fail(&mut self, error: &StoreError) {
+        self.fatal.raise(Fatal::new(error.to_string()));
+        self.end();
     }
 
     /// A piece of the work that nobody waits for; false: there is none.

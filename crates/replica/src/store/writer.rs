@@ -89,7 +89,7 @@ impl<M: Medium> Desk<M> {
     fn work(&self) -> MutexGuard<'_, Work<M>> {
         self.work.lock().unwrap_or_else(|broken| {
             let mut work = broken.into_inner();
-            work.end(&Ok(()));
+            work.end();
             work
         })
     }
@@ -100,11 +100,13 @@ impl<M: Medium> Desk<M> {
         while open {
             let more = {
                 let mut work = self.work();
+                if work.is_over() {
+                    break;
+                }
                 match work.tidy() {
-                    _ if work.is_over() => break,
                     Ok(more) => more,
                     Err(error) => {
-                        work.end(&Err(error));
+                        work.fail(&error);
                         break;
                     }
                 }
@@ -123,7 +125,7 @@ impl<M: Medium> Desk<M> {
                 open = !matches!(job, Job::Stop);
                 // Whoever wrote without this thread may have found that the disk fails.
                 if work.is_over() {
-                    refuse(job);
+                    job.refuse();
                     continue;
                 }
                 let is_last = job.is_last();
@@ -136,18 +138,11 @@ impl<M: Medium> Desk<M> {
             }
         }
         // After a failure nothing is written any more, and everybody is told.
-        self.work().end(&Ok(()));
+        self.work().end();
         while open && let Ok(job) = queue.recv() {
             open = !matches!(job, Job::Stop);
-            refuse(job);
+            job.refuse();
         }
-    }
-}
-
-/// Tells whoever waits for a job that it is not written.
-fn refuse(job: Job) {
-    if let Some(done) = job.into_done() {
-        done(Err(io::Error::other("the store is closed")));
     }
 }
 
@@ -225,7 +220,7 @@ impl Writer {
     fn queue(&self, job: Job) {
         self.desk.announce();
         if let Err(mpsc::SendError(job)) = self.jobs.send(job) {
-            refuse(job);
+            job.refuse();
         }
     }
 }
