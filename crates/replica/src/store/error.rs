@@ -45,7 +45,7 @@ pub enum StoreError {
         known: u32,
     },
     /// A record does not fit its place, or is not what it should be.
-    #[error("{} is damaged: {what}; restore a backup, or remove the state directory and join again", path.display())]
+    #[error("{} is damaged: {what}; if other managers go on, leave by force, demote and remove this node there, and join again; if not, restore a backup", path.display())]
     Damaged {
         /// The file.
         path: PathBuf,

@@ -2,7 +2,7 @@
 //!
 //! - All of it is written anew beside the old one, in files with the next number, and synced; then the header is replaced, which is the
 //!   moment of the exchange; then the old files are overwritten with zeros and removed.
-//! - It is done on the writer's thread, between two of its jobs: nothing else is written meanwhile. What is read comes from the old files
+//! - It is done on the log's thread, between two of its jobs, while the database's thread has none: nothing else is written meanwhile. What is read comes from the old files
 //!   until the header says otherwise.
 //! - A crash before leaves new files that the header does not name, one after leaves old ones: whatever it does not name is overwritten and
 //!   removed at the next start.
@@ -12,7 +12,7 @@
 use super::frame::{Plain, Record};
 use super::log::Log;
 use super::table::{ISSUED, META, META_KEYS, PRIVATE, SNAPSHOT, TILES};
-use super::{Done, Files, StoreError, header};
+use super::{Done, Files, Sealers, StoreError, header};
 use crate::disk::Medium;
 use crate::seal::{DataKey, Kind, Scope, Sealer};
 use redb::{ReadableDatabase, ReadableTable, StorageBackend};
@@ -49,7 +49,7 @@ pub(super) struct Exchange<M> {
 pub(super) struct Made<M> {
     pub(super) files: Arc<Files>,
     pub(super) log: Log<M>,
-    pub(super) sealer: Sealer,
+    pub(super) sealers: Sealers,
 }
 
 impl<M: Medium> Exchange<M> {
@@ -58,12 +58,12 @@ impl<M: Medium> Exchange<M> {
         let path = self.dir.join(next_file(&old.path));
         self.remove(&path)?;
         let made = Files::start(&self.medium, path.clone(), true, self.scope.clone(), data_key, &self.syncs);
-        let made = made.and_then(|(files, mut log, mut sealer)| {
-            copy_log(old, &mut log, &mut sealer)?;
-            copy_tables(old, &files, &mut sealer, log.number())?;
+        let made = made.and_then(|(files, mut log, mut sealers)| {
+            copy_log(old, &mut log, &mut sealers.0)?;
+            copy_tables(old, &files, &mut sealers.1)?;
             let synced = self.medium.sync_dir(&self.dir);
             synced.map_err(|source| StoreError::io(&self.dir, "sync the directory", source))?;
-            Ok(Made { files: Arc::new(files), log, sealer })
+            Ok(Made { files: Arc::new(files), log, sealers })
         });
         if made.is_err() {
             // The next start removes what cannot be removed now.
@@ -153,8 +153,8 @@ fn copy_log<M: Medium>(old: &Files, log: &mut Log<M>, sealer: &mut Sealer) -> Re
     Ok(())
 }
 
-/// Snapshot and issuance projection. `frame` is the last one in the new log.
-fn copy_tables(old: &Files, new: &Files, sealer: &mut Sealer, frame: u64) -> Result<(), StoreError> {
+/// Snapshot and issuance projection.
+fn copy_tables(old: &Files, new: &Files, sealer: &mut Sealer) -> Result<(), StoreError> {
     let mut copy = || -> Result<(), redb::Error> {
         let (from, to) = (old.database.begin_read()?, new.database.begin_write()?);
         let log = [(ISSUED, Kind::Issued), (PRIVATE, Kind::Private), (TILES, Kind::Tile)];
@@ -173,7 +173,7 @@ fn copy_tables(old: &Files, new: &Files, sealer: &mut Sealer, frame: u64) -> Res
         }
         {
             let key = META_KEYS.frame;
-            let sealed = sealer.seal(Kind::Meta, key, &frame.to_be_bytes()).map_err(unsealed)?;
+            let sealed = sealer.seal(Kind::Meta, key, &new.index.number().to_be_bytes()).map_err(unsealed)?;
             to.open_table(META)?.insert(key, sealed.as_slice())?;
         }
         to.commit()?;

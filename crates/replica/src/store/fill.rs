@@ -1,7 +1,7 @@
 //! Overwrites pages that the database has freed, where an old snapshot lay: a table takes them, full of zeros, and is dropped.
 
 use super::table::FILL;
-use redb::Database;
+use redb::{Database, ReadableDatabase, TableHandle};
 use std::path::Path;
 
 /// Transactions that only let the database take back what was freed before.
@@ -22,6 +22,11 @@ pub(super) struct Fill {
 }
 
 impl Fill {
+    /// Whether something was freed that was not overwritten: the table is the mark.
+    pub(super) fn is_due(database: &Database) -> Result<bool, redb::Error> {
+        Ok(database.begin_read()?.list_tables()?.any(|table| table.name() == FILL.name()))
+    }
+
     /// Writes one piece, synced. None: it is done, and the table is gone.
     pub(super) fn go_on(mut self, database: &Database, path: &Path) -> Result<Option<Self>, redb::Error> {
         let length = || std::fs::metadata(path).ok().map(|file| file.len());
@@ -31,6 +36,10 @@ impl Fill {
         // It has begun to grow: nothing is free any more.
         let grown = self.length.is_some_and(|before| length().is_some_and(|now| now > before));
         let transaction = database.begin_write()?;
+        if self.pieces == 0 {
+            // Of one that was broken off: its pages are as good as free.
+            transaction.delete_table(FILL)?;
+        }
         if grown || self.pieces >= PIECES_MAX {
             transaction.delete_table(FILL)?;
             transaction.commit()?;

@@ -1,6 +1,7 @@
 //! What the store is asked to write.
 
-use super::Row;
+use super::rows::Failure;
+use super::{Row, StoreError};
 use crate::seal::DataKey;
 use cluster::LogEntry;
 use std::io;
@@ -176,4 +177,19 @@ pub(super) enum Urgency {
 /// Bytes that an entry of the issuance log takes, about.
 pub(super) fn issued_bytes(row: &LogEntry) -> usize {
     row.bytes.len() + row.private.as_ref().map_or(0, Vec::len) + 64
+}
+
+/// Tells those who wait for these jobs what became of them.
+pub(super) fn answer(jobs: Vec<Job>, result: &Result<(), StoreError>, failure: &Failure) {
+    if let Err(error) = result {
+        failure.raise(error.to_string());
+    }
+    for mut job in jobs {
+        job.wipe();
+        let Some(done) = job.into_done() else { continue };
+        done(match result {
+            Ok(()) => Ok(()),
+            Err(error) => Err(io::Error::other(error.to_string())),
+        });
+    }
 }

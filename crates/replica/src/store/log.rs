@@ -41,8 +41,6 @@ pub(super) struct Log<M> {
     segments: VecDeque<Segment>,
     /// Where the next frame goes in it.
     at: u64,
-    /// The last frame on disk.
-    number: u64,
     /// The segment after the last one.
     next: Option<Zeroing>,
     given_up: VecDeque<Zeroing>,
@@ -65,6 +63,8 @@ struct Content {
     vote: Option<Vec<u8>>,
     purged: Option<(u64, Vec<u8>)>,
     segments: BTreeMap<u32, (Arc<dyn StorageBackend>, PathBuf)>,
+    /// The last frame on disk.
+    number: u64,
 }
 
 /// Where a frame lies.
@@ -127,8 +127,9 @@ impl<M: Medium> Log<M> {
         let (Some((spot, bytes)), Some(segment)) = (last, log.segments.back()) else {
             return Err(StoreError::damaged(&log.place.path(1), "the log is gone"));
         };
-        if log.number < seen {
-            let what = format!("it ends with frame {}, but frame {seen} was written", log.number);
+        let number = log.index.number();
+        if number < seen {
+            let what = format!("it ends with frame {number}, but frame {seen} was written");
             return Err(StoreError::damaged(&segment.path, what));
         }
         if !log.given_up.is_empty() {
@@ -153,7 +154,6 @@ impl<M: Medium> Log<M> {
             index: Index { opener, content: Arc::default() },
             segments: VecDeque::new(),
             at: 0,
-            number: 0,
             next: None,
             given_up: VecDeque::new(),
             waiting: Vec::new(),
@@ -173,20 +173,20 @@ impl<M: Medium> Log<M> {
         let mut content = self.index.lock();
         content.segments.insert(segment.number, (segment.file.clone(), segment.path.clone()));
         while let Some(rest) = bytes.get(here..) {
-            let wanted = last.is_some().then_some(self.number.saturating_add(1));
+            let wanted = last.is_some().then_some(content.number.saturating_add(1));
             let opened =
                 frame::open(&opener, rest, wanted).map_err(|source| StoreError::seal(&segment.path, source))?;
             let Some(frame) = opened else { break };
             let spot = Spot { segment: segment.number, at: here as u64, bytes: frame.bytes };
             content.take(spot, &frame.plain).map_err(damaged)?;
-            self.number = frame.number;
+            content.number = frame.number;
             *last = Some((spot, rest.get(..frame.bytes).unwrap_or(rest).to_vec()));
             here = here.saturating_add(frame.bytes);
         }
         for behind in (here..bytes.len()).step_by(frame::SECTOR) {
             let frame = frame::open(&opener, bytes.get(behind..).unwrap_or_default(), None);
-            if frame.is_ok_and(|frame| frame.is_some_and(|frame| frame.number > self.number)) {
-                return Err(damaged(&format!("frame {} of the log cannot be read", self.number.saturating_add(1))));
+            if frame.is_ok_and(|frame| frame.is_some_and(|frame| frame.number > content.number)) {
+                return Err(damaged(&format!("frame {} of the log cannot be read", content.number.saturating_add(1))));
             }
         }
         Ok(here as u64)
@@ -200,11 +200,6 @@ impl<M: Medium> Log<M> {
     /// The reading end.
     pub(super) fn index(&self) -> Index {
         self.index.clone()
-    }
-
-    /// The last frame on disk.
-    pub(super) fn number(&self) -> u64 {
-        self.number
     }
 
     /// Writes a frame and syncs it.
@@ -242,14 +237,15 @@ impl<M: Medium> Log<M> {
         let Some(segment) = self.segments.back() else {
             return Err(StoreError::damaged(&self.place.path(1), "the log is gone"));
         };
-        let number = self.number.saturating_add(1);
+        let number = self.index.number().saturating_add(1);
         let bytes = frame::seal(sealer, number, plain).map_err(|source| StoreError::seal(&segment.path, source))?;
         let written = segment.file.write(self.at, &bytes).and_then(|()| segment.file.sync_data());
         written.map_err(|source| StoreError::io(&segment.path, "write", source))?;
         let spot = Spot { segment: segment.number, at: self.at, bytes: bytes.len() };
-        self.number = number;
         self.at += bytes.len() as u64;
-        self.index.lock().take(spot, plain).map_err(|what| StoreError::damaged(&segment.path, what))
+        let mut content = self.index.lock();
+        content.number = number;
+        content.take(spot, plain).map_err(|what| StoreError::damaged(&segment.path, what))
     }
 
     /// From now on the next segment is written; it has room for so many bytes at least.
@@ -301,6 +297,11 @@ impl<M: Medium> Log<M> {
         ahead || !self.given_up.is_empty() || !self.waiting.is_empty()
     }
 
+    /// Who waited until nothing is left of what was given up, once that is so.
+    pub(super) fn rid(&mut self) -> Vec<Done> {
+        if self.given_up.is_empty() { std::mem::take(&mut self.waiting) } else { Vec::new() }
+    }
+
     fn is_half_full(&self) -> bool {
         self.segments.back().is_some_and(|segment| self.at > segment.bytes / 2)
     }
@@ -314,8 +315,6 @@ impl<M: Medium> Log<M> {
                 self.given_up.pop_front();
                 self.place.remove(&path)?;
             }
-        } else if !self.waiting.is_empty() {
-            self.waiting.drain(..).for_each(|done| done(Ok(())));
         } else if let Some(next) = &mut self.next {
             if next.is_done() {
                 return Ok(false);
@@ -333,6 +332,11 @@ impl<M: Medium> Log<M> {
 impl Index {
     fn lock(&self) -> MutexGuard<'_, Content> {
         self.content.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The last frame on disk.
+    pub(super) fn number(&self) -> u64 {
+        self.lock().number
     }
 
     pub(super) fn vote(&self) -> Option<Vec<u8>> {

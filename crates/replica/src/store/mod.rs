@@ -1,4 +1,4 @@
-//! The store: a log of sealed frames, a redb file with sealed rows, one thread that writes both, and a small header beside them.
+//! The store: a log of sealed frames, a redb file with sealed rows, a thread for each that writes it, and a small header beside them.
 //!
 //! What is answered waits for one write and one sync of the log: entries, votes, truncations, purges. What is large or can be made
 //! again lies in the database: the snapshot, the issuance projection; and the salts.
@@ -6,6 +6,8 @@
 //! Rules:
 //! - rows are opaque here; what they mean is raft's business;
 //! - everything queued while a sync runs goes into the next frame: one sync for all of it;
+//! - what is queued behind something that goes into the log is written to the database when that is in the log, and nobody who waits for
+//!   the log waits for the database;
 //! - work without a waiting caller (`lazy`: the issuance projection, purges, truncations) never causes a sync of its
 //!   own; it rides with a later one, in order; the projection is written in large pieces, and synced before the snapshot behind
 //!   which raft purges the entries that it comes from;
@@ -19,6 +21,7 @@ mod frame;
 mod header;
 mod job;
 mod log;
+mod rows;
 mod segment;
 mod table;
 mod tiling;
@@ -41,6 +44,7 @@ use exchange::Exchange;
 use job::Job;
 use log::{Index, Log, SEGMENT_BYTES};
 use redb::{Database, ReadableDatabase, ReadableTable, ReadableTableMetadata};
+use rows::{Clerk, Failure, Rows};
 use segment::Place;
 use std::ops::{Range, RangeInclusive};
 use std::path::{Path, PathBuf};
@@ -85,6 +89,9 @@ struct Files {
 
 /// A row of the issuance projection, and its private part.
 type Sealed = (u64, Vec<u8>, Option<Vec<u8>>);
+
+/// The log's and the database's: each has an owner of its own.
+type Sealers = (Sealer, Sealer);
 
 /// What was counted since the store was opened.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -168,15 +175,18 @@ impl Store {
         data_key: &DataKey,
     ) -> Result<Self, StoreError> {
         let syncs = Arc::new(AtomicU64::new(0));
-        let (files, log, sealer) = Files::start(medium, path.clone(), create, scope.clone(), data_key, &syncs)?;
+        let (files, log, (sealer, for_rows)) =
+            Files::start(medium, path.clone(), create, scope.clone(), data_key, &syncs)?;
         let now = Arc::new(files);
         let files = Arc::new(RwLock::new(now.clone()));
         let dir = path.parent().unwrap_or(&path).to_path_buf();
         let exchange =
             Exchange { medium: medium.clone(), dir, scope, member, syncs: syncs.clone(), files: files.clone() };
         let (fatal, commits) = (FatalFlag::new(), Arc::new(AtomicU64::new(0)));
-        let work = Work::new(now, log, sealer, fatal.clone(), commits.clone(), exchange)?;
-        let writer = Writer::start(&path, work, fatal.clone())?;
+        let failure = Failure::new(fatal.clone());
+        let (rows, thread) = Clerk::start(Rows::new(now.clone(), for_rows, failure.clone())?)?;
+        let work = Work::new(now, log, sealer, rows, failure.clone(), commits.clone(), exchange);
+        let writer = Writer::start(&path, work, failure, thread)?;
         Ok(Self { inner: Arc::new(Inner { path, writer, files, syncs, commits, fatal }) })
     }
 
@@ -387,20 +397,21 @@ impl Files {
         scope: Scope,
         data_key: &DataKey,
         syncs: &Arc<AtomicU64>,
-    ) -> Result<(Self, Log<M>, Sealer), StoreError> {
+    ) -> Result<(Self, Log<M>, Sealers), StoreError> {
         let inner = medium.open(&path, create).map_err(|source| StoreError::io(&path, "open", source))?;
         let backend = Metered { inner, path: path.clone(), syncs: syncs.clone() };
         let mut builder = Database::builder();
         builder.set_cache_size(PAGE_CACHE_BYTES);
         let database = builder.create_with_backend(backend).map_err(|error| StoreError::open(&path, error))?;
-        let (salts, salt_id, salt) =
+        let (salts, [for_log, for_rows]) =
             table::prepare(&database).map_err(|error| StoreError::database(&path, "prepare", error))?;
         let sealed = |source| StoreError::seal(&path, source);
         let opener = Arc::new(Opener::new(data_key, scope.clone(), salts).map_err(sealed)?);
-        let mut sealer = Sealer::new(data_key, scope, salt_id, &salt).map_err(sealed)?;
+        let sealer = |(id, salt)| Sealer::new(data_key, scope.clone(), id, &salt).map_err(sealed);
+        let (mut for_log, for_rows) = (sealer(for_log)?, sealer(for_rows)?);
         let segments = Place::beside(medium.clone(), &path, syncs.clone());
         let log = if create {
-            Log::create(segments, SEGMENT_BYTES, opener.clone(), &mut sealer)?
+            Log::create(segments, SEGMENT_BYTES, opener.clone(), &mut for_log)?
         } else {
             let row = row(&database, META_KEYS.frame).map_err(|error| StoreError::database(&path, "read", error))?;
             let seen = row.map(|row| opener.open(Kind::Meta, META_KEYS.frame, &row)).transpose().map_err(sealed)?;
@@ -408,7 +419,7 @@ impl Files {
             Log::open(segments, SEGMENT_BYTES, opener.clone(), seen)?
         };
         let index = log.index();
-        Ok((Self { path, database: Arc::new(database), index, opener }, log, sealer))
+        Ok((Self { path, database: Arc::new(database), index, opener }, log, (for_log, for_rows)))
     }
 
     fn unseal(&self, kind: Kind, key: u64, sealed: &[u8]) -> Result<Vec<u8>, StoreError> {

@@ -17,7 +17,7 @@ pub(crate) const TILES: TableDefinition<'_, u64, &[u8]> = TableDefinition::new("
 /// Number of a process start → its salt, in clear.
 pub(crate) const SALTS: TableDefinition<'_, u32, &[u8]> = TableDefinition::new("salts");
 
-/// What overwrites free pages while it is there; stored by nobody else, and never for long.
+/// What overwrites free pages. While it is there, pages that were freed may hold what has to go.
 pub(crate) const FILL: TableDefinition<'_, u64, &[u8]> = TableDefinition::new("fill");
 
 /// The rows of the meta table.
@@ -31,24 +31,25 @@ pub(crate) struct MetaKeys {
 /// The rows of the meta table.
 pub(crate) const META_KEYS: MetaKeys = MetaKeys { snapshot: 1, frame: 2 };
 
+/// Who seals in a process: the log's thread, and the database's.
+const SEALERS: usize = 2;
+
 /// A salt's number and the salt.
 pub(crate) type Salt = (u32, [u8; SALT_BYTES]);
 
-/// Makes the tables that are missing and adds a salt for this process, durably: nothing is ever sealed under a salt
+/// Makes the tables that are missing and adds the salts of this process, one for each of its sealers, durably: nothing is ever sealed under a salt
 /// that could be lost. That sync also makes durable what a killed process left in the page cache.
-pub(crate) fn prepare(database: &Database) -> Result<(Vec<Salt>, u32, [u8; SALT_BYTES]), redb::Error> {
-    let fresh = random_salt().map_err(|error| redb::Error::Io(io::Error::other(error)))?;
+pub(crate) fn prepare(database: &Database) -> Result<(Vec<Salt>, [Salt; SEALERS]), redb::Error> {
+    let fresh = || random_salt().map_err(|error| redb::Error::Io(io::Error::other(error)));
+    let mut own = [(0, fresh()?), (0, fresh()?)];
     let transaction = database.begin_write()?;
     let mut salts = Vec::new();
-    let number;
     {
         transaction.open_table(META)?;
         transaction.open_table(SNAPSHOT)?;
         transaction.open_table(ISSUED)?;
         transaction.open_table(PRIVATE)?;
         transaction.open_table(TILES)?;
-        // A crash came while pages were overwritten.
-        transaction.delete_table(FILL)?;
         let mut table = transaction.open_table(SALTS)?;
         for row in table.iter()? {
             let (id, salt) = row?;
@@ -56,15 +57,14 @@ pub(crate) fn prepare(database: &Database) -> Result<(Vec<Salt>, u32, [u8; SALT_
                 salt.value().try_into().map_err(|_| redb::Error::Corrupted("a salt has a wrong length".into()))?;
             salts.push((id.value(), salt));
         }
-        number = match salts.last() {
-            Some((last, _)) => {
-                last.checked_add(1).ok_or_else(|| redb::Error::Corrupted("the salts are used up".into()))?
-            }
-            None => 1,
-        };
-        table.insert(number, fresh.as_slice())?;
-        salts.push((number, fresh));
+        let mut last = salts.last().map_or(0, |(last, _)| *last);
+        for (number, salt) in &mut own {
+            last = last.checked_add(1).ok_or_else(|| redb::Error::Corrupted("the salts are used up".into()))?;
+            *number = last;
+            table.insert(last, salt.as_slice())?;
+        }
+        salts.extend(own);
     }
     transaction.commit()?;
-    Ok((salts, number, fresh))
+    Ok((salts, own))
 }

@@ -1,8 +1,8 @@
 //! Keeps the hashes of the tree over the issuance log, a little behind the entries: in the same transaction as they, or, where
 //! entries came out of order, or before there were any hashes, a piece at a time when nobody waits.
 
+use super::rows::seal;
 use super::table::{ISSUED, TILES};
-use super::work::seal;
 use super::{Files, StoreError};
 use crate::seal::{Kind, Sealer};
 use cluster::log::tiles::{Place, TILE, Tiler, decode};

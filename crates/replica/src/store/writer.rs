@@ -1,14 +1,14 @@
-//! Who brings jobs to the writing, and the thread that does it: it takes all that is queued, has it written together, and answers
+//! Who brings jobs to the writing, and the log's thread that does it: it takes all that is queued, has it written together, and answers
 //! who waited.
 //!
 //! A lone small entry of a log whose disk is quick is written by whoever brings it, if the thread has nothing to do: to wake the
 //! thread, and to be woken by it, would take as long as the disk does.
 
 use super::job::{Done, Job, issued_bytes};
+use super::rows::Failure;
 use super::work::Work;
 use super::{Row, StoreError};
 use crate::disk::Medium;
-use crate::fatal::{Fatal, FatalFlag};
 use cluster::LogEntry;
 use std::io;
 use std::path::Path;
@@ -48,7 +48,7 @@ struct Desk<M: Medium> {
     work: Mutex<Work<M>>,
     /// Jobs that were sent and that the thread has not taken.
     queued: AtomicUsize,
-    fatal: FatalFlag,
+    failure: Failure,
 }
 
 /// A desk, whatever its medium is.
@@ -58,6 +58,9 @@ trait Lone: Send + Sync {
 
     /// Writes an entry if that may be done here and now: whether there is something to tidy, or the failure. Else it is given back.
     fn append(&self, rows: Vec<Row>) -> Result<io::Result<bool>, Vec<Row>>;
+
+    /// Nothing is written any more, whatever became of the thread.
+    fn end(&self);
 }
 
 impl<M: Medium> Lone for Desk<M> {
@@ -71,16 +74,20 @@ impl<M: Medium> Lone for Desk<M> {
             Err(TryLockError::WouldBlock | TryLockError::Poisoned(_)) => return Err(rows),
         };
         // What was sent before has to be written before.
-        if self.queued.load(Ordering::SeqCst) > 0 || !work.is_quick() || work.is_over() {
+        if self.queued.load(Ordering::SeqCst) > 0 || !work.is_quick() || work.is_over() || work.owes_rows() {
             return Err(rows);
         }
-        let _unwinding = Unwinding(&self.fatal);
+        let _unwinding = Unwinding(&self.failure);
         work.take(Job::Append { rows, done: Box::new(|_| ()) });
         work.write_taken();
         if work.is_over() {
             return Ok(Err(io::Error::other("the store's disk failed")));
         }
         Ok(Ok(work.is_untidy()))
+    }
+
+    fn end(&self) {
+        self.work().end();
     }
 }
 
@@ -95,7 +102,7 @@ impl<M: Medium> Desk<M> {
     }
 
     fn run(&self, queue: &mpsc::Receiver<Job>) {
-        let _unwinding = Unwinding(&self.fatal);
+        let _unwinding = Unwinding(&self.failure);
         let mut open = true;
         while open {
             let more = {
@@ -147,12 +154,12 @@ impl<M: Medium> Desk<M> {
 }
 
 /// Raises the flag on unwinding, so that callers that wait for ever are told.
-struct Unwinding<'a>(&'a FatalFlag);
+pub(super) struct Unwinding<'a>(pub(super) &'a Failure);
 
 impl Drop for Unwinding<'_> {
     fn drop(&mut self) {
         if std::thread::panicking() {
-            self.0.raise(Fatal::new("the store's writer failed"));
+            self.0.raise("the store's writer failed");
         }
     }
 }
@@ -162,19 +169,26 @@ pub(crate) struct Writer {
     jobs: mpsc::Sender<Job>,
     desk: Arc<dyn Lone>,
     kept_back: Mutex<KeptBack>,
-    thread: Mutex<Option<JoinHandle<()>>>,
+    /// The log's and the database's.
+    threads: Mutex<Option<(JoinHandle<()>, JoinHandle<()>)>>,
 }
 
 impl Writer {
-    pub(super) fn start<M: Medium>(path: &Path, work: Work<M>, fatal: FatalFlag) -> Result<Self, StoreError> {
+    /// `rows` is the database's thread.
+    pub(super) fn start<M: Medium>(
+        path: &Path,
+        work: Work<M>,
+        failure: Failure,
+        rows: JoinHandle<()>,
+    ) -> Result<Self, StoreError> {
         let (jobs, queue) = mpsc::channel();
-        let desk = Arc::new(Desk { work: Mutex::new(work), queued: AtomicUsize::new(0), fatal });
+        let desk = Arc::new(Desk { work: Mutex::new(work), queued: AtomicUsize::new(0), failure });
         let theirs = desk.clone();
         let thread = std::thread::Builder::new()
             .name("replica-writer".into())
             .spawn(move || theirs.run(&queue))
             .map_err(|source| StoreError::io(path, "start the writer of", source))?;
-        Ok(Self { jobs, desk, kept_back: Mutex::default(), thread: Mutex::new(Some(thread)) })
+        Ok(Self { jobs, desk, kept_back: Mutex::default(), threads: Mutex::new(Some((thread, rows))) })
     }
 
     /// Adds to the issuance projection. It is written with a later job: at the latest with the next one that needs it.
@@ -228,12 +242,18 @@ impl Writer {
 impl Drop for Writer {
     fn drop(&mut self) {
         self.send(Job::Stop);
-        let thread = self.thread.lock().unwrap_or_else(PoisonError::into_inner).take();
-        if let Some(thread) = thread
-            && thread.thread().id() != std::thread::current().id()
+        let threads = self.threads.lock().unwrap_or_else(PoisonError::into_inner).take();
+        let here = std::thread::current().id();
+        // Whom one of them tells may be the last to hold the store: then they end by themselves.
+        if let Some((log, rows)) = threads
+            && here != log.thread().id()
+            && here != rows.thread().id()
         {
-            // A panic in the thread raised the fatal flag when it happened.
-            let _ = thread.join();
+            // A panic in a thread raised the fatal flag when it happened.
+            let _ = log.join();
+            // The database's thread ends when the log has nothing more for it: one that panicked cannot say so.
+            self.desk.end();
+            let _ = rows.join();
         }
     }
 }
