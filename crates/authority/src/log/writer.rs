@@ -1,14 +1,17 @@
-//! Who writes the log: one thread. What came in while it synced goes into one frame with one sync, and so does what others that
-//! are being served are about to give: a frame costs more than the entry in it.
+//! Who writes the log: one thread. What came in while it synced goes into one frame with one sync, and a frame waits a moment for
+//! more, for it costs more than the entry in it: for half of a crowd at most, so that one half is served while the other half is
+//! written; or for all of it, if the disk takes longer than it takes to serve them all.
 
 use std::collections::VecDeque;
 use std::fs::File;
 use std::io;
+use std::ops::RangeInclusive;
 use std::os::unix::fs::FileExt;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
 
 use tokio::sync::{Notify, mpsc, oneshot};
 
@@ -22,10 +25,12 @@ const GROW_BYTES: usize = 1024 * 1024;
 const ENTRY_BYTES: usize = 640;
 /// Orders that wait to be written, at most.
 const ORDERS_MAX: usize = 4_096;
-/// How often a frame lets others go first that may add to it. Whoever is alone is not held up: nobody goes first.
-const TURNS_GIVEN_MAX: usize = 8;
-/// Orders of a frame that waits for no more.
-const ORDERS_ENOUGH: usize = 64;
+/// Orders of a frame that waits for no more, if the disk is quicker than those who give them.
+const ORDERS_ENOUGH: usize = 16;
+/// After what time the next one of a crowd gives an order, about.
+const PACE: Duration = Duration::from_micros(60);
+/// How long a frame waits for more. Whoever is alone is not held up: nobody is waited for.
+const PATIENCE: RangeInclusive<Duration> = Duration::from_millis(1)..=Duration::from_millis(10);
 
 /// Why entries were not written.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -78,7 +83,11 @@ struct Batch {
     waiting: Vec<Done>,
 }
 /// How a frame ended, and who waits for that.
-type Ended = (Vec<Done>, Result<(), LogFault>);
+struct Ended {
+    waiting: Vec<Done>,
+    outcome: Result<(), LogFault>,
+    took: Duration,
+}
 
 /// How much was written.
 #[derive(Default)]
@@ -101,11 +110,18 @@ pub(crate) struct Writer {
 
 /// What waits to be written, and the way to the thread.
 struct Queue {
-    orders: Mutex<VecDeque<Order>>,
+    orders: Mutex<Orders>,
     /// None once it is closed.
     thread: Mutex<Option<SyncSender<Batch>>>,
-    /// There is an order where there was none.
+    /// There are as many orders as are wanted.
     given: Notify,
+}
+
+/// Orders that wait, and how many of them make a frame.
+#[derive(Default)]
+struct Orders {
+    waiting: VecDeque<Order>,
+    wanted: usize,
 }
 
 impl Writer {
@@ -148,7 +164,7 @@ impl Drop for Writer {
             // It ends when nothing is left to write; a panic there was reported there.
             let _ = thread.join();
         }
-        lock(&self.queue.orders).clear();
+        lock(&self.queue.orders).waiting.clear();
         self.queue.given.notify_one();
     }
 }
@@ -156,13 +172,13 @@ impl Drop for Writer {
 impl Queue {
     fn give(&self, order: Order) -> Result<(), LogFault> {
         let mut orders = lock(&self.orders);
-        if orders.len() >= ORDERS_MAX {
+        if orders.waiting.len() >= ORDERS_MAX {
             return Err(LogFault::Full);
         }
-        let was_empty = orders.is_empty();
-        orders.push_back(order);
+        orders.waiting.push_back(order);
+        let enough = orders.waiting.len() >= orders.wanted;
         drop(orders);
-        if was_empty {
+        if enough {
             self.given.notify_one();
         }
         Ok(())
@@ -171,42 +187,44 @@ impl Queue {
     /// Gives the thread one frame after the other, and tells those who wait how it ended. They are woken by the runtime itself: by the
     /// thread, each one by itself, that would cost more than the writing.
     async fn hand_over(self: Arc<Self>, mut frames: mpsc::UnboundedReceiver<Ended>) {
+        let (mut answered, mut took) = (0, Duration::ZERO);
         loop {
-            self.given.notified().await;
-            if lock(&self.thread).is_none() {
-                return;
-            }
-            loop {
-                self.gather().await;
-                let Some(batch) = self.take() else { break };
-                // None of them was begun if it is closed: who waits is told so.
-                let sent = lock(&self.thread).as_ref().map(|thread| thread.send(batch));
-                let Some(Ok(())) = sent else { return };
-                let Some((waiting, outcome)) = frames.recv().await else { return };
-                for done in waiting {
-                    // Who does not wait any more gets no certificate either.
-                    let _ = done.send(outcome.clone());
-                }
+            self.gather(answered, took).await;
+            let Some(batch) = self.take() else { return };
+            // None of them was begun if it is closed: who waits is told so.
+            let sent = lock(&self.thread).as_ref().map(|thread| thread.send(batch));
+            let Some(Ok(())) = sent else { return };
+            let Some(ended) = frames.recv().await else { return };
+            (answered, took) = (ended.waiting.len(), ended.took);
+            for done in ended.waiting {
+                // Who does not wait any more gets no certificate either.
+                let _ = done.send(ended.outcome.clone());
             }
         }
     }
 
-    /// Lets those go first who are being served at this moment, as long as they give more.
-    async fn gather(&self) {
-        let mut before = 0;
-        for _ in 0..TURNS_GIVEN_MAX {
-            let now = lock(&self.orders).len();
-            if now == before || now >= ORDERS_ENOUGH {
-                return;
-            }
-            before = now;
-            tokio::task::yield_now().await;
+    /// Waits for orders. So many were answered just now, and to write them took so long: they and those who wait by now are the crowd.
+    async fn gather(&self, answered: usize, took: Duration) {
+        let crowd = answered + lock(&self.orders).waiting.len();
+        let all = PACE.saturating_mul(u32::try_from(crowd).unwrap_or(u32::MAX));
+        let wanted = if took > all { crowd } else { (crowd / 2).min(ORDERS_ENOUGH) };
+        let patience = took.clamp(*PATIENCE.start(), *PATIENCE.end());
+        if tokio::time::timeout(patience, self.at_least(wanted.max(1))).await.is_err() {
+            self.at_least(1).await;
+        }
+    }
+
+    /// Returns when so many orders wait, or it is closed.
+    async fn at_least(&self, wanted: usize) {
+        lock(&self.orders).wanted = wanted;
+        while lock(&self.orders).waiting.len() < wanted && lock(&self.thread).is_some() {
+            self.given.notified().await;
         }
     }
 
     /// What fits into one frame.
     fn take(&self) -> Option<Batch> {
-        let mut orders = lock(&self.orders);
+        let orders = &mut lock(&self.orders).waiting;
         let first = orders.pop_front()?;
         let mut batch = Batch { entries: first.entries, waiting: vec![first.done] };
         while batch.entries.len() < FRAME_BYTES_MAX
@@ -237,13 +255,14 @@ struct Disk<S> {
 impl<S: Storage> Disk<S> {
     fn run(mut self, batches: &Receiver<Batch>, ended: &mpsc::UnboundedSender<Ended>) {
         while let Ok(Batch { entries, waiting }) = batches.recv() {
+            let began = Instant::now();
             let outcome = self.write(&entries).map_err(|error| {
                 self.written.failures.fetch_add(1, Ordering::Relaxed);
                 tracing::error!(%error, entries = waiting.len(), "the issuance log cannot be written: nothing is issued");
                 LogFault::Io(error.to_string())
             });
             // Without a runtime nobody waits.
-            let _ = ended.send((waiting, outcome));
+            let _ = ended.send(Ended { waiting, outcome, took: began.elapsed() });
         }
         // The zeros go with the process that wanted them; left behind, they are no harm.
         let _ = self.storage.cut(self.end);
