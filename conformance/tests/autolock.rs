@@ -366,3 +366,25 @@ async fn c168_c169_a_manager_is_given_the_key_of_now() {
     assert!(told.bytes().ct_eq(&given.unlock_key));
     assert!(given.version.unwrap().index >= version());
 }
+
+#[test]
+fn json_shows_the_unlock_key_when_a_swarm_begins_to_be_locked() {
+    require_or_skip!("swarmpki");
+    let net = Loopback::claim();
+    let daemon = Daemon::start("manager1");
+    let (addr, listen) = (net.host(1).to_string(), net.swarm(1));
+    let said =
+        daemon.swarmpki(&["--json", "init", "--autolock", "--advertise-addr", &addr, "--listen-addr", &listen]).ok();
+    let shown: serde_json::Value = serde_json::from_str(&said).unwrap();
+    let key = daemon.swarmpki(&["unlock-key", "-q"]).ok();
+    assert_eq!(shown["UnlockKey"].as_str(), Some(key.as_str()));
+    daemon.swarmpki(&["update", "--autolock=false"]).ok();
+    let said = daemon.swarmpki(&["--json", "update", "--autolock"]).ok();
+    let shown: serde_json::Value = serde_json::from_str(&said).unwrap();
+    let next = daemon.swarmpki(&["unlock-key", "-q"]).ok();
+    assert_eq!(shown["UnlockKey"].as_str(), Some(next.as_str()));
+    assert_ne!(next, key);
+    let said = daemon.swarmpki(&["--json", "update", "--autolock"]).ok();
+    let shown: serde_json::Value = serde_json::from_str(&said).unwrap();
+    assert!(shown["UnlockKey"].is_null(), "nothing began");
+}

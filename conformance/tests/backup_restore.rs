@@ -56,7 +56,14 @@ fn done_when_5_a_backup_of_one_is_restored_on_three_and_workers_go_on() {
         &listen,
         name,
     ];
-    let said = new.swarmpki(&restore).ok();
+    let mut unknown = restore;
+    unknown[4] = "nosuch";
+    let refused = new.swarmpki(&unknown).refused();
+    assert!(refused.contains("nothing was restored: of --removed, node nosuch not found"), "{refused}");
+    let mut named = restore;
+    // By the beginning of its id.
+    named[4] = &removed[..10];
+    let said = new.swarmpki(&named).ok();
     let own = node_id(&new);
     assert!(said.starts_with(&format!("Swarm restored: current node ({own}) is now its only manager.")), "{said}");
     let after = swarm(&new);

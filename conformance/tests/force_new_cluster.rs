@@ -60,6 +60,11 @@ fn one_of_three_goes_on_alone_and_the_old_majority_is_told() {
     let real = join(&engine, net.host(5), &by, &net.swarm(2));
     all_ready(&three, &[&ours, &real]);
     let before = what_stays(&three);
+    let (addr, listen) = (net.host(3).to_string(), net.swarm(3));
+    let args = ["swarm", "init", "--force-new-cluster", "--advertise-addr", &addr, "--listen-addr", &listen];
+    let refused = three.docker(&args).refused();
+    assert!(refused.contains("has a leader and a majority of its managers"), "{refused}");
+    all_ready(&three, &[&third, &ours, &real]);
 
     one.kill();
     two.kill();
@@ -188,6 +193,46 @@ fn a_locked_manager_that_is_left_goes_on_alone_with_the_unlock_key() {
     three.swarmpki(&["log", "verify"]).ok();
     three.stop();
     three.swarmpki(&["check", "--state-dir", &three.state().display().to_string(), "--unlock-from", &from]).ok();
+}
+
+#[test]
+fn what_cannot_be_made_anew_is_as_it_was() {
+    require_or_skip!("swarmpki", "docker");
+    let net = Loopback::claim();
+    let mut manager = Daemon::start("manager1");
+    let own = init(&manager, net.host(1));
+    let state = manager.state();
+    let settings = || std::fs::read_to_string(state.join("daemon.json")).unwrap();
+    let (before, written) = (what_stays(&manager), settings());
+    let elsewhere = net.host(2).to_string();
+    let anew = ["init", "--force-new-cluster", "--advertise-addr", &elsewhere];
+
+    // Its settings cannot be written.
+    let in_the_way = state.join(".tmp-daemon.json");
+    std::fs::create_dir(&in_the_way).unwrap();
+    let refused = manager.swarmpki(&anew).refused();
+    assert!(refused.contains("is as it was"), "{refused}");
+    std::fs::remove_dir(&in_the_way).unwrap();
+    all_ready(&manager, &[&own]);
+    assert_eq!((what_stays(&manager), settings()), (before.clone(), written.clone()));
+    assert!(!manager.swarmpki(&["log"]).ok().contains("anew"), "nor does its log say otherwise");
+
+    // It is locked, and its store cannot be opened.
+    let key = lock(&manager);
+    let before = what_stays(&manager);
+    restart_locked(&mut manager);
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("key");
+    std::fs::write(&file, &key).unwrap();
+    let from = format!("file:{}", file.display());
+    std::fs::rename(state.join("raft"), state.join("raft.aside")).unwrap();
+    let refused = manager.swarmpki(&[&anew[..], &["--unlock-from", &from]].concat()).refused();
+    assert!(refused.contains("is as it was"), "{refused}");
+    assert_eq!((info(&manager)["LocalNodeState"].as_str(), settings()), (Some("locked"), written));
+    std::fs::rename(state.join("raft.aside"), state.join("raft")).unwrap();
+    assert_eq!(unlock(&manager, &key).ok(), "");
+    all_ready(&manager, &[&own]);
+    assert_eq!(what_stays(&manager), before);
 }
 
 /// The same with nobody to ask, not even by the key's own manager: the stock command unlocks, then makes anew.

@@ -361,7 +361,11 @@ async fn a_node_that_renews_first_stays_and_a_manager_is_not_locked_out() {
     assert!(refused.contains("locked out"), "{refused}");
 
     // One that was never issued, and a second time.
-    let report = served.revoke(&["--serial", "12:34:AB"]);
+    for _ in 0..2 {
+        let refused = cluster.manager.swarmpki(&["revoke", "--serial", "12:34:AB"]).refused();
+        assert!(refused.contains("1234ab was ever issued here") && refused.contains("--unissued"), "{refused}");
+    }
+    let report = served.revoke(&["--serial", "12:34:AB", "--unissued"]);
     assert_eq!((&report["issued"], &report["certificates"]), (&Value::from(false), &Value::from(1)));
     assert_eq!(served.revoke(&["--serial", "1234ab"])["certificates"], 0);
     assert!(served.ask(&["-serial", "0x1234AB"]).contains("revoked"));

@@ -6,7 +6,7 @@
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use mtls::{NotTaken, RevokedDelta, RevokedSet, Statement, StatementError, Teller};
+use mtls::{KeptSet, NotTaken, RevokedDelta, RevokedSet, Statement, StatementError, Teller};
 use pki::certificate::Certificate;
 use pki::identity::ClusterId;
 use pki::serial::Serial;
@@ -22,9 +22,6 @@ use crate::witness::Witness;
 
 /// After so long a stream of news that broke is opened again, while the session stands.
 const AGAIN: Duration = Duration::from_secs(2);
-
-/// What was kept was cut when it came.
-const NO_END: Time = Time::from_unix_millis(i64::MAX);
 
 /// Why news was not believed.
 #[derive(Debug, thiserror::Error)]
@@ -58,14 +55,16 @@ impl Shown {
 
     fn request(&self, live: &mtls::Live) -> NewsRequest {
         let witness = self.witness.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        let mut evidence = witness.evidence(live).into_iter();
         let revoked = live.revoked();
         let (revocations_epoch, revocations_version) = revoked.version();
         NewsRequest {
             revocations_epoch,
             revocations_version,
             revocations_from: tellers(&revoked),
+            log_fork: evidence.next(),
+            log_evidence: evidence.collect(),
             log_head: witness.head.map(|kept| kept.to_wire()),
-            log_fork: witness.fork.map(|fork| fork.said.to_wire()),
         }
     }
 }
@@ -107,23 +106,31 @@ pub(crate) fn heard(live: &mtls::Live, said: node::Statement, at: Time) -> Resul
     let delta = decode(&statement.content, &own.subject().cluster)?;
     // No certificate is accepted after the end of what it chains to.
     let latest = own.trust().certificates().iter().map(Certificate::not_after).max().unwrap_or(at);
-    let mut set = live.revoked().with(&delta, Some(&(signer.issuer.digest(), signer.serial)), latest)?;
+    let teller = Teller { issuer: signer.issuer.digest(), serial: signer.serial, node: signer.subject.node };
+    let mut set = live.revoked().with(&delta, Some(&teller), latest)?;
     set.expire(at);
     Ok(set)
 }
 
 fn tellers(set: &RevokedSet) -> Vec<Vec<u8>> {
-    set.tellers().iter().map(|(issuer, serial)| [&issuer[..], serial.as_bytes()].concat()).collect()
+    set.tellers().iter().map(|teller| [&teller.issuer[..], teller.serial.as_bytes()].concat()).collect()
 }
 
-fn teller(bytes: &[u8]) -> Option<Teller> {
+fn teller(bytes: &[u8], node: &str) -> Option<Teller> {
     let (issuer, serial) = bytes.split_first_chunk::<32>()?;
-    Some((*issuer, Serial::from_bytes(serial).ok()?))
+    Some(Teller { issuer: *issuer, serial: Serial::from_bytes(serial).ok()?, node: node.parse().ok()? })
 }
 
 fn decode(bytes: &[u8], cluster: &ClusterId) -> Result<RevokedDelta, NewsError> {
+    delta(&read(bytes)?, cluster)
+}
+
+fn read(bytes: &[u8]) -> Result<Revocations, NewsError> {
+    Revocations::decode(bytes).map_err(|error| NewsError::Malformed(error.to_string()))
+}
+
+fn delta(told: &Revocations, cluster: &ClusterId) -> Result<RevokedDelta, NewsError> {
     let malformed = |why: &dyn std::fmt::Display| NewsError::Malformed(why.to_string());
-    let told = Revocations::decode(bytes).map_err(|error| malformed(&error))?;
     if told.cluster != cluster.as_str() {
         return Err(NewsError::Cluster);
     }
@@ -136,6 +143,7 @@ fn decode(bytes: &[u8], cluster: &ClusterId) -> Result<RevokedDelta, NewsError> 
         epoch: told.epoch,
         since: told.since,
         version: told.version,
+        newest: told.newest,
         issuers: told.issuers.iter().map(issuer).collect::<Result<_, _>>()?,
         rows: told.rows.iter().map(row).collect::<Result<_, _>>()?,
     })
@@ -143,38 +151,42 @@ fn decode(bytes: &[u8], cluster: &ClusterId) -> Result<RevokedDelta, NewsError> 
 
 /// The set as it lies on disk: the message that it came in, whole.
 pub(crate) fn to_disk(set: &RevokedSet, cluster: &ClusterId, at: Time) -> Vec<u8> {
-    let whole = set.whole();
-    let row = |(issuer, serial, until): &(u32, Serial, Time)| RevokedRow {
+    let kept = set.to_kept();
+    let whole = &kept.whole;
+    let row = |((issuer, serial, until), told_by): (&(u32, Serial, Time), &u64)| RevokedRow {
         issuer: *issuer,
         serial: serial.as_bytes().to_vec(),
         until: until.unix_millis().div_euclid(1000),
+        told_by: *told_by,
     };
     let told = Revocations {
         cluster: cluster.to_string(),
         epoch: whole.epoch,
         since: 0,
         version: whole.version,
+        newest: 0,
         at: at.unix_millis(),
         issuers: whole.issuers.iter().map(|issuer| issuer.to_vec()).collect(),
-        rows: whole.rows.iter().map(row).collect(),
+        rows: whole.rows.iter().zip(&kept.told_by).map(row).collect(),
         from: tellers(set),
-        doubted: set.is_doubted(),
+        doubted: kept.doubted,
+        from_nodes: kept.tellers.iter().map(|teller| teller.node.to_string()).collect(),
     };
     told.encode_to_vec()
 }
 
 /// The set as it was written; what is another cluster's, or cannot be read, is as good as none: managers tell it anew.
 pub(crate) fn from_disk(bytes: &[u8], cluster: &ClusterId, at: Time) -> Result<RevokedSet, NewsError> {
-    let delta = decode(bytes, cluster)?;
-    let kept = Revocations::decode(bytes).map_err(|error| NewsError::Malformed(error.to_string()))?;
-    let from: Option<Vec<Teller>> = kept.from.iter().map(|bytes| teller(bytes)).collect();
-    let doubted = kept.doubted || from.is_none();
-    let mut set = match RevokedSet::default().with(&delta, None, NO_END) {
-        Ok(set) => set.from_tellers(from.unwrap_or_default(), doubted),
-        // Nothing was ever taken back.
-        Err(NotTaken::Old) => RevokedSet::default(),
-        Err(other) => return Err(other.into()),
+    let kept = read(bytes)?;
+    let named = || kept.from.iter().zip(&kept.from_nodes).map(|(bytes, node)| teller(bytes, node)).collect();
+    let tellers: Option<Vec<Teller>> = (kept.from.len() == kept.from_nodes.len()).then(named).flatten();
+    let set = KeptSet {
+        whole: delta(&kept, cluster)?,
+        doubted: kept.doubted || tellers.is_none(),
+        told_by: kept.rows.iter().map(|row| row.told_by).collect(),
+        tellers: tellers.unwrap_or_default(),
     };
+    let mut set = RevokedSet::from_kept(&set)?;
     set.expire(at);
     Ok(set)
 }
@@ -191,21 +203,26 @@ mod tests {
             epoch: 3,
             since: 0,
             version: 7,
+            newest: 9,
             issuers: vec![[1; 32], [2; 32]],
             rows: (1..=7)
                 .map(|n| (u32::from(n % 2), Serial::from_random([n; 20]), Time::from_unix_secs(100)))
                 .collect(),
         };
-        let teller = ([1; 32], Serial::from_random([99; 20]));
-        let set = RevokedSet::default().with(&delta, Some(&teller), NO_END).unwrap();
+        let teller = Teller { issuer: [1; 32], serial: Serial::from_random([99; 20]), node: "m1".parse().unwrap() };
+        let set = RevokedSet::default().with(&delta, Some(&teller), Time::from_unix_secs(100)).unwrap();
         let bytes = to_disk(&set, &cluster, Time::default());
-        assert_eq!(from_disk(&bytes, &cluster, Time::default()).unwrap(), set);
+        let read = from_disk(&bytes, &cluster, Time::default()).unwrap();
+        assert_eq!((read.to_kept(), read.is_doubted()), (set.to_kept(), false));
+        // One of before says nothing of whose the rows are: they stay, and everything is asked for anew.
+        let mut before = Revocations::decode(&*bytes).unwrap();
+        before.from_nodes.clear();
+        let before = from_disk(&before.encode_to_vec(), &cluster, Time::default()).unwrap();
+        assert_eq!((before.len(), before.is_doubted(), before.tellers()), (7, true, &[][..]));
         let mut doubted = set.clone();
         assert!(doubted.doubt());
-        assert_eq!(
-            from_disk(&to_disk(&doubted, &cluster, Time::default()), &cluster, Time::default()).unwrap(),
-            doubted
-        );
+        let bytes_doubted = to_disk(&doubted, &cluster, Time::default());
+        assert_eq!(from_disk(&bytes_doubted, &cluster, Time::default()).unwrap(), doubted);
         let late = from_disk(&bytes, &cluster, Time::from_unix_secs(101)).unwrap();
         assert_eq!((late.len(), late.version()), (0, (3, 7)));
         let other: ClusterId = "d0qmrfg3w2n1zk4hj6p8stvb5".parse().unwrap();

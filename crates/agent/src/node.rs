@@ -307,6 +307,12 @@ fn witness_of(keystore: &Keystore) -> Witness {
         }
         head
     });
-    let fork = read("evidence", keystore.load_log_fork()).and_then(|bytes| Fork::read(&bytes));
-    Witness { head, fork }
+    let forks = read("evidence", keystore.load_log_fork()).and_then(|bytes| {
+        let forks = Fork::read(&bytes);
+        if forks.is_none() {
+            tracing::warn!(what = "evidence", "what this node kept of the issuance log cannot be read");
+        }
+        forks
+    });
+    Witness { head, forks: forks.unwrap_or_default() }
 }

@@ -25,7 +25,7 @@ use crate::plan::{Effect, Failure, FailureKind, Input, Plan, Timer};
 use crate::renew::{Asking, local};
 use crate::session::{Ask, Opening, describe, hold};
 use crate::status::Status;
-use crate::witness::{Heard, Witness};
+use crate::witness::{Fork, Heard, Witness};
 
 /// How often the description of this machine is looked at anew. Source: wire.md 6.4.
 const DESCRIBE_EVERY: Duration = Duration::from_secs(20);
@@ -306,18 +306,12 @@ impl Runner {
         let mut witness = Witness::clone(&self.witness);
         match witness.hear(&self.live, said, proof, at) {
             Ok(Heard::Known) => return,
-            Ok(Heard::Kept) => {
-                if let Some(kept) = &witness.head {
-                    let bytes = kept.bytes();
-                    self.on_disk("head of the issuance log", move |keystore| keystore.save_log_head(&bytes)).await;
-                }
-            }
-            Ok(Heard::Contradicts { why, first }) => {
-                if !first {
+            Ok(Heard::Kept) => {}
+            Ok(Heard::Contradicts { why, new, instead }) => {
+                if !new {
                     tracing::debug!(%why, "another head of the issuance log contradicts the one that is kept");
-                    return;
                 }
-                if let Some(fork) = &witness.fork {
+                if let Some(fork) = witness.forks.last().filter(|_| new) {
                     tracing::error!(
                         alarm = "log-forked",
                         %why,
@@ -328,19 +322,33 @@ impl Runner {
                         "a manager's issuance log is not the one that this node was told of: it was changed after it was signed, or a \
                          manager's key is in other hands; see docs/operations/audit.md"
                     );
-                    let bytes = fork.bytes();
-                    self.on_disk("evidence", move |keystore| keystore.save_log_fork(&bytes)).await;
+                    let bytes = Fork::write(&witness.forks);
+                    if !self.on_disk("evidence", move |keystore| keystore.save_log_fork(&bytes)).await {
+                        // It stays what it was until that can be written.
+                        witness.head.clone_from(&self.witness.head);
+                    }
                 }
-                // Every manager that is asked is shown it.
-                self.shown.show(&witness);
-                self.shown.again.notify_one();
+                if instead && witness.head != self.witness.head {
+                    tracing::warn!(
+                        "the issuance log is followed from the other head on: who signed the one that was kept is not believed any more; it \
+                         stays among the evidence"
+                    );
+                }
             }
             Err(error) => {
                 tracing::warn!(%error, "a head of the issuance log that a manager told is not believed");
                 return;
             }
         }
+        if let Some(kept) = witness.head.as_ref().filter(|_| witness.head != self.witness.head) {
+            let bytes = kept.bytes();
+            self.on_disk("head of the issuance log", move |keystore| keystore.save_log_head(&bytes)).await;
+        }
         self.shown.show(&witness);
+        if witness.forks != self.witness.forks {
+            // Every manager that is asked is shown it.
+            self.shown.again.notify_one();
+        }
         self.witness = Arc::new(witness);
         self.publish_status();
     }
@@ -433,10 +441,12 @@ impl Runner {
         &self,
         what: &str,
         write: impl FnOnce(&crate::keystore::Keystore) -> Result<(), crate::keystore::KeystoreError> + Send + 'static,
-    ) {
-        if let Err(failure) = self.save(write).await {
+    ) -> bool {
+        let saved = self.save(write).await;
+        if let Err(failure) = &saved {
             tracing::warn!(what, error = failure.text, "could not be written; it will be tried at the next change");
         }
+        saved.is_ok()
     }
 
     fn publish_status(&mut self) {

@@ -1,5 +1,10 @@
 //! What this node keeps of the issuance log, so that nobody changes it unseen: the newest head that a manager signed and that follows from the
-//! one before ([`pki::witness`]), and the first two that cannot be of one log.
+//! one before ([`pki::witness`]), and pairs that cannot be of one log.
+//!
+//! - What is kept is let go only for what follows from it, or is put among the evidence first.
+//! - Who signed the kept head may be believed no more: then what contradicts it is followed from there on. Which of the two lied is for people
+//!   to say: a manager who lies can have another's certificate refused.
+//! - Evidence never makes room for other evidence.
 
 use mtls::{Live, Statement, StatementError};
 use pki::certificate::Certificate;
@@ -9,7 +14,7 @@ use pki::time::Time;
 use pki::witness::{self, Contradiction, Follows, Head};
 use prost::Message;
 use wire::convert::log_head;
-use wire::limits::{LOG_PROOF_MAX, NEWS_LOG_HEAD};
+use wire::limits::{LOG_PROOF_MAX, NEWS_FORKS_MAX, NEWS_LOG_HEAD, NEWS_STATEMENT_BYTES_MAX};
 use wire::node::{self, LogFork};
 
 /// A head that a manager signed, and that this node keeps.
@@ -41,8 +46,9 @@ pub struct Fork {
 pub struct Witness {
     /// The newest head.
     pub head: Option<KeptHead>,
-    /// What contradicted one. It stays until somebody looked into it and removed its file.
-    pub fork: Option<Fork>,
+    /// What contradicted one: the first of each manager that said such a thing, and each head that was let go. They stay until somebody looked
+    /// into it and removed their file.
+    pub forks: Vec<Fork>,
 }
 
 /// Why a head was not believed.
@@ -67,11 +73,13 @@ pub(crate) enum Heard {
     Known,
     /// It is kept from now on.
     Kept,
-    /// It contradicts the one that is kept, which stays.
+    /// It contradicts the one that is kept.
     Contradicts {
         why: Contradiction,
-        /// Whether it is the first that does, and is kept as evidence.
-        first: bool,
+        /// Whether that is new, and kept as evidence.
+        new: bool,
+        /// Whether it is kept from now on in place of the other, whose signer is not believed any more.
+        instead: bool,
     },
 }
 
@@ -91,6 +99,9 @@ impl KeptHead {
     }
 
     fn of(statement: node::Statement) -> Option<Self> {
+        if statement.encoded_len() > NEWS_STATEMENT_BYTES_MAX {
+            return None;
+        }
         let scheme = u16::try_from(statement.scheme).ok()?;
         let node::Statement { chain, content, signature, .. } = statement;
         Self::new(Statement { chain, scheme, content, signature })
@@ -110,6 +121,11 @@ impl KeptHead {
         self.to_wire().encode_to_vec()
     }
 
+    /// Whether a manager of the cluster signed it, believed or not.
+    fn is_proven(&self, live: &Live, at: Time) -> bool {
+        live.who_signed(NEWS_LOG_HEAD, &self.statement, self.head.at.min(at)).is_ok()
+    }
+
     /// Whether who said it is believed still: its certificate was good then, and was not taken back, and its root is not given up.
     fn stands(&self, live: &Live, at: Time) -> bool {
         live.who_said(NEWS_LOG_HEAD, &self.statement, self.head.at.min(at)).is_ok()
@@ -117,18 +133,34 @@ impl KeptHead {
 }
 
 impl Fork {
-    pub(crate) fn bytes(&self) -> Vec<u8> {
-        let fork = LogFork {
+    fn to_wire(&self) -> LogFork {
+        LogFork {
             kept: Some(self.kept.to_wire()),
             said: Some(self.said.to_wire()),
             proof: self.proof.iter().map(|hash| hash.to_vec()).collect(),
             at: self.at.unix_millis(),
-        };
-        fork.encode_to_vec()
+            more: Vec::new(),
+        }
     }
 
-    pub(crate) fn read(bytes: &[u8]) -> Option<Self> {
-        let fork = LogFork::decode(bytes).ok()?;
+    /// Several, as they are kept in one file.
+    #[must_use]
+    pub fn write(forks: &[Self]) -> Vec<u8> {
+        let mut all = forks.iter().map(Self::to_wire);
+        let Some(mut first) = all.next() else { return Vec::new() };
+        first.more = all.collect();
+        first.encode_to_vec()
+    }
+
+    /// Those in a file; none: they cannot be read.
+    #[must_use]
+    pub fn read(bytes: &[u8]) -> Option<Vec<Self>> {
+        let mut first = LogFork::decode(bytes).ok()?;
+        let more = std::mem::take(&mut first.more);
+        std::iter::once(first).chain(more).take(NEWS_FORKS_MAX).map(Self::of).collect()
+    }
+
+    fn of(fork: LogFork) -> Option<Self> {
         Some(Self {
             kept: KeptHead::of(fork.kept?)?,
             said: KeptHead::of(fork.said?)?,
@@ -140,7 +172,10 @@ impl Fork {
     /// Why the two cannot be of one log.
     #[must_use]
     pub fn why(&self) -> Option<Contradiction> {
-        witness::follows(Some(&self.kept.head), &self.said.head, &self.proof).err()
+        match witness::follows(Some(&self.kept.head), &self.said.head, &self.proof) {
+            Ok(Follows::Bygone) => Some(Contradiction::Bygone),
+            follows => follows.err(),
+        }
     }
 }
 
@@ -164,10 +199,10 @@ impl Witness {
         let proof = hashes(proof).ok_or(NotBelieved::Malformed)?;
         let kept = self.head.as_ref().filter(|kept| kept.head.cluster == said.head.cluster);
         let follows = witness::follows(kept.map(|kept| &kept.head), &said.head, &proof);
-        let given_up = || kept.is_some_and(|kept| !kept.stands(live, at));
-        match follows {
+        let given_up = kept.is_some_and(|kept| !kept.stands(live, at));
+        let why = match follows {
             Ok(Follows::Same) => return Ok(Heard::Known),
-            Ok(Follows::First | Follows::Grown) => {}
+            Ok(Follows::First | Follows::Grown) => None,
             Ok(Follows::Anew { goes_on }) => {
                 let before = kept.map(|kept| kept.head.size);
                 let now = said.head.size;
@@ -185,24 +220,35 @@ impl Witness {
                          from a backup, or entries are gone"
                     );
                 }
+                None
             }
-            Ok(Follows::Bygone) | Err(_) if given_up() => {
-                tracing::warn!(
-                    kept = kept.map(|kept| tracing::field::display(&kept.head)),
-                    "a head of the issuance log is not kept any more: who signed it is not believed any more"
-                );
-            }
+            Ok(Follows::Bygone) if given_up => Some(Contradiction::Bygone),
             Ok(Follows::Bygone) => return Err(NotBelieved::Bygone),
-            Err(why) => {
-                let first = self.fork.is_none();
-                if let Some(kept) = kept.cloned().filter(|_| first) {
-                    self.fork = Some(Fork { kept, said, proof, at });
-                }
-                return Ok(Heard::Contradicts { why, first });
-            }
+            Err(why) => Some(why),
+        };
+        let Some((why, kept)) = why.zip(kept.cloned()) else {
+            self.head = Some(said);
+            return Ok(Heard::Kept);
+        };
+        let known = self.forks.iter().any(|fork| match given_up {
+            true => fork.kept == kept,
+            false => fork.said.manager == said.manager,
+        });
+        let new = !known && self.forks.len() < NEWS_FORKS_MAX;
+        if new {
+            self.forks.push(Fork { kept, said: said.clone(), proof, at });
         }
-        self.head = Some(said);
-        Ok(Heard::Kept)
+        let instead = given_up && (known || new);
+        if instead {
+            self.head = Some(said);
+        }
+        Ok(Heard::Contradicts { why, new, instead })
+    }
+
+    /// What every manager is shown of the evidence: what it can still prove by itself.
+    pub(crate) fn evidence(&self, live: &Live) -> Vec<node::Statement> {
+        let heads = self.forks.iter().flat_map(|fork| [(&fork.said, fork.at), (&fork.kept, fork.at)]);
+        heads.filter(|(head, at)| head.is_proven(live, *at)).map(|(head, _)| head.to_wire()).collect()
     }
 }
 
@@ -276,6 +322,7 @@ mod tests {
         let ca = Ca::new(1, NOW);
         let (_m, manager) = live(&ca, "m1", Role::Manager, 2);
         let (_t, thief) = live(&ca, "m2", Role::Manager, 3);
+        let (_s, second) = live(&ca, "m3", Role::Manager, 5);
         let (_w, worker) = live(&ca, "w1", Role::Worker, 4);
         let mut witness = Witness::default();
         let hear = |witness: &mut Witness, by: &Live, head: &Head, proof: &[Vec<u8>]| {
@@ -298,15 +345,22 @@ mod tests {
         for (what, head, proof, expected) in rows {
             let mut mine = witness.clone();
             let heard = hear(&mut mine, &thief, &head, &proof);
-            assert_eq!(heard, Ok(Heard::Contradicts { why: expected, first: true }), "{what}");
+            let noted = |why, new| Ok(Heard::Contradicts { why, new, instead: false });
+            assert_eq!(heard, noted(expected, true), "{what}");
             assert_eq!(mine.head, Some(kept.clone()), "{what}: the head that was kept stays");
-            let fork = mine.fork.clone().unwrap();
+            let fork = mine.forks[0].clone();
             assert_eq!((fork.why(), fork.said.manager.as_ref().unwrap().as_str()), (Some(expected), "m2"), "{what}");
-            assert_eq!(Fork::read(&fork.bytes()), Some(fork.clone()), "{what}: as it lies on disk");
             // Said again, the first stays the evidence; and an honest manager is believed on.
             let again = hear(&mut mine, &thief, &other.head(1, 20), &other.proof(9, 20));
-            assert_eq!(again, Ok(Heard::Contradicts { why: Contradiction::NotShown, first: false }), "{what}");
-            assert_eq!(mine.fork, Some(fork), "{what}");
+            assert_eq!(again, noted(Contradiction::NotShown, false), "{what}");
+            assert_eq!(mine.forks, std::slice::from_ref(&fork), "{what}");
+            // Another who says so is noted beside the first.
+            let two = hear(&mut mine, &second, &other.head(1, 20), &other.proof(9, 20));
+            assert_eq!((two, mine.forks.len()), (noted(Contradiction::NotShown, true), 2), "{what}");
+            assert_eq!(Fork::read(&Fork::write(&mine.forks)), Some(mine.forks.clone()), "{what}: as they lie on disk");
+            assert_eq!(Fork::read(&Fork::write(std::slice::from_ref(&fork))), Some(vec![fork]), "{what}");
+            let shown = mine.evidence(&worker);
+            assert_eq!((shown.len(), &shown[1]), (4, &kept.to_wire()), "{what}: both of each");
             assert_eq!(hear(&mut mine, &manager, &ONE.head(1, 30), &ONE.proof(9, 30)), Ok(Heard::Kept), "{what}");
         }
 
@@ -315,7 +369,7 @@ mod tests {
         assert_eq!(hear(&mut anew, &manager, &ONE.head(2, 12), &ONE.proof(9, 12)), Ok(Heard::Kept));
         assert_eq!(hear(&mut anew, &manager, &ONE.head(3, 4), &[]), Ok(Heard::Kept));
         assert!(hear(&mut anew, &manager, &ONE.head(1, 30), &ONE.proof(9, 30)).is_err());
-        assert_eq!((anew.fork, anew.head.unwrap().head.size), (None, 4));
+        assert_eq!((anew.forks, anew.head.unwrap().head.size), (vec![], 4));
     }
 
     #[test]
@@ -346,30 +400,93 @@ mod tests {
         for end in 0..good.encode_to_vec().len() {
             // Cut, it is nothing or less; it never panics.
             let _ = KeptHead::read(&good.encode_to_vec()[..end]).map(|kept| kept.stands(&worker, NOW));
+            let _ = Fork::read(&good.encode_to_vec()[..end]);
         }
     }
 
+    /// Has the certificate of this one refused by whoever holds `publisher`.
+    fn revoke(publisher: &Publisher, of: &Live) {
+        let leaf = of.current().unwrap();
+        let rows = vec![(0, leaf.chain()[0].serial(), leaf.not_after())];
+        let issuers = vec![leaf.issuer().digest()];
+        let delta = RevokedDelta { version: 1, issuers, rows, ..RevokedDelta::default() };
+        publisher.revoke(RevokedSet::default().with(&delta, None, leaf.not_after()).unwrap());
+    }
+
     #[test]
-    fn a_kept_head_counts_as_long_as_its_signer_does() {
+    fn a_head_whose_signer_is_believed_no_more_is_let_go_as_evidence() {
         let ca = Ca::new(1, NOW);
         let (_m, manager) = live(&ca, "m1", Role::Manager, 2);
         let (_t, thief) = live(&ca, "m2", Role::Manager, 3);
         let (publisher, worker) = live(&ca, "w1", Role::Worker, 4);
         let lie = Log { branch: 1, fork: 2 };
-        for head in [lie.head(1, 9), lie.head(u64::MAX, 40)] {
+        for (head, why) in [(lie.head(1, 9), Contradiction::NotShown), (lie.head(u64::MAX, 40), Contradiction::Bygone)]
+        {
+            publisher.revoke(RevokedSet::default());
             let mut witness = Witness::default();
             witness.hear(&worker, said(&thief, &head), &[], NOW).unwrap();
             let honest = said(&manager, &ONE.head(1, 12));
             let refused = witness.hear(&worker, honest.clone(), &ONE.proof(9, 12), NOW);
-            assert!(!matches!(refused, Ok(Heard::Kept)), "{refused:?}");
-            let before = worker.revoked();
-            let leaf = thief.current().unwrap();
-            let rows = vec![(0, leaf.chain()[0].serial(), leaf.not_after())];
-            let delta = RevokedDelta { epoch: 0, since: 0, version: 1, issuers: vec![leaf.issuer().digest()], rows };
-            publisher.revoke(RevokedSet::default().with(&delta, None, leaf.not_after()).unwrap());
-            assert_eq!(witness.hear(&worker, honest, &ONE.proof(9, 12), NOW).unwrap(), Heard::Kept);
-            assert_eq!(witness.head.unwrap().manager.unwrap().as_str(), "m1");
-            publisher.revoke(RevokedSet::clone(&before));
+            assert!(!matches!(refused, Ok(Heard::Kept | Heard::Contradicts { instead: true, .. })), "{refused:?}");
+            witness.forks.clear();
+            let lied = witness.head.clone().unwrap();
+            revoke(&publisher, &thief);
+            let heard = witness.hear(&worker, honest, &ONE.proof(9, 12), NOW).unwrap();
+            assert_eq!(heard, Heard::Contradicts { why, new: true, instead: true });
+            assert_eq!(witness.head.as_ref().unwrap().manager.as_ref().unwrap().as_str(), "m1");
+            assert_eq!((&witness.forks[0].kept, witness.forks[0].why()), (&lied, Some(why)));
+            assert!(witness.evidence(&worker).contains(&lied.to_wire()), "managers are shown it");
         }
+    }
+
+    #[test]
+    fn a_liar_who_has_an_honest_manager_refused_loses_no_evidence() {
+        let ca = Ca::new(1, NOW);
+        let (_m, manager) = live(&ca, "m1", Role::Manager, 2);
+        let (_l, liar) = live(&ca, "m2", Role::Manager, 3);
+        let (publisher, worker) = live(&ca, "w1", Role::Worker, 4);
+        let mut witness = Witness::default();
+        let hear = |witness: &mut Witness, by: &Live, head: &Head, proof: &[Vec<u8>]| {
+            witness.hear(&worker, said(by, head), proof, NOW).unwrap()
+        };
+        let lie = |from| Log { branch: 1, fork: from };
+        hear(&mut witness, &manager, &ONE.head(1, 5), &[]);
+        // What the liar has been caught with is in no way instead of what comes later.
+        hear(&mut witness, &liar, &lie(2).head(1, 7), &[]);
+        for round in 1..2 * NEWS_FORKS_MAX as u64 {
+            publisher.revoke(RevokedSet::default());
+            let (before, size) = (witness.head.clone().unwrap(), 10 * round);
+            if before.manager.as_ref().unwrap().as_str() == "m1" {
+                let heard = hear(&mut witness, &manager, &ONE.head(1, size), &ONE.proof(before.head.size, size));
+                assert_eq!(heard, Heard::Kept, "{round}");
+            }
+            let kept = witness.head.clone().unwrap();
+            revoke(&publisher, &manager);
+            hear(&mut witness, &liar, &lie(6).head(1, size + 1), &[]);
+            let is_kept = witness.head.as_ref() == Some(&kept) || witness.forks.iter().any(|fork| fork.kept == kept);
+            assert!(is_kept, "{round}: it is the head, or evidence");
+            assert!(witness.forks.len() <= NEWS_FORKS_MAX);
+            if witness.head.as_ref() == Some(&kept) {
+                assert_eq!(witness.forks.len(), NEWS_FORKS_MAX, "{round}: only with no room left");
+            }
+            // The node comes back to the honest one.
+            publisher.revoke(RevokedSet::default());
+            revoke(&publisher, &liar);
+            hear(&mut witness, &manager, &ONE.head(1, size + 2), &ONE.proof(kept.head.size, size + 2));
+        }
+        assert_eq!(witness.forks[0].said.manager.as_ref().unwrap().as_str(), "m2", "the first stays");
+    }
+
+    #[test]
+    fn what_is_too_large_to_be_shown_is_not_kept() {
+        let ca = Ca::new(1, NOW);
+        let (_m, manager) = live(&ca, "m1", Role::Manager, 2);
+        let (_w, worker) = live(&ca, "w1", Role::Worker, 4);
+        let mut large = said(&manager, &ONE.head(1, 5));
+        assert!(large.encoded_len() < NEWS_STATEMENT_BYTES_MAX / 4);
+        large.chain.push(vec![0; NEWS_STATEMENT_BYTES_MAX]);
+        let mut witness = Witness::default();
+        assert!(matches!(witness.hear(&worker, large, &[], NOW), Err(NotBelieved::Malformed)));
+        assert_eq!(witness, Witness::default());
     }
 }

@@ -113,12 +113,12 @@ impl Global {
 
     /// The one daemon to talk to, and how.
     pub(crate) fn endpoint(&self) -> Result<Endpoint, Failure> {
-        let host = match self.hosts()?.as_slice() {
-            [] => Host::Unix(default_socket()),
-            [host] => host.clone(),
+        let (host, named) = match self.hosts()?.as_slice() {
+            [] => (Host::Unix(default_socket()), false),
+            [host] => (host.clone(), true),
             _ => return Err(Failure::new("Specify only one -H")),
         };
         let tls = self.tls.client(&host)?;
-        Ok(Endpoint { host, tls })
+        Ok(Endpoint { host, tls, named })
     }
 }

@@ -22,7 +22,7 @@ use tokio_rustls::TlsConnector;
 use zeroize::Zeroizing;
 
 use crate::failure::Failure;
-use crate::tls;
+use crate::{shown, tls};
 
 /// The newest API version that this client speaks. Source: engine-api.md 1.1, docker's command 28.2.2.
 pub(crate) const API_VERSION: ApiVersion = ApiVersion(1, 50);
@@ -55,12 +55,14 @@ pub(crate) struct Endpoint {
     pub(crate) host: Host,
     /// The TLS to it; `None`: none.
     pub(crate) tls: Option<Arc<ClientConfig>>,
+    /// Whether somebody said that it is there, by flag or environment.
+    pub(crate) named: bool,
 }
 
 impl Endpoint {
     /// Without TLS.
     pub(crate) const fn plain(host: Host) -> Self {
-        Self { host, tls: None }
+        Self { host, tls: None, named: true }
     }
 
     /// `host:port`; `None` for a unix socket.
@@ -216,8 +218,8 @@ impl Client {
     }
 
     fn broken(&self, error: &(dyn std::error::Error + 'static)) -> Failure {
-        if let Some(words) = tls::broken(error) {
-            return Failure::new(format!("error during connect: {}: {words}", self.endpoint.host));
+        if let Some(failure) = tls::broken(&self.endpoint.host, error) {
+            return failure;
         }
         let mut text = format!("the connection to the swarmpki daemon at {} broke: {error}", self.endpoint.host);
         let mut source = error.source();
@@ -249,7 +251,7 @@ async fn dial(endpoint: &Endpoint) -> Result<SendRequest<Full<Bytes>>, Failure> 
         },
         Host::Tcp(address) => dial_tcp(&endpoint.tcp_address().unwrap_or_else(|| address.clone()), &endpoint.tls).await,
     };
-    connected.map_err(|error| unreachable_daemon(&endpoint.host, &error))
+    connected.map_err(|error| unreachable_daemon(endpoint, docker_host().as_deref(), &error))
 }
 
 async fn dial_tcp(address: &str, tls: &Option<Arc<ClientConfig>>) -> io::Result<SendRequest<Full<Bytes>>> {
@@ -273,15 +275,30 @@ where
     Ok(sender)
 }
 
-fn unreachable_daemon(host: &Host, error: &io::Error) -> Failure {
-    if let Some(words) = tls::broken(error) {
-        return Failure::new(format!("error during connect: {host}: {words}"));
+/// Where docker's command would ask. Ours does not: what it changes there would be another cluster's, or an engine's.
+fn docker_host() -> Option<String> {
+    std::env::var("DOCKER_HOST").ok().filter(|host| !host.is_empty())
+}
+
+fn unreachable_daemon(endpoint: &Endpoint, docker: Option<&str>, error: &io::Error) -> Failure {
+    let host = &endpoint.host;
+    if let Some(failure) = tls::broken(host, error) {
+        return failure;
     }
-    match error.kind() {
-        io::ErrorKind::NotFound | io::ErrorKind::ConnectionRefused => Failure::new(format!(
-            "Cannot connect to the swarmpki daemon at {host}. Is it running? Start it with: swarmpki daemon"
+    match (error.kind(), docker.filter(|_| !endpoint.named)) {
+        (io::ErrorKind::NotFound | io::ErrorKind::ConnectionRefused, Some(docker)) => {
+            let docker = shown::field(docker);
+            Failure::new(format!("Cannot connect to the swarmpki daemon at {host}. DOCKER_HOST={docker} is not taken by this command"))
+                .hint(format!("To ask that one: swarmpki -H {docker}, or SWARMPKI_HOST={docker}. If one is to run here: swarmpki daemon"))
+        }
+        (io::ErrorKind::NotFound | io::ErrorKind::ConnectionRefused, None) => Failure::new(format!(
+            "Cannot connect to the swarmpki daemon at {host}. Is it running? {}",
+            match host {
+                Host::Unix(_) => "Start it with: swarmpki daemon",
+                Host::Tcp(_) => "On that machine: swarmpki daemon -H tcp://ADDRESS:PORT, with --tls=operators",
+            }
         )),
-        io::ErrorKind::PermissionDenied => {
+        (io::ErrorKind::PermissionDenied, _) => {
             Failure::new(format!("Permission denied while connecting to the swarmpki daemon at {host}"))
                 .hint("Run the command as the daemon's user, or name another socket with -H or SWARMPKI_HOST.")
         }
@@ -336,6 +353,24 @@ mod tests {
         assert!(ApiVersion::parse("1.9") < ApiVersion::parse("1.50"));
         assert_eq!(ApiVersion::parse("1.50"), Some(API_VERSION));
         assert_eq!(ApiVersion::parse("1"), None);
+    }
+
+    #[test]
+    fn nobody_is_sent_to_start_a_daemon_who_meant_another() {
+        let gone = io::Error::from(io::ErrorKind::ConnectionRefused);
+        let (unix, tcp) = (Host::Unix("/run/x.sock".into()), Host::Tcp("m:2376".to_owned()));
+        let docker = Some("tcp://m:2376");
+        let rows = [
+            (&unix, false, None, "Start it with: swarmpki daemon", ""),
+            (&unix, false, docker, "swarmpki -H tcp://m:2376", "Start it"),
+            (&unix, true, docker, "Start it with: swarmpki daemon", "DOCKER_HOST"),
+            (&tcp, true, None, "On that machine", "Start it"),
+        ];
+        for (host, named, docker, holds, lacks) in rows {
+            let endpoint = Endpoint { named, ..Endpoint::plain(host.clone()) };
+            let text = unreachable_daemon(&endpoint, docker, &gone).to_string();
+            assert!(text.contains(holds) && (lacks.is_empty() || !text.contains(lacks)), "{text}");
+        }
     }
 
     #[test]

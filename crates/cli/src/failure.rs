@@ -15,8 +15,12 @@ pub(crate) const TIMED_OUT: u8 = 124;
 /// Exit code of a wait that was interrupted: 128 + SIGINT, as a shell reports it.
 pub(crate) const INTERRUPTED: u8 = 130;
 
-/// What a daemon's refusals say, as an engine says it too, and what to do about them. The first that fits.
-const NEXT_STEPS: [(&str, &str); 18] = [
+/// What a daemon's refusals say, as an engine says it too, and what to do about them. The first that fits; a `*` stands for anything.
+const NEXT_STEPS: [(&str, &str); 29] = [
+    (
+        "participating as a manager*--force-new-cluster",
+        "demote this node first, on any manager of a swarm that works: 'swarmpki node demote NODE'; then leave. With --force it goes on to be counted as a manager until it is demoted",
+    ),
     (
         "Use \"docker swarm init\" or",
         "'swarmpki init' starts a swarm here, 'swarmpki join' makes this machine a node of another",
@@ -64,6 +68,37 @@ const NEXT_STEPS: [(&str, &str); 18] = [
         "the old root's CA has to certify the new one: an external one needs the profile CA (swarmpki ca serve: allow-cross-sign), a token has to be reachable, and --ca-cert has to be a CA's (CA:TRUE). Without the old CA's help: 'swarmpki ca rotate --emergency'",
     ),
     ("an emergency rotation goes on to its end", "'swarmpki ca status --watch' shows how far it is"),
+    (
+        " was ever issued here",
+        "give the whole serial: 'swarmpki log --node NODE' shows it. One that somebody else signed, as an alarm said: --unissued, or --certificate FILE",
+    ),
+    ("node * is ambiguous", "'swarmpki node ls' shows ids: give the whole one"),
+    (
+        "node * not found",
+        "'swarmpki node ls' shows ids and host names, with --unfinished joins that nobody finished; one that was removed stands in 'swarmpki log'",
+    ),
+    (
+        "token * not found",
+        "'swarmpki token ls' shows ids. The standing tokens have none: 'swarmpki join-token --rotate worker' replaces one",
+    ),
+    ("no operator's certificate has the name or serial", "'swarmpki cert ls' shows names and whole serials"),
+    (
+        "no such operator's certificate",
+        "'swarmpki cert ls' on a manager shows those on record; 'swarmpki cert issue NAME --out DIR' makes another",
+    ),
+    (
+        "the operator's certificate was revoked or has ended",
+        "it is renewed no more: 'swarmpki cert issue NAME --out DIR' on a manager makes another",
+    ),
+    ("an operator renews its own certificate", "for that one, run this on a manager: 'swarmpki cert renew --dir DIR'"),
+    (
+        "this needs an administrator's",
+        "run this on a manager, or with a certificate of 'swarmpki cert issue NAME --role admin --out DIR'",
+    ),
+    (
+        "CSR *",
+        "make the request anew: openssl req -new -newkey ec -pkeyopt ec_paramgen_curve:P-256 -nodes -keyout key.pem -subj / -out NAME.csr",
+    ),
     ("Timeout was reached before node joined", "'swarmpki info' shows how it goes on; 'swarmpki leave' gives it up"),
 ];
 
@@ -86,7 +121,7 @@ impl Failure {
     /// A refusal in a daemon's words, without the code of the call behind it, with the next step in ours if these tell one.
     pub(crate) fn refused(text: &str) -> Self {
         let text = without_code(text);
-        let hint = NEXT_STEPS.iter().find(|(words, _)| text.contains(words)).map(|(_, step)| format!("Hint: {step}"));
+        let hint = NEXT_STEPS.iter().find(|(words, _)| holds(text, words)).map(|(_, step)| format!("Hint: {step}"));
         Self { text: format!("Error response from daemon: {}", shown::field(text)), hint, code: FAILED }
     }
 
@@ -139,6 +174,15 @@ impl Failure {
     }
 }
 
+/// Whether a text holds these words, one after the other where a `*` stands between them.
+fn holds(text: &str, words: &str) -> bool {
+    let mut rest = Some(text);
+    for part in words.split('*') {
+        rest = rest.and_then(|rest| rest.split_once(part)).map(|(_, rest)| rest);
+    }
+    rest.is_some()
+}
+
 /// What `rpc error: code = … desc = …` describes: the rest is for programs.
 fn without_code(text: &str) -> &str {
     text.strip_prefix("rpc error: code = ").and_then(|rest| rest.split_once(" desc = ")).map_or(text, |(_, desc)| desc)
@@ -173,6 +217,25 @@ mod tests {
             (daemon::backend::NO_SWARM, "Hint: 'swarmpki init'"),
             (daemon::backend::ALREADY_MEMBER, "Hint: 'swarmpki leave'"),
             (daemon::backend::WORKER, "manager"),
+            (
+                "You are attempting to leave the swarm on a node that is participating as a manager. Doing so may lose the consensus of your \
+                 cluster. The only way to restore a swarm that has lost consensus is to reinitialize it with `--force-new-cluster`.",
+                "swarmpki node demote",
+            ),
+            ("node x not found", "'swarmpki node ls'"),
+            ("node a is ambiguous (2 matches found)", "whole one"),
+            ("token 9 not found", "'swarmpki token ls'"),
+            (
+                "rpc error: code = NotFound desc = no certificate with serial 07 was ever issued here: nothing was revoked",
+                "--unissued",
+            ),
+            ("no operator's certificate has the name or serial 5f", "cert ls"),
+            (
+                "rpc error: code = FailedPrecondition desc = the operator's certificate was revoked or has ended",
+                "cert issue",
+            ),
+            ("this needs an administrator's certificate; yours (bob) is a viewer's", "--role admin"),
+            ("rpc error: code = InvalidArgument desc = CSR Decode failed", "openssl req"),
         ];
         for (text, step) in rows {
             let shown = Failure::refused(text).to_string();
@@ -186,6 +249,6 @@ mod tests {
             refused.starts_with("Error response from daemon: CA certificate expires too soon\nHint: "),
             "{refused}"
         );
-        assert_eq!(Failure::refused("node x not found").to_string(), "Error response from daemon: node x not found");
+        assert_eq!(Failure::refused("page not found").to_string(), "Error response from daemon: page not found");
     }
 }

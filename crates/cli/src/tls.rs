@@ -158,12 +158,16 @@ pub(crate) fn server_name(address: &str) -> Result<ServerName<'static>, InvalidD
     ServerName::try_from(host.to_owned())
 }
 
-/// What broke in TLS, in docker's words, if an error or one of its causes came from there.
-pub(crate) fn broken(error: &(dyn std::error::Error + 'static)) -> Option<String> {
+/// What broke in TLS, in docker's words and with the next step in ours, if an error or one of its causes came from there.
+pub(crate) fn broken(host: &Host, error: &(dyn std::error::Error + 'static)) -> Option<Failure> {
     let mut next = Some(error);
     while let Some(error) = next {
         if let Some(tls) = error.downcast_ref::<rustls::Error>() {
-            return Some(words(tls));
+            let failure = Failure::new(format!("error during connect: {host}: {}", words(tls)));
+            return Some(match next_step(tls) {
+                Some(step) => failure.hint(step),
+                None => failure,
+            });
         }
         // An io::Error does not name the error that it wraps as its source, but that error's.
         let inner = error.downcast_ref::<std::io::Error>().and_then(std::io::Error::get_ref);
@@ -175,12 +179,13 @@ pub(crate) fn broken(error: &(dyn std::error::Error + 'static)) -> Option<String
     None
 }
 
+/// Go's words, which docker's command shows. Source: Go, crypto/tls/alert.go.
 fn words(error: &rustls::Error) -> String {
     match error {
-        rustls::Error::AlertReceived(AlertDescription::CertificateRequired) => {
-            "remote error: tls: certificate required".to_owned()
-        }
-        rustls::Error::AlertReceived(alert) => format!("remote error: tls: {alert:?}"),
+        rustls::Error::AlertReceived(alert) => match alert_words(*alert) {
+            Some(words) => format!("remote error: tls: {words}"),
+            None => format!("remote error: tls: {alert:?}"),
+        },
         rustls::Error::InvalidCertificate(CertificateError::UnknownIssuer) => {
             "tls: failed to verify certificate: x509: certificate signed by unknown authority".to_owned()
         }
@@ -188,6 +193,66 @@ fn words(error: &rustls::Error) -> String {
         rustls::Error::InvalidMessage(_) => "http: server gave HTTP response to HTTPS client".to_owned(),
         other => format!("tls: {other}"),
     }
+}
+
+fn alert_words(alert: AlertDescription) -> Option<&'static str> {
+    Some(match alert {
+        AlertDescription::HandshakeFailure => "handshake failure",
+        AlertDescription::BadCertificate => "bad certificate",
+        AlertDescription::UnsupportedCertificate => "unsupported certificate",
+        AlertDescription::CertificateRevoked => "revoked certificate",
+        AlertDescription::CertificateExpired => "expired certificate",
+        AlertDescription::CertificateUnknown => "unknown certificate",
+        AlertDescription::UnknownCA => "unknown certificate authority",
+        AlertDescription::AccessDenied => "access denied",
+        AlertDescription::DecryptError => "error decrypting message",
+        AlertDescription::ProtocolVersion => "protocol version not supported",
+        AlertDescription::InternalError => "internal error",
+        AlertDescription::CertificateRequired => "certificate required",
+        AlertDescription::NoApplicationProtocol => "no application protocol",
+        _ => return None,
+    })
+}
+
+/// What to do about it.
+fn next_step(error: &rustls::Error) -> Option<&'static str> {
+    Some(match error {
+        rustls::Error::AlertReceived(alert) => match *alert {
+            AlertDescription::CertificateRevoked => {
+                "Your certificate was revoked, and is renewed no more: have a new one issued on a manager: swarmpki cert issue NAME --out DIR"
+            }
+            AlertDescription::CertificateExpired => {
+                "Your certificate has ended: have a new one issued on a manager (swarmpki cert issue NAME --out DIR), and renew that in time."
+            }
+            AlertDescription::UnknownCA => {
+                "Your certificate is of a root that this daemon does not take: a node's, another swarm's, or one from before 'cert revoke --all'. \
+                 Have one issued on a manager: swarmpki cert issue NAME --out DIR"
+            }
+            AlertDescription::AccessDenied => {
+                "This daemon does not know your certificate, or is no manager: try another manager, and look with 'swarmpki cert ls' there."
+            }
+            AlertDescription::CertificateRequired => {
+                "Name your certificate: a directory with ca.pem, cert.pem and key.pem in SWARMPKI_CERT_PATH or DOCKER_CERT_PATH."
+            }
+            AlertDescription::BadCertificate
+            | AlertDescription::UnsupportedCertificate
+            | AlertDescription::CertificateUnknown => {
+                "It is not a certificate for clients, or its time has not begun: look at it with openssl x509 -noout -text, and at both clocks."
+            }
+            _ => return None,
+        },
+        rustls::Error::InvalidCertificate(CertificateError::UnknownIssuer) => {
+            "The daemon's certificate is of another CA than your ca.pem: of another swarm, or of one whose operators' root was given up \
+             ('cert revoke --all'). Have a directory with its ca.pem from somebody you trust."
+        }
+        rustls::Error::InvalidCertificate(
+            CertificateError::NotValidForName | CertificateError::NotValidForNameContext { .. },
+        ) => "The daemon does not know that name as its own: name it by another, or start it with that name in -H.",
+        rustls::Error::InvalidMessage(_) => {
+            "The daemon has no TLS there: leave out --tls, or start it with --tls=operators."
+        }
+        _ => return None,
+    })
 }
 
 fn environment_asks() -> bool {
@@ -257,4 +322,31 @@ fn read(path: &Path) -> Result<Vec<u8>, Failure> {
 
 fn invalid(error: &rustls::Error) -> Failure {
     Failure::new(format!("invalid TLS configuration: {error}"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn refusals_of_tls_say_what_docker_says_and_what_to_do() {
+        let rows = [
+            (AlertDescription::CertificateRevoked, "revoked certificate", "swarmpki cert issue"),
+            (AlertDescription::CertificateExpired, "expired certificate", "swarmpki cert issue"),
+            (AlertDescription::UnknownCA, "unknown certificate authority", "swarmpki cert issue"),
+            (AlertDescription::AccessDenied, "access denied", "swarmpki cert ls"),
+            (AlertDescription::CertificateRequired, "certificate required", "DOCKER_CERT_PATH"),
+            (AlertDescription::BadCertificate, "bad certificate", "openssl"),
+        ];
+        let host = Host::Tcp("h:1".to_owned());
+        for (alert, text, step) in rows {
+            // As it comes out of a stream.
+            let error = std::io::Error::other(rustls::Error::AlertReceived(alert));
+            let shown = broken(&host, &error).map(|failure| failure.to_string()).unwrap_or_default();
+            let (first, hint) = shown.split_once('\n').unwrap_or_default();
+            assert_eq!(first, format!("error during connect: tcp://h:1: remote error: tls: {text}"));
+            assert!(hint.contains(step), "{shown}");
+        }
+        assert!(broken(&host, &std::io::Error::other("something else")).is_none());
+    }
 }

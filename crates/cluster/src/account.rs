@@ -157,8 +157,8 @@ pub enum Event {
     },
     /// The key of the root is kept elsewhere from now on: a word says where.
     CustodyChanged(String),
-    /// The cluster's settings were changed.
-    Settings,
+    /// The cluster's settings were changed: what of them, in words. Empty: of a version that did not tell.
+    Settings(String),
     /// There is another unlock key, or none any more.
     UnlockKeyChanged {
         /// Whether managers are locked at rest from now on.
@@ -225,7 +225,7 @@ impl Event {
             | Self::RotationTurned { .. }
             | Self::RotationFinished { .. }
             | Self::CustodyChanged(_)
-            | Self::Settings
+            | Self::Settings(_)
             | Self::UnlockKeyChanged { .. }
             | Self::NodeUpdated { .. }
             | Self::Promoted(_)
@@ -261,7 +261,7 @@ impl Event {
             | Self::RotationTurned { .. }
             | Self::RotationFinished { .. }
             | Self::CustodyChanged(_)
-            | Self::Settings
+            | Self::Settings(_)
             | Self::UnlockKeyChanged { .. }
             | Self::OperatorIssued { .. }
             | Self::OperatorRevoked { .. }
@@ -289,7 +289,7 @@ impl Event {
             Self::RotationTurned { .. } => "rotation-turned",
             Self::RotationFinished { .. } => "rotation-finished",
             Self::CustodyChanged(_) => "custody-changed",
-            Self::Settings => "settings",
+            Self::Settings(_) => "settings",
             Self::UnlockKeyChanged { .. } => "unlock-key-changed",
             Self::NodeUpdated { .. } => "node-updated",
             Self::Promoted(_) => "promoted",

@@ -341,6 +341,8 @@ pub struct UpdateCluster {
     pub custody: Option<(BlobDigest, Custody)>,
     /// A fresh unlock key; not looked at if the settings say that managers are not locked at rest.
     pub unlock: Option<UnlockBox>,
+    /// Whether the log tells what of the settings is changed: not of commands from before it did, so that they do again what they did.
+    pub told: bool,
 }
 
 /// A join token with limits. Its secret is not told here.

@@ -181,7 +181,8 @@ impl State {
 
     /// Every part that the update changes is as it would have it, and it was made since.
     fn already_updated(&self, update: &UpdateCluster) -> Option<Outcome> {
-        let UpdateCluster { version, settings, worker_secret, manager_secret, roots, custody, unlock } = update;
+        let UpdateCluster { version, settings, worker_secret, manager_secret, roots, custody, unlock, told: _ } =
+            update;
         let settings = settings.as_ref().map(|settings| *self.settings == *settings);
         let secret = |row, secret: &crate::command::SecretBox| self.has_secret(row, &secret.0);
         let worker = worker_secret.as_ref().map(|fresh| secret(WORKER_ROW, fresh));

@@ -7,7 +7,7 @@ use std::time::Duration;
 use manager::server::bounded::{Bounded, Place};
 use manager::view::ControlError;
 use swarmpki::{NodeId, Status};
-use tokio::sync::watch;
+use tokio::sync::{Semaphore, SemaphorePermit, watch};
 use tokio_util::sync::CancellationToken;
 
 use crate::caller::{Caller, Holder, Right};
@@ -78,6 +78,8 @@ pub struct Membership {
     pub join_addr: String,
     /// Whether it is, or was before a restart, a manager.
     pub manager: bool,
+    /// What keeps it from being what it is to be; it goes on meanwhile.
+    pub trouble: Option<String>,
     /// What the node's agent says of itself, once there is one.
     pub status: Option<watch::Receiver<Status>>,
     /// The node's agent, once it runs.
@@ -92,6 +94,7 @@ impl Membership {
             addr: addr.unwrap_or_default(),
             join_addr: settings.remote_addr.clone(),
             manager: false,
+            trouble: None,
             status: None,
             agent: None,
         }
@@ -203,6 +206,8 @@ struct Inner {
     lifecycle: Lifecycle,
     warnings: Vec<String>,
     streams: Rooms,
+    /// Held by the viewer for whom the whole log is read.
+    reading: Semaphore,
 }
 
 /// Streams of events at a time: half for administrators, half for viewers. Fewer than there are places for connections of each.
@@ -238,13 +243,22 @@ impl Backend {
         shutdown: CancellationToken,
     ) -> Self {
         let streams = Rooms::new(STREAMS_MAX / 2, STREAMS_MAX / 2);
-        let inner = Arc::new(Inner { machine, engine_id, state_dir, lifecycle, warnings, streams });
+        let reading = Semaphore::new(1);
+        let inner = Arc::new(Inner { machine, engine_id, state_dir, lifecycle, warnings, streams, reading });
         Self { inner, caller: None, ends: shutdown }
     }
 
     /// What `docker info` warns of: hosts on which the API is open to others.
     pub fn warnings(&self) -> &[String] {
         &self.inner.warnings
+    }
+
+    /// Waits for the turn of whoever has the whole log read: viewers come one after the other, however many they are.
+    pub(crate) async fn turn_to_read(&self, right: Right) -> Option<SemaphorePermit<'_>> {
+        match right {
+            Right::Viewer => self.inner.reading.acquire().await.ok(),
+            Right::Admin => None,
+        }
     }
 
     /// The same for the requests of one connection: whose they are, and what is cancelled when they have to end.

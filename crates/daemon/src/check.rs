@@ -137,8 +137,8 @@ pub enum CheckError {
     OtherKey(UnlockSource),
 }
 
-const RESTORE: &str =
-    "keep a copy of the state directory, then restore a backup; see docs/operations/backup-and-restart.md";
+const RESTORE: &str = "keep a copy of the state directory; if other managers go on: here swarmpki leave --force, there swarmpki node demote and swarmpki node rm, then \
+     join anew; if it was the only one, restore a backup (docs/operations/backup.md)";
 const STORE_LOST: &str = "keep a copy of the state directory, then restore from backup (docs/operations/backup-and-restart.md), \
                           or give the swarm up: swarmpki leave --force";
 const DEFECT: &str = "keep a copy of the state directory and report it: this is a defect of swarmpki, or of the disk";

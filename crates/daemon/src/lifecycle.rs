@@ -8,6 +8,7 @@
 mod leave;
 pub(crate) mod locked;
 mod member;
+mod moved;
 mod refound;
 mod request;
 mod restore;
@@ -26,6 +27,7 @@ use tokio_util::sync::CancellationToken;
 use tracing::{error, info, warn};
 
 pub use leave::leave_refusal;
+pub use moved::MoveRequest;
 pub use request::{InitRequest, JoinRequest};
 pub(crate) use restore::RestoreRequest;
 
@@ -63,6 +65,7 @@ enum Command {
     Leave(bool, oneshot::Sender<Result<(), ApiError>>),
     Unlock(SecretString, oneshot::Sender<Result<(), ApiError>>),
     Restore(Box<RestoreRequest>, oneshot::Sender<Result<NodeId, ApiError>>),
+    Move(Box<MoveRequest>, oneshot::Sender<Result<MoveRequest, ApiError>>),
 }
 
 /// What the task needs to know of the machine.
@@ -146,6 +149,11 @@ impl Lifecycle {
     /// Makes this machine the first manager of a cluster that is made anew from a backup; answers its node id once it works.
     pub(crate) async fn restore(&self, request: RestoreRequest) -> Result<NodeId, ApiError> {
         self.ask(|reply| Command::Restore(Box::new(request), reply)).await?.await.unwrap_or_else(|_| Err(ending()))
+    }
+
+    /// Has this member found at other addresses; answers these once the others know.
+    pub async fn move_to(&self, request: MoveRequest) -> Result<MoveRequest, ApiError> {
+        self.ask(|reply| Command::Move(Box::new(request), reply)).await?.await.unwrap_or_else(|_| Err(ending()))
     }
 
     async fn ask<T>(
@@ -265,6 +273,9 @@ impl Owner {
             Command::Restore(request, reply) => {
                 let _ = reply.send(self.restore(*request).await);
             }
+            Command::Move(request, reply) => {
+                let _ = reply.send(self.move_to(*request).await);
+            }
             Command::Unlock(key, reply) => {
                 let _ = reply.send(self.unlock(key).await);
             }
@@ -380,7 +391,9 @@ impl Owner {
         let open = || member::open(&self.setup, &settings);
         let founded = seat::Founded::found(&self.setup, &plan, addresses.advertise, open).await;
         let (node, founded) = founded.map_err(|error| internal(&error))?;
-        let seat = founded.sit(&node.handle(), listener, self.setup.keys.clone()).map_err(|error| internal(&error))?;
+        let seat = founded
+            .sit(&node.handle(), listener, &settings, self.setup.keys.clone())
+            .map_err(|error| internal(&error))?;
         self.founded(node, settings, seat).await
     }
 
@@ -540,6 +553,12 @@ impl Owner {
             self.join_failed(ApiError::internal(text)).await;
         } else {
             warn!(%text, "this node's membership has ended");
+            // Who was removed while it did not run has no place to be told of: it would wait for a leader for ever.
+            if matches!(ended, Ended::Removed { .. })
+                && let Some(seat) = running.stand_up()
+            {
+                seat.stop().await;
+            }
         }
     }
 

@@ -405,3 +405,28 @@ async fn an_emergency_ends_whoever_is_missing() {
     assert_eq!(done["stragglers"], json!([]), "nobody comes back with a leaf of the stolen key");
     cluster.checked().await.manager.stop().await;
 }
+
+#[tokio::test]
+async fn a_root_of_before_is_known_by_what_its_key_signed() {
+    let dir = tempfile::tempdir().unwrap();
+    let manager = Running::start(dir.path()).await;
+    manager.init().await;
+    let rotated = async |body: Value| {
+        let started = manager.post("/swarmpki/v1/ca/rotate", &body).await;
+        assert!(started.status.is_success(), "{:?}", started.body);
+        let over = |status: &Value| status["rotation"].is_null();
+        manager.until("the rotation is over", "/swarmpki/v1/ca/status", over).await;
+    };
+    let audited = async |pem: String| {
+        let answer = manager.post("/swarmpki/v1/log/audit", &json!({"Certificates": [pem]})).await.json();
+        (answer[0]["verdict"].as_str().unwrap().to_owned(), answer[0]["seq"].is_u64())
+    };
+    let (given, other) = (root("Our own root"), root("Our own root"));
+    assert_eq!(audited(given.pem()).await, ("foreign".to_owned(), false));
+    rotated(json!({"certificate": given.pem(), "key": given.key().serialize_pem()})).await;
+    assert_eq!(audited(given.pem()).await.0, "ca");
+    rotated(json!({"policy": {"kind": "emergency", "bound_ms": 10_000}})).await;
+    assert_eq!(audited(given.pem()).await, ("former".to_owned(), true));
+    assert_eq!(audited(other.pem()).await, ("foreign".to_owned(), false), "the same name, another key");
+    manager.stop().await;
+}

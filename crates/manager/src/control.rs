@@ -22,8 +22,6 @@ use pki::secret::SecretString;
 use pki::unlock_key::UnlockKey;
 use replica::Handle;
 use tokio::sync::watch;
-use wire::convert::log_head;
-use wire::limits::NEWS_LOG_HEAD;
 use wire::status::{CaUpdateRefusal, Refusal, WhichCa};
 
 use crate::heads::Signed;
@@ -38,6 +36,9 @@ use crate::shared::{Shared, cores};
 use crate::view::{
     ClusterSpec, ClusterView, ControlError, ExternalCa, ForkSeen, NodeSpec, NodeState, NodeView, Rotate,
 };
+
+/// How long the removal of a node waits for its demotion, which takes a moment.
+const DEMOTED_WITHIN: Duration = Duration::from_secs(5);
 
 /// The operator's handle on a manager, and who that operator is; cheap to clone.
 pub struct Control<H>(pub(crate) Arc<Shared<H>>, pub(crate) Option<Arc<Account>>);
@@ -132,14 +133,14 @@ impl<H: Handle> Control<H> {
         self.0.sign_head_of(state)
     }
 
-    /// Who signed a head, by what this manager believes; the statement is judged by the time that stands in it.
-    ///
-    /// # Errors
-    /// Why it is not believed, in words.
-    pub fn who_signed(&self, statement: &mtls::Statement) -> Result<NodeId, String> {
-        let head = log_head::decode(&statement.content).map_err(|error| error.to_string())?;
-        let signer = self.0.identity.who_said(NEWS_LOG_HEAD, statement, head.at.min(self.0.now()));
-        signer.map(|signer| signer.subject.node).map_err(|error| error.to_string())
+    /// Says where another manager is, to one that finds none: it is asked there, too.
+    pub fn manager_at(&self, addr: String) {
+        self.0.whereabouts.ask_at(addr);
+    }
+
+    /// Why the others could not be told yet where this manager is; none: they know, or nobody was asked.
+    pub fn untold(&self) -> Option<String> {
+        self.0.whereabouts.untold()
     }
 
     /// Heads that nodes showed and that are not of this manager's log, since it started.
@@ -181,6 +182,7 @@ impl<H: Handle> Control<H> {
             roots: change.roots,
             custody: change.custody,
             unlock: self.fresh_unlock_key(lock)?,
+            told: true,
         };
         let changed = update.settings.as_ref() != Some(before);
         self.ask(Command::UpdateCluster(Box::new(update)), None).await?;
@@ -251,6 +253,7 @@ impl<H: Handle> Control<H> {
             roots: change.roots,
             custody: change.custody,
             unlock: None,
+            told: true,
         };
         self.ask(Command::UpdateCluster(Box::new(update)), None).await
     }
@@ -542,6 +545,14 @@ impl<H: Handle> Control<H> {
     /// # Errors
     /// The refusals of pki.md 13.2.
     pub async fn remove_node(&self, id: &NodeId, force: bool) -> Result<(), ControlError> {
+        // One whose demotion is under way is a manager for a moment yet.
+        let demoted = |state: &Arc<State>| {
+            let wish = state.node(id).map(|node| node.spec.role);
+            wish != Some(Role::Worker) || !state.members().contains_key(id)
+        };
+        let mut states = self.0.handle.watch();
+        // In vain: it is refused as a manager.
+        let _ = tokio::time::timeout(DEMOTED_WITHIN, states.wait_for(demoted)).await;
         let elsewhere = || self.0.roster().get(id).is_some_and(|session| !session.returning);
         let ready = self.0.sessions().is_ready(id) || elsewhere();
         self.ask(Command::RemoveNode { node: id.clone(), force, ready }, Some(id)).await?;

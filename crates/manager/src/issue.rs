@@ -8,6 +8,7 @@
 
 mod issuing;
 pub(crate) mod pipeline;
+mod refusals;
 
 pub use issuing::{Begun, Fetched, Issued, Issuing, Judged, fetch};
 pub use pipeline::refused;

@@ -44,7 +44,9 @@ pub mod service;
 pub mod sessions;
 pub mod view;
 
+mod address;
 mod alarm;
+mod leader;
 mod leading;
 mod looks;
 mod parts;

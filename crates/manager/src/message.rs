@@ -29,7 +29,8 @@ pub struct Telling {
     node: NodeId,
     session: String,
     returning: bool,
-    said: Option<u64>,
+    /// The last message, and how often the node had been given a root then.
+    said: Option<(u64, u32)>,
 }
 
 /// What a stream says next.
@@ -54,12 +55,15 @@ impl Telling {
         &self.node
     }
 
-    /// What it says next. `ordered`: the renewal that the node was told to make and has not made yet; `pushed`: whether it is
-    /// its turn to be given the root that a rotation goes to.
-    pub fn next(&mut self, state: &State, ordered: Option<u32>, pushed: bool) -> Next {
+    /// What it says next. `ordered`: the renewal that the node was told to make and has not made yet; `pushes`: how often it was
+    /// its turn to be given the root that a rotation goes to. Another turn is said although it says nothing new: what the
+    /// node could not keep, it has not.
+    pub fn next(&mut self, state: &State, ordered: Option<u32>, pushes: u32) -> Next {
         let order = if self.returning { Order::Return } else { ordered.map_or(Order::None, Order::Renew) };
-        let Some(message) = session_message(state, &self.node, &self.session, order, pushed) else { return Next::Gone };
-        let print = fingerprint(&message);
+        let Some(message) = session_message(state, &self.node, &self.session, order, pushes > 0) else {
+            return Next::Gone;
+        };
+        let print = (fingerprint(&message), pushes);
         if self.said == Some(print) {
             return Next::Wait;
         }

@@ -143,6 +143,7 @@ fn delta(state: &State, since: u64, now: Time) -> Revocations {
         epoch: state.epoch,
         since,
         version: state.revocations.version(),
+        newest: state.revocations.version(),
         at: now.unix_millis(),
         ..Revocations::default()
     };
@@ -160,7 +161,8 @@ fn delta(state: &State, since: u64, now: Time) -> Revocations {
             u32::try_from(told.issuers.len() - 1).unwrap_or(u32::MAX)
         });
         let until = row.until.unix_millis().div_euclid(1000);
-        told.rows.push(RevokedRow { issuer: place, serial: serial.as_bytes().to_vec(), until });
+        let serial = serial.as_bytes().to_vec();
+        told.rows.push(RevokedRow { issuer: place, serial, until, ..RevokedRow::default() });
     }
     told
 }

@@ -87,10 +87,18 @@ struct Inner {
     /// Members that were heard by a leaf which is not known here, and which leaf that was.
     heard: Mutex<BTreeMap<NodeId, SpkiHash>>,
     lines: Mutex<BTreeMap<(u64, bool), Line>>,
+    /// Where members were found that are not where the state says.
+    found: Mutex<BTreeMap<NodeId, Found>>,
     /// Counts them.
     dialled: AtomicU64,
     /// What another manager said of a cluster that was made anew without this one.
     outlived: watch::Sender<Option<String>>,
+}
+
+/// A member was found here, while the state has it there: that is so until the state says something else, or it is here no more.
+struct Found {
+    here: String,
+    there: String,
 }
 
 /// One connection, or one that is being made: for everybody who wants it, and whether or not they wait for it so long. Whoever has less time than it
@@ -116,6 +124,7 @@ impl Peers {
             told: Mutex::new(None),
             heard: Mutex::default(),
             lines: Mutex::new(BTreeMap::new()),
+            found: Mutex::default(),
             dialled: AtomicU64::new(0),
             outlived: watch::Sender::new(None),
         }))
@@ -140,10 +149,13 @@ impl Peers {
     /// [`EnlistError`].
     pub async fn enlist(&self, addr: &str, own_addr: &str, raft_id: Option<u64>) -> Result<Place, EnlistError> {
         let unreachable = |what: &dyn std::fmt::Display| EnlistError::Unreachable(format!("{addr}: {what}"));
-        let (channel, _, _) =
+        let (channel, leaf, _) =
             dial::manager(&self.0.identity, addr, &mtls::Expect::manager(), (self.0.clock)(), STRANGER_WITHIN)
                 .await
                 .map_err(|error| unreachable(&error))?;
+        if self.own_state().is_some_and(|state| state.peer(&leaf).is_some()) {
+            self.find(&leaf.node, addr);
+        }
         let request = EnlistRequest { addr: own_addr.to_owned(), raft_id: raft_id.unwrap_or_default() };
         let mut client = ManagersClient::new(channel);
         let answer = tokio::time::timeout(ENLIST_WITHIN, client.enlist(request)).await;
@@ -153,6 +165,34 @@ impl Peers {
             Ok(Err(status)) => Err(EnlistError::Refused { code: status.code(), message: status.message().to_owned() }),
             Ok(Ok(response)) => place(response.into_inner()).ok_or_else(|| unreachable(&"its answer names no place")),
         }
+    }
+
+    /// A member was reached at this address, or says that it is there: it is looked for there first. Whoever answers there has to prove
+    /// that it is the member, so the address need not be committed for that: a group that has moved as a whole can elect a leader.
+    pub(crate) fn find(&self, node: &NodeId, here: &str) {
+        let row = self.own_state().and_then(|state| state.members.rows.get(node).map(|row| row.addr.clone()));
+        let mut found = self.found();
+        match row.filter(|there| there != here) {
+            Some(there) => drop(found.insert(node.clone(), Found { here: here.to_owned(), there })),
+            None => drop(found.remove(node)),
+        }
+    }
+
+    /// Nobody answers for the member there.
+    fn lose(&self, node: &NodeId, here: &str) {
+        let mut found = self.found();
+        if found.get(node).is_some_and(|found| found.here == here) {
+            found.remove(node);
+        }
+    }
+
+    /// Where the other members are to be looked for.
+    pub(crate) fn others(&self) -> Vec<String> {
+        let own = self.0.own.get();
+        let rows =
+            self.own_state().into_iter().flat_map(|state| state.members.rows.values().cloned().collect::<Vec<_>>());
+        let others = rows.map(|row| row.raft_id).filter(|raft_id| Some(raft_id) != own);
+        others.filter_map(|raft_id| self.address(raft_id)).map(|(_, addr)| addr).collect()
     }
 
     /// The place in the group of whoever presented this leaf, if it has one.
@@ -249,13 +289,15 @@ impl Peers {
                 Some(line) => (line.number, line.channel.clone()),
                 None => {
                     let number = self.0.dialled.fetch_add(1, Ordering::Relaxed);
-                    let channel = self.dial(to, node, addr.clone());
-                    lines.insert((to, bulk), Line { number, addr, identity, channel: channel.clone() });
+                    let channel = self.dial(to, node.clone(), addr.clone());
+                    let line = Line { number, addr: addr.clone(), identity, channel: channel.clone() };
+                    lines.insert((to, bulk), line);
                     (number, channel)
                 }
             }
         };
         let channel = channel.await.inspect_err(|_| {
+            self.lose(&node, &addr);
             let mut lines = self.lines();
             if lines.get(&(to, bulk)).is_some_and(|line| line.number == number) {
                 lines.remove(&(to, bulk));
@@ -350,7 +392,9 @@ impl Peers {
         match self.own_state() {
             Some(state) => {
                 let (node, row) = state.members.rows.iter().find(|(_, row)| row.raft_id == to)?;
-                Some((node.clone(), row.addr.clone()))
+                let found = self.found();
+                let here = found.get(node).filter(|found| found.there == row.addr).map(|found| found.here.clone());
+                Some((node.clone(), here.unwrap_or_else(|| row.addr.clone())))
             }
             None => {
                 let told = self.told();
@@ -376,6 +420,10 @@ impl Peers {
 
     fn told(&self) -> MutexGuard<'_, Option<Place>> {
         self.0.told.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn found(&self) -> MutexGuard<'_, BTreeMap<NodeId, Found>> {
+        self.0.found.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn lines(&self) -> MutexGuard<'_, BTreeMap<(u64, bool), Line>> {

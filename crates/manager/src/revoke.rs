@@ -35,7 +35,12 @@ const SEARCH_AGAIN: Duration = Duration::from_secs(5);
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Target {
     /// The certificate with this serial.
-    Serial(Serial),
+    Serial {
+        /// Which.
+        serial: Serial,
+        /// Also if it was never issued here: somebody else signed it.
+        unissued: bool,
+    },
     /// This very certificate, whoever signed it.
     Certificate(Certificate),
     /// Everything that a node was issued before now.
@@ -60,20 +65,22 @@ pub struct TakenBack {
     pub until: Option<Time>,
     /// The certificate that the node goes on with.
     pub kept: Option<Serial>,
+    /// Whether the node is left without one: it is out, and cannot renew.
+    pub out: bool,
 }
 
 impl<H: Handle> Control<H> {
     /// Takes certificates back.
     ///
     /// # Errors
-    /// NOT_FOUND if there is no such node; FAILED_PRECONDITION if a manager would be locked out by it, or a node that is to renew first has
+    /// NOT_FOUND if there is no such node, or no such certificate on record; FAILED_PRECONDITION if a manager would be locked out by it, or a node that is to renew first has
     /// no session or does not renew; UNAVAILABLE if the issuance log cannot be read now.
     pub async fn revoke(&self, target: Target, reason: Reason) -> Result<TakenBack, ControlError> {
         let before = self.0.handle.read().await.map_err(|_| ControlError::from(Refusal::NoLeader))?;
         let version = before.revocations.version();
         let (what, issued, kept) = match target {
-            Target::Serial(serial) => {
-                let (one, issued) = self.by_serial(&before, serial).await?;
+            Target::Serial { serial, unissued } => {
+                let (one, issued) = self.by_serial(&before, serial, unissued).await?;
                 (Withdraw::Certificates(vec![one]), issued, None)
             }
             Target::Certificate(certificate) => {
@@ -104,10 +111,16 @@ impl<H: Handle> Control<H> {
             until = until.max(Some(row.until));
         }
         tracing::info!(node = node.as_ref().map(ToString::to_string), certificates, reason = reason.word(), "revoked");
-        Ok(TakenBack { node, certificates, issued, until, kept })
+        let out = node.as_ref().and_then(|id| state.node(id)).is_some_and(|node| state.is_revoked(node));
+        Ok(TakenBack { node, certificates, issued, until, kept, out })
     }
 
-    async fn by_serial(&self, state: &State, serial: Serial) -> Result<(Withdrawn, bool), ControlError> {
+    async fn by_serial(
+        &self,
+        state: &State,
+        serial: Serial,
+        unissued: bool,
+    ) -> Result<(Withdrawn, bool), ControlError> {
         for node in state.nodes.values() {
             if let Some(leaf) = node.leaves().find(|leaf| leaf.serial == serial) {
                 let node = Some(node.id.clone());
@@ -120,6 +133,9 @@ impl<H: Handle> Control<H> {
         }
         if let Some(found) = self.search(Wanted::Serial(serial)).await?.into_iter().next() {
             return Ok((withdrawn(state, &found).ok_or_else(not_ours)?, true));
+        }
+        if !unissued {
+            return Err(not_on_record(state, &serial));
         }
         // Signed by somebody else with our key, if there is one: nobody knows until when.
         let signing = state.roots.signing().ok_or(Refusal::SignerStarting)?;
@@ -193,6 +209,21 @@ impl<H: Handle> Control<H> {
                 REKEY_WAIT.as_secs()
             ),
         })
+    }
+}
+
+/// A serial of which this cluster knows nothing: a part of one, as a rule.
+fn not_on_record(state: &State, serial: &Serial) -> ControlError {
+    let (part, leaves) = (serial.to_string(), state.nodes.values().flat_map(|node| node.leaves()));
+    let alike = leaves.filter(|leaf| leaf.serial.to_string().starts_with(&part)).count();
+    let alike = match alike {
+        0 => String::new(),
+        1 => "; one that is on record begins with it".to_owned(),
+        many => format!("; {many} that are on record begin with it"),
+    };
+    ControlError {
+        code: Code::NotFound,
+        message: format!("no certificate with serial {part} was ever issued here: nothing was revoked{alike}"),
     }
 }
 

@@ -3,8 +3,11 @@
 //! - Every manager tells the leader of its sessions, all of them first and then what changes; the leader tells every manager of everybody
 //!   else's, so that each can show the whole cluster. The leader tells itself in the same way.
 //! - A node has one session: the newest registration counts, and the manager that had the one before is told to end it.
+//! - A new leader is told of all sessions, also of those that nodes have left, in no order. Which of two is the newer it may not know: then neither
+//!   is told to end, until the node is heard of in one of them.
 //! - Only the leader calls a node down: when the manager that had its session says that it is over, or when that manager itself is silent
-//!   and the node comes to no other within a grace.
+//!   and the node comes to no other within a grace. That goes too for a node not heard of since the leader began to lead: it may have been in session
+//!   with the one before.
 
 mod absent;
 mod sharer;
@@ -24,9 +27,10 @@ use wire::managers::{NodeSession, ShareRequest, ShareResponse};
 pub const SILENT_AFTER: Duration = Duration::from_secs(5);
 
 /// Whether there are managers beside the one of this number, by whose way the state may have changed without this one knowing yet. A
-/// state that is still being filled may be of a time when there was one manager: it was another one then.
+/// state that is still being filled may be of a time when there was one manager, which was another one then, or none yet.
 pub fn has_others(state: &State, own: u64) -> bool {
-    state.members.rows.values().any(|row| row.raft_id != own)
+    let rows = &state.members.rows;
+    rows.is_empty() || rows.values().any(|row| row.raft_id != own)
 }
 
 /// All sessions at the leader; at another manager, those that it does not have itself.
@@ -34,6 +38,8 @@ pub fn has_others(state: &State, own: u64) -> bool {
 pub struct Roster {
     /// Of which term of which leader this is; another one begins anew.
     term: u64,
+    /// When this manager began to lead.
+    began: Time,
     rows: BTreeMap<NodeId, Kept>,
     /// When each node that has no session any more left the table.
     ended: BTreeMap<NodeId, u64>,
@@ -60,6 +66,8 @@ struct Feed {
     heard: Time,
     /// Sessions that it had and that are over, since their nodes have newer ones elsewhere: until it says so too, or has another one.
     moved: BTreeMap<NodeId, String>,
+    /// Sessions that it has and that may be older than those that are counted, or newer, and when their nodes were heard of in them.
+    doubted: BTreeMap<NodeId, (NodeSession, Time)>,
     /// Nodes of its that are to renew.
     renew: BTreeSet<NodeId>,
 }
@@ -71,20 +79,22 @@ pub struct Told {
     pub response: ShareResponse,
     /// Nodes that have no session with anybody any more, each with the moment it was last heard of.
     pub gone: Vec<(NodeId, i64)>,
-    /// Nodes whose manager has begun anew and knows nothing of them: they may come to another one within a grace.
+    /// Nodes whose manager has begun anew and knows nothing of them, or that were not heard of since this manager began to lead: they may come to
+    /// another one within a grace.
     pub lost: Vec<NodeId>,
 }
 
-/// A node was heard of later by one manager than by another only if it was so much later: what they tell of takes its time.
-const HEARD_LATER: Duration = Duration::from_secs(1);
+/// A node was surely heard of later by one manager than by another only if it was so much later: what they tell of takes its time. Source: what
+/// takes longer is given up (manager::share, time for the leader's answer).
+pub const WAY_MAX: Duration = Duration::from_secs(2);
 
 /// Ends remembered for those who ask late; beyond that they get everything.
 const ENDED_MAX: usize = 4096;
 
 impl Roster {
     /// This manager begins to lead: it is told everything anew. What was known until now is what the leader before said.
-    pub fn lead(&mut self, term: u64) {
-        *self = Self { term, unreachable: std::mem::take(&mut self.unreachable), ..Self::default() };
+    pub fn lead(&mut self, now: Time, term: u64) {
+        *self = Self { term, began: now, unreachable: std::mem::take(&mut self.unreachable), ..Self::default() };
     }
 
     /// The leader is told by the manager `from` of its sessions.
@@ -99,6 +109,7 @@ impl Roster {
             let mut named = BTreeSet::new();
             let over = request.ended.iter().filter_map(|node| node.parse().ok()).collect::<BTreeSet<NodeId>>();
             feed.moved.retain(|node, _| !over.contains(node));
+            feed.doubted.retain(|node, _| !request.full && !over.contains(node));
             for mut session in request.sessions {
                 let heard = heard(now, request.now, &session);
                 let Ok(node) = session.node.parse::<NodeId>() else { continue };
@@ -106,31 +117,44 @@ impl Roster {
                 if feed.moved.get(&node) == Some(&session.session) {
                     continue;
                 }
+                feed.doubted.remove(&node);
+                session.manager = from;
                 // Nor was it told of before, by a leader that is gone, or late: whoever heard of the node last has it.
-                let elsewhere = self.rows.get(&node).filter(|kept| kept.session.manager != from);
-                if elsewhere.is_some_and(|kept| kept.heard > heard.saturating_add(HEARD_LATER)) {
-                    feed.moved.insert(node, session.session);
-                    continue;
+                if let Some(kept) = self.rows.get(&node).filter(|kept| kept.session.manager != from) {
+                    if is_later(kept.heard, heard) {
+                        feed.moved.insert(node, session.session);
+                        continue;
+                    }
+                    if heard < kept.heard {
+                        feed.doubted.insert(node, (session, heard));
+                        continue;
+                    }
+                    // Among all that a manager has may be what a node has left; what is news, a node has just said.
+                    let doubted = request.full && !is_later(heard, kept.heard);
+                    if let Some(other) = self.feeds.get_mut(&kept.session.manager) {
+                        if doubted {
+                            other.doubted.insert(node.clone(), (kept.session.clone(), kept.heard));
+                        } else {
+                            other.moved.insert(node.clone(), kept.session.session.clone());
+                        }
+                    }
                 }
                 feed.moved.remove(&node);
-                session.manager = from;
                 named.insert(node.clone());
-                if let Some(before) = self.rows.get(&node).map(|kept| &kept.session)
-                    && let Some(other) = self.feeds.get_mut(&before.manager)
-                {
-                    other.moved.insert(node.clone(), before.session.clone());
-                }
+                self.decide(&node, heard);
                 self.put(node, session, heard);
             }
             self.feeds.insert(from, feed);
             let over = self.of(from).filter(|node| over.contains(*node) || (request.full && !named.contains(*node)));
             for node in over.cloned().collect::<Vec<_>>() {
-                let heard = self.get(&node).map_or(0, |session| session.heard);
-                self.remove(&node);
-                if anew {
+                if self.take_doubted(&node) {
+                    continue;
+                }
+                let Some(kept) = self.remove(&node) else { continue };
+                if anew || kept.heard < self.began {
                     told.lost.push(node);
                 } else {
-                    told.gone.push((node, heard));
+                    told.gone.push((node, kept.session.heard));
                 }
             }
         }
@@ -150,10 +174,33 @@ impl Roster {
             self.feeds.remove(&manager);
             nodes.extend(self.of(manager).cloned().collect::<Vec<_>>());
         }
+        nodes.retain(|node| !self.take_doubted(node));
         for node in &nodes {
             self.remove(node);
         }
         nodes
+    }
+
+    /// The node is heard of in the session that counts: others that it may have had are surely left by now.
+    fn decide(&mut self, node: &NodeId, heard: Time) {
+        for feed in self.feeds.values_mut() {
+            if feed.doubted.get(node).is_some_and(|(_, before)| is_later(heard, *before))
+                && let Some((left, _)) = feed.doubted.remove(node)
+            {
+                feed.moved.insert(node.clone(), left.session);
+            }
+        }
+    }
+
+    /// The session that was counted is over: another one that the node may have had counts now. Whether there is one.
+    fn take_doubted(&mut self, node: &NodeId) -> bool {
+        let doubted = self.feeds.values().filter_map(|feed| feed.doubted.get(node));
+        let Some((session, heard)) = doubted.max_by_key(|(_, heard)| *heard).cloned() else { return false };
+        if let Some(feed) = self.feeds.get_mut(&session.manager) {
+            feed.doubted.remove(node);
+        }
+        self.put(node.clone(), session, heard);
+        true
     }
 
     /// A node is to renew: its manager is told when it shares next. Whether the leader knows of a manager that has it.
@@ -217,8 +264,9 @@ impl Roster {
         self.rows.insert(node, Kept { session, changed: self.version, heard });
     }
 
-    fn remove(&mut self, node: &NodeId) {
-        if self.rows.remove(node).is_some() {
+    fn remove(&mut self, node: &NodeId) -> Option<Kept> {
+        let removed = self.rows.remove(node);
+        if removed.is_some() {
             self.version += 1;
             self.ended.insert(node.clone(), self.version);
         }
@@ -226,6 +274,7 @@ impl Roster {
             self.ended.clear();
             self.forgotten = self.version;
         }
+        removed
     }
 
     fn tell(&self, to: u64, term: u64, known: u64) -> ShareResponse {
@@ -257,6 +306,11 @@ fn heard(now: Time, sent: i64, session: &NodeSession) -> Time {
     now.saturating_sub(Duration::from_millis(ago))
 }
 
+/// Whether a node was surely heard of later than at that other time.
+fn is_later(heard: Time, other: Time) -> bool {
+    heard > other.saturating_add(WAY_MAX)
+}
+
 /// Whether they say the same but for when the node was last heard of.
 fn same(one: &NodeSession, other: &NodeSession) -> bool {
     *one == NodeSession { heard: one.heard, ..other.clone() }
@@ -286,14 +340,14 @@ mod tests {
 
     fn leader() -> Roster {
         let mut roster = Roster::default();
-        roster.lead(7);
+        roster.lead(at(0), 7);
         roster
     }
 
     #[test]
     fn a_state_that_is_being_filled_is_not_taken_for_that_of_a_cluster_of_one() {
         let mut state = State::empty();
-        assert!(!has_others(&state, 1));
+        assert!(has_others(&state, 1), "nothing of it has come yet");
         let row = |raft_id| cluster::members::Member { raft_id, addr: String::new() };
         state.members.rows.insert(node("first"), row(1));
         assert!(!has_others(&state, 1));
@@ -323,6 +377,19 @@ mod tests {
     }
 
     #[test]
+    fn a_node_that_was_not_heard_of_since_the_lead_began_is_waited_for() {
+        for (heard, waited) in [(5_000, true), (9_900, true), (10_000, false), (12_000, false)] {
+            let mut roster = Roster::default();
+            roster.lead(at(10_000), 7);
+            let had = NodeSession { heard: at(heard).unix_millis(), ..session("a", "1") };
+            let now = at(12_000).unix_millis();
+            roster.share(at(12_000), 2, ShareRequest { now, ..told(true, &[had], &[]) });
+            let Told { gone, lost, .. } = roster.share(at(20_000), 2, told(false, &[], &["a"]));
+            assert_eq!((gone.is_empty(), lost.is_empty()), (waited, !waited), "{heard}");
+        }
+    }
+
+    #[test]
     fn a_session_that_is_told_of_late_is_not_the_newest() {
         let clock = |millis: i64| at(millis).unix_millis();
         let with = |name: &str, id: &str, heard: i64| NodeSession { heard: clock(heard), ..session(name, id) };
@@ -332,27 +399,83 @@ mod tests {
             now: clock(sent + ahead),
             ..told(true, &[with("a", id, heard + ahead)], &[])
         };
-        for (heard, counts) in [(1_000, false), (4_000, false), (5_000, true), (9_500, true)] {
+        // Within the time that the way may take it is not known which one is the newer: nobody is told to end his.
+        for (heard, counts, ends) in [
+            (1_000, false, true),
+            (3_499, false, true),
+            (3_500, false, false),
+            (5_000, false, false),
+            (5_500, true, false),
+            (9_500, true, false),
+        ] {
             let mut roster = Roster::default();
-            roster.lead(1);
+            roster.lead(at(0), 1);
             let own = ShareRequest { now: clock(6_000), ..told(true, &[with("a", "here", 5_500)], &[]) };
             roster.share(at(6_000), 1, own);
             let Told { response, gone, .. } = roster.share(at(10_000), 2, late(10_000, heard, "there"));
             assert_eq!(roster.get(&node("a")).unwrap().manager, if counts { 2 } else { 1 }, "{heard}");
-            assert_eq!(response.moved.is_empty(), counts, "{heard}");
+            assert_eq!(!response.moved.is_empty(), ends, "{heard}");
             assert!(gone.is_empty());
+            let own = ShareRequest { now: clock(10_500), ..told(false, &[], &[]) };
+            assert_eq!(roster.share(at(10_500), 1, own).response.moved.is_empty(), heard < 9_500, "{heard}");
             // It says that it is over there: the node is where it was.
             let over = ShareRequest { now: clock(11_000 + ahead), ..told(false, &[], &["a"]) };
             let Told { gone, .. } = roster.share(at(11_000), 2, over);
-            assert_eq!(gone.is_empty(), !counts, "{heard}");
+            assert_eq!(gone.is_empty(), heard < 9_500, "{heard}");
+            assert_eq!(roster.get(&node("a")).map(|session| session.manager), gone.is_empty().then_some(1), "{heard}");
         }
+    }
+
+    #[test]
+    fn a_session_that_was_left_ends_none_that_is_told_of_more_quickly() {
+        let with = |id: &str, heard: i64| NodeSession { heard: at(heard).unix_millis(), ..session("a", id) };
+        let told = |sent: i64, full, sessions: &[NodeSession], ended: &[&str]| ShareRequest {
+            now: at(sent).unix_millis(),
+            ..told(full, sessions, ended)
+        };
+        // It was heard by 2, then by 3; that 2 has it took 900 ms longer on its way.
+        let begun = || {
+            let mut roster = leader();
+            roster.share(at(4_100), 3, told(4_000, true, &[with("new", 1_500)], &[]));
+            roster.share(at(5_000), 2, told(4_000, true, &[with("left", 1_000)], &[]));
+            assert_eq!(roster.get(&node("a")).unwrap().manager, 2, "by what is known");
+            assert_eq!(roster.share(at(5_100), 3, told(5_000, false, &[], &[])).response.moved, [""; 0]);
+            roster
+        };
+        // It is heard in the newer one.
+        let mut roster = begun();
+        let heard = roster.share(at(6_100), 3, told(6_000, false, &[with("new", 5_900)], &[]));
+        assert_eq!((heard.response.moved.as_slice(), roster.get(&node("a")).unwrap().manager), (&[][..], 3));
+        assert_eq!(roster.share(at(6_200), 2, told(6_100, false, &[], &[])).response.moved, ["a"]);
+        assert!(roster.share(at(6_300), 2, told(6_200, false, &[], &["a"])).gone.is_empty());
+        // It is not, and the older one runs out: the newer one counts.
+        let mut roster = begun();
+        let Told { gone, lost, .. } = roster.share(at(16_000), 2, told(15_900, false, &[], &["a"]));
+        assert_eq!((gone, lost), (vec![], vec![]));
+        assert_eq!(roster.get(&node("a")).unwrap().session, "new");
+        let Told { gone, .. } = roster.share(at(16_500), 3, told(16_400, false, &[], &["a"]));
+        assert_eq!(gone, [(node("a"), at(1_500).unix_millis())]);
+        // The manager of the older one is silent, or begins anew: the same.
+        let mut roster = begun();
+        roster.share(at(10_000), 3, told(9_900, false, &[], &[]));
+        assert_eq!(roster.silent(at(10_001)), []);
+        assert_eq!(roster.get(&node("a")).unwrap().manager, 3);
+        let mut roster = begun();
+        let anew = ShareRequest { run: 2, ..told(6_000, true, &[], &[]) };
+        let Told { gone, lost, .. } = roster.share(at(6_100), 2, anew);
+        assert_eq!((gone, lost, roster.get(&node("a")).unwrap().manager), (vec![], vec![], 3));
+        // It was left for good: the one that counts is heard on.
+        let mut roster = begun();
+        roster.share(at(9_000), 2, told(8_900, false, &[with("left", 8_800)], &[]));
+        assert_eq!(roster.share(at(9_100), 3, told(9_000, false, &[], &[])).response.moved, ["a"]);
     }
 
     #[test]
     fn the_newest_registration_counts_and_the_one_before_is_told() {
         let mut roster = leader();
         roster.share(at(0), 2, told(true, &[session("a", "1")], &[]));
-        roster.share(at(0), 3, told(true, &[session("a", "2")], &[]));
+        roster.share(at(0), 3, told(true, &[], &[]));
+        roster.share(at(0), 3, told(false, &[session("a", "2")], &[]));
         assert_eq!(roster.share(at(1), 2, told(false, &[], &[])).response.moved, ["a"]);
         let Told { gone, response, .. } = roster.share(at(1), 2, told(false, &[], &["a"]));
         assert_eq!(response.moved, [""; 0], "it knows");
@@ -364,7 +487,8 @@ mod tests {
     fn a_session_that_is_over_is_no_newer_for_its_last_heartbeat_and_a_new_one_there_is() {
         let mut roster = leader();
         roster.share(at(0), 2, told(true, &[session("a", "1")], &[]));
-        roster.share(at(0), 3, told(true, &[session("a", "2")], &[]));
+        roster.share(at(0), 3, told(true, &[], &[]));
+        roster.share(at(0), 3, told(false, &[session("a", "2")], &[]));
         let beat = NodeSession { heard: 9, ..session("a", "1") };
         let response = roster.share(at(1), 2, told(false, &[beat], &[])).response;
         assert_eq!((response.moved.as_slice(), roster.get(&node("a")).unwrap().manager), (&["a".to_owned()][..], 3));
@@ -395,7 +519,7 @@ mod tests {
         assert_eq!(ask(&mut follower, &mut leader).ended, ["b"]);
         assert_eq!(follower.rows().map(|(node, _)| node.clone()).collect::<Vec<_>>(), [node("a")]);
         // Another leader, another term: everything anew.
-        leader.lead(8);
+        leader.lead(at(6), 8);
         assert!(ask(&mut follower, &mut leader).full);
         assert_eq!(follower.rows().count(), 0);
     }

@@ -14,7 +14,7 @@ mod trial;
 mod wish;
 
 #[cfg(test)]
-mod fixture;
+pub(crate) mod fixture;
 #[cfg(test)]
 mod tests;
 

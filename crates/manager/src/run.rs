@@ -14,7 +14,7 @@ use crate::leading::while_leading;
 use crate::parts::Parts;
 use crate::peers::Peers;
 use crate::shared::{Clock, Shared};
-use crate::{collect, heads, outside, revoke, rotate, seats, server, service, share, watcher};
+use crate::{address, collect, heads, leader, outside, revoke, rotate, seats, server, service, share, watcher};
 
 /// What a manager runs with.
 pub struct Config {
@@ -28,6 +28,8 @@ pub struct Config {
     pub keys: Keys,
     /// The way to the other managers.
     pub peers: Peers,
+    /// Where the others reach this manager, `host:port`. They are told if they know it elsewhere; none: that stays.
+    pub addr: Option<String>,
 }
 
 /// Why a manager does not start.
@@ -54,7 +56,7 @@ impl<H: Handle> Manager<H> {
         if config.identity.current().is_none() {
             return Err(StartError::NoIdentity);
         }
-        let Config { clock, chance, identity, keys, peers } = config;
+        let Config { clock, chance, identity, keys, peers, addr } = config;
         peers.follow(handle.raft_id(), handle.watch());
         let shared = Arc::new(Shared::new(handle, clock, chance, identity, keys, peers));
         let shutdown = CancellationToken::new();
@@ -62,6 +64,8 @@ impl<H: Handle> Manager<H> {
         let routes = service::Router::new(Arc::clone(&shared));
         let with = || (Arc::clone(&shared), shutdown.clone());
         parts.start("the port", server::serve(Arc::clone(&shared), listener, routes, shutdown.clone()));
+        let (of, over) = with();
+        parts.start("who leads", leader::tell(of, over));
         let (of, over) = with();
         parts.start("changes", watcher::watch(of, over));
         let (of, over) = with();
@@ -76,6 +80,8 @@ impl<H: Handle> Manager<H> {
         parts.start("sessions of the other managers", share::follow(of, over));
         let (of, over) = with();
         parts.start("members of the group", while_leading(of, over, seats::tend));
+        let (of, over) = with();
+        parts.start("its address", address::keep(of, addr, over));
         let (of, over) = with();
         parts.start("certificates to revoke", while_leading(of, over, revoke::gather));
         let (of, over) = with();

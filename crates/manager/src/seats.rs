@@ -3,15 +3,19 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use cluster::Outcome;
 use cluster::seats::{self, Candidates, Change, SeatStep};
-use replica::{Group, GroupChange, Handle};
+use cluster::{Command, Outcome};
+use pki::identity::Role;
+use replica::{Group, GroupChange, Handle, ProposeError};
 use tokio_util::sync::CancellationToken;
 
 use crate::shared::Shared;
 
 /// How long until the next look, if nothing happens before: members come and go by time too.
 const LOOK_AGAIN: Duration = Duration::from_secs(1);
+
+/// Why a promotion came to nothing, if the node was not refused a place here.
+const UNKNOWN: &str = "this manager refused it nothing: the node was away, or could not serve; its own log and \"docker info\" there say why";
 
 /// Looks whenever the state or the group changes, until `over`.
 pub(crate) async fn tend<H: Handle>(shared: Arc<Shared<H>>, over: CancellationToken) {
@@ -44,7 +48,7 @@ fn next<H: Handle>(shared: &Shared<H>, candidates: &Candidates, group: &Group) -
 async fn take<H: Handle>(shared: &Arc<Shared<H>>, steps: Vec<SeatStep>) {
     for step in steps {
         match step {
-            SeatStep::Propose(command) => match shared.handle.propose(vec![command.clone()]).await {
+            SeatStep::Propose(command) => match propose(shared, &command).await {
                 Ok(outcomes) if matches!(outcomes.first(), Some(Outcome::Rejected(_))) => {
                     // The state has moved on: the next look sees it.
                     tracing::debug!(?outcomes, "a change of the managers came too late");
@@ -60,6 +64,23 @@ async fn take<H: Handle>(shared: &Arc<Shared<H>>, steps: Vec<SeatStep>) {
             }
         }
     }
+}
+
+/// Proposes; that a promotion came to nothing is said.
+async fn propose<H: Handle>(shared: &Shared<H>, command: &Command) -> Result<Vec<Outcome>, ProposeError> {
+    let given_up = match command {
+        Command::Unseat { node, .. } => {
+            shared.handle.state().node(node).cloned().filter(|node| node.role == Role::Worker)
+        }
+        _ => None,
+    };
+    let outcomes = shared.handle.propose(vec![command.clone()]).await?;
+    if let (Some(node), Some(Outcome::Done { .. })) = (given_up, outcomes.first()) {
+        let why = shared.take_unseated(&node.id);
+        let why = why.as_deref().unwrap_or(UNKNOWN);
+        tracing::warn!(node = %node.id, why, "the node did not become a manager in time: it is a worker again");
+    }
+    Ok(outcomes)
 }
 
 fn asked(change: Change) -> GroupChange {

@@ -58,6 +58,8 @@ pub struct Sessions {
     said: Option<Time>,
     /// Where the numbers of orders begin.
     orders: u32,
+    /// When this manager last began to lead, and until when nodes not seen since may register before they are called down.
+    led: Option<(Time, Time)>,
 }
 
 /// What is known of a node's presence.
@@ -201,6 +203,7 @@ impl Sessions {
             row.returns = row.returns.map(earlier);
             row.last_contact = row.last_contact.map(|at| at.min(now));
         }
+        self.led = self.led.map(|(began, until)| (earlier(began), earlier(until)));
         for due in [&mut self.deadlines, &mut self.releases] {
             *due = std::mem::take(due).into_iter().map(|(at, node)| (earlier(at), node)).collect();
         }

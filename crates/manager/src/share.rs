@@ -23,7 +23,7 @@ const PERIOD: Duration = Duration::from_secs(1);
 /// How long news of sessions wait for more.
 const GATHER: Duration = Duration::from_millis(5);
 /// Time for the leader's answer.
-const ANSWER_WITHIN: Duration = Duration::from_secs(2);
+const ANSWER_WITHIN: Duration = roster::WAY_MAX;
 /// How often the leader looks for nodes that nobody waits for, and that are not called down.
 const MISSED_AFTER: Duration = Duration::from_secs(30);
 /// A manager that has not heard the leader (or, leading, a majority) for so long admits no session. Source: design.md 7.
@@ -201,7 +201,7 @@ pub(crate) fn told<H: Handle>(shared: &Shared<H>, from: u64, request: ShareReque
     let Told { mut response, gone, lost } = shared.roster().share(now, from, request);
     response.unreachable = shared.unreachable(&shared.handle.state());
     if !lost.is_empty() {
-        tracing::info!(nodes = lost.len(), "a manager has begun anew: its nodes are expected elsewhere");
+        tracing::info!(nodes = lost.len(), "a manager has lost nodes: they are expected elsewhere");
     }
     let down = roster::down(gone, &shared.sessions(), now);
     shared.aftermath.add(lost, down);
@@ -216,7 +216,7 @@ async fn follow_up<H: Handle>(shared: &Shared<H>) {
         expect(shared, &todo.lost).await;
     }
     if !todo.down.is_empty()
-        && let Err(error) = shared.handle.propose(todo.down).await
+        && let Err(error) = shared.call_down(todo.down).await
     {
         tracing::warn!(%error, "what happened to nodes could not be committed");
     }
@@ -235,7 +235,7 @@ fn moved<H: Handle>(shared: &Shared<H>, node: &NodeId, session: &str) {
 pub(crate) async fn lead<H: Handle>(shared: Arc<Shared<H>>, over: CancellationToken) {
     let state = shared.handle.state();
     let term = shared.handle.leadership().borrow().term;
-    shared.roster().lead(term);
+    shared.roster().lead(shared.now(), term);
     // Of a table that was left.
     drop(shared.aftermath.take());
     shared.tell(Input::Lead(&state)).await;

@@ -13,6 +13,7 @@ use replica::Handle;
 use tokio::sync::watch;
 use wire::status::{Refusal, Unauthorized};
 
+use crate::address::Whereabouts;
 use crate::alarm::Alarms;
 use crate::chance::Chance;
 use crate::heads::Heads;
@@ -70,6 +71,8 @@ pub(crate) struct Shared<H> {
     pub(crate) aftermath: Aftermath,
     /// Whether the leader says that this manager has no place in the group.
     pub(crate) out: watch::Sender<bool>,
+    /// Where this manager is, as the others are to know.
+    pub(crate) whereabouts: Whereabouts,
     looks: Looks,
     looking: tokio::sync::Semaphore,
     /// Whether this manager does not hear the others: it admits nobody then.
@@ -83,6 +86,8 @@ pub(crate) struct Shared<H> {
     pub(crate) arrival: tokio::sync::Notify,
     /// What was last said to nodes that asked for a certificate and got none.
     refusals: Mutex<BTreeMap<NodeId, String>>,
+    /// Why nodes that are to be managers got no place among them when they last asked here.
+    unseated: Mutex<BTreeMap<NodeId, String>>,
     /// Wakes whoever waits for the next session to run out.
     pub(crate) deadline_moved: tokio::sync::Notify,
     /// Counts changes of what an operator sees.
@@ -113,6 +118,7 @@ impl<H: Handle> Shared<H> {
             shares: Shares::default(),
             aftermath: Aftermath::default(),
             out: watch::Sender::new(false),
+            whereabouts: Whereabouts::default(),
             looks: Looks::default(),
             looking: tokio::sync::Semaphore::new(LOOKING_MAX),
             cut_off: std::sync::atomic::AtomicBool::new(false),
@@ -122,6 +128,7 @@ impl<H: Handle> Shared<H> {
             arrivals: Mutex::default(),
             arrival: tokio::sync::Notify::new(),
             refusals: Mutex::default(),
+            unseated: Mutex::default(),
             deadline_moved: tokio::sync::Notify::new(),
             seen: watch::Sender::new(0),
         }
@@ -220,6 +227,22 @@ impl<H: Handle> Shared<H> {
         self.refusals.lock().unwrap_or_else(PoisonError::into_inner).get(node).cloned()
     }
 
+    /// Remembers why a node that is to be a manager got no place among them, and logs it when it is news: it asks every other second.
+    pub(crate) fn note_unseated(&self, node: &NodeId, why: &str) {
+        let mut unseated = self.unseated.lock().unwrap_or_else(PoisonError::into_inner);
+        if unseated.len() >= REFUSALS_MAX && !unseated.contains_key(node) {
+            unseated.pop_first();
+        }
+        if unseated.insert(node.clone(), why.to_owned()).is_none_or(|before| before != why) {
+            tracing::warn!(%node, why, "a node that is to be a manager gets no place among them");
+        }
+    }
+
+    /// Why a node that was to be a manager got no place among them when it last asked here; it is forgotten by that.
+    pub(crate) fn take_unseated(&self, node: &NodeId) -> Option<String> {
+        self.unseated.lock().unwrap_or_else(PoisonError::into_inner).remove(node)
+    }
+
     /// Says that something an operator sees has changed.
     pub(crate) fn touch(&self) {
         self.seen.send_modify(|count| *count = count.wrapping_add(1));
@@ -276,11 +299,23 @@ impl<H: Handle> Shared<H> {
                 if commands.is_empty() {
                     return;
                 }
-                if let Err(error) = self.handle.propose(commands).await {
+                if let Err(error) = self.call_down(commands).await {
                     tracing::warn!(%error, "what happened to nodes could not be committed");
                 }
             }
         }
+    }
+
+    /// Proposes what happened to nodes, and says which are called down by it. Nobody else says so: who only waited for a node, or had its
+    /// session, does not know whether another manager hears it.
+    pub(crate) async fn call_down(&self, commands: Vec<Command>) -> Result<(), replica::ProposeError> {
+        let state = self.handle.state();
+        let down = silenced(&state, &commands);
+        self.handle.propose(commands).await?;
+        for node in down {
+            tracing::info!(%node, "heartbeats stopped");
+        }
+        Ok(())
     }
 
     /// Orders a node that is in session with this manager to renew.
@@ -346,6 +381,15 @@ impl<H: Handle> Shared<H> {
             }
         }
     }
+}
+
+/// Nodes that are called down by these, and were not before.
+fn silenced(state: &State, commands: &[Command]) -> Vec<NodeId> {
+    let down = commands.iter().filter_map(|command| match command {
+        Command::Presence { node, down: true, .. } => Some(node),
+        _ => None,
+    });
+    down.filter(|node| state.node(node).is_some_and(|node| !node.down)).cloned().collect()
 }
 
 /// Processors that this process may use.

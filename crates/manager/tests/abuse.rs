@@ -57,6 +57,7 @@ async fn rig() -> Rig {
         identity: identity.clone(),
         keys: Keys::default(),
         peers: Peers::new(identity.clone(), std::sync::Arc::new(now)),
+        addr: None,
     };
     let manager = Manager::start(config, log.clone(), listener).unwrap();
     let log = tokio::spawn(async move {

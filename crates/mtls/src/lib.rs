@@ -40,6 +40,6 @@ pub use live::{Accepted, Connected, Expect, Live, ManagerName, connect_pinned, c
 pub use outside::outside_client_config;
 pub use peers::{Clock, PeerPolicy, subject_of};
 pub use publisher::{Publisher, Rejected};
-pub use revoked::{NotTaken, REVOKED_MAX, RevokedDelta, RevokedSet, TELLERS_MAX, Teller};
+pub use revoked::{KeptSet, NotTaken, REVOKED_MAX, RevokedDelta, RevokedSet, TELLERS_MAX, Teller};
 pub use statement::{Statement, StatementError};
 pub use verified_peer::VerifiedPeer;

@@ -1,22 +1,31 @@
-//! Certificates that were taken back, as a node holds them: rows are facts, and are taken in whoever says them, in whatever order; they go when
-//! they end. Nothing that a manager says can keep another manager's rows out:
-//! - epoch and version are a bookmark, where managers may go on, and refuse nothing;
-//! - a row ends no later than what the node trusts at all;
-//! - who said what is held is held too. If one of them is taken back itself, everything is doubted: it stays in force, and is replaced by
-//!   what another manager tells from the beginning.
+//! Certificates that were taken back, as a node holds them. Nothing that one manager says keeps another's word out, or undoes it:
+//! - rows are facts: they are taken in whoever says them, in whatever order, and are in force until they end, which is no later than what the node
+//!   trusts at all;
+//! - epoch and version are a bookmark, where managers may go on, and refuse nothing. When somebody who told something is taken back, or a root
+//!   is given up, the bookmark is doubted: everything is told anew, and what is held stays;
+//! - of each row it is known who told it. One goes before its end if all of them were taken back themselves, another manager has told
+//!   everything, and not this, and it is not by that manager's own word that they were: who accuses does not clear;
+//! - who tells more than there can be loses what it alone told.
 
 use std::collections::BTreeMap;
 use std::fmt;
 
 use pki::certificate::IssuerId;
+use pki::identity::NodeId;
 use pki::serial::Serial;
 use pki::time::Time;
 
-/// Rows that a node holds at most; a manager keeps no more.
+/// Rows that a manager keeps, and tells, at most.
 pub const REVOKED_MAX: usize = 1_000_000;
 
-/// Managers' certificates that rows are from at most; with more, all is asked for anew.
-pub const TELLERS_MAX: usize = 64;
+/// Rows that a node holds at most: all that there are, and as many again, so that of more than that most are of one who makes rows up.
+const HELD_MAX: usize = 2 * REVOKED_MAX;
+
+/// Managers' certificates that rows are known to be from, at most: a bit each, and one for all others.
+pub const TELLERS_MAX: usize = 63;
+
+/// Told by somebody whose name is not kept any more, and who therefore counts as believed.
+const OTHERS: u64 = 1 << TELLERS_MAX;
 
 /// Issuers that they are of at most: a root is replaced every few years.
 const ISSUERS_MAX: usize = 4096;
@@ -28,15 +37,32 @@ pub struct RevokedSet {
     version: u64,
     /// SHA-256 over subject and public key, each once.
     issuers: Vec<[u8; 32]>,
-    rows: BTreeMap<(u32, Serial), Time>,
+    rows: BTreeMap<(u32, Serial), Row>,
     /// Whose statements they are from.
     tellers: Vec<Teller>,
+    /// Who told everything up to the bookmark, from the beginning, alone.
+    alone: Option<Teller>,
     /// Whether they are to be told anew.
     doubted: bool,
 }
 
-/// A manager's certificate: its issuer's SHA-256 over subject and public key, and its serial.
-pub type Teller = ([u8; 32], Serial);
+#[derive(Clone, Copy, PartialEq, Eq)]
+struct Row {
+    until: Time,
+    /// A bit for each teller, by its place, or [`OTHERS`]; never none.
+    told_by: u64,
+}
+
+/// A manager's certificate.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Teller {
+    /// Its issuer: SHA-256 over subject and public key.
+    pub issuer: [u8; 32],
+    /// Its serial.
+    pub serial: Serial,
+    /// Whose it is.
+    pub node: NodeId,
+}
 
 /// What a manager told: the rows after one version, up to another.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -47,10 +73,25 @@ pub struct RevokedDelta {
     pub since: u64,
     /// Up to this one.
     pub version: u64,
+    /// The version that there is, by the manager's word: with a greater one than `version` more is to come. 0: it is not said.
+    pub newest: u64,
     /// Who issued them.
     pub issuers: Vec<[u8; 32]>,
     /// Each with its issuer's place, and its end.
     pub rows: Vec<(u32, Serial, Time)>,
+}
+
+/// A set as it is kept.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct KeptSet {
+    /// Everything in it, as a delta from nothing.
+    pub whole: RevokedDelta,
+    /// Of each row, who told it: a bit for each of `tellers`; none: nobody knows.
+    pub told_by: Vec<u64>,
+    /// Whose statements it is from.
+    pub tellers: Vec<Teller>,
+    /// Whether it is to be told anew.
+    pub doubted: bool,
 }
 
 /// Why a delta was not taken in.
@@ -65,6 +106,9 @@ pub enum NotTaken {
     /// It contradicts itself, or is larger than any can be.
     #[error("it cannot be what a manager says")]
     Malformed,
+    /// Several managers told more than there can be.
+    #[error("there is no room for it")]
+    Full,
 }
 
 impl RevokedSet {
@@ -86,18 +130,10 @@ impl RevokedSet {
         self.doubted
     }
 
-    /// Has it told anew: it stays in force until it is. Whether that is new.
+    /// Has it told anew: it stays in force. Whether that is new.
     pub fn doubt(&mut self) -> bool {
+        self.alone = None;
         !self.rows.is_empty() && !std::mem::replace(&mut self.doubted, true)
-    }
-
-    /// The same set with what is known of where it is from: as it was kept.
-    #[must_use]
-    pub fn from_tellers(mut self, tellers: Vec<Teller>, doubted: bool) -> Self {
-        self.doubted = doubted || tellers.len() > TELLERS_MAX;
-        self.tellers = tellers;
-        self.tellers.truncate(TELLERS_MAX);
-        self
     }
 
     /// How many there are.
@@ -115,15 +151,12 @@ impl RevokedSet {
     /// Whether this certificate was taken back.
     #[must_use]
     pub fn contains(&self, issuer: &IssuerId, serial: &Serial) -> bool {
-        if self.rows.is_empty() {
-            return false;
-        }
-        self.has(&issuer.digest(), serial)
+        !self.rows.is_empty() && self.row(&issuer.digest(), serial).is_some()
     }
 
-    fn has(&self, issuer: &[u8; 32], serial: &Serial) -> bool {
-        let place = self.issuers.iter().position(|known| known == issuer).and_then(|at| u32::try_from(at).ok());
-        place.is_some_and(|place| self.rows.contains_key(&(place, *serial)))
+    fn row(&self, issuer: &[u8; 32], serial: &Serial) -> Option<&Row> {
+        let place = self.issuers.iter().position(|known| known == issuer)?;
+        self.rows.get(&(u32::try_from(place).ok()?, *serial))
     }
 
     /// This set with what a manager told by a statement of this certificate. No row ends after `latest`: what the node trusts ends then.
@@ -131,69 +164,102 @@ impl RevokedSet {
     /// # Errors
     /// [`NotTaken`]; the set stays as it is.
     pub fn with(&self, delta: &RevokedDelta, teller: Option<&Teller>, latest: Time) -> Result<Self, NotTaken> {
-        let whole = delta.since == 0;
+        self.with_at_most(HELD_MAX, delta, teller, latest)
+    }
+
+    fn with_at_most(
+        &self,
+        most: usize,
+        delta: &RevokedDelta,
+        teller: Option<&Teller>,
+        latest: Time,
+    ) -> Result<Self, NotTaken> {
         let (epoch, version) = self.version();
-        if !whole && (delta.epoch != epoch || delta.since > version) {
+        let begins = delta.since == 0;
+        if !begins && (delta.epoch != epoch || delta.since > version) {
             return Err(NotTaken::Gap);
         }
-        if delta.version < delta.since || delta.issuers.len() > ISSUERS_MAX || delta.rows.len() > REVOKED_MAX {
+        if delta.version < delta.since || delta.rows.len() > REVOKED_MAX {
             return Err(NotTaken::Malformed);
         }
-        // What is doubted is not in the way of what is told anew.
-        let base = if whole && self.doubted { Self::default() } else { self.clone() };
-        let mut set = base.joined(delta, latest)?;
-        if set.rows.len() > REVOKED_MAX {
-            // More than any manager keeps: somebody made rows up.
-            set = Self::default().joined(delta, latest)?;
-            set.doubted = !whole;
+        let mut set = self.clone();
+        let (bit, crowded) = teller.map_or((OTHERS, false), |teller| set.admit(teller));
+        set.join(delta, |_| bit, latest)?;
+        if begins {
+            (set.alone, set.doubted) = (teller.cloned(), false);
+        } else if set.alone.as_ref() != teller {
+            set.alone = None;
         }
-        if let Some(teller) = teller
-            && !set.tellers.contains(teller)
+        let filled = set.rows.len() > most && set.make_room(most)?;
+        let accused = set.accused();
+        if filled || (set.alone.is_none() && (crowded || accused != 0)) || accused & bit != 0 {
+            set.doubt();
+        }
+        if let Some(by) = set.alone.clone()
+            && delta.newest != 0
+            && delta.version >= delta.newest
         {
-            set.tellers.push(*teller);
-        }
-        if set.tellers.len() > TELLERS_MAX {
-            set.tellers.remove(0);
-            set.doubted = true;
-        }
-        if set.tellers.iter().any(|(issuer, serial)| set.has(issuer, serial)) {
-            set.doubted = true;
+            set.settle(&by, bit);
         }
         if set == *self { Err(NotTaken::Old) } else { Ok(set) }
     }
 
-    fn joined(&self, delta: &RevokedDelta, latest: Time) -> Result<Self, NotTaken> {
-        let mut set = self.clone();
+    fn join(&mut self, delta: &RevokedDelta, told_by: impl Fn(usize) -> u64, latest: Time) -> Result<(), NotTaken> {
+        if delta.issuers.len() > ISSUERS_MAX {
+            return Err(NotTaken::Malformed);
+        }
         let mut places = Vec::with_capacity(delta.issuers.len());
         for issuer in &delta.issuers {
-            places.push(set.place(issuer).ok_or(NotTaken::Malformed)?);
+            places.push(self.place(issuer).ok_or(NotTaken::Malformed)?);
         }
-        for (issuer, serial, until) in &delta.rows {
+        for (at, (issuer, serial, until)) in delta.rows.iter().enumerate() {
             let place = *places.get(*issuer as usize).ok_or(NotTaken::Malformed)?;
-            let end = set.rows.entry((place, *serial)).or_insert(Time::from_unix_millis(i64::MIN));
-            *end = (*end).max((*until).min(latest));
+            let none = Row { until: Time::from_unix_millis(i64::MIN), told_by: 0 };
+            let row = self.rows.entry((place, *serial)).or_insert(none);
+            row.until = row.until.max((*until).min(latest));
+            row.told_by |= told_by(at);
         }
-        set.epoch = delta.epoch;
-        set.version = delta.version;
-        Ok(set)
+        self.epoch = delta.epoch;
+        self.version = delta.version;
+        Ok(())
     }
 
-    /// Everything in it, as a delta from nothing.
+    /// Everything in it, as it is kept.
     #[must_use]
-    pub fn whole(&self) -> RevokedDelta {
-        RevokedDelta {
-            epoch: self.epoch,
-            since: 0,
-            version: self.version,
-            issuers: self.issuers.clone(),
-            rows: self.rows.iter().map(|((issuer, serial), until)| (*issuer, *serial, *until)).collect(),
+    pub fn to_kept(&self) -> KeptSet {
+        let rows = self.rows.iter().map(|((issuer, serial), row)| (*issuer, *serial, row.until)).collect();
+        let issuers = self.issuers.clone();
+        KeptSet {
+            whole: RevokedDelta { epoch: self.epoch, since: 0, version: self.version, newest: 0, issuers, rows },
+            told_by: self.rows.values().map(|row| row.told_by).collect(),
+            tellers: self.tellers.clone(),
+            doubted: self.doubted,
         }
+    }
+
+    /// The set as it was kept.
+    ///
+    /// # Errors
+    /// [`NotTaken::Malformed`]: it never was one.
+    pub fn from_kept(kept: &KeptSet) -> Result<Self, NotTaken> {
+        let (tellers, doubted) = (kept.tellers.clone(), kept.doubted);
+        if tellers.len() > TELLERS_MAX || kept.whole.rows.len() > HELD_MAX {
+            return Err(NotTaken::Malformed);
+        }
+        let known = OTHERS | ((1 << tellers.len()) - 1);
+        let told_by = |at: usize| match kept.told_by.get(at).map_or(0, |told_by| told_by & known) {
+            0 => OTHERS,
+            told_by => told_by,
+        };
+        let mut set = Self { tellers, doubted, ..Self::default() };
+        set.join(&kept.whole, told_by, Time::from_unix_millis(i64::MAX))?;
+        Ok(set)
     }
 
     /// Lets go of rows whose certificates ended before `now`; whether there were any.
     pub fn expire(&mut self, now: Time) -> bool {
         let before = self.rows.len();
-        self.rows.retain(|_, until| *until >= now);
+        self.rows.retain(|_, row| row.until >= now);
         self.rows.len() != before
     }
 
@@ -209,6 +275,98 @@ impl RevokedSet {
         };
         u32::try_from(place).ok()
     }
+
+    /// The tellers of whom this holds.
+    fn which(&self, holds: impl Fn(&Teller) -> bool) -> u64 {
+        bits(self.tellers.iter().map(holds))
+    }
+
+    /// Tellers that were taken back themselves.
+    fn accused(&self) -> u64 {
+        self.which(|teller| self.row(&teller.issuer, &teller.serial).is_some())
+    }
+
+    /// `by` has told everything, and no more. What was told by nobody but those who were taken back by others' word goes.
+    fn settle(&mut self, by: &Teller, own: u64) {
+        let others = self.which(|teller| teller.node != by.node);
+        let accused =
+            self.which(|teller| self.row(&teller.issuer, &teller.serial).is_some_and(|row| row.told_by & others != 0));
+        let disbelieved = accused & !own;
+        self.rows.retain(|_, row| row.told_by & !disbelieved != 0);
+        // Whoever is not needed to know whose the rest is does not have everything told anew any more.
+        let accused = self.accused();
+        let theirs = self.rows.values().filter(|row| row.told_by & !accused == 0);
+        let needed = theirs.fold(0, |needed, row| needed | row.told_by);
+        if accused & !needed != 0 {
+            self.relabel(|bit| bit & (!accused | needed));
+        }
+    }
+
+    /// The place of a teller, as a bit; whether others had to be forgotten for it.
+    fn admit(&mut self, teller: &Teller) -> (u64, bool) {
+        let known = self.tellers.iter().position(|known| known == teller);
+        let crowded = known.is_none() && self.tellers.len() >= TELLERS_MAX;
+        if crowded {
+            self.forget();
+        }
+        let place = known.unwrap_or_else(|| {
+            self.tellers.push(teller.clone());
+            self.tellers.len() - 1
+        });
+        (1 << place, crowded)
+    }
+
+    /// Makes room for tellers. A manager's newest certificate speaks for its older ones; if there are too many managers, the first ones' names
+    /// are lost. What they told stays.
+    fn forget(&mut self) {
+        let accused = self.accused();
+        let newest = |teller: &Teller| {
+            let of = self.which(|other| other.node == teller.node) & !accused;
+            of.checked_ilog2().map_or(0, |place| 1_u64 << place)
+        };
+        let mut into: Vec<u64> = Vec::with_capacity(self.tellers.len());
+        for (place, teller) in self.tellers.iter().enumerate() {
+            let bit = 1 << place;
+            into.push(if accused & bit == 0 { newest(teller) } else { bit });
+        }
+        let stay = |into: &[u64]| into.iter().enumerate().filter(|(place, into)| **into == 1 << place).count();
+        if stay(&into) >= TELLERS_MAX {
+            into.iter_mut().take(TELLERS_MAX / 2).for_each(|into| *into = OTHERS);
+        }
+        self.relabel(|bit| into.get(bit.trailing_zeros() as usize).copied().unwrap_or(OTHERS));
+    }
+
+    /// Has each teller's rows told by what `into` says for its bit; who is itself stays.
+    fn relabel(&mut self, into: impl Fn(u64) -> u64) {
+        let before: Vec<u64> = (0..self.tellers.len()).map(|place| 1 << place).collect();
+        let stays: Vec<u64> = before.iter().copied().filter(|bit| into(*bit) == *bit).collect();
+        let anew = |bit: u64| match stays.iter().position(|stays| *stays == bit) {
+            Some(place) => 1 << place,
+            None if bit == 0 => 0,
+            None => OTHERS,
+        };
+        let after: Vec<u64> = before.iter().map(|bit| anew(into(*bit))).collect();
+        for row in self.rows.values_mut() {
+            let told = before.iter().zip(&after).filter(|(bit, _)| row.told_by & **bit != 0);
+            row.told_by = told.fold(row.told_by & OTHERS, |told_by, (_, bit)| told_by | bit);
+        }
+        let mut bit = before.iter();
+        self.tellers.retain(|_| bit.next().is_some_and(|bit| stays.contains(bit)));
+    }
+
+    /// Lets go of what one manager alone told, of the one with most of that.
+    fn make_room(&mut self, most: usize) -> Result<bool, NotTaken> {
+        let of_node = |teller: &Teller| self.which(|other| other.node == teller.node);
+        let alone = |of: u64| self.rows.values().filter(|row| row.told_by & !of == 0).count();
+        let nodes = self.tellers.iter().map(of_node);
+        let (_, of) = nodes.map(|of| (alone(of), of)).max_by_key(|(alone, _)| *alone).ok_or(NotTaken::Full)?;
+        self.rows.retain(|_, row| row.told_by & !of != 0);
+        if self.rows.len() > most { Err(NotTaken::Full) } else { Ok(true) }
+    }
+}
+
+fn bits(of: impl Iterator<Item = bool>) -> u64 {
+    of.enumerate().fold(0, |bits, (place, is)| bits | u64::from(is) << place)
 }
 
 impl fmt::Debug for RevokedSet {
@@ -217,6 +375,7 @@ impl fmt::Debug for RevokedSet {
             .field("epoch", &self.epoch)
             .field("version", &self.version)
             .field("rows", &self.rows.len())
+            .field("tellers", &self.tellers.len())
             .field("doubted", &self.doubted)
             .finish()
     }
@@ -237,15 +396,23 @@ mod tests {
         IssuerId { subject: vec![n], spki: vec![n] }
     }
 
+    /// Certificate `n` of a node.
+    fn teller_of(node: u8, n: u8) -> Teller {
+        let node = format!("m{node}").parse().unwrap();
+        Teller { issuer: issuer(1).digest(), serial: serial(n), node }
+    }
+
     fn teller(n: u8) -> Teller {
-        (issuer(1).digest(), serial(n))
+        teller_of(n, n)
     }
 
     fn delta(epoch: u64, since: u64, rows: &[(u8, u8)]) -> RevokedDelta {
+        let version = since + rows.len() as u64;
         RevokedDelta {
             epoch,
             since,
-            version: since + rows.len() as u64,
+            version,
+            newest: version,
             issuers: vec![issuer(1).digest(), issuer(2).digest()],
             rows: rows
                 .iter()
@@ -256,6 +423,25 @@ mod tests {
 
     fn told(set: &RevokedSet, delta: &RevokedDelta, by: u8) -> Result<RevokedSet, NotTaken> {
         set.with(delta, Some(&teller(by)), LATEST)
+    }
+
+    /// What was told by these, one after the other.
+    fn after(told: &[(u8, RevokedDelta)]) -> RevokedSet {
+        let next = |set: RevokedSet, (by, delta): &(u8, RevokedDelta)| match set.with(delta, Some(&teller(*by)), LATEST)
+        {
+            Err(NotTaken::Old) => set,
+            next => next.unwrap(),
+        };
+        told.iter().fold(RevokedSet::default(), next)
+    }
+
+    fn all(rows: &[u8]) -> RevokedDelta {
+        let rows: Vec<_> = rows.iter().map(|row| (0, *row)).collect();
+        delta(0, 0, &rows)
+    }
+
+    fn holds(set: &RevokedSet) -> Vec<u8> {
+        (0..=u8::MAX).filter(|row| set.contains(&issuer(1), &serial(*row))).collect()
     }
 
     #[test]
@@ -281,8 +467,8 @@ mod tests {
             assert_eq!(next.as_ref().map(|next| (next.version(), next.len())).map_err(|why| *why), expected, "{what}");
             if let Ok(next) = next {
                 assert!(next.contains(&issuer(1), &serial(10)) && next.contains(&issuer(2), &serial(11)), "{what}");
-                let kept = RevokedSet::default().with(&next.whole(), None, LATEST).unwrap();
-                assert_eq!(kept.from_tellers(next.tellers().to_vec(), next.is_doubted()), next, "{what}");
+                let kept = RevokedSet::from_kept(&next.to_kept()).unwrap();
+                assert_eq!(kept, RevokedSet { alone: None, ..next }, "{what}");
             }
         }
     }
@@ -292,15 +478,83 @@ mod tests {
         for (epoch, version) in [(0, u64::MAX), (u64::MAX, u64::MAX), (u64::MAX, 0)] {
             let lie = RevokedDelta { epoch, since: 0, version, ..delta(0, 0, &[(0, 50)]) };
             let lied = told(&RevokedSet::default(), &lie, 66).unwrap();
-            // An honest manager goes on from the beginning: it never had so many.
-            let set = told(&lied, &delta(0, 0, &[(0, 10), (0, 66)]), 100).unwrap();
-            assert!(set.contains(&issuer(1), &serial(10)), "{epoch} {version}");
-            // It says that the thief's certificate was taken back: everything is asked for anew, and stays until then.
-            assert!(set.is_doubted() && set.version() == (0, 0) && set.contains(&issuer(1), &serial(50)));
-            let anew = told(&set, &delta(0, 0, &[(0, 10), (0, 66)]), 100).unwrap();
-            assert_eq!((anew.is_doubted(), anew.version(), anew.tellers()), (false, (0, 2), &[teller(100)][..]));
-            assert!(!anew.contains(&issuer(1), &serial(50)) && anew.contains(&issuer(1), &serial(66)));
+            // Honest managers go on from the beginning: they never had so many.
+            let set = told(&lied, &all(&[10, 66]), 100).unwrap();
+            assert_eq!((holds(&set), set.version()), (vec![10, 50, 66], (0, 2)), "{epoch} {version}");
         }
+    }
+
+    #[test]
+    fn who_comes_later_may_go_on_but_not_from_what_somebody_told_who_was_taken_back() {
+        let set = after(&[(66, all(&[10])), (100, delta(0, 1, &[(0, 66)]))]);
+        assert!(set.is_doubted() && set.version() == (0, 0) && holds(&set) == [10, 66]);
+        assert_eq!(told(&set, &delta(0, 2, &[(0, 67)]), 100), Err(NotTaken::Gap), "from the beginning");
+        let anew = told(&set, &all(&[9, 66]), 100).unwrap();
+        assert_eq!((anew.is_doubted(), anew.version(), holds(&anew)), (false, (0, 2), vec![9, 10, 66]));
+    }
+
+    #[test]
+    fn what_a_thief_told_goes_by_the_word_of_two() {
+        // The thief (66) has an honest manager (101) and others refused. Its certificate is taken back: one manager says so.
+        let lied = [(100, all(&[10])), (66, all(&[10, 50, 101])), (100, all(&[10, 66]))];
+        assert_eq!(holds(&after(&lied)), [10, 50, 66, 101], "who accuses does not clear");
+        let same = (100, all(&[10, 66, 67]));
+        assert_eq!(holds(&after(&[&lied[..], &[same.clone(), same]].concat())), [10, 50, 66, 67, 101]);
+        let cleared = after(&[&lied[..], &[(102, all(&[10, 66]))]].concat());
+        assert_eq!(holds(&cleared), [10, 66], "another says so too, and tells nothing of the thief's");
+        assert!(!cleared.is_doubted() && !cleared.tellers().contains(&teller(66)), "nobody has it told anew for that");
+        // Piece by piece nothing goes before the last one.
+        let first = RevokedDelta { newest: 2, ..all(&[10]) };
+        let mut pieces = [&lied[..], &[(102, first)]].concat();
+        assert_eq!(holds(&after(&pieces)), [10, 50, 66, 101]);
+        pieces.push((102, delta(0, 1, &[(0, 66)])));
+        assert_eq!(holds(&after(&pieces)), [10, 66]);
+        // Who tells pieces of it only, or does not say whether that is all, clears nothing.
+        let go_on = [&lied[..], &[(102, delta(0, 2, &[(0, 67)]))]].concat();
+        assert_eq!(holds(&after(&go_on)), [10, 50, 66, 67, 101]);
+        let unsaid = [&lied[..], &[(102, RevokedDelta { newest: 0, ..all(&[10, 66]) })]].concat();
+        assert_eq!(holds(&after(&unsaid)), [10, 50, 66, 101]);
+    }
+
+    #[test]
+    fn a_liar_takes_back_nothing_that_others_told() {
+        let honest = [(100, all(&[10, 11])), (101, all(&[10, 11, 12]))];
+        // It accuses one who told something, or all of them, and tells everything anew: nothing.
+        for accused in [&[100][..], &[101], &[100, 101]] {
+            let mut set = after(&[&honest[..], &[(66, all(accused))]].concat());
+            for (by, n) in [(66, 66), (66, 67)] {
+                for lie in [all(&[]), all(accused), RevokedDelta { epoch: 7, ..all(&[]) }] {
+                    set = match set.with(&lie, Some(&teller_of(by, n)), LATEST) {
+                        Err(NotTaken::Old) => set,
+                        next => next.unwrap(),
+                    };
+                }
+            }
+            assert_eq!(holds(&set), [&[10, 11, 12], accused].concat(), "also with another certificate of its own");
+        }
+        // What one told of those whom it accuses comes back if another tells it.
+        let set = after(&[&honest[..], &[(66, all(&[100])), (102, all(&[10, 11, 12]))]].concat());
+        assert_eq!(holds(&set), [10, 11, 12, 100], "no word but the liar's is against it, and the liar is believed");
+    }
+
+    #[test]
+    fn who_fills_the_room_loses_what_it_alone_told() {
+        let honest = after(&[(100, all(&[10, 11, 12, 13])), (101, all(&[10]))]);
+        let many: Vec<u8> = (20..26).collect();
+        let lie = all(&many);
+        for (certificates, expected) in [(&[66][..], vec![10, 11, 12, 13]), (&[66, 67], vec![10, 11, 12, 13])] {
+            let mut set = honest.clone();
+            for (at, n) in certificates.iter().enumerate() {
+                let piece = all(&many[at..(many.len() / certificates.len()) * (at + 1)]);
+                set = set.with_at_most(8, &piece, Some(&teller_of(66, *n)), LATEST).unwrap();
+            }
+            assert_eq!((holds(&set), set.is_doubted()), (expected, true), "{certificates:?}");
+        }
+        // Whoever's row it is that does not fit.
+        let full = honest.with_at_most(10, &lie, Some(&teller(66)), LATEST).unwrap();
+        assert_eq!(full.len(), 10);
+        let next = full.with_at_most(10, &all(&[14]), Some(&teller(100)), LATEST).unwrap();
+        assert_eq!((holds(&next), next.version()), (vec![10, 11, 12, 13, 14], (0, 0)));
     }
 
     #[test]
@@ -316,14 +570,30 @@ mod tests {
     }
 
     #[test]
-    fn many_tellers_are_doubted() {
+    fn of_many_tellers_names_are_lost_and_no_rows() {
+        // Many certificates of two managers: the newest ones speak for the others.
         let mut set = RevokedSet::default();
-        for by in 0..=TELLERS_MAX as u8 {
-            assert!(!set.is_doubted(), "{by}");
-            set = told(&set, &delta(0, set.version().1, &[(1, by)]), by).unwrap();
+        for n in 0..TELLERS_MAX as u8 {
+            set = set.with(&delta(0, set.version().1, &[(1, n)]), Some(&teller_of(n % 2, 100 + n)), LATEST).unwrap();
+            assert!(!set.is_doubted(), "{n}");
         }
-        assert!(set.is_doubted() && set.tellers().len() == TELLERS_MAX);
+        let next = delta(0, set.version().1, &[(1, 99)]);
+        set = set.with(&next, Some(&teller_of(2, 99)), LATEST).unwrap();
+        assert!(set.is_doubted() && set.tellers().len() == 3 && set.len() == TELLERS_MAX + 1);
+        // What they told of before is theirs still: one of them, taken back, is cleared by two others.
+        let back = |set: &RevokedSet, by| set.with(&all(&[161, 162]), Some(&teller_of(by, 200 + by)), LATEST).unwrap();
+        assert_eq!(back(&back(&set, 7), 8).len(), 3, "but what the third told alone");
+
+        // Many managers: the first ones' names are lost, what they told stays for good.
+        let mut set = RevokedSet::default();
+        for n in 0..=TELLERS_MAX as u8 {
+            set = told(&set, &delta(0, set.version().1, &[(1, n)]), n).unwrap();
+        }
+        assert!(set.is_doubted() && set.tellers().len() == TELLERS_MAX - TELLERS_MAX / 2 + 1);
         assert_eq!(told(&set, &delta(0, 5, &[(1, 99)]), 1), Err(NotTaken::Gap), "from the beginning");
+        let rows: Vec<u8> = (0..=TELLERS_MAX as u8).collect();
+        let set = [201, 202].iter().fold(set, |set, by| told(&set, &all(&rows), *by).unwrap());
+        assert_eq!(set.len(), rows.len() + TELLERS_MAX / 2, "of all others every row is gone");
     }
 
     #[test]
@@ -331,7 +601,20 @@ mod tests {
         let mut none = RevokedSet::default();
         assert!(!none.doubt() && !none.is_doubted());
         let mut set = told(&none, &delta(0, 0, &[(0, 7)]), 1).unwrap();
-        assert!(set.doubt() && !set.doubt() && set.version() == (0, 0));
+        assert!(set.doubt() && !set.doubt() && set.version() == (0, 0) && holds(&set) == [7]);
+    }
+
+    #[test]
+    fn what_is_kept_may_be_damaged() {
+        let kept = after(&[(100, all(&[10])), (66, all(&[50, 100]))]).to_kept();
+        let read = |kept: &KeptSet| RevokedSet::from_kept(kept).unwrap();
+        assert_eq!(read(&kept).to_kept(), kept);
+        // Of nobody who is known: nobody's word takes it away.
+        for told_by in [vec![], vec![0; 3], vec![1 << 40; 3]] {
+            assert!(read(&KeptSet { told_by, ..kept.clone() }).to_kept().told_by.iter().all(|by| *by == OTHERS));
+        }
+        let many = KeptSet { tellers: (0..=TELLERS_MAX as u8).map(teller).collect(), ..kept };
+        assert_eq!(RevokedSet::from_kept(&many), Err(NotTaken::Malformed));
     }
 
     #[test]

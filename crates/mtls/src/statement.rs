@@ -74,35 +74,70 @@ impl Current {
     }
 }
 
+impl Statement {
+    /// The certificate in it, if its key did sign this in a context. Whose that is, and whether anybody believes it, is not looked at.
+    ///
+    /// # Errors
+    /// [`StatementError::Signature`], or [`StatementError::Chain`] if there is nothing to look at.
+    pub fn signed_by(&self, context: &str) -> Result<Certificate, StatementError> {
+        let leaf = self.leaf()?;
+        self.check_signature(context, leaf)?;
+        Certificate::from_der(leaf.to_vec()).map_err(|error| malformed(&error.to_string()))
+    }
+
+    fn leaf(&self) -> Result<&[u8], StatementError> {
+        if self.chain.len() > CHAIN_MAX {
+            return Err(malformed("too many certificates"));
+        }
+        self.chain.first().map(Vec::as_slice).ok_or_else(|| malformed("no certificate"))
+    }
+
+    fn check_signature(&self, context: &str, leaf: &[u8]) -> Result<(), StatementError> {
+        let leaf = CertificateDer::from(leaf);
+        let entity = EndEntityCert::try_from(&leaf).map_err(|error| malformed(&error.to_string()))?;
+        let message = signed(context, &self.content);
+        let scheme = SignatureScheme::from(self.scheme);
+        let known = SCHEMES.contains(&scheme).then_some(algorithms().mapping).into_iter().flatten();
+        let mut ways = known.filter(|(one, _)| *one == scheme).flat_map(|(_, ways)| ways.iter());
+        if ways.any(|way| entity.verify_signature(*way, &message, &self.signature).is_ok()) {
+            Ok(())
+        } else {
+            Err(StatementError::Signature)
+        }
+    }
+}
+
 impl Live {
     /// Who said this: a manager of our own cluster, whose certificate is good at `at` and was not taken back.
     ///
     /// # Errors
     /// [`StatementError`].
     pub fn who_said(&self, context: &str, statement: &Statement, at: Time) -> Result<VerifiedPeer, StatementError> {
+        let peer = self.who_signed(context, statement, at)?;
+        self.check_revoked(&peer)?;
+        Ok(peer)
+    }
+
+    /// Who signed this: the same, and the certificate may have been taken back since. Nothing is done on such a word; that it was
+    /// given stays evidence.
+    ///
+    /// # Errors
+    /// [`StatementError`].
+    pub fn who_signed(&self, context: &str, statement: &Statement, at: Time) -> Result<VerifiedPeer, StatementError> {
         let current = self.current().ok_or(StatementError::NoIdentity)?;
-        let malformed = |what: &str| StatementError::Chain(ChainFault::Malformed(what.to_owned()));
-        if statement.chain.len() > CHAIN_MAX {
-            return Err(malformed("too many certificates"));
-        }
-        let chain: Vec<_> = statement.chain.iter().map(|der| CertificateDer::from(der.as_slice())).collect();
-        let (leaf, rest) = chain.split_first().ok_or_else(|| malformed("no certificate"))?;
+        let leaf = CertificateDer::from(statement.leaf()?);
+        let rest: Vec<_> = statement.chain.iter().skip(1).map(|der| CertificateDer::from(der.as_slice())).collect();
         let usage = KeyUsage::server_auth();
         let (peer, _): (_, Certificate) =
-            VerifiedPeer::verify(&current.anchors, leaf, rest, at, usage, Expired::Refused)?;
+            VerifiedPeer::verify(&current.anchors, &leaf, &rest, at, usage, Expired::Refused)?;
         check_subject(&peer, &current.subject().cluster, Some(Role::Manager), None)?;
-        self.check_revoked(&peer)?;
-        let entity = EndEntityCert::try_from(leaf).map_err(|error| malformed(&error.to_string()))?;
-        let message = signed(context, &statement.content);
-        let scheme = SignatureScheme::from(statement.scheme);
-        let known = SCHEMES.contains(&scheme).then_some(algorithms().mapping).into_iter().flatten();
-        let mut ways = known.filter(|(one, _)| *one == scheme).flat_map(|(_, ways)| ways.iter());
-        if ways.any(|way| entity.verify_signature(*way, &message, &statement.signature).is_ok()) {
-            Ok(peer)
-        } else {
-            Err(StatementError::Signature)
-        }
+        statement.check_signature(context, &leaf)?;
+        Ok(peer)
     }
+}
+
+fn malformed(what: &str) -> StatementError {
+    StatementError::Chain(ChainFault::Malformed(what.to_owned()))
 }
 
 /// What is signed.

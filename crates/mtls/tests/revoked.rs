@@ -26,7 +26,8 @@ fn live(node: &Node, root: &Root) -> (Publisher, Live) {
 fn set_of(live: &Live) -> RevokedSet {
     let current = live.current().unwrap();
     let rows = vec![(0, current.chain()[0].serial(), current.not_after())];
-    let delta = RevokedDelta { epoch: 0, since: 0, version: 1, issuers: vec![current.issuer().digest()], rows };
+    let issuers = vec![current.issuer().digest()];
+    let delta = RevokedDelta { version: 1, issuers, rows, ..RevokedDelta::default() };
     RevokedSet::default().with(&delta, None, current.not_after()).unwrap()
 }
 

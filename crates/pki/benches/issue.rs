@@ -12,6 +12,7 @@ use aws_lc_rs::signature::{
     ECDSA_P256_SHA256_ASN1, ECDSA_P256_SHA256_ASN1_SIGNING, EcdsaKeyPair, KeyPair, UnparsedPublicKey,
 };
 use divan::{Bencher, black_box};
+use pki::certificate::Certificate;
 use pki::csr::{self, Csr};
 use pki::issue::{self, Leaf};
 use pki::revocation::{CrlNumber, Entry, List, crl};
@@ -86,6 +87,15 @@ fn crl_of_100_000(bencher: Bencher) {
     let number = CrlNumber::new(0, 100_000, now);
     let list = List { issuer: issuer.certificate(), number, since: None, this_update: now, next_update: now };
     bencher.bench_local(|| crl(black_box(&list), entries.iter().copied(), issuer.signer().as_ref()).unwrap());
+}
+
+/// A certificate read from DER.
+#[divan::bench]
+fn certificate_read(bencher: Bencher) {
+    let (issuer, subject) = (issuer(), subject());
+    let linted = Csr::parse(csr::request(&key(2)).unwrap().as_bytes()).unwrap().verify().unwrap();
+    let made = issue::leaf(&linted, &leaf(&subject), &issuer).unwrap();
+    bencher.bench_local(|| Certificate::from_der(black_box(made.der())).unwrap());
 }
 
 /// Both: from the request's text to the chain's text.

@@ -55,6 +55,9 @@ pub enum Contradiction {
     /// More entries, and it was not shown that they begin with those of before.
     #[error("the log does not begin with the entries of before")]
     NotShown,
+    /// Of an epoch before. No contradiction by itself: one if the head that is kept is let go for it.
+    #[error("it is of the cluster before it was made anew")]
+    Bygone,
 }
 
 /// What a witness makes of a head that was said, with the proof that came with it.

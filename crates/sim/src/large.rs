@@ -481,7 +481,7 @@ impl Model {
     /// What a node says of itself: it holds the new root once its turn to be given it has come.
     fn report(&self, place: usize) -> Reported {
         let node = self.members[place].id.clone();
-        let pushed = self.pacer.is_pushed(&node) && self.members[place].away.is_some();
+        let pushed = self.pacer.pushes(&node) > 0 && self.members[place].away.is_some();
         let to = self.state.rotation().filter(|_| pushed).map(|rotation| rotation.to().bundle.clone());
         let trust = to.unwrap_or_else(|| {
             let before = self.state.node(&node).and_then(|node| node.report.as_ref());

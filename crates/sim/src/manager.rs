@@ -560,7 +560,7 @@ impl<L: Log> Manager<L> {
     fn wake(&mut self, node: &NodeId, out: &mut Vec<Tell>) {
         let Some(stream) = self.streams.get_mut(node) else { return };
         let state = self.log.state();
-        match stream.telling.next(&state, self.sessions.ordered(node), self.pacer.is_pushed(node)) {
+        match stream.telling.next(&state, self.sessions.ordered(node), self.pacer.pushes(node)) {
             Next::Say(mut message) => {
                 if let Some(root) = state.rotation().filter(|_| self.mischief == Some(Mischief::RootBeforeRenewal)) {
                     message.root_ca = root.to().bundle.clone().into();

@@ -32,7 +32,12 @@ pub const NEWS_MESSAGE_BYTES_MAX: usize = 1024 * 1024;
 pub const NEWS_REVOCATIONS: &str = "revocations";
 /// The context in which a manager states how its issuance log stands.
 pub const NEWS_LOG_HEAD: &str = "log-head";
-/// The largest question for news, in bytes: with two statements in it. Ours.
+/// The largest signed head that a node keeps, in bytes: of a few certificates. Ours.
+pub const NEWS_STATEMENT_BYTES_MAX: usize = 9 * 1024;
+/// Contradictions of two heads that a node keeps and shows, at most. Ours.
+pub const NEWS_FORKS_MAX: usize = 6;
+/// The largest question for news, in bytes: a head, and the contradictions, and by whom revocations were told. Ours.
 pub const NEWS_REQUEST_BYTES_MAX: usize = 128 * 1024;
+const _: () = assert!((1 + 2 * NEWS_FORKS_MAX) * NEWS_STATEMENT_BYTES_MAX + 8 * 1024 <= NEWS_REQUEST_BYTES_MAX);
 /// Hashes in a proof of consistency, at most: two a level of the tree.
 pub const LOG_PROOF_MAX: usize = 2 * 64;

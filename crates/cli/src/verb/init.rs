@@ -178,16 +178,21 @@ pub(crate) async fn report(node: &str, client: &mut Client, context: &mut Contex
     let this: Node = client.get(&format!("/nodes/{}", escape(node))).await?;
     let swarm: Swarm = client.get("/swarm").await?;
     let addr = this.manager_status.map(|status| status.addr).unwrap_or_default();
+    let locked = Value::Bool(true) == swarm.spec["EncryptionConfig"]["AutoLockManagers"];
+    let key = if locked { Some(unlock_key::get(client).await?) } else { None };
     if context.out.json() {
-        return context.out.document(&json!({
+        let mut shown = json!({
             "NodeID": node, "ClusterID": swarm.id, "Addr": addr,
             "JoinTokens": {"Worker": swarm.join_tokens.worker, "Manager": swarm.join_tokens.manager},
-        }));
+        });
+        if let Some(key) = &key {
+            shown["UnlockKey"] = json!(key.unlock_key);
+        }
+        return context.out.document(&shown);
     }
     context.out.line(format!("Swarm initialized: current node ({node}) is now a manager.\n"))?;
     context.out.text(join_token::how_to_join("worker", &swarm.join_tokens.worker, &addr))?;
-    if Value::Bool(true) == swarm.spec["EncryptionConfig"]["AutoLockManagers"] {
-        let key = unlock_key::get(client).await?;
+    if let Some(key) = key {
         context.out.text(unlock_key::how_to_unlock(&key.unlock_key))?;
     }
     Ok(())

@@ -9,6 +9,9 @@ use crate::client::escape;
 use crate::failure::Failure;
 use crate::shown;
 
+/// How join tokens begin. Source: pki.md 6.
+const TOKEN_BEGINS: &str = "SWMTKN-";
+
 /// Show or rotate the token that lets nodes join
 #[derive(Args, Clone, Debug)]
 pub(crate) struct JoinTokenArgs {
@@ -39,8 +42,11 @@ pub(crate) async fn run(args: &JoinTokenArgs, context: &mut Context) -> Result<(
         }
         swarm = client.get("/swarm").await?;
     }
-    if token_of(&swarm, role).is_empty() {
-        return Err(Failure::new("no token is shown: this needs an administrator's certificate"));
+    // Who may only look is shown something else.
+    if !token_of(&swarm, role).starts_with(TOKEN_BEGINS) {
+        return Err(Failure::new("no token is shown: this needs an administrator's certificate").hint(
+            "Run this on a manager, or with a certificate of 'swarmpki cert issue NAME --role admin --out DIR'.",
+        ));
     }
     if args.quiet && !context.out.json() {
         return context.out.line(token_of(&swarm, role));

@@ -30,8 +30,8 @@ pub(crate) struct RestoreArgs {
     /// Where the passphrase is: file:PATH, fd:NUMBER or command:COMMAND; it is asked for if neither is given
     #[arg(long, value_name = "SOURCE")]
     passphrase_from: Option<UnlockSource>,
-    /// Id of a node that was removed after the backup; more than one may be named
-    #[arg(long = "removed", value_name = "ID")]
+    /// Node that was removed after the backup, by id, host name or the beginning of its id; may be repeated
+    #[arg(long = "removed", value_name = "NODE")]
     removed: Vec<String>,
     /// The backup
     file: PathBuf,

@@ -14,9 +14,12 @@ use crate::words::RevocationReason;
 #[derive(Args, Clone, Debug)]
 #[command(group = ArgGroup::new("what").required(true).args(["serial", "certificate", "node"]))]
 pub(crate) struct RevokeArgs {
-    /// The certificate with this serial number, hexadecimal
+    /// The certificate with this serial number, hexadecimal, the whole of it
     #[arg(long, value_name = "HEX")]
     serial: Option<String>,
+    /// With --serial: also one that the swarm never issued, such as an alarm named
+    #[arg(long, requires = "serial")]
+    unissued: bool,
     /// This very certificate, PEM; also one that the swarm never issued
     #[arg(long, value_name = "FILE")]
     certificate: Option<PathBuf>,
@@ -37,6 +40,7 @@ struct RevokeRequest<'a> {
     certificate: &'a str,
     node: &'a str,
     rekey: bool,
+    unissued: bool,
     reason: &'a str,
 }
 
@@ -57,6 +61,7 @@ pub(crate) async fn run(args: &RevokeArgs, context: &mut Context) -> Result<(), 
         certificate: &certificate,
         node: &node,
         rekey: args.rekey,
+        unissued: args.unissued,
         reason: args.reason.word(),
     };
     let report: RevokeReport = client.own_call("/revoke", &request).await?;
@@ -81,10 +86,14 @@ fn told(report: &RevokeReport, whole_node: bool) -> String {
     }
     match &report.kept {
         Some(serial) => text.push_str(&format!("The node goes on with certificate {serial}.\n")),
-        None if whole_node => text.push_str(&format!(
-            "The node cannot renew: remove it with 'swarmpki node rm {}', and join it again if it is to come back.\n",
-            report.node_id
-        )),
+        None if whole_node || report.out => {
+            let id = &report.node_id;
+            text.push_str(&format!(
+                "The node has none in order any more: it is out at once, and cannot renew.\n\
+                 Remove it here:   swarmpki node rm {id}\n\
+                 To have it back:  swarmpki leave (an engine: docker swarm leave) on it, then join it again: it gets another id.\n"
+            ));
+        }
         None => {}
     }
     text
@@ -103,17 +112,21 @@ mod tests {
             issued,
             until: None,
             kept: kept.map(str::to_owned),
+            out: false,
         };
+        let out = RevokeReport { out: true, ..report(1, true, None) };
         let rows = [
             (report(2, true, None), true, "Revoked 2 certificates of node", "node rm x9qmrfg3w2n1zk4hj6p8stvb5"),
             (report(1, true, Some("0a")), true, "Revoked 1 certificate of node", "goes on with certificate 0a"),
             (report(0, true, None), false, "was revoked before", "revoked before"),
+            (out, false, "Revoked 1 certificate of node", "it is out at once"),
             (report(1, false, None), false, "Revoked 1 certificate", "ca rotate"),
         ];
         for (report, whole, begins, holds) in rows {
             let text = told(&report, whole);
             assert!(text.contains(begins) && text.contains(holds), "{text}");
             assert!(text.ends_with('\n'));
+            assert_eq!(text.contains("join it again"), text.contains("it is out"), "{text}");
         }
     }
 }

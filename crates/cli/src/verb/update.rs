@@ -3,7 +3,7 @@
 use std::time::{Duration, Instant};
 
 use clap::{ArgAction, Args};
-use daemon::engine_api::extra::{ManagerAt, StatusReport};
+use daemon::engine_api::extra::{ManagerAt, NodeAt, StatusReport};
 use serde_json::{Value, json};
 
 use super::Context;
@@ -18,13 +18,19 @@ const SESSION_MAX: Duration = Duration::from_secs(20);
 /// Pause between two looks whether it has.
 const LOOK_PAUSE: Duration = Duration::from_millis(100);
 
-/// Change the swarm's settings
+/// Change the swarm's settings, or where this node is
 #[derive(Args, Clone, Debug)]
 pub(crate) struct UpdateArgs {
+    /// Of this node alone: where the others reach it now, <ip|interface>[:port]; a manager tells them
+    #[arg(long, value_name = "ADDR")]
+    advertise_addr: Option<String>,
     /// Whether managers are locked at rest (true|false)
     #[arg(long, value_name = "BOOL", num_args = 0..=1, require_equals = true, default_missing_value = "true",
           action = ArgAction::Set)]
     autolock: Option<bool>,
+    /// With --advertise-addr: where this node listens as a manager now; else that follows if it was the address told
+    #[arg(long, value_name = "ADDR")]
+    listen_addr: Option<String>,
     /// Of a node that finds no manager, and of nothing else: where one is now, HOST[:PORT]
     #[arg(long, value_name = "ADDR")]
     manager: Option<String>,
@@ -35,7 +41,7 @@ pub(crate) struct UpdateArgs {
 impl UpdateArgs {
     /// Whether no flag was given: docker's command prints its help then.
     pub(crate) fn is_empty(&self) -> bool {
-        self.changes_nothing() && self.manager.is_none()
+        self.changes_nothing() && self.manager.is_none() && self.advertise_addr.is_none() && self.listen_addr.is_none()
     }
 
     /// Whether the settings stay.
@@ -47,10 +53,17 @@ impl UpdateArgs {
 /// Reads the settings, changes what the flags say and writes them back.
 pub(crate) async fn run(args: &UpdateArgs, context: &mut Context) -> Result<(), Failure> {
     let mut client = context.client().await?;
+    let own = args.advertise_addr.as_ref().map(|_| "--advertise-addr").or(args.manager.as_ref().map(|_| "--manager"));
+    if let Some(flag) = own.filter(|_| !args.changes_nothing()) {
+        return Err(Failure::new(format!("the {flag} flag is for this node alone: settings are changed on a manager")));
+    }
+    if args.listen_addr.is_some() && args.advertise_addr.is_none() {
+        return Err(Failure::new("the --listen-addr flag goes with --advertise-addr"));
+    }
+    if let Some(addr) = &args.advertise_addr {
+        return move_to(addr, args, &mut client, context).await;
+    }
     if let Some(addr) = &args.manager {
-        if !args.changes_nothing() {
-            return Err(Failure::new("the --manager flag is for this node alone: settings are changed on a manager"));
-        }
         return find(addr, &mut client, context).await;
     }
     let swarm: Swarm = client.get("/swarm").await?;
@@ -61,16 +74,36 @@ pub(crate) async fn run(args: &UpdateArgs, context: &mut Context) -> Result<(), 
     }
     join_token::update(&mut client, &swarm, &spec, "").await?;
     let locked = |spec: &Value| spec["EncryptionConfig"]["AutoLockManagers"] == Value::Bool(true);
+    let newly = locked(&spec) && !locked(&swarm.spec);
+    let key = if newly { Some(unlock_key::get(&mut client).await?) } else { None };
     if context.out.json() {
-        let swarm: Swarm = client.get("/swarm").await?;
+        let mut swarm: Swarm = client.get("/swarm").await?;
+        if let Some(key) = &key {
+            swarm.spec["UnlockKey"] = json!(key.unlock_key);
+        }
         return context.out.document(&swarm.spec);
     }
     context.out.line("Swarm updated.")?;
-    if locked(&spec) && !locked(&swarm.spec) {
-        let key = unlock_key::get(&mut client).await?;
+    if let Some(key) = key {
         context.out.text(unlock_key::how_to_unlock(&key.unlock_key))?;
     }
     Ok(())
+}
+
+/// Has this machine's node found at another address.
+async fn move_to(addr: &str, args: &UpdateArgs, client: &mut Client, context: &mut Context) -> Result<(), Failure> {
+    let no_node = || Failure::new("--advertise-addr needs a daemon of swarmpki: this one is a Docker Engine");
+    let Some(_) = client.own::<StatusReport>("/status").await? else { return Err(no_node()) };
+    let request = NodeAt {
+        advertise_addr: addr.to_owned(),
+        listen_addr: args.listen_addr.clone().unwrap_or_default(),
+        manager: args.manager.clone().unwrap_or_default(),
+    };
+    let moved: NodeAt = client.own_call("/address", &request).await?;
+    if context.out.json() {
+        return context.out.document(&moved);
+    }
+    context.out.line(format!("The others find this node at {} now.", moved.advertise_addr))
 }
 
 /// Tells this machine's node where a manager is, and waits for a session.

@@ -202,7 +202,10 @@ pub(super) fn event(now: Time, event: &Event, by: &Actor, private: Option<[u8; 3
             record.text = cut(word);
             13
         }
-        Event::Settings => 14,
+        Event::Settings(changed) => {
+            record.text = cut(changed);
+            14
+        }
         Event::UnlockKeyChanged { locked } => {
             record.number = u64::from(*locked);
             15
@@ -275,7 +278,7 @@ impl Record {
             11 => Event::RotationTurned { rotation: self.which },
             12 => Event::RotationFinished { rotation: self.which, root: digest()? },
             13 => Event::CustodyChanged(self.text.clone()),
-            14 => Event::Settings,
+            14 => Event::Settings(self.text.clone()),
             15 => Event::UnlockKeyChanged { locked: self.number == 1 },
             16 => Event::NodeUpdated { node: node()?, wish: self.text.clone() },
             17 => Event::Promoted(node()?),

@@ -270,6 +270,8 @@ struct UpdateCluster {
     policy: Option<record::Policy>,
     #[prost(message, optional, tag = "9")]
     unlock: Option<record::Unlock>,
+    #[prost(bool, tag = "10")]
+    told: bool,
 }
 
 #[derive(Clone, PartialEq, prost::Message)]
@@ -761,6 +763,7 @@ impl From<&domain::Command> for Command {
                 },
                 custody: update.custody.as_ref().map(Into::into),
                 unlock: update.unlock.as_ref().map(Into::into),
+                told: update.told,
             })),
             domain::Command::AdvanceRotation(advance) => Kind::AdvanceRotation(Box::new(AdvanceRotation {
                 rotation: advance.rotation,
@@ -897,6 +900,7 @@ impl TryFrom<Command> for domain::Command {
                 manager_secret: update.manager_secret.as_deref().map(secret).transpose()?,
                 custody: update.custody.take().map(TryInto::try_into).transpose()?,
                 unlock: update.unlock.take().map(TryInto::try_into).transpose()?,
+                told: update.told,
                 roots: match (update.start.take(), update.abort.take(), update.policy.take()) {
                     (None, None, None) => None,
                     (Some(start), None, None) => Some(RootsChange::Start(Box::new(start.try_into()?))),

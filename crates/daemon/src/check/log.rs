@@ -11,7 +11,7 @@ use swarmpki::keystore::Keystore;
 
 use super::{CheckError, Copy, SCRATCH, STORE, locked};
 use crate::data_key;
-use crate::engine_api::heads::{self, HeadVerdict};
+use crate::engine_api::heads;
 use crate::engine_api::log::{LogProblem, VerifyReport};
 use crate::lock::StateLock;
 use crate::unlock_source::UnlockSource;
@@ -65,13 +65,12 @@ async fn look(keystore: &Keystore, all: &[(bool, KeptHead)], now: Time) -> Resul
     let (replica, _) = opened.ok_or("the node's key file holds no data key: nothing in the store can be read")?;
     let found = replica.verify_log().await;
     let state = replica.state();
-    let mut heads = Vec::new();
     // Where the log itself is damaged, nothing can be said beyond that.
-    for (kept, head) in all.iter().filter(|_| matches!(found, Ok(Ok(_)))) {
-        heads.push(heads::compare(&replica, head).await.map(|verdict| HeadVerdict { kept: *kept, ..verdict }));
-    }
+    let heads = match found {
+        Ok(Ok(_)) => heads::judge(&replica, all, now).await,
+        _ => Ok(Vec::new()),
+    };
     replica.shutdown().await;
     let found = found.map_err(|error| format!("the issuance log cannot be read: {error}"))?;
-    let heads = heads.into_iter().collect::<Result<Vec<_>, _>>()?;
-    Ok(VerifyReport { heads, ..VerifyReport::of(&state, &found) })
+    Ok(VerifyReport { heads: heads?, ..VerifyReport::of(&state, &found) })
 }

@@ -15,6 +15,7 @@ use super::json::TlsInfo;
 use super::{Answer, json};
 use crate::ENGINE_VERSION;
 use crate::backend::{Backend, Present, refusal};
+use crate::lifecycle::MoveRequest;
 
 /// `GET /swarmpki/v1/status`: this machine. Always 200.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -207,7 +208,7 @@ pub(super) fn status(backend: &Backend) -> Answer {
                 time: kept.head.at.rfc3339(),
                 manager: kept.manager.as_ref().map(ToString::to_string),
             });
-            report.log_alarms.extend(status.witness.fork.as_ref().map(heads::told));
+            report.log_alarms.extend(status.witness.forks.iter().map(heads::told));
             report.hint = status.last_error.as_ref().map(|trouble| trouble.hint.clone());
             report.error = status.last_error.map(|trouble| trouble.text);
         }
@@ -253,8 +254,37 @@ pub(super) fn manager_at(backend: &Backend, body: Option<Document>) -> Answer {
         return Err(ApiError::conflict(text));
     }
     tracing::info!(manager = %addr, "told where a manager is");
+    // A manager that finds no other looks for them too.
+    if let Ok(control) = present.control() {
+        control.manager_at(addr.clone());
+    }
     agent.manager_at(addr);
     Ok(super::empty(http::StatusCode::OK))
+}
+
+/// The body of `POST /swarmpki/v1/address`, and its answer.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct NodeAt {
+    /// Where other nodes reach this one, `host[:port]`.
+    pub advertise_addr: String,
+    /// Where it listens as a manager; empty: as before.
+    #[serde(skip_serializing_if = "String::is_empty")]
+    pub listen_addr: String,
+    /// Where another manager is; empty: where it was.
+    #[serde(skip_serializing_if = "String::is_empty")]
+    pub manager: String,
+}
+
+/// `POST /swarmpki/v1/address`: this member is at another address. Answered with what it has then, once the other managers know, if it is one.
+pub(super) async fn node_at(backend: &Backend, body: Option<Document>) -> Answer {
+    let NodeAt { advertise_addr, listen_addr, manager } = super::rotation::read(body)?;
+    if advertise_addr.is_empty() {
+        return Err(ApiError::bad_request("advertise_addr is missing"));
+    }
+    let request = MoveRequest { advertise: advertise_addr, listen: listen_addr, manager };
+    let MoveRequest { advertise, listen, manager } = backend.lifecycle().move_to(request).await?;
+    json(&NodeAt { advertise_addr: advertise, listen_addr: listen, manager })
 }
 
 pub(super) fn nodes(backend: &Backend) -> Answer {

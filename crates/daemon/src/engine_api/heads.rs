@@ -1,14 +1,30 @@
 //! `/swarmpki/v1/log/head`: how the issuance log stands, signed by this manager, or as this node keeps it; and what the log says of such a head.
+//!
+//! - A head counts for what a manager signed: what stands beside that in its file is for people, and has to say the same.
+//! - Who signed it is proven by a root of now, or by the issuance log: the certificates of managers are in it, also those of roots that are gone.
+//! - By a head that nobody is known to have signed, or whose signer was taken back, nobody is accused.
+
+use std::collections::{BTreeMap, BTreeSet};
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD as BASE64;
+use cluster::State;
 use cluster::account::Event;
 use cluster::format::LogRecord;
+use cluster::node::IssuerHash;
+use cluster::revocation::SHOWN_AFTER_END;
 use manager::view::ForkSeen;
-use pki::digest::hex;
+use pki::certificate::Certificate;
+use pki::chain::{self, Usage};
+use pki::digest::{hex, sha256};
+use pki::identity::{NodeId, Role};
+use pki::serial::Serial;
+use pki::time::Time;
 use replica::{Handle, Replica};
 use serde::{Deserialize, Serialize};
-use swarmpki::{Fork, KeptHead};
+use swarmpki::Fork;
+pub use swarmpki::KeptHead;
+use wire::limits::NEWS_LOG_HEAD;
 
 use super::error::ApiError;
 use super::query::Query;
@@ -55,12 +71,13 @@ pub struct HeadVerdict {
     pub root_hash: String,
     /// When it was signed.
     pub time: String,
-    /// The manager that signed it, if that was looked into and proven.
+    /// The manager that signed it, if that is proven.
     pub manager: Option<String>,
     /// Why that is not proven.
     pub unproven: Option<String>,
     /// `fits`; `bygone`: the cluster was made anew from less, and the log cannot say; `differs`: the log has other entries; `ahead`: entries are
-    /// gone; `foreign`: of another cluster, or of a later epoch.
+    /// gone; `foreign`: of another cluster, or of a later epoch; `unproven`: no manager is known to have signed it, or one whose certificate was
+    /// taken back, and nothing is said by it.
     pub verdict: String,
     /// The same in words.
     pub text: String,
@@ -89,12 +106,230 @@ impl From<&KeptHead> for HeadReport {
 }
 
 impl HeadReport {
-    /// What was signed; the rest of the document is for people.
-    #[must_use]
-    pub fn read(&self) -> Option<KeptHead> {
-        KeptHead::read(&BASE64.decode(&self.statement).ok()?)
+    /// What was signed, if the key of the certificate in it did sign it, and the rest of the document says the same. Whose certificate that is
+    /// and whether anybody believes it is not looked at.
+    ///
+    /// # Errors
+    /// What is wrong with it, in words.
+    pub fn read(&self) -> Result<KeptHead, String> {
+        let bytes = BASE64.decode(&self.statement).ok();
+        let kept = bytes.and_then(|bytes| KeptHead::read(&bytes)).ok_or("it is no signed head of a log")?;
+        let signed = Self::from(&kept);
+        let or_none = |manager: &Option<String>| manager.clone().unwrap_or_else(|| "none".to_owned());
+        let fields = [
+            ("cluster_id", self.cluster_id.clone(), signed.cluster_id),
+            ("epoch", self.epoch.to_string(), signed.epoch.to_string()),
+            ("size", self.size.to_string(), signed.size.to_string()),
+            ("root_hash", self.root_hash.clone(), signed.root_hash),
+            ("time", self.time.clone(), signed.time),
+            ("manager", or_none(&self.manager), or_none(&signed.manager)),
+        ];
+        if let Some((field, said, signed)) = fields.into_iter().find(|(_, said, signed)| said != signed) {
+            return Err(format!("it was changed: its {field} is {said:?}, and what was signed says {signed:?}"));
+        }
+        kept.statement.signed_by(NEWS_LOG_HEAD).map_err(|error| format!("it was changed, or is damaged: {error}"))?;
+        Ok(kept)
     }
 }
+
+/// Who signed a head, as far as it is known here.
+#[derive(Clone, Debug, PartialEq, Eq)]
+enum Signed {
+    /// A manager, with a certificate that was good then.
+    By(NodeId),
+    /// One whose certificate was taken back: whoever has its key could have signed it at any time.
+    Withdrawn(String),
+    /// Nobody who is known.
+    Nobody(String),
+}
+
+/// What the log tells of those who signed heads.
+#[derive(Debug, Default)]
+struct Told {
+    /// Certificates that were issued: SHA-256 of each.
+    issued: BTreeSet<[u8; 32]>,
+    /// Certificates that were revoked, and when.
+    revoked: BTreeMap<Serial, Time>,
+    /// Nodes that were removed, and when.
+    removed: BTreeMap<NodeId, Time>,
+}
+
+impl Told {
+    /// Reads the whole log for what it tells of these certificates.
+    async fn of(replica: &Replica, leaves: &[&Certificate]) -> Result<Self, String> {
+        let wanted: BTreeSet<[u8; 32]> = leaves.iter().map(|leaf| leaf.fingerprint()).collect();
+        let serials: BTreeSet<Serial> = leaves.iter().map(|leaf| leaf.serial()).collect();
+        let nodes: BTreeSet<NodeId> =
+            leaves.iter().filter_map(|leaf| leaf.node_subject().ok()).map(|subject| subject.node).collect();
+        let mut told = Self::default();
+        let mut next = 0;
+        loop {
+            let entries = replica.log_entries(next, PAGE).await.map_err(|error| error.to_string())?;
+            let Some(last) = entries.last() else { break };
+            next = last.seq.saturating_add(1);
+            for entry in &entries {
+                let record = LogRecord::decode(&entry.bytes).map_err(|error| error.to_string())?;
+                match &record.event {
+                    Event::Issued => {
+                        let certificate = sha256(&record.certificate);
+                        if wanted.contains(&certificate) {
+                            told.issued.insert(certificate);
+                        }
+                    }
+                    Event::Revoked { serial, .. } if serials.contains(serial) => {
+                        told.revoked.entry(*serial).or_insert(record.time);
+                    }
+                    Event::Removed(node) if nodes.contains(node) => {
+                        told.removed.entry(node.clone()).or_insert(record.time);
+                    }
+                    _ => {}
+                }
+            }
+        }
+        for ((_, serial), row) in replica.state().revocations.rows().filter(|((_, serial), _)| serials.contains(serial))
+        {
+            told.revoked.entry(*serial).or_insert(row.at);
+        }
+        Ok(told)
+    }
+
+    /// Whether the holder of a certificate was taken back, in words.
+    fn withdrawn(&self, leaf: &Certificate, node: &NodeId) -> Option<String> {
+        let revoked =
+            self.revoked.get(&leaf.serial()).map(|at| format!("its certificate was revoked at {}", at.rfc3339()));
+        revoked.or_else(|| self.removed.get(node).map(|at| format!("it was removed at {}", at.rfc3339())))
+    }
+}
+
+/// Who may have signed a head: a manager of this cluster, by its own words.
+struct Signer {
+    leaf: Certificate,
+    node: NodeId,
+    /// When it says it did.
+    at: Time,
+}
+
+impl Signer {
+    /// Whoever has the key of the certificate in it; an error: that is no manager's of this cluster, or not of that time.
+    fn of(kept: &KeptHead, state: &State, now: Time) -> Result<Self, String> {
+        let leaf = kept.statement.signed_by(NEWS_LOG_HEAD).map_err(|error| error.to_string())?;
+        let subject = leaf.node_subject().map_err(|error| format!("its certificate is no node's: {error}"))?;
+        if state.cluster_id() != Some(&subject.cluster) {
+            return Err(format!("its certificate is of another cluster, {}", subject.cluster));
+        }
+        if subject.role != Role::Manager {
+            return Err("its certificate is no manager's".to_owned());
+        }
+        // What is dated later than it is may have been signed at any time.
+        let at = kept.head.at.min(now);
+        if at < leaf.not_before() || leaf.not_after() < at {
+            return Err(format!("its certificate was not valid at {}", at.rfc3339()));
+        }
+        Ok(Self { leaf, node: subject.node, at })
+    }
+
+    /// The key that issued the certificate, if it leads to a root of now or to one that is still accepted.
+    fn issuer(&self, kept: &KeptHead, state: &State) -> Option<IssuerHash> {
+        let of_now = state.roots.in_use().flat_map(|root| root.certificates.iter());
+        let of_before = state.roots.stragglers().iter().map(|anchor| &anchor.certificate);
+        let anchors: Vec<Certificate> = of_now.chain(of_before).cloned().collect();
+        let steps = kept.statement.chain.iter().skip(1).filter_map(|der| Certificate::from_der(der.clone()).ok());
+        let steps: Vec<Certificate> = steps.collect();
+        let issuer = chain::reaches(&self.leaf, &steps, &anchors, self.at, Usage::Server).ok()?;
+        Some(IssuerHash::of(&issuer))
+    }
+
+    /// What the state alone says of it; none: the log has to be asked.
+    fn by_state(&self, kept: &KeptHead, state: &State, now: Time) -> Option<Signed> {
+        let issuer = self.issuer(kept, state)?;
+        if let Some(row) = state.revocations.get(&issuer, &self.leaf.serial()) {
+            return Some(Signed::Withdrawn(withdrawn(
+                &self.node,
+                &format!("its certificate was revoked at {}", row.at.rfc3339()),
+            )));
+        }
+        // Later the state does not know any more what was taken back.
+        (now <= self.leaf.not_after().saturating_add(SHOWN_AFTER_END)).then(|| Signed::By(self.node.clone()))
+    }
+
+    fn by_log(&self, kept: &KeptHead, state: &State, told: &Told) -> Signed {
+        if let Some(why) = told.withdrawn(&self.leaf, &self.node) {
+            return Signed::Withdrawn(withdrawn(&self.node, &why));
+        }
+        if told.issued.contains(&self.leaf.fingerprint()) || self.issuer(kept, state).is_some() {
+            return Signed::By(self.node.clone());
+        }
+        let serial = self.leaf.serial();
+        Signed::Nobody(format!(
+            "certificate {serial}, which says that it is of manager {}, is neither in this log nor of a root that is trusted here",
+            self.node
+        ))
+    }
+}
+
+fn withdrawn(node: &NodeId, why: &str) -> String {
+    format!("manager {node}, and {why}: whoever has its key may have signed it since")
+}
+
+/// What the log says of heads, and who signed them. Each comes with whether it is the one that is kept here.
+pub(crate) async fn judge(
+    replica: &Replica,
+    heads: &[(bool, KeptHead)],
+    now: Time,
+) -> Result<Vec<HeadVerdict>, String> {
+    let state = replica.state();
+    let signers: Vec<Result<Signer, String>> = heads.iter().map(|(_, kept)| Signer::of(kept, &state, now)).collect();
+    let mut signed: Vec<Option<Signed>> = signers
+        .iter()
+        .zip(heads)
+        .map(|(signer, (_, kept))| match signer {
+            Ok(signer) => signer.by_state(kept, &state, now),
+            Err(why) => Some(Signed::Nobody(why.clone())),
+        })
+        .collect();
+    let open = || signers.iter().zip(&signed).filter(|(_, signed)| signed.is_none());
+    let leaves: Vec<&Certificate> = open().filter_map(|(signer, _)| Some(&signer.as_ref().ok()?.leaf)).collect();
+    if !leaves.is_empty() {
+        let told = Told::of(replica, &leaves).await?;
+        for ((signer, signed), (_, kept)) in signers.iter().zip(&mut signed).zip(heads) {
+            if let (Ok(signer), None) = (signer, signed.as_ref()) {
+                *signed = Some(signer.by_log(kept, &state, &told));
+            }
+        }
+    }
+    let mut verdicts = Vec::with_capacity(heads.len());
+    for ((is_kept, kept), signed) in heads.iter().zip(signed) {
+        let verdict = HeadVerdict { kept: *is_kept, ..compare(replica, kept).await? };
+        let nobody = || Signed::Nobody("it was not looked into".to_owned());
+        verdicts.push(verdict.signed(&signed.unwrap_or_else(nobody)));
+    }
+    Ok(verdicts)
+}
+
+impl HeadVerdict {
+    /// With who signed it. Only what a manager is known to have signed says something against the log.
+    fn signed(self, signed: &Signed) -> Self {
+        let is_ours = self.verdict != "foreign" || !self.text.starts_with(OTHER_CLUSTER);
+        let fits = self.verdict == "fits";
+        match signed {
+            Signed::By(node) => Self { manager: Some(node.to_string()), ..self },
+            Signed::Nobody(why) if !is_ours => Self { unproven: Some(why.clone()), ..self },
+            Signed::Nobody(why) => {
+                let but = if fits { "; its entries and its root are those of this log" } else { "" };
+                let text = format!("no manager is known to have signed it, so it says nothing: {why}{but}");
+                Self { unproven: Some(why.clone()), verdict: "unproven".to_owned(), text, ..self }
+            }
+            Signed::Withdrawn(why) if !self.is_bad() || !is_ours => Self { unproven: Some(why.clone()), ..self },
+            Signed::Withdrawn(why) => {
+                let text = format!("it is not of this log, and accuses nobody: signed by {why}");
+                Self { unproven: Some(why.clone()), verdict: "unproven".to_owned(), text, ..self }
+            }
+        }
+    }
+}
+
+/// How the words for a head of another cluster begin.
+const OTHER_CLUSTER: &str = "it is of another cluster";
 
 /// `GET /swarmpki/v1/log/head`; `?kept=1`: not one that this manager signs, but the one that this node keeps.
 pub(super) fn head(backend: &Backend, query: &Query) -> Answer {
@@ -126,11 +361,11 @@ pub(super) fn given(texts: &[String]) -> Result<Vec<KeptHead>, ApiError> {
 }
 
 /// What the log says of a head; who signed it is another question.
-pub(crate) async fn compare(replica: &Replica, kept: &KeptHead) -> Result<HeadVerdict, String> {
+async fn compare(replica: &Replica, kept: &KeptHead) -> Result<HeadVerdict, String> {
     let (state, head) = (replica.state(), &kept.head);
     let size = state.log_size();
     let (verdict, text) = if state.cluster_id() != Some(&head.cluster) {
-        ("foreign", format!("it is of another cluster, {}", head.cluster))
+        ("foreign", format!("{OTHER_CLUSTER}, {}", head.cluster))
     } else if head.epoch > state.epoch() {
         let (theirs, ours) = (cluster::epoch::text(head.epoch), cluster::epoch::text(state.epoch()));
         (
@@ -215,4 +450,38 @@ pub(super) fn shown(fork: &ForkSeen) -> String {
         fork.signed_by,
         fork.why
     )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_what_a_manager_signed_accuses() {
+        let verdict = |verdict: &str, text: &str| HeadVerdict {
+            verdict: verdict.to_owned(),
+            text: text.to_owned(),
+            ..HeadVerdict::default()
+        };
+        let elsewhere = format!("{OTHER_CLUSTER}, x");
+        let by = Signed::By(NodeId::generate([1; 17]));
+        let (withdrawn, nobody) = (Signed::Withdrawn("m, withdrawn".to_owned()), Signed::Nobody("a lie".to_owned()));
+        // What the log says of it; and the verdict if a manager signed it, one that was taken back, nobody who is known.
+        let rows = [
+            ("fits", "", "fits", "fits", "unproven"),
+            ("bygone", "", "bygone", "bygone", "unproven"),
+            ("differs", "", "differs", "unproven", "unproven"),
+            ("ahead", "", "ahead", "unproven", "unproven"),
+            ("foreign", "of a later epoch", "foreign", "unproven", "unproven"),
+            ("foreign", elsewhere.as_str(), "foreign", "foreign", "foreign"),
+        ];
+        for (word, text, by_one, by_withdrawn, by_nobody) in rows {
+            for (signed, expected) in [(&by, by_one), (&withdrawn, by_withdrawn), (&nobody, by_nobody)] {
+                let said = verdict(word, text).signed(signed);
+                assert_eq!(said.verdict, expected, "{word} {text} {signed:?}");
+                assert_eq!((said.manager.is_some(), said.unproven.is_none()), (signed == &by, signed == &by));
+                assert_eq!(said.is_bad(), !matches!(expected, "fits" | "bygone"));
+            }
+        }
+    }
 }

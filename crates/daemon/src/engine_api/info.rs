@@ -38,13 +38,11 @@ pub fn swarm_info(present: &Present, trouble: Option<ApiError>) -> SwarmInfo {
         info.remote_managers = membership.remote_managers();
     }
     match present {
-        Present::Inactive | Present::Worker(_) => {}
+        Present::Inactive => {}
+        Present::Worker(membership) => info.error = membership.trouble.clone().unwrap_or_default(),
         Present::Pending(membership) => {
-            info.error = membership
-                .status()
-                .and_then(|status| status.last_error)
-                .map(|trouble| trouble.text)
-                .unwrap_or_default();
+            let last = membership.status().and_then(|status| status.last_error).map(|trouble| trouble.text);
+            info.error = last.or_else(|| membership.trouble.clone()).unwrap_or_default();
         }
         Present::Locked(_) => LOCKED.clone_into(&mut info.error),
         Present::Error(_, failure) => info.error = failure.text.clone(),

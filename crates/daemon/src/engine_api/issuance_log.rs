@@ -49,6 +49,8 @@ pub struct LogLine {
     pub node: Option<String>,
     /// `worker` or `manager`; null for a CA certificate.
     pub role: Option<String>,
+    /// What it is: `worker`, `manager`, `ca`, or `api`: of a manager's API.
+    pub kind: String,
     /// Serial, hex.
     pub serial: String,
     /// From when.
@@ -146,6 +148,11 @@ fn line(seq: u64, bytes: &[u8], issuers: &[Certificate]) -> Result<Option<LogLin
         Some(_) => Some(certificate.node_subject().map_err(|error| damaged(&error))?.role.word().to_owned()),
         None => None,
     };
+    let kind = match &role {
+        Some(role) => role.clone(),
+        None if certificate.may_certify() => "ca".to_owned(),
+        None => "api".to_owned(),
+    };
     // A root that is gone still says of itself who signed it.
     let issuer = issuers.iter().chain([&certificate]).find(|issuer| is_issuer(issuer, &certificate));
     let issuer_key = certificate.aki().or_else(|| issuer.and_then(Certificate::ski));
@@ -154,6 +161,7 @@ fn line(seq: u64, bytes: &[u8], issuers: &[Certificate]) -> Result<Option<LogLin
         time: record.time.rfc3339(),
         node: record.node.map(|node| node.to_string()),
         role,
+        kind,
         serial: certificate.serial().to_string(),
         not_before: certificate.not_before().rfc3339(),
         not_after: certificate.not_after().rfc3339(),
@@ -214,6 +222,7 @@ mod tests {
         ];
         for (certificate, held, issuer, issuer_key) in rows {
             let line = line(0, &entry(certificate)?, &held)?.ok_or("a certificate")?;
+            assert_eq!(line.kind, "ca");
             assert_eq!((line.issuer, line.issuer_key), (issuer, issuer_key));
         }
         assert!(own(&root).is_some_and(|key| key.len() == 40));

@@ -21,6 +21,7 @@ use super::query::Query;
 use super::{Answer, json};
 use crate::backend::{Backend, refusal};
 use crate::caller::Right;
+use crate::clock::now;
 
 /// Certificates that are looked for at a time, at most.
 pub const AUDITED_MAX: usize = 100;
@@ -141,10 +142,10 @@ pub struct Audited {
     pub serial: String,
     /// The name in it.
     pub subject: String,
-    /// `issued`, `ca` (a CA certificate of this cluster that was made elsewhere), `forged` (a key of this cluster's signed it, and it was
+    /// `issued`, `ca` (a CA certificate of this cluster that was made elsewhere), `former` (one that it had before: its key signed an entry), `forged` (a key of this cluster's signed it, and it was
     /// never issued), `foreign` (another key signed it), or `unknown` (the log is not whole here).
     pub verdict: String,
-    /// Its entry.
+    /// Its entry; of a former CA certificate: the first that its key signed.
     pub seq: Option<u64>,
     /// When that was made.
     pub time: Option<String>,
@@ -269,10 +270,10 @@ pub(super) async fn consistency(backend: &Backend, query: &Query) -> Answer {
 }
 
 /// `POST /swarmpki/v1/log/verify`: reads all of it, and compares it with signed heads: `{"Heads": ["base64…"]}`, beside the one that is kept here.
-pub(super) async fn verify(backend: &Backend, body: Option<Document>) -> Answer {
+pub(super) async fn verify(backend: &Backend, right: Right, body: Option<Document>) -> Answer {
     let document = Object::document(body.as_ref().map(Document::value), "swarmpki.VerifyRequest")?;
     let given = heads::given(&document.strings("Heads")?)?;
-    let control = backend.control()?;
+    let _turn = backend.turn_to_read(right).await;
     let replica = backend.replica()?;
     if replica.missing().await.map_err(|error| failed(&error))?.is_some() {
         return Err(ApiError::unavailable(NOT_WHOLE));
@@ -287,21 +288,17 @@ pub(super) async fn verify(backend: &Backend, body: Option<Document>) -> Answer 
         .membership()
         .and_then(|member| member.status())
         .and_then(|status| status.witness.head.clone());
-    let all = kept.into_iter().map(|kept| (true, kept)).chain(given.into_iter().map(|given| (false, given)));
-    for (is_kept, head) in all {
-        let mut verdict = heads::compare(&replica, &head).await.map_err(|text| failed(&text))?;
-        verdict.kept = is_kept;
-        match control.who_signed(&head.statement) {
-            Ok(manager) => verdict.manager = Some(manager.to_string()),
-            Err(why) => verdict.unproven = Some(why),
-        }
-        report.heads.push(verdict);
+    let all: Vec<_> =
+        kept.into_iter().map(|kept| (true, kept)).chain(given.into_iter().map(|given| (false, given))).collect();
+    // Where the log itself is damaged, nothing can be said beyond that.
+    if found.is_ok() {
+        report.heads = heads::judge(&replica, &all, now()).await.map_err(|text| failed(&text))?;
     }
     json(&report)
 }
 
 /// `POST /swarmpki/v1/log/audit`: `{"Certificates": ["-----BEGIN CERTIFICATE-----…"]}`, in PEM, one or more in each.
-pub(super) async fn audit(backend: &Backend, body: Option<Document>) -> Answer {
+pub(super) async fn audit(backend: &Backend, right: Right, body: Option<Document>) -> Answer {
     let document = Object::document(body.as_ref().map(Document::value), "swarmpki.AuditRequest")?;
     let mut certificates = Vec::new();
     for pem in document.strings("Certificates")? {
@@ -311,9 +308,16 @@ pub(super) async fn audit(backend: &Backend, body: Option<Document>) -> Answer {
     if certificates.is_empty() || certificates.len() > AUDITED_MAX {
         return Err(ApiError::bad_request(format!("name 1 to {AUDITED_MAX} certificates")));
     }
+    let _turn = backend.turn_to_read(right).await;
     let replica = backend.replica()?;
     let state = replica.state();
+    let issuers = issuers(&state);
     let mut found: Vec<Option<(u64, LogRecord)>> = certificates.iter().map(|_| None).collect();
+    let mut signers: Vec<PastSigner<'_>> = certificates
+        .iter()
+        .filter(|certificate| certificate.may_certify() && !issuers.contains(certificate))
+        .map(PastSigner::new)
+        .collect();
     let mut next = 0;
     while next < state.log_size() && found.iter().any(Option::is_none) {
         let entries = replica.log_entries(next, PAGE_MAX).await.map_err(|error| failed(&error))?;
@@ -328,14 +332,17 @@ pub(super) async fn audit(backend: &Backend, body: Option<Document>) -> Answer {
                     *found = Some((entry.seq, record.clone()));
                 }
             }
+            signers.iter_mut().for_each(|signer| signer.look(entry.seq, &record));
         }
     }
     let whole = replica.missing().await.map_err(|error| failed(&error))?.is_none();
-    let issuers = issuers(&state);
     let verdicts: Vec<Audited> = certificates
         .iter()
         .zip(found)
-        .map(|(certificate, found)| verdict(certificate, found, &issuers, whole))
+        .map(|(certificate, found)| {
+            let signed = signers.iter().find(|signer| signer.certificate == certificate);
+            verdict(certificate, found, signed.and_then(|signer| signer.signed), &issuers, whole)
+        })
         .collect();
     for forged in verdicts.iter().filter(|audited| audited.verdict == "forged") {
         tracing::error!(alarm = "forged-or-foreign-leaf", serial = %forged.serial, fingerprint = %forged.fingerprint,
@@ -381,9 +388,43 @@ async fn first_since(replica: &Replica, state: &State, since: Time) -> Result<u6
     Ok(low)
 }
 
+/// A CA certificate that the cluster does not hold, and the first entry that its key signed.
+struct PastSigner<'a> {
+    certificate: &'a Certificate,
+    signed: Option<(u64, Time)>,
+    /// Signatures that were looked at: whoever asks chooses name and key identifier.
+    looked: u32,
+}
+
+/// Signatures looked at for one certificate, at most.
+const LOOKED_MAX: u32 = 16;
+
+impl<'a> PastSigner<'a> {
+    fn new(certificate: &'a Certificate) -> Self {
+        Self { certificate, signed: None, looked: 0 }
+    }
+
+    fn look(&mut self, seq: u64, record: &LogRecord) {
+        if self.signed.is_some() || self.looked >= LOOKED_MAX || record.event != Event::Issued {
+            return;
+        }
+        let Ok(issued) = Certificate::from_der(record.certificate.clone()) else { return };
+        let named = match (issued.aki(), self.certificate.ski()) {
+            (Some(wanted), Some(key)) => wanted == key,
+            _ => true,
+        };
+        if named && issued.issuer_der() == self.certificate.subject_der() {
+            self.looked += 1;
+            let signed = signed_by(&issued, self.certificate).is_ok();
+            self.signed = signed.then_some((seq, record.time));
+        }
+    }
+}
+
 fn verdict(
     certificate: &Certificate,
     found: Option<(u64, LogRecord)>,
+    signed: Option<(u64, Time)>,
     issuers: &[Certificate],
     whole: bool,
 ) -> Audited {
@@ -392,18 +433,23 @@ fn verdict(
         Some(_) => "issued",
         // A root that was given to the cluster was issued elsewhere.
         None if issuers.iter().any(|issuer| issuer.der() == certificate.der()) => "ca",
+        None if !ours() && signed.is_some() => "former",
         None if !ours() => "foreign",
         None if whole => "forged",
         None => "unknown",
     };
     let node = found.as_ref().and_then(|(_, record)| record.node.as_ref());
+    let entry = match &found {
+        Some((seq, record)) => Some((*seq, record.time)),
+        None => signed.filter(|_| verdict == "former"),
+    };
     Audited {
         fingerprint: hex(&certificate.fingerprint()),
         serial: certificate.serial().to_string(),
         subject: certificate.common_name(),
         verdict: verdict.to_owned(),
-        seq: found.as_ref().map(|(seq, _)| *seq),
-        time: found.as_ref().map(|(_, record)| record.time.rfc3339()),
+        seq: entry.map(|(seq, _)| seq),
+        time: entry.map(|(_, time)| time.rfc3339()),
         node: node.map(ToString::to_string),
     }
 }
@@ -482,17 +528,15 @@ fn detail(event: &Event, certificate: Option<&Certificate>) -> String {
         Event::UnlockKeyChanged { locked: true } => "another unlock key".to_owned(),
         Event::UnlockKeyChanged { locked: false } => "managers are not locked at rest any more".to_owned(),
         Event::NodeUpdated { wish, .. } => wish.clone(),
+        Event::Settings(changed) => changed.clone(),
         Event::OperatorIssued { name, role, .. } => format!("{name}, {role}"),
         Event::OperatorRevoked { name, .. } => name.clone(),
         Event::Refounded { epoch, backup: None } => format!("epoch {epoch}, by force"),
         Event::Refounded { epoch, backup: Some(at) } => format!("epoch {epoch}, from a backup of {}", at.rfc3339()),
         Event::Erased { below } => format!("of entries below {below}"),
         Event::Later(kind) => format!("kind {kind} of a later version"),
-        Event::Removed(_)
-        | Event::KeyDelivered { .. }
-        | Event::Settings
-        | Event::Promoted(_)
-        | Event::Demoted(_)
-        | Event::Founded => String::new(),
+        Event::Removed(_) | Event::KeyDelivered { .. } | Event::Promoted(_) | Event::Demoted(_) | Event::Founded => {
+            String::new()
+        }
     }
 }

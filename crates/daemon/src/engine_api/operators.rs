@@ -160,16 +160,27 @@ pub(super) async fn revoke(backend: &Backend, body: Option<Document>) -> Answer 
                 (Some(serial), None) => RevokeOperator::Serial(serial),
                 (None, Some(name)) => RevokeOperator::Name(name),
                 (None, None) => {
-                    let shown = which.escape_debug().take(128).collect::<String>();
-                    return Err(ApiError::not_found(format!(
-                        "no operator's certificate has the name or serial {shown}"
-                    )));
+                    return Err(ApiError::not_found(nobody(which, rows.keys())));
                 }
             }
         }
     };
     let rows = control.revoke_operators(what).await.map_err(refusal)?;
     json(&RevokedReport { revoked: rows.iter().map(|(serial, row)| report(serial, row)).collect() })
+}
+
+/// What is said of a name or serial that none has: the beginning of a serial is told as such, and takes back nothing.
+fn nobody<'a>(which: &str, serials: impl Iterator<Item = &'a Serial>) -> String {
+    let shown = which.escape_debug().take(128).collect::<String>();
+    let part = which.replace(':', "").to_ascii_lowercase();
+    let begins = |serial: &String| !part.is_empty() && serial.starts_with(&part);
+    let alike: Vec<String> = serials.map(ToString::to_string).filter(begins).collect();
+    let text = format!("no operator's certificate has the name or serial {shown}");
+    match alike.as_slice() {
+        [] => text,
+        [one] => format!("{text}; {one} begins with it: give the whole of it"),
+        many => format!("{text}; {} serials begin with it: give the whole of one", many.len()),
+    }
 }
 
 pub(super) fn list(backend: &Backend) -> Answer {
@@ -222,5 +233,27 @@ fn root_report(root: &Certificate) -> RootReport {
         serial: root.serial().to_string(),
         not_before: root.not_before().rfc3339(),
         not_after: root.not_after().rfc3339(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_beginning_of_a_serial_is_none_and_is_told_apart() {
+        let serials = [[0x5f; 20], [0x5e; 20]].map(Serial::from_random);
+        let whole = serials[0].to_string();
+        let rows = [
+            ("bob", "serial bob"),
+            ("5f", &*format!("5f; {whole} begins with it: give the whole of it")),
+            ("5F:5f", &*format!("5F:5f; {whole} begins with it: give the whole of it")),
+            ("5", "5; 2 serials begin with it: give the whole of one"),
+            ("\u{1b}[2J", "serial \\u{1b}[2J"),
+        ];
+        for (which, end) in rows {
+            let said = nobody(which, serials.iter());
+            assert!(said.ends_with(end), "{said}");
+        }
     }
 }

@@ -1,23 +1,59 @@
 //! Which node a user means: full id, else exact host name, else id prefix (engine-api.md 6.11).
 
+use cluster::node::Node;
 use manager::view::NodeView;
+use std::sync::Arc;
 
-use super::convert::hostname;
+use super::convert;
 use super::error::ApiError;
 
+/// A node that somebody may mean.
+pub(crate) trait Meant {
+    /// Its id.
+    fn id(&self) -> &str;
+    /// Its host name; empty if it has told none.
+    fn hostname(&self) -> &str;
+    /// Whether it is found by more than its full id.
+    fn is_finished(&self) -> bool;
+}
+
+impl Meant for NodeView {
+    fn id(&self) -> &str {
+        self.id.as_str()
+    }
+
+    fn hostname(&self) -> &str {
+        convert::hostname(self)
+    }
+
+    fn is_finished(&self) -> bool {
+        !self.unfinished
+    }
+}
+
+impl Meant for Arc<Node> {
+    fn id(&self) -> &str {
+        self.id.as_str()
+    }
+
+    fn hostname(&self) -> &str {
+        self.report.as_ref().map_or("", |report| &report.hostname)
+    }
+
+    fn is_finished(&self) -> bool {
+        self.unfinished.is_none()
+    }
+}
+
 /// Finds the node that `reference` names. Unfinished joins are found by their full id only.
-pub fn resolve<'a>(nodes: &'a [NodeView], reference: &str) -> Result<&'a NodeView, ApiError> {
-    if let Some(exact) = nodes.iter().find(|node| node.id.as_str() == reference) {
+pub(crate) fn resolve<'a, N: Meant>(nodes: &'a [N], reference: &str) -> Result<&'a N, ApiError> {
+    if let Some(exact) = nodes.iter().find(|node| node.id() == reference) {
         return Ok(exact);
     }
-    let finished = || nodes.iter().filter(|node| !node.unfinished);
-    let by_name: Vec<&NodeView> =
-        finished().filter(|node| !reference.is_empty() && hostname(node) == reference).collect();
-    let found = if by_name.is_empty() {
-        finished().filter(|node| node.id.as_str().starts_with(reference)).collect()
-    } else {
-        by_name
-    };
+    let finished = || nodes.iter().filter(|node| node.is_finished());
+    let by_name: Vec<&N> = finished().filter(|node| !reference.is_empty() && node.hostname() == reference).collect();
+    let found =
+        if by_name.is_empty() { finished().filter(|node| node.id().starts_with(reference)).collect() } else { by_name };
     match found.as_slice() {
         [] => Err(ApiError::not_found(format!("node {reference} not found"))),
         [one] => Ok(one),

@@ -39,6 +39,8 @@ pub struct RevokeReport {
     pub until: Option<String>,
     /// The serial of the certificate that the node goes on with, hex; null: none.
     pub kept: Option<String>,
+    /// Whether the node is left without a certificate that is in order: it is out, and cannot renew.
+    pub out: bool,
 }
 
 /// What was taken back and has not ended, a page at a time.
@@ -73,7 +75,7 @@ pub struct RevocationLine {
     pub until: String,
 }
 
-/// `{"serial": "…"}`, `{"certificate": "PEM"}` or `{"node": "…", "rekey": bool}`, each with a `reason`.
+/// `{"serial": "…", "unissued": bool}`, `{"certificate": "PEM"}` or `{"node": "…", "rekey": bool}`, each with a `reason`.
 pub(super) async fn revoke(backend: &Backend, body: Option<Document>) -> Answer {
     let document = Object::document(body.as_ref().map(Document::value), "swarmpki.RevokeRequest")?;
     let [serial, certificate, node, reason] = [
@@ -82,7 +84,7 @@ pub(super) async fn revoke(backend: &Backend, body: Option<Document>) -> Answer 
         document.string("node")?,
         document.string("reason")?,
     ];
-    let rekey = document.boolean("rekey")?;
+    let [rekey, unissued] = [document.boolean("rekey")?, document.boolean("unissued")?];
     if rekey && reason == "keyCompromise" {
         return Err(ApiError::bad_request(
             "whoever has the node's key can renew with it too: revoke the node without --rekey, remove it, and join it again",
@@ -90,7 +92,7 @@ pub(super) async fn revoke(backend: &Backend, body: Option<Document>) -> Answer 
     }
     let control = backend.control()?;
     let target = match (serial.as_str(), certificate.as_str(), node.as_str()) {
-        (serial, "", "") if !serial.is_empty() => Target::Serial(self::serial(serial)?),
+        (serial, "", "") if !serial.is_empty() => Target::Serial { serial: self::serial(serial)?, unissued },
         ("", pem, "") if !pem.is_empty() => Target::Certificate(certificate_of(pem)?),
         ("", "", wanted) if !wanted.is_empty() => {
             let nodes = control.nodes();
@@ -105,6 +107,7 @@ pub(super) async fn revoke(backend: &Backend, body: Option<Document>) -> Answer 
         issued: done.issued,
         until: done.until.map(pki::time::Time::rfc3339),
         kept: done.kept.map(|serial: Serial| serial.to_string()),
+        out: done.out,
     })
 }
 

@@ -41,6 +41,7 @@ pub(super) enum Route {
     CaAbort,
     Renew,
     ManagerAt,
+    NodeAt,
     Backup,
     Restore,
     NodeRenew(String),
@@ -105,6 +106,7 @@ impl Route {
             ["swarmpki", "v1", "crl"] if get => Self::Crl,
             ["swarmpki", "v1", "renew"] if post => Self::Renew,
             ["swarmpki", "v1", "managers"] if post => Self::ManagerAt,
+            ["swarmpki", "v1", "address"] if post => Self::NodeAt,
             ["swarmpki", "v1", "nodes", reference, "renew"] if post => Self::NodeRenew(segment(reference)?),
             ["swarmpki", "v1", "operators"] if get => Self::Operators,
             ["swarmpki", "v1", "operators"] if post => Self::OperatorIssue,
@@ -128,6 +130,7 @@ impl Route {
             | Self::Status
             | Self::Restore
             | Self::ManagerAt
+            | Self::NodeAt
             | Self::LogHead
             | Self::Renew => false,
             Self::SwarmInspect
@@ -186,6 +189,9 @@ impl Route {
             | Self::LogProve
             | Self::LogConsistency
             | Self::LogHead
+            // Each reads all of it, and tells of none of its private parts.
+            | Self::LogVerify
+            | Self::LogAudit
             | Self::CaStatus
             | Self::Revocations
             | Self::Crl
@@ -201,12 +207,10 @@ impl Route {
             | Self::NodeRemove(_)
             | Self::CaRotate
             | Self::CaAbort
-            // Each reads all of it.
-            | Self::LogVerify
-            | Self::LogAudit
             | Self::LogErase
             | Self::Renew
             | Self::ManagerAt
+            | Self::NodeAt
             | Self::Backup
             | Self::Restore
             | Self::Revoke
@@ -269,6 +273,7 @@ mod tests {
             ("GET", "/swarmpki/v1/renew", None),
             ("POST", "/swarmpki/v1/managers", Some(Route::ManagerAt)),
             ("GET", "/swarmpki/v1/managers", None),
+            ("POST", "/swarmpki/v1/address", Some(Route::NodeAt)),
             ("GET", "/swarmpki/v1/tokens", Some(Route::Tokens)),
             ("POST", "/swarmpki/v1/tokens", Some(Route::TokenCreate)),
             ("DELETE", "/swarmpki/v1/tokens/2", Some(Route::TokenRevoke("2".into()))),

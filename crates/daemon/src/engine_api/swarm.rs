@@ -19,12 +19,17 @@ use crate::lifecycle::{InitRequest, JoinRequest};
 /// Address pool subnets that can be asked for, in bits of mask. Source: engine-api.md 2.1.
 const SUBNET_SIZE_MAX: u32 = 29;
 
+/// What stands in the place of a join token for those who may only look. docker's command shows what it is given, also nothing at all: this is
+/// seen, is one word in a shell, and is refused as a token.
+const NOT_FOR_VIEWERS: &str = "SHOWN-TO-ADMINISTRATORS-ONLY";
+
 /// `GET /swarm`. Who may only look is shown no join token.
 pub(super) fn inspect(backend: &Backend, right: Right) -> Answer {
     let mut swarm = convert::swarm(&backend.control()?.cluster().map_err(refusal)?);
     if right < Right::Admin {
         swarm.cluster.hide_secrets();
-        swarm.join_tokens = JoinTokens::default();
+        let hidden = || NOT_FOR_VIEWERS.to_owned();
+        swarm.join_tokens = JoinTokens { worker: hidden(), manager: hidden() };
     }
     json(&swarm)
 }

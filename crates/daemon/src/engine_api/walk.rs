@@ -64,6 +64,7 @@ const EVERY: &[(&str, &str)] = &[
     ("GET", "/swarmpki/v1/revocations"),
     ("GET", "/swarmpki/v1/crl"),
     ("POST", "/swarmpki/v1/managers"),
+    ("POST", "/swarmpki/v1/address"),
 ];
 
 /// The place of a route among all.
@@ -114,11 +115,12 @@ fn place(route: &Route) -> usize {
         Route::Revoke => 41,
         Route::Revocations => 42,
         Route::Crl => 43,
-        Route::ManagerAt => 44,
+        Route::ManagerAt => 45,
+        Route::NodeAt => 46,
     }
 }
 /// One more than the last place.
-const PLACES: usize = 45;
+const PLACES: usize = 47;
 
 #[test]
 fn every_route_is_walked() {
@@ -212,6 +214,8 @@ async fn a_viewer_sees_no_secret() {
         match route.right() {
             // It renews its own, and here it has none.
             Right::Viewer if route == Route::OperatorRenew => assert_eq!(status, 400, "{target}: {text}"),
+            // It is asked of certificates, below.
+            Right::Viewer if route == Route::LogAudit => assert_eq!(status, 400, "{target}: {text}"),
             Right::Viewer => assert_eq!(status, 200, "{target}: {text}"),
             Right::Admin => {
                 assert_eq!(status, 403, "{target}: {text}");
@@ -222,6 +226,18 @@ async fn a_viewer_sees_no_secret() {
             assert!(!text.contains(secret.as_str()), "{target} shows {secret}: {text}");
         }
     }
+    let viewer = async |target: &str, body: Value| ask(&backend, Right::Viewer, "POST", target, &body).await;
+    let answers = [
+        viewer("/swarmpki/v1/log/audit", json!({"Certificates": [root.signer.pem()]})).await,
+        viewer("/swarmpki/v1/log/verify", json!({"Heads": []})).await,
+    ];
+    for (status, text) in &answers {
+        assert_eq!(*status, 200, "{text}");
+        assert!(secrets.iter().all(|secret| !text.contains(secret.as_str())), "{text}");
+    }
+    assert!(answers[0].1.contains("\"issued\"") && answers[1].1.contains("\"problem\":null"), "{answers:?}");
+    let (_, swarm) = ask(&backend, Right::Viewer, "GET", "/swarm", &Value::Null).await;
+    assert_eq!(body(swarm)["JoinTokens"]["Worker"], "SHOWN-TO-ADMINISTRATORS-ONLY");
     // And nothing has changed.
     assert_eq!(body(admin("GET", "/swarm", Value::Null).await), shown);
     shutdown.cancel();

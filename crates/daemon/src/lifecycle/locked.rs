@@ -66,6 +66,11 @@ pub(super) async fn unlock(setup: &Setup, key: &SecretString) -> Result<(), ApiE
     }
 }
 
+/// Forgets the operator's key: the key file is sealed again for this process, as before [`unlock`].
+pub(super) fn lock(setup: &Setup) {
+    setup.keystore.set_kek(None, 0);
+}
+
 fn not_started(why: &dyn std::fmt::Display) -> ApiError {
     ApiError::internal(format!("swarm component could not be started: {why}"))
 }

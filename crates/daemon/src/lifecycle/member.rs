@@ -20,6 +20,9 @@ use crate::settings::{Settings, UnderWay};
 /// The error state of a manager without its store: as a worker it would look for a manager for ever.
 pub(super) const STORE_LOST: &str = "this node is a manager and its store (raft/ in the state directory) is lost: restore the state directory from backup, or give the swarm up with \"swarmpki leave --force\"";
 
+/// What is logged and shown of a node that is to be a manager, before the reason.
+pub(super) const NO_PLACE: &str = "this node is to be a manager and has no place among them yet";
+
 /// Who waits for a join to come through.
 pub(super) type Answer = Option<oneshot::Sender<Result<(), ApiError>>>;
 
@@ -192,6 +195,9 @@ impl Running {
     /// The certificate's role may be another than what this node does: begins to take a place among the managers, or gives that up. Whether it
     /// is a manager no more: it gets a worker's certificate when it is out of the group.
     pub(super) fn follow_role(&mut self, setup: &Setup, role: Option<Role>) -> bool {
+        if role == Some(Role::Worker) {
+            self.denied = None;
+        }
         match (role, self.seat.is_some(), &self.seating) {
             (Some(Role::Manager), false, None) => {
                 let (setup, settings, agent) = (setup.clone(), self.settings.clone(), self.agent.clone());
@@ -230,6 +236,19 @@ impl Running {
     pub(super) fn stand_up(&mut self) -> Option<Seat> {
         self.agent.seated(None);
         self.seat.take()
+    }
+
+    /// There is a manager there.
+    pub(super) fn manager_at(&self, addr: &str) {
+        if let Some(seat) = &self.seat {
+            seat.control().manager_at(addr.to_owned());
+        }
+        self.agent.manager_at(addr.to_owned());
+    }
+
+    /// Whether the cluster has removed this node, as far as it was told.
+    pub(super) fn is_removed(&self) -> bool {
+        self.status.borrow().phase == Phase::Removed
     }
 
     pub(super) fn keystore(&self) -> Arc<swarmpki::keystore::Keystore> {
@@ -340,10 +359,11 @@ impl Running {
         if self.ready || !self.settings_join() {
             membership.join_addr.clear();
         }
+        membership.trouble = self.denied.as_ref().map(|why| format!("{NO_PLACE}: {why}"));
         let text = |default: &str| {
             status.last_error.as_ref().map_or_else(|| default.to_owned(), |trouble| trouble.text.clone())
         };
-        if let Some(seat) = &self.seat {
+        if let Some(seat) = self.seat.as_ref().filter(|_| status.phase != Phase::Removed) {
             return Present::Manager(membership, seat.control(), seat.replica());
         }
         match status.phase {

@@ -5,6 +5,7 @@
 
 use std::sync::Arc;
 
+use cluster::State;
 use manager::bootstrap::{Bootstrap, Restoration};
 use manager::chance::Chance;
 use pki::identity::NodeId;
@@ -19,6 +20,7 @@ use crate::age::{self, By};
 use crate::backend::ALREADY_MEMBER;
 use crate::backup;
 use crate::engine_api::error::ApiError;
+use crate::engine_api::reference::resolve;
 use crate::settings::{Settings, UnderWay};
 
 /// What a restore asks for.
@@ -43,14 +45,12 @@ impl Owner {
         let RestoreRequest { file, by, listen, advertise, removed } = request;
         address::parse_tcp("ListenAddr", &listen, "0.0.0.0")?;
         let addresses = address::resolve(&listen, &advertise, "", &address::interfaces())?;
-        let removed = removed.iter().map(|id| id.parse::<NodeId>());
-        let removed =
-            removed.collect::<Result<Vec<_>, _>>().map_err(|error| ApiError::bad_request(error.to_string()))?;
         let read = tokio::task::spawn_blocking(move || {
             let plain = age::decrypt(&by, &file).map_err(|error| ApiError::bad_request(error.to_string()))?;
             backup::decode(&plain).map_err(|error| ApiError::bad_request(error.to_string()))
         });
         let (backup, head) = read.await.map_err(|error| ApiError::internal(error.to_string()))??;
+        let removed = named(&backup.state, &removed)?;
         let listener = seat::bind(addresses.listen).await?;
         match self.restored(backup, head, removed, addresses, listener).await {
             Ok((node_id, running)) => {
@@ -100,7 +100,22 @@ impl Owner {
         let open = || member::open(&self.setup, &settings);
         let founded = seat::Founded::restore(&self.setup, begun, backup, &chance, open).await;
         let (node, founded) = founded.map_err(|error| failed(&error))?;
-        let seat = founded.sit(&node.handle(), listener, self.setup.keys.clone()).map_err(|error| failed(&error))?;
+        let seat = founded
+            .sit(&node.handle(), listener, &settings, self.setup.keys.clone())
+            .map_err(|error| failed(&error))?;
         self.founded(node, settings, seat).await
     }
+}
+
+/// The nodes of a backup that are meant, each by its id, its host name, or the beginning of its id.
+fn named(state: &State, removed: &[String]) -> Result<Vec<NodeId>, ApiError> {
+    let nodes: Vec<_> = state.nodes.values().cloned().collect();
+    let find = |reference: &String| match resolve(&nodes, reference) {
+        Ok(node) => Ok(node.id.clone()),
+        Err(refused) => Err(ApiError::bad_request(format!(
+            "nothing was restored: of --removed, {}; a node that joined after the backup is not in it, and need not be named",
+            refused.message
+        ))),
+    };
+    removed.iter().map(find).collect()
 }

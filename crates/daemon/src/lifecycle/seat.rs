@@ -207,14 +207,21 @@ impl Founded {
         if known { Ok(()) } else { Err(SeatError::Foreign(path(), error)) }
     }
 
-    /// Serves on `listener` with the node's identity.
-    pub(super) fn sit(self, node: &swarmpki::Handle, listener: TcpListener, keys: Keys) -> Result<Seat, SeatError> {
+    /// Serves on `listener` with the node's identity, and is to be found where the settings say.
+    pub(super) fn sit(
+        self,
+        node: &swarmpki::Handle,
+        listener: TcpListener,
+        settings: &Settings,
+        keys: Keys,
+    ) -> Result<Seat, SeatError> {
         let config = Config {
             clock: crate::clock::system(),
             chance: Chance::system(),
             identity: node.identity(),
             keys,
             peers: self.peers,
+            addr: Some(settings.advertise_addr.clone()).filter(|addr| !addr.is_empty()),
         };
         let addr = local(&listener).map_err(|error| SeatError::Bind(error.to_string()))?;
         let peers = config.peers.clone();
@@ -287,7 +294,7 @@ impl Seat {
             founded.replica.shutdown().await;
             return Err(refused);
         }
-        founded.sit(&node.handle(), listener, setup.keys.clone()).map(Some)
+        founded.sit(&node.handle(), listener, settings, setup.keys.clone()).map(Some)
     }
 
     /// Takes a place in the group of the cluster whose manager's certificate the node holds, by way of one of the managers that it
@@ -308,7 +315,7 @@ impl Seat {
         };
         if let Some(begun) = Founded::begun(setup, node).await? {
             // It serves at once: the others may need its voice.
-            let seat = begun.sit(node, listener, setup.keys.clone())?;
+            let seat = begun.sit(node, listener, settings, setup.keys.clone())?;
             if seat.goes_on(node, others, &advertise).await? {
                 return Ok(seat);
             }
@@ -317,7 +324,7 @@ impl Seat {
             listener = listen(settings).await?;
         }
         let founded = Founded::enlist(setup, node, &others(), &advertise).await?;
-        let seat = founded.sit(node, listener, setup.keys.clone())?;
+        let seat = founded.sit(node, listener, settings, setup.keys.clone())?;
         seat.seated(node).await?;
         Ok(seat)
     }
@@ -362,6 +369,16 @@ impl Seat {
             if let Some(fatal) = self.replica.fatal().now_or_never() {
                 return Err(SeatError::Fatal(fatal.to_string()));
             }
+        }
+    }
+
+    /// Waits until it is written down that the others find it there.
+    pub(super) async fn told_at(&self, addr: &str) {
+        let (mut states, raft_id) = (self.replica.watch(), self.replica.raft_id());
+        let told =
+            states.wait_for(|state| state.members.rows.values().any(|row| row.raft_id == raft_id && row.addr == addr));
+        if told.await.is_err() {
+            std::future::pending::<()>().await;
         }
     }
 

@@ -2,7 +2,6 @@
 //! what many callers propose into one entry and one sync.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicI64, Ordering};
 use std::time::{Duration, Instant};
 
 use arc_swap::ArcSwapOption;
@@ -12,11 +11,11 @@ use cluster::node::Node;
 use cluster::{Command, State, issuance};
 use pki::identity::NodeId;
 use pki::key::SpkiHash;
-use pki::time::Time;
 use replica::{Handle, ProposeError};
 use tokio::sync::Semaphore;
 use wire::status::Refusal;
 
+use super::refusals::Refusals;
 use super::{Begun, Draw, Issued, Issuing, Judged, Request, Signing};
 use crate::alarm::Alarm;
 use crate::chance::NoChance;
@@ -27,9 +26,6 @@ use crate::shared::Shared;
 
 /// Requests in work at a time; more are told to come back.
 const IN_WORK_MAX: usize = 4096;
-
-/// Shortest time between two lines about refused joins, in milliseconds.
-const REFUSED_EVERY_MS: u64 = 1_000;
 
 /// Why a request is refused that others are to sign.
 const NOT_BARE: &str =
@@ -56,8 +52,8 @@ impl Accepted {
 pub(crate) struct Pipeline {
     signing: ArcSwapOption<Signing>,
     in_work: Semaphore,
-    /// When a refused join was last told in the log, in milliseconds.
-    told: AtomicI64,
+    /// Refused joins, as the log tells of them.
+    refusals: Arc<Refusals>,
 }
 
 impl Pipeline {
@@ -65,18 +61,11 @@ impl Pipeline {
     pub(crate) fn forget_signer(&self) {
         self.signing.store(None);
     }
-
-    /// Whether a refused join is told in the log: whoever has a token that is none any more does not fill it.
-    fn tells(&self, now: Time) -> bool {
-        let (now, last) = (now.unix_millis(), self.told.load(Ordering::Relaxed));
-        let due = now.abs_diff(last) >= REFUSED_EVERY_MS;
-        due && self.told.compare_exchange(last, now, Ordering::Relaxed, Ordering::Relaxed).is_ok()
-    }
 }
 
 impl Default for Pipeline {
     fn default() -> Self {
-        Self { signing: ArcSwapOption::empty(), in_work: Semaphore::new(IN_WORK_MAX), told: AtomicI64::new(0) }
+        Self { signing: ArcSwapOption::empty(), in_work: Semaphore::new(IN_WORK_MAX), refusals: Arc::default() }
     }
 }
 
@@ -87,9 +76,7 @@ impl<H: Handle> Shared<H> {
         let ours = request.ours;
         match self.answer(call, request).await {
             Err(refusal) if refusal.is_of_limited_token() => {
-                if self.pipeline.tells(self.now()) {
-                    tracing::info!(from = %call.addr(), reason = %refusal, "a join was refused");
-                }
+                self.pipeline.refusals.tell(call.addr(), &refusal);
                 Err(if ours { refusal } else { Refusal::TokenRefused })
             }
             answer => answer,

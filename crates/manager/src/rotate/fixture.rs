@@ -20,20 +20,20 @@ use crate::chance::Chance;
 use crate::rotate;
 use crate::sessions::{NodeClock, Opening, Sessions};
 
-pub(super) const START: Time = Time::from_unix_secs(1_795_000_000);
+pub(crate) const START: Time = Time::from_unix_secs(1_795_000_000);
 
-pub(super) struct Fixture {
-    pub(super) state: State,
-    pub(super) sessions: Sessions,
-    pub(super) now: Time,
-    pub(super) chance: Chance,
-    pub(super) manager: NodeId,
+pub(crate) struct Fixture {
+    pub(crate) state: State,
+    pub(crate) sessions: Sessions,
+    pub(crate) now: Time,
+    pub(crate) chance: Chance,
+    pub(crate) manager: NodeId,
     drawn: u64,
 }
 
 impl Fixture {
     /// A cluster with its first manager in session.
-    pub(super) fn new() -> Self {
+    pub(crate) fn new() -> Self {
         let chance = Chance::system();
         let params = Params {
             addr: "192.0.2.1:2377".to_owned(),
@@ -56,23 +56,23 @@ impl Fixture {
         fixture
     }
 
-    pub(super) fn apply(&mut self, command: Command) -> Outcome {
+    pub(crate) fn apply(&mut self, command: Command) -> Outcome {
         let batch = Batch { time: self.now, commands: vec![command] };
         let applied = self.state.apply(self.state.index + 1, &batch);
         cluster::invariant::check(&self.state).unwrap();
         applied.outcomes.into_iter().next().unwrap()
     }
 
-    pub(super) fn later(&mut self, by: Duration) {
+    pub(crate) fn later(&mut self, by: Duration) {
         self.now = self.now.saturating_add(by);
     }
 
-    pub(super) fn served(&self) -> Vec<u8> {
+    pub(crate) fn served(&self) -> Vec<u8> {
         self.state.roots.served().unwrap().bundle.clone()
     }
 
     /// A node that joined, used its leaf and said what it trusts; in session too if `present`.
-    pub(super) fn node(&mut self, n: u64, present: bool) -> NodeId {
+    pub(crate) fn node(&mut self, n: u64, present: bool) -> NodeId {
         let id: NodeId = format!("node{n:021}").parse().unwrap();
         let letter = self.letter(None, Role::Worker);
         let serial = letter.leaf.serial;
@@ -91,7 +91,7 @@ impl Fixture {
         id
     }
 
-    pub(super) fn open(&mut self, id: &NodeId, clock: Option<NodeClock>) {
+    pub(crate) fn open(&mut self, id: &NodeId, clock: Option<NodeClock>) {
         let report = self.state.node(id).unwrap().report.as_deref().unwrap().clone();
         self.drawn += 1;
         let opening = Opening {
@@ -106,7 +106,7 @@ impl Fixture {
         self.sessions.open(self.now, &self.state, opening).unwrap();
     }
 
-    pub(super) fn report(&mut self, id: &NodeId, trust: &[u8]) {
+    pub(crate) fn report(&mut self, id: &NodeId, trust: &[u8]) {
         let blobs: Vec<(BlobDigest, Arc<[u8]>)> = [b"issuer".as_slice(), trust, b"description"]
             .into_iter()
             .map(|bytes| (BlobDigest::of(bytes), Arc::from(bytes)))
@@ -117,7 +117,7 @@ impl Fixture {
     }
 
     /// The node renews and uses what it got.
-    pub(super) fn renew(&mut self, id: &NodeId) {
+    pub(crate) fn renew(&mut self, id: &NodeId) {
         let node = self.state.node(id).unwrap().clone();
         let letter = self.letter(Some(&node), node.role);
         let (serial, issuer) = (letter.leaf.serial, letter.leaf.issuer);
@@ -128,24 +128,24 @@ impl Fixture {
     }
 
     /// The node takes the root that it would be sent.
-    pub(super) fn take_root(&mut self, id: &NodeId) {
+    pub(crate) fn take_root(&mut self, id: &NodeId) {
         let node = self.state.node(id).unwrap().clone();
         let trust = self.state.roots.trust_for(&node, true).unwrap().to_vec();
         self.report(id, &trust);
     }
 
-    pub(super) fn change(&self, policy: Policy) -> RootsChange {
+    pub(crate) fn change(&self, policy: Policy) -> RootsChange {
         let root = rotate::generate(&self.chance, self.now).unwrap();
         rotate::prepare(&self.state, root, true, policy, &rotate::Signers::default(), self.now).unwrap()
     }
 
-    pub(super) fn rotate(&mut self, policy: Policy) -> Outcome {
+    pub(crate) fn rotate(&mut self, policy: Policy) -> Outcome {
         let roots = Some(self.change(policy));
         self.update(roots)
     }
 
     /// An emergency begins: the tokens change with it.
-    pub(super) fn emergency(&mut self, bound: Duration) -> Outcome {
+    pub(crate) fn emergency(&mut self, bound: Duration) -> Outcome {
         let roots = Some(self.change(Policy::Emergency { bound }));
         let secret = |n| Some(SecretBox(Arc::new(JoinSecret::from_bytes([n; 16]))));
         let version = self.state.cluster_version;
@@ -154,13 +154,13 @@ impl Fixture {
         self.apply(Command::UpdateCluster(Box::new(update)))
     }
 
-    pub(super) fn update(&mut self, roots: Option<RootsChange>) -> Outcome {
+    pub(crate) fn update(&mut self, roots: Option<RootsChange>) -> Outcome {
         let version = self.state.cluster_version;
         let update = UpdateCluster { version, roots, ..UpdateCluster::default() };
         self.apply(Command::UpdateCluster(Box::new(update)))
     }
 
-    pub(super) fn advance(&mut self) -> Outcome {
+    pub(crate) fn advance(&mut self) -> Outcome {
         let rotation = self.state.rotation().unwrap().clone();
         let secret = |n| SecretBox(Arc::new(JoinSecret::from_bytes([n; 16])));
         self.apply(Command::AdvanceRotation(Box::new(Advance {

@@ -106,8 +106,8 @@ pub struct Pacer {
     tries: BTreeMap<NodeId, Tries>,
     /// Nodes that were told too often.
     refusing: BTreeSet<NodeId>,
-    /// Nodes whose turn to take a root has come in this phase.
-    pushed: BTreeSet<NodeId>,
+    /// Nodes whose turn to take a root has come in this phase, and how often.
+    pushed: BTreeMap<NodeId, u32>,
     pace: Pace,
     /// When a turn can be given that had to wait for its place in time.
     spaced: Option<Time>,
@@ -234,9 +234,10 @@ impl Pacer {
         next.map(|at| self.elapsed.shown(at))
     }
 
-    /// Whether it is a node's turn to be given the root of this phase.
-    pub fn is_pushed(&self, node: &NodeId) -> bool {
-        self.pushed.contains(node)
+    /// How often it was a node's turn to be given the root of this phase. Each time it is sent once, also if nothing else
+    /// has changed: the node may have been unable to take it.
+    pub fn pushes(&self, node: &NodeId) -> u32 {
+        self.pushed.get(node).copied().unwrap_or_default()
     }
 
     /// The rotation and phase that may end now: nobody is waited for any more, or time is over.
@@ -418,7 +419,8 @@ impl Pacer {
         self.told.insert(id.clone(), Told { need, at: now, again });
         self.again.insert((again, id.clone()));
         if need == Need::Trust {
-            self.pushed.insert(id.clone());
+            let pushes = self.pushed.entry(id.clone()).or_default();
+            *pushes = pushes.saturating_add(1);
         }
         Some(Turn { node: id, need })
     }

@@ -7,7 +7,7 @@ use cluster::node::{BlobDigest, Node};
 use cluster::roots::{Root, Roots};
 use cluster::rotation::{self, Phase, Policy, Rotation};
 use pki::digest::Digest;
-use pki::identity::NodeId;
+use pki::identity::{NodeId, Role};
 use pki::time::Time;
 
 use super::dates::Dates;
@@ -363,7 +363,12 @@ fn blocking(state: &State, dates: &Dates, node: &Node, seen: &Seen<'_>, now: Tim
     Blocking {
         node: node.id.clone(),
         hostname: node.report.as_ref().map(|report| report.hostname.clone()).unwrap_or_default(),
-        remedy: remedy.map(|text| text.replace("NODE", node.id.as_str())),
+        remedy: remedy.map(|text| {
+            // A manager is removed as a worker only.
+            let demotion = if node.spec.role == Role::Manager { "swarmpki node demote NODE, then " } else { "" };
+            let remove = "swarmpki node rm --force NODE";
+            text.replace(remove, &format!("{demotion}{remove}")).replace("NODE", node.id.as_str())
+        }),
         last_error: (seen.last_error)(&node.id),
         returns: reason != Reason::LeftBehind && rotation.is_some_and(|rotation| rotation.bundle().is_none()),
         reason,

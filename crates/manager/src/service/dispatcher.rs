@@ -207,8 +207,8 @@ fn session_stream<H: Handle>(
                 return Some((Err(status), session));
             }
             let ordered = session.shared.sessions().ordered(session.telling.node());
-            let pushed = session.shared.pacer().is_pushed(session.telling.node());
-            match session.telling.next(&session.shared.handle.state(), ordered, pushed) {
+            let pushes = session.shared.pacer().pushes(session.telling.node());
+            match session.telling.next(&session.shared.handle.state(), ordered, pushes) {
                 Next::Say(message) => return Some((Ok(*message), session)),
                 Next::Wait => session.slot.changed().await,
                 Next::Gone => session.slot.end(Refusal::SessionNodeMissing),

@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use cluster::authorize::{Caller, Method};
 use cluster::{Command, Outcome, Rejection, epoch};
+use pki::identity::Role;
 use replica::Handle;
 use tokio::net::TcpStream;
 use tonic::{Request, Response, Status};
@@ -37,15 +38,26 @@ impl<H: Handle> wire::managers::Managers for Service<H> {
         // Who cannot be reached would be a member that the others wait for.
         let reached = tokio::time::timeout(REACH_WITHIN, TcpStream::connect(&addr)).await;
         if !matches!(reached, Ok(Ok(_))) {
-            return Err(Status::unknown(
-                "could not connect to prospective new cluster member using its advertised address",
-            ));
+            let refused = unreachable(&addr);
+            shared.note_unseated(&node, refused.message());
+            return Err(refused);
+        }
+        // Told at once, and before it is committed: without it nobody may lead.
+        let known = shared.handle.state().members.rows.get(&node).map(|row| row.raft_id);
+        if known == Some(raft_id) {
+            shared.peers.find(&node, &addr);
         }
         // A store that was lost must not pass for the one that another manager knows of.
         let state = shared.look().await.ok_or(Refusal::NoLeader)?;
         let known = state.members.rows.get(&node).map(|row| row.raft_id);
         if let Some(refused) = given_up(known, raft_id) {
             return Err(refused);
+        }
+        // Who only asks whether it is known where it is changes nothing.
+        let seated = state.node(&node).is_some_and(|node| node.role == Role::Manager);
+        let there = state.members.rows.get(&node).is_some_and(|row| row.raft_id == raft_id && row.addr == addr);
+        if seated && there {
+            return Ok(Response::new(peers::response(&state, raft_id).ok_or(Refusal::SignerStarting)?));
         }
         let replaces = known.filter(|_| raft_id == 0);
         let enlist = Command::Enlist { node: node.clone(), addr: addr.clone(), serial, replaces };
@@ -63,6 +75,7 @@ impl<H: Handle> wire::managers::Managers for Service<H> {
             }
             _ => return Err(Refusal::OutcomeUnknown.status()),
         };
+        shared.take_unseated(&node);
         tracing::info!(%node, addr, raft_id, "a manager has its place in the group");
         let response = peers::response(&shared.handle.state(), raft_id).ok_or(Refusal::SignerStarting)?;
         Ok(Response::new(response))
@@ -177,6 +190,14 @@ fn given_up(known: Option<u64>, store: u64) -> Option<Status> {
     })
 }
 
+/// The refusal of one that the others would wait for in vain: the engine's words (wire.md 8), where it was looked for, and what to do.
+fn unreachable(addr: &str) -> Status {
+    Status::unknown(format!(
+        "could not connect to prospective new cluster member using its advertised address {addr}: open that address and port to the other \
+         managers, or, if it is another one, leave and join again with --advertise-addr"
+    ))
+}
+
 /// The address under which the others reach the newcomer: its own word, but for a host that means nothing elsewhere.
 fn reachable(addr: &str, caller: SocketAddr) -> Result<String, Refusal> {
     match addr.parse::<SocketAddr>() {
@@ -207,6 +228,18 @@ mod tests {
             assert_eq!(status.is_some(), refused, "{known:?} {store}");
             assert!(status.is_none_or(|status| status.code() == tonic::Code::NotFound));
         }
+    }
+
+    #[test]
+    fn who_cannot_be_reached_is_told_where_and_what_to_do() {
+        let status = unreachable("192.0.2.1:2377");
+        assert_eq!(status.code(), tonic::Code::Unknown);
+        let text = status.message();
+        let engines = "could not connect to prospective new cluster member using its advertised address";
+        assert!(
+            text.starts_with(&format!("{engines} 192.0.2.1:2377: ")) && text.contains("--advertise-addr"),
+            "{text}"
+        );
     }
 
     #[test]

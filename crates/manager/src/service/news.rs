@@ -29,8 +29,8 @@ struct Telling<H> {
 pub(super) fn tell<H: Handle>(shared: Arc<Shared<H>>, call: Call, node: NodeId, asked: NewsRequest) -> Answers<News> {
     let held = news::believed(&shared.handle.state(), &asked);
     let (changed, grown) = (shared.news.changed(), shared.heads.changed());
-    let of = |statement: Option<Statement>| statement.and_then(heads::from_wire);
-    let listener = Listener::new(node, of(asked.log_head), of(asked.log_fork));
+    let evidence = asked.log_fork.into_iter().chain(asked.log_evidence).filter_map(heads::from_wire);
+    let listener = Listener::new(node, asked.log_head.and_then(heads::from_wire), evidence);
     let telling = Telling { shared, call, held, changed, listener, grown, over: false };
     Box::pin(stream::unfold(telling, |mut telling| async move {
         loop {

@@ -5,7 +5,7 @@ use pki::identity::NodeId;
 use pki::time::Time;
 use wire::status::Refusal;
 
-use super::{GRACE, Sessions, UNKNOWN_GRACE};
+use super::{GRACE, Row, Sessions, UNKNOWN_GRACE};
 use crate::change::Change;
 
 /// What the table is told.
@@ -48,8 +48,10 @@ impl Sessions {
         match input {
             Input::Lead(state) => {
                 self.forget_expected();
+                let period = state.settings.heartbeat_period();
+                self.led = Some((now, now.saturating_add(period * UNKNOWN_GRACE)));
                 let present = state.finished().filter(|node| !node.down).map(|node| node.id.clone());
-                self.expect(now, state.settings.heartbeat_period(), UNKNOWN_GRACE, present);
+                self.expect(now, period, UNKNOWN_GRACE, present);
                 Vec::new()
             }
             Input::Expect(nodes, period) => {
@@ -102,8 +104,13 @@ impl Sessions {
         }
         let mut commands = Vec::new();
         for (node, row) in self.expire(now) {
-            tracing::info!(%node, "heartbeats stopped");
             effects.push(Effect::End(node.clone(), Refusal::NotRegistered));
+            // It may have been in session with whoever led before.
+            let unseen = |began: &Time| row.session.is_some() && row.last_contact.is_none_or(|at| at < *began);
+            if let Some((_, until)) = self.led.filter(|(began, until)| unseen(began) && now < *until) {
+                self.put(node, Row { last_contact: row.last_contact, ..Row::absent(now, row.period, until) });
+                continue;
+            }
             commands.push(Command::Presence { node, down: true, seen: row.last_contact.unwrap_or(now) });
         }
         if !commands.is_empty() {
@@ -221,10 +228,35 @@ mod tests {
         // Another led meanwhile, and heard of it; what it wrote down has not come here yet.
         assert!(table.step(at(6_000), Input::Lead(&State::empty())).is_empty());
         assert!(table.row(&away).is_none());
-        assert_eq!(table.next_deadline(), Some(at(15_000)), "who is in session here is looked after as before");
-        let effects = table.step(at(20_000), Input::Time);
+        let period = table.heartbeat(at(7_000), &present, "a", PERIOD, u32::MAX / 2).unwrap();
+        let deadline = at(7_000).saturating_add(period * GRACE);
+        assert_eq!(table.next_deadline(), Some(deadline), "who is in session here is looked after as before");
+        let effects = table.step(at(23_000), Input::Time);
         let Some(Effect::Propose(commands)) = effects.last() else { panic!("{effects:?}") };
         assert!(matches!(&commands[..], [Command::Presence { node, down: true, .. }] if *node == present));
+        assert_eq!(table.next_deadline(), None);
+    }
+
+    #[test]
+    fn who_was_last_seen_before_the_lead_began_may_have_been_with_whoever_led_before() {
+        let (mut table, node) = table(false);
+        let until = at(6_000).saturating_add(State::empty().settings.heartbeat_period() * UNKNOWN_GRACE);
+        assert!(table.step(at(6_000), Input::Lead(&State::empty())).is_empty());
+        assert_eq!(
+            words(&table.step(at(15_000), Input::Time)),
+            ["end"],
+            "its session here is over, and nothing is written down"
+        );
+        assert_eq!(table.next_deadline(), Some(until));
+        // It comes, and is looked after as everybody.
+        let mut back = table.clone();
+        back.register(at(20_000), &node, "", "b".to_owned(), PERIOD, false).unwrap();
+        assert_eq!(words(&back.step(at(35_000), Input::Time)), ["end", "propose"]);
+        // It does not.
+        let effects = table.step(until, Input::Time);
+        let Some(Effect::Propose(commands)) = effects.last() else { panic!("{effects:?}") };
+        assert!(matches!(&commands[..], [Command::Presence { node: gone, down: true, seen }]
+            if *gone == node && *seen == at(0)));
         assert_eq!(table.next_deadline(), None);
     }
 

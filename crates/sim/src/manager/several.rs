@@ -137,7 +137,7 @@ impl<L: Log> Manager<L> {
 
     /// It begins to lead.
     pub fn begin_to_lead(&mut self, now: Time, out: &mut Vec<Tell>) {
-        self.roster.lead(self.log.leadership().borrow().term);
+        self.roster.lead(now, self.log.leadership().borrow().term);
         let state = self.state();
         self.absent = Some(Absent::of(&state));
         self.step(now, Told::Lead(&state), out);

@@ -10,7 +10,7 @@ pub struct ClockResponse {
     pub unix_millis: i64,
 }
 /// What News is asked with: what the node knows already.
-#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+#[derive(Clone, PartialEq, ::prost::Message)]
 pub struct NewsRequest {
     /// Epoch and version of the revocations that the node holds; both 0: none.
     #[prost(uint64, tag = "1")]
@@ -27,6 +27,9 @@ pub struct NewsRequest {
     /// A head that cannot be of the same log as that one, or as one that was kept before.
     #[prost(message, optional, tag = "11")]
     pub log_fork: ::core::option::Option<Statement>,
+    /// More of such heads.
+    #[prost(message, repeated, tag = "12")]
+    pub log_evidence: ::prost::alloc::vec::Vec<Statement>,
 }
 /// What has changed that every node should know.
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
@@ -77,7 +80,7 @@ pub struct LogHead {
     pub at: i64,
 }
 /// Two heads that cannot be of one log: how a node keeps them.
-#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+#[derive(Clone, PartialEq, ::prost::Message)]
 pub struct LogFork {
     /// The head that was kept.
     #[prost(message, optional, tag = "1")]
@@ -91,6 +94,9 @@ pub struct LogFork {
     /// When the node heard it, milliseconds since the Unix epoch, by its own clock.
     #[prost(int64, tag = "4")]
     pub at: i64,
+    /// Only in the first one of a file: those that came after it.
+    #[prost(message, repeated, tag = "5")]
+    pub more: ::prost::alloc::vec::Vec<LogFork>,
 }
 /// Certificates taken back. A set only grows, until its rows end.
 #[derive(Clone, PartialEq, ::prost::Message)]
@@ -116,11 +122,17 @@ pub struct Revocations {
     /// The rows.
     #[prost(message, repeated, tag = "7")]
     pub rows: ::prost::alloc::vec::Vec<RevokedRow>,
+    /// The version that there is; greater than `version`: more is to come. 0: it is not said.
+    #[prost(uint64, tag = "8")]
+    pub newest: u64,
     /// Only as a node keeps the set: whose statements it is from (as in NewsRequest), and whether it is to be told anew.
     #[prost(bytes = "vec", repeated, tag = "20")]
     pub from: ::prost::alloc::vec::Vec<::prost::alloc::vec::Vec<u8>>,
     #[prost(bool, tag = "21")]
     pub doubted: bool,
+    /// The same ones' nodes.
+    #[prost(string, repeated, tag = "22")]
+    pub from_nodes: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
 }
 /// One certificate that was taken back.
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
@@ -134,6 +146,9 @@ pub struct RevokedRow {
     /// When it ends, seconds since the Unix epoch.
     #[prost(int64, tag = "3")]
     pub until: i64,
+    /// Only as a node keeps the set: who told it, a bit for each of `Revocations.from`, the lowest for the first; the highest: somebody else.
+    #[prost(uint64, tag = "4")]
+    pub told_by: u64,
 }
 /// Generated client implementations.
 pub mod node_client {

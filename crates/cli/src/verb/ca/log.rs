@@ -16,7 +16,7 @@ use crate::shown;
 const LOOK_EVERY: Duration = Duration::from_millis(500);
 /// Headings and widths of the columns; what they hold has these lengths or less.
 const COLUMNS: [(&str, usize); 7] =
-    [("SEQ", 10), ("TIME", 27), ("NODE", 28), ("ROLE", 10), ("SERIAL", 43), ("NOT BEFORE", 23), ("NOT AFTER", 23)];
+    [("SEQ", 10), ("TIME", 27), ("NODE", 28), ("KIND", 10), ("SERIAL", 43), ("NOT BEFORE", 23), ("NOT AFTER", 23)];
 
 /// List every certificate that the CA signed: the issuance log of this manager
 #[derive(Args, Clone, Debug)]
@@ -101,13 +101,19 @@ fn row(entry: &LogLine) -> String {
     let cells = [
         seq.as_str(),
         &entry.time,
-        entry.node.as_deref().unwrap_or("CA"),
-        entry.role.as_deref().unwrap_or("-"),
+        entry.node.as_deref().unwrap_or("-"),
+        kind(entry),
         &entry.serial,
         &entry.not_before,
         &entry.not_after,
     ];
     line(cells, &issuer(entry))
+}
+
+/// What it is: in small letters, as everything that is looked for in it.
+fn kind(entry: &LogLine) -> &str {
+    // Daemons before this version say the role alone.
+    if entry.kind.is_empty() { entry.role.as_deref().unwrap_or("ca") } else { &entry.kind }
 }
 
 /// The certificate that signed; its key where that certificate is not held any more.
@@ -158,6 +164,7 @@ mod tests {
             time: "2026-11-21T12:00:00.123Z".into(),
             node: Some("dzm52djk15bshpeec4zdo7hez".into()),
             role: Some("worker".into()),
+            kind: "worker".into(),
             serial: "7a3f0c3c2b1a09f8e7d6c5b4a392817f6e5d4c3b".into(),
             not_before: "2026-11-21T11:00:00Z".into(),
             not_after: "2027-02-19T12:00:00Z".into(),
@@ -172,7 +179,9 @@ mod tests {
         let gone = LogLine { issuer: None, ..entry.clone() };
         assert!(super::row(&gone).ends_with("  key ef"), "{}", super::row(&gone));
         assert!(super::row(&LogLine { issuer_key: None, ..gone }).ends_with("  ?"));
-        let root = LogLine { node: None, role: None, issuer: None, ..entry };
-        assert!(super::row(&root).contains("CA                          -         7a3f"), "{}", super::row(&root));
+        for (kind, shown) in [("ca", "ca"), ("api", "api"), ("", "ca")] {
+            let row = super::row(&LogLine { node: None, role: None, kind: kind.into(), ..entry.clone() });
+            assert!(row.contains(&format!("-                           {shown:<10}7a3f")), "{row}");
+        }
     }
 }

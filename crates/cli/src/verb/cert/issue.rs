@@ -62,10 +62,13 @@ pub(crate) async fn run(args: &IssueArgs, context: &mut Context) -> Result<(), F
         ))
     })?;
     told(&issued, &directory.shown(), &format!("Issued to {}", args.name), context)?;
-    if context.out.json() || key.is_none() {
+    if context.out.json() {
         return Ok(());
     }
     let shown = directory.shown();
+    if key.is_none() {
+        context.out.line(format!("The key of the request belongs beside it, for its owner only: {shown}/key.pem"))?;
+    }
     context
         .out
         .line(format!("Use it with: DOCKER_TLS_VERIFY=1 DOCKER_CERT_PATH={shown} docker -H tcp://HOST:2376 node ls"))

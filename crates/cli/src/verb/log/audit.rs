@@ -70,6 +70,11 @@ fn words(one: &Audited) -> String {
             one.node.as_ref().map(|node| format!(" to node {node}")).unwrap_or_default()
         ),
         "ca" => "a CA certificate of this cluster".to_owned(),
+        "former" => format!(
+            "a CA certificate that this cluster had before: its key signed entry {} at {}",
+            one.seq.unwrap_or_default(),
+            one.time.as_deref().unwrap_or("?")
+        ),
         "forged" => "FORGED: signed with a key of this cluster, and never issued by it".to_owned(),
         "foreign" => "never issued: signed by another CA".to_owned(),
         _ => "not found, but the log is not whole on this manager: ask another one".to_owned(),

@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 use std::time::SystemTime;
 
 use clap::Args;
-use daemon::engine_api::heads::HeadReport;
+use daemon::engine_api::heads::{HeadReport, HeadVerdict, KeptHead};
 use daemon::engine_api::log::{Consistency, VerifyReport};
 use daemon::{UnlockSource, check};
 use serde_json::json;
@@ -34,16 +34,17 @@ impl VerifyArgs {
         self.state_dir.is_some()
     }
 
-    fn heads(&self) -> Result<Vec<HeadReport>, Failure> {
+    /// The heads as they were signed. What stands in a file besides is not passed over if it says something else.
+    fn heads(&self) -> Result<Vec<KeptHead>, Failure> {
         let read = |path: &PathBuf| {
-            let failed =
-                |error: &dyn std::fmt::Display| Failure::new(format!("cannot read {}: {error}", path.display()));
-            let text = std::fs::read_to_string(path).map_err(|error| failed(&error))?;
+            let failed = |error: &dyn std::fmt::Display| {
+                Failure::new(format!("{} is no head to compare with: {error}", path.display()))
+                    .hint("Nothing is said of the log by that. Take another copy of the file, or make one on a manager that you trust: swarmpki log head --json")
+            };
+            let text = std::fs::read_to_string(path)
+                .map_err(|error| Failure::new(format!("cannot read {}: {error}", path.display())))?;
             let head: HeadReport = serde_json::from_str(&text).map_err(|error| failed(&error))?;
-            head.read().ok_or_else(|| {
-                failed(&"it is no signed head of a log").hint("Make one with: swarmpki log head --json")
-            })?;
-            Ok(head)
+            head.read().map_err(|why| failed(&why))
         };
         self.heads.iter().map(read).collect()
     }
@@ -55,11 +56,11 @@ pub(super) async fn online(args: &VerifyArgs, context: &mut Context) -> Result<(
         return Err(Failure::new("the --unlock-from flag requires the --state-dir flag"));
     }
     let heads = args.heads()?;
-    let statements: Vec<&str> = heads.iter().map(|head| head.statement.as_str()).collect();
+    let statements: Vec<String> = heads.iter().map(|head| HeadReport::from(head).statement).collect();
     let mut client = context.client().await?;
     let report: VerifyReport = client.own_call("/log/verify", &json!({"Heads": statements})).await?;
     // What the manager says of a head is not taken on trust: the proof is checked here.
-    let given = heads.iter().filter_map(HeadReport::read).zip(report.heads.iter().filter(|verdict| !verdict.kept));
+    let given = heads.iter().zip(report.heads.iter().filter(|verdict| !verdict.kept));
     for (given, _) in given.filter(|(_, verdict)| verdict.verdict == "fits") {
         let size = report.size;
         let path = format!("/log/consistency?before={}&size={size}", given.head.size);
@@ -76,7 +77,7 @@ pub(super) async fn online(args: &VerifyArgs, context: &mut Context) -> Result<(
 
 /// Reads that of a stopped daemon.
 pub(crate) async fn offline(args: &VerifyArgs, out: &mut Output) -> Result<(), Failure> {
-    let heads: Vec<_> = args.heads()?.iter().filter_map(HeadReport::read).collect();
+    let heads = args.heads()?;
     let dir = args.state_dir.as_deref().unwrap_or(Path::new(""));
     let report = check::verify_log(dir, &heads, args.unlock_from.as_ref(), SystemTime::now().into()).await;
     told(&report.map_err(|error| crate::verb::check::refused(&error))?, out)
@@ -110,21 +111,37 @@ fn compared(report: &VerifyReport, out: &mut Output) -> Result<(), Failure> {
         let whose = if verdict.kept { "The head that this node keeps" } else { "The head that was given" };
         let by = match (&verdict.manager, &verdict.unproven) {
             (Some(manager), _) => format!(", signed by manager {manager}"),
-            (None, Some(why)) => format!(", its signature not proven here: {why}"),
-            (None, None) => String::new(),
+            (None, Some(why)) if !verdict.is_bad() => format!(", signed by {why}"),
+            (None, _) => String::new(),
         };
         let line = format!("{whose} ({} entries, {}{by}): {}", verdict.size, verdict.time, verdict.text);
         if verdict.is_bad() {
-            bad.get_or_insert(line);
+            bad.get_or_insert((line, next_step(verdict)));
         } else if !out.json() {
             out.line(shown::field(&line))?;
         }
     }
     match bad {
         None => Ok(()),
-        Some(line) => Err(Failure::new(line).hint(
+        Some((line, next)) => Err(Failure::new(shown::field(&line)).hint(next)),
+    }
+}
+
+/// What to do about a head that does not fit.
+fn next_step(verdict: &HeadVerdict) -> &'static str {
+    match (verdict.verdict.as_str(), verdict.kept) {
+        ("unproven", true) => {
+            "That says nothing against the log. Keep certificates/swarm-log-head.bin of this node elsewhere, take it out of the \
+             state directory while the daemon is stopped, and the node is told a head anew. See docs/operations/audit.md."
+        }
+        ("unproven", false) => {
+            "That says nothing against the log. Take the head anew, on a manager that you trust: swarmpki log head --json. Or \
+             compare what nodes keep: swarmpki log head --kept. See docs/operations/audit.md."
+        }
+        ("foreign", _) => "Ask a manager of that cluster and epoch; swarmpki info says which one this is.",
+        _ => {
             "Keep the head and a copy of the state directory: together they show that the log was changed after it was signed. \
-             Compare with another manager, and see docs/operations/audit.md.",
-        )),
+             Compare with another manager, and see docs/operations/audit.md."
+        }
     }
 }

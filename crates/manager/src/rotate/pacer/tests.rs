@@ -4,6 +4,7 @@ use cluster::Outcome;
 use cluster::rotation::Policy;
 
 use super::*;
+use crate::message::{Next, Telling};
 use crate::rotate::fixture::Fixture;
 
 /// Whose turn has come, in the order of their turns.
@@ -53,7 +54,7 @@ fn j287_the_manager_first_then_who_is_here_and_then_the_next_phase() {
     fixture.later(Duration::from_secs(1));
     let turns = pacer.step(fixture.now, &fixture.state, &fixture.sessions, &[]);
     assert_eq!(turns.len(), 3);
-    assert!(turns.iter().all(|turn| turn.need == Need::Trust && pacer.is_pushed(&turn.node)));
+    assert!(turns.iter().all(|turn| turn.need == Need::Trust && pacer.pushes(&turn.node) == 1));
     for turn in turns {
         fixture.take_root(&turn.node);
         pacer.step(fixture.now, &fixture.state, &fixture.sessions, &[turn.node]);
@@ -143,6 +144,37 @@ fn o11_who_does_not_answer_is_told_again_and_then_counts_as_refusing() {
     pacer.step(fixture.now, &fixture.state, &fixture.sessions, std::slice::from_ref(&deaf));
     assert!(!pacer.is_refusing(&deaf));
     assert!(pacer.due(&fixture.state, fixture.now).is_some());
+}
+
+#[test]
+fn a_root_that_a_node_could_not_keep_is_sent_again_at_each_of_its_turns() {
+    let mut fixture = Fixture::new();
+    fixture.rotate(Policy::WaitForAll);
+    let manager = fixture.manager.clone();
+    let mut telling = Telling::new(manager.clone(), "session".to_owned(), false);
+    let mut root = |fixture: &Fixture, pushes| match telling.next(&fixture.state, None, pushes) {
+        Next::Say(message) => Some(message.root_ca.to_vec()),
+        Next::Wait => None,
+        Next::Gone => panic!("it is registered"),
+    };
+    let mut pacer = Pacer::new(2);
+    fixture.renew(&manager);
+    assert!(matches!(fixture.advance(), Outcome::Done { .. }));
+    assert_eq!(root(&fixture, pacer.pushes(&manager)), Some(fixture.served()));
+    let to = fixture.state.rotation().unwrap().to().bundle.clone();
+    assert_ne!(to, fixture.served());
+    for pushes in 1..=TRIES_MAX + 3 {
+        let turns = pacer.step(fixture.now, &fixture.state, &fixture.sessions, &[]);
+        assert_eq!(turns, [Turn { node: manager.clone(), need: Need::Trust }], "{pushes}");
+        assert_eq!(pacer.pushes(&manager), pushes);
+        assert_eq!(root(&fixture, pushes), Some(to.clone()), "{pushes}");
+        assert_eq!(root(&fixture, pushes), None, "once a turn");
+        fixture.now = pacer.next_deadline().unwrap();
+    }
+    fixture.take_root(&manager);
+    let turns = pacer.step(fixture.now, &fixture.state, &fixture.sessions, std::slice::from_ref(&manager));
+    assert!(turns.is_empty());
+    assert_eq!(root(&fixture, pacer.pushes(&manager)), None, "it has it");
 }
 
 #[test]
