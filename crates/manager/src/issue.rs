@@ -237,6 +237,7 @@ pub fn sign(
         tracing::error!(%error, "a certificate could not be signed");
         Refusal::SignerStopped
     })?;
+    mtls::signed_here(signing.issuer.certificate(), &leaf);
     let letter = Arc::new(crate::bootstrap::letter(request.csr.clone(), &leaf, &ladder, role, signing.hash, now));
     let premises = Premises { issuer: signing.hash, epoch: state.epoch(), signed: now };
     Ok(match purpose {

@@ -11,7 +11,7 @@ use webpki::{EndEntityCert, KeyUsage};
 
 use crate::current::Current;
 use crate::fault::{AcceptError, ChainFault};
-use crate::handshake::algorithms;
+use crate::signatures::of_certificates;
 
 /// Trust anchors. Their own dates play no part here: a bundle's dates are judged when it is loaded.
 #[derive(Clone, Default)]
@@ -53,7 +53,7 @@ impl Anchors {
     ) -> Result<(IssuerId, IssuerId), ChainFault> {
         let entity = EndEntityCert::try_from(leaf).map_err(fault)?;
         let path = entity
-            .verify_for_usage(algorithms().all, &self.list, intermediates, unix_time(at), usage, None, None)
+            .verify_for_usage(of_certificates(), &self.list, intermediates, unix_time(at), usage, None, None)
             .map_err(fault)?;
         let found = self.list.iter().zip(&self.ids).find(|(anchor, _)| *anchor == path.anchor());
         let anchor = found.map(|(_, id)| id.clone()).ok_or(ChainFault::UnknownAuthority)?;

@@ -241,12 +241,13 @@ impl Certificate {
         identity::common_name(self.subject_der())
     }
 
-    /// The signed part.
-    pub(crate) fn tbs(&self) -> &[u8] {
+    /// The signed part, DER.
+    pub fn tbs(&self) -> &[u8] {
         self.slice(&self.inner.tbs)
     }
 
-    pub(crate) fn signature(&self) -> &[u8] {
+    /// The signature: the bits, whose form is the algorithm's.
+    pub fn signature(&self) -> &[u8] {
         self.slice(&self.inner.signature)
     }
 
