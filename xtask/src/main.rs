@@ -1,11 +1,12 @@
-//! The project's tasks: `cargo xtask test` is all of continuous integration, on a laptop too. No task edits a file, except `codegen` and
-//! `coverage`, which are there to, and only without `--check`.
+//! The project's tasks: `cargo xtask test` is all of continuous integration, on a laptop too. No task edits a file, except `codegen`,
+//! `coverage` and `first`, which are there to, and only without `--check`.
 #![allow(clippy::print_stdout, clippy::print_stderr, reason = "a task talks to a person")]
 
 mod arrows;
 mod ci;
 mod codegen;
 mod coverage;
+mod first;
 mod readme;
 mod step;
 mod workspace;
@@ -40,6 +41,8 @@ enum Task {
         #[arg(long)]
         check: bool,
     },
+    /// Write crates/cli/first.ld: which functions stand side by side in the program (needs valgrind)
+    First,
     /// Run simulated clusters from their seeds
     ///
     /// `--seed SEED [--seeds HOW-MANY] [--nodes MACHINES] [--steps FAULTS] [--rotations IN-A-THOUSAND]`: small clusters in
@@ -70,6 +73,7 @@ fn main() -> ExitCode {
         Task::Arrows => arrows::check(),
         Task::Codegen { check } => codegen::run(check),
         Task::Coverage { check } => coverage::run(check),
+        Task::First => first::run(),
         Task::Sim { words } => ci::sim(&words.iter().map(String::as_str).collect::<Vec<_>>()),
         Task::FuzzSmoke => ci::fuzz_smoke(),
         Task::BenchSmoke => ci::bench_smoke().map(|_| ()),
