@@ -8,6 +8,7 @@ mod args;
 mod client;
 mod failure;
 mod go_duration;
+mod leaderless;
 mod logging;
 mod notify;
 mod output;
@@ -115,7 +116,12 @@ fn dispatch(cli: &Cli) -> Result<(), Failure> {
                 command.mend()?;
             }
             let mut context = Context { endpoint: cli.global.endpoint()?, out };
-            on_one_thread(ask(command, &mut context))
+            on_one_thread(async {
+                match ask(command, &mut context).await {
+                    Err(failure) => Err(leaderless::explained(failure, &context).await),
+                    Ok(()) => Ok(()),
+                }
+            })
         }
     }
 }

@@ -298,7 +298,7 @@ pub(crate) async fn follow<H: Handle>(shared: Arc<Shared<H>>, shutdown: Cancella
         let alone = states.borrow_and_update().members.rows.len() <= 1;
         if alone {
             (heard, leaderless) = (Instant::now(), false);
-            shared.cut_off.store(false, Ordering::Relaxed);
+            shared.cut_off.send_replace(false);
             tokio::select! {
                 () = shutdown.cancelled() => return,
                 changed = states.changed() => if changed.is_err() { return },
@@ -343,7 +343,7 @@ async fn begin_anew<H: Handle>(shared: &Shared<H>, lets_go: bool) {
 
 /// Looks whether this manager hears the others; one that does not lets its nodes go. Whether it did that now.
 fn hears<H: Handle>(shared: &Shared<H>, cut_off: bool) -> bool {
-    let before = shared.cut_off.swap(cut_off, Ordering::Relaxed);
+    let before = shared.cut_off.send_replace(cut_off);
     if cut_off && !before {
         tracing::warn!("this manager does not hear the others: its nodes are told to look for one that does");
         shared.sessions().send_away();
