@@ -184,6 +184,11 @@ impl Failure {
         self.text.is_empty()
     }
 
+    /// What to do about it.
+    pub(crate) fn next_step(&self) -> Option<&str> {
+        self.hint.as_deref()
+    }
+
     /// What happened, without the next step.
     pub(crate) fn text(&self) -> &str {
         &self.text
