@@ -63,10 +63,12 @@ impl<H: Handle> Control<H> {
     /// Without a leader, or if leadership cannot be confirmed (engine-api.md 2.1).
     pub async fn fresh(&self) -> Result<(), ControlError> {
         // Known already: nobody has to wait to be told. A leader that hears no majority is none.
-        let mut cut_off = self.0.cut_off.subscribe();
+        if self.0.is_cut_off() {
+            return Err(Refusal::NoLeader.into());
+        }
         tokio::select! {
             biased;
-            _ = cut_off.wait_for(|cut_off| *cut_off) => return Err(Refusal::NoLeader.into()),
+            () = self.lost() => return Err(Refusal::NoLeader.into()),
             read = self.0.handle.read() => drop(read.map_err(unread)?),
         }
         if self.0.is_one_of_several(&self.0.handle.state()) {
@@ -74,6 +76,18 @@ impl<H: Handle> Control<H> {
             let _ = self.0.sharer.lock().await.exchange(&self.0).await;
         }
         Ok(())
+    }
+
+    /// Waits until this manager hears nobody, and finds no majority either: while it finds one, that will soon have a leader.
+    async fn lost(&self) {
+        let mut cut_off = self.0.cut_off.subscribe();
+        // The sender is here.
+        let _ = cut_off.wait_for(|cut_off| *cut_off).await;
+        let state = self.0.handle.state();
+        let all = state.members.rows.len();
+        if all.saturating_sub(self.0.unreachable(&state).len()) > all / 2 {
+            std::future::pending().await
+        }
     }
 
     /// The cluster.

@@ -28,6 +28,8 @@ const ANSWER_WITHIN: Duration = roster::WAY_MAX;
 const MISSED_AFTER: Duration = Duration::from_secs(30);
 /// A manager that has not heard the leader (or, leading, a majority) for so long admits no session. Source: design.md 7.
 const CUT_OFF_AFTER: Duration = Duration::from_secs(3);
+/// A look for that moment comes so much after it.
+const SOON: Duration = Duration::from_millis(10);
 
 /// Tells the leader of this manager's sessions.
 #[derive(Default)]
@@ -322,9 +324,12 @@ pub(crate) async fn follow<H: Handle>(shared: Arc<Shared<H>>, shutdown: Cancella
             let lets_go = hears(&shared, leaderless || heard.elapsed() > CUT_OFF_AFTER);
             begin_anew(&shared, lets_go).await;
         }
+        // Who is refused meanwhile for want of a leader waits until it is known that there is none.
+        let silent = heard.elapsed();
+        let pause = if silent > CUT_OFF_AFTER { PERIOD } else { PERIOD.min(CUT_OFF_AFTER - silent + SOON) };
         tokio::select! {
             () = shutdown.cancelled() => return,
-            () = tokio::time::sleep(PERIOD) => {}
+            () = tokio::time::sleep(pause) => {}
             () = shared.shares.news.notified() => tokio::select! {
                 // Those that come together are told together.
                 () = shutdown.cancelled() => return,
