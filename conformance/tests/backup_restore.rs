@@ -2,6 +2,7 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
 use std::os::unix::fs::PermissionsExt as _;
+use std::process::Command;
 use std::time::Duration;
 
 use swarmpki_conformance::{all_ready, init, join, node, node_id, nodes, swarm, token, try_join};
@@ -99,7 +100,17 @@ fn a_file_that_does_not_open_leaves_nothing_behind() {
     let (name, words) = (file.to_str().unwrap(), manager.folder().join("words"));
     std::fs::write(&words, "correct horse\n").unwrap();
     let from = format!("file:{}", words.display());
-    manager.swarmpki(&["backup", "--passphrase-from", &from, name]).ok();
+    let quiet = manager.swarmpki(&["backup", "--passphrase-from", &from, name]);
+    assert_eq!((quiet.code, quiet.stderr.as_str()), (0, ""), "nobody looks");
+    // On a terminal it says what takes so long.
+    let (program, socket) = (testkit::daemon::program().unwrap(), manager.socket());
+    let line = format!("{} -H unix://{} backup --passphrase-from {from} {name}", program.display(), socket.display());
+    let shown = testkit::docker::run(Command::new("script").args(["-qec", &line, "/dev/null"])).ok();
+    let lines: Vec<_> = shown.lines().map(str::trim_end).collect();
+    assert!(
+        lines[0].contains("with a passphrase that takes a few seconds") && lines[1].starts_with("Backup written: "),
+        "{shown}"
+    );
     let listen = net.swarm(2);
     let advertise = net.host(2).to_string();
     let restore = |from: &str| {

@@ -1,17 +1,20 @@
 //! One of three managers is left: `init --force-new-cluster` makes the cluster anew with it, and the others, when they come back, are told.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
+use std::net::TcpListener;
 use std::time::Duration;
 
 use serde_json::Value;
+use swarmpki_conformance::group;
 use swarmpki_conformance::{
     all_ready, in_state, info, init, join, node, node_id, nodes, swarm, token, try_join, unlock,
 };
+use testkit::clock::Clock;
 use testkit::daemon::Daemon;
 use testkit::engine::Engine;
 use testkit::loopback::Loopback;
 use testkit::server::Server;
-use testkit::{require_or_skip, wait};
+use testkit::{openssl, require_or_skip, wait};
 
 fn join_as_manager(node: &Server, net: &Loopback, host: u8, by: &str, at: u8) -> String {
     let said = try_join(node, net.host(host), by, &net.swarm(at)).ok();
@@ -100,11 +103,46 @@ fn one_of_three_goes_on_alone_and_the_old_majority_is_told() {
         assert!(text.contains(", force-new-cluster on 20") && text.ends_with(rest), "{text}");
         assert!(node(&three, id).is_some());
     }
+    // Nor does it make a third one of what it has.
+    let told = info(&one)["Error"].as_str().unwrap().to_owned();
+    let refused = one.docker(&["swarm", "init", "--force-new-cluster"]).refused();
+    assert_eq!(refused, format!("Error response from daemon: {told}"));
     assert_eq!(one.docker(&["swarm", "leave", "--force"]).ok(), "Node left the swarm.");
     let back = join_as_manager(&one, &net, 1, &token(&three, "manager"), 3);
     all_ready(&three, &[&third, &back, &ours, &real, &joined]);
     wait::until_true("a second manager", Duration::from_secs(20), || managers_of(&three).len() == 2);
     three.docker(&["node", "rm", "--force", &first]).ok();
+}
+
+/// One that is promoted and has no place among the managers yet holds nothing that another cluster could be made from.
+#[test]
+fn a_worker_in_the_middle_of_its_promotion_comes_back_as_a_worker() {
+    require_or_skip!("swarmpki", "docker", "openssl");
+    let net = Loopback::claim();
+    let ([mut one, mut two, three], [.., third]) = three(&net);
+    let worker = Daemon::start("worker1");
+    let promoted = join(&worker, net.host(4), &token(&three, "worker"), &net.swarm(3));
+    all_ready(&three, &[&promoted]);
+    // It gets a manager's certificate, and cannot serve.
+    let port = TcpListener::bind(net.swarm(4)).unwrap();
+    three.docker(&["node", "promote", &promoted]).ok();
+    group::has_unit(&worker, "manager");
+    one.kill();
+    two.kill();
+    force(&three, &net, 3);
+    group::has_unit(&worker, "worker");
+    all_ready(&three, &[&third, &promoted]);
+    assert_eq!(node_id(&worker), promoted);
+    let info = wait::until("it is a worker like any other", Duration::from_secs(30), || {
+        let info = info(&worker);
+        if info["Error"] == "" && info["LocalNodeState"] == "active" { Ok(info) } else { Err(info.to_string()) }
+    });
+    assert_eq!(info.0["ControlAvailable"], false);
+    assert_eq!(managers_of(&three), [third.as_str()]);
+    // It may be promoted again.
+    drop(port);
+    three.docker(&["node", "promote", &promoted]).ok();
+    group::manages(&three, &promoted, true);
 }
 
 #[test]
@@ -233,6 +271,135 @@ fn what_cannot_be_made_anew_is_as_it_was() {
     assert_eq!(unlock(&manager, &key).ok(), "");
     all_ready(&manager, &[&own]);
     assert_eq!(what_stays(&manager), before);
+}
+
+/// What a manager's log says when nothing came of it.
+const NOT_MADE: &str = "the cluster was not made anew";
+
+#[test]
+fn each_refusal_says_why_and_the_manager_goes_on_as_it_was() {
+    require_or_skip!("swarmpki", "docker");
+    let net = Loopback::claim();
+    let (mut manager, mut stranger) = (Daemon::start("manager1"), Daemon::start("manager2"));
+    let own = init(&manager, net.host(1));
+    let before = what_stays(&manager);
+    let anew = ["init", "--force-new-cluster"];
+
+    // An address that is none: nothing is even stopped.
+    let refused = manager.swarmpki(&[&anew[..], &["--advertise-addr", "nonsense"]].concat()).refused();
+    assert!(refused.contains("advertise address must be a non-zero IP address or network interface"), "{refused}");
+    let refused =
+        manager.swarmpki(&[&anew[..], &["--advertise-addr", &net.swarm(1), "--listen-addr", "x:y"]].concat()).refused();
+    assert!(refused.contains("Error response from daemon: "), "{refused}");
+    assert!(!manager.log().contains(NOT_MADE));
+    assert_eq!(what_stays(&manager), before);
+
+    // Its certificate is gone.
+    let leaf = manager.certificates().chain();
+    let aside = leaf.with_extension("aside");
+    std::fs::rename(&leaf, &aside).unwrap();
+    let refused = manager.swarmpki(&anew).refused();
+    assert!(
+        refused.contains("the cluster cannot be made anew, and is as it was: this node has no certificate"),
+        "{refused}"
+    );
+    let log = manager.log();
+    let line = log.lines().find(|line| line.contains(NOT_MADE)).unwrap_or_else(|| panic!("{log}"));
+    assert!(line.contains("WARN") && line.contains("this node has no certificate"), "{line}");
+    std::fs::rename(&aside, &leaf).unwrap();
+    all_ready(&manager, &[&own]);
+    assert_eq!(what_stays(&manager), before);
+
+    // Its store is another cluster's.
+    init(&stranger, net.host(2));
+    stranger.stop();
+    let (raft, kept) = (manager.state().join("raft"), manager.state().join("raft.aside"));
+    std::fs::rename(&raft, &kept).unwrap();
+    std::fs::rename(stranger.state().join("raft"), &raft).unwrap();
+    let refused = manager.swarmpki(&anew).refused();
+    assert!(refused.contains("is as it was") && refused.contains("the data key does not open it"), "{refused}");
+    std::fs::rename(&raft, stranger.state().join("raft")).unwrap();
+    std::fs::rename(&kept, &raft).unwrap();
+    all_ready(&manager, &[&own]);
+    assert_eq!(what_stays(&manager), before);
+    manager.swarmpki(&["log", "verify"]).ok();
+    assert!(!manager.swarmpki(&["log"]).ok().contains("anew"));
+    manager.stop();
+    manager.restart();
+    all_ready(&manager, &[&own]);
+}
+
+#[test]
+fn a_manager_that_cannot_start_is_made_anew_and_one_that_cannot_start_afterwards_says_that_it_is_done() {
+    require_or_skip!("swarmpki", "docker");
+    let net = Loopback::claim();
+    let ([mut one, mut two, mut three], [.., third]) = three(&net);
+    let before = what_stays(&three);
+    one.kill();
+    two.kill();
+    three.stop();
+    let taken = TcpListener::bind(net.swarm(3)).unwrap();
+    three.restart();
+    wait::until_true("it does not start", Duration::from_secs(60), || info(&three)["LocalNodeState"] == "error");
+
+    // At an address that is taken, too: it is done, and comes about when that is free.
+    let second = TcpListener::bind(net.swarm(4)).unwrap();
+    let addr = net.host(4).to_string();
+    let listen = net.swarm(4);
+    let anew = ["swarm", "init", "--force-new-cluster", "--advertise-addr", &addr, "--listen-addr", &listen];
+    let refused = three.docker(&anew).refused();
+    let done = "the cluster was made anew with this manager alone, which does not work yet (see \"docker info\"; do not do it again): ";
+    assert!(refused.contains(done) && refused.ends_with("bind: address already in use"), "{refused}");
+    assert!(
+        !three.log().contains(NOT_MADE) && three.log().contains("the cluster was made anew with this manager alone")
+    );
+    drop(second);
+    all_ready(&three, &[&third]);
+    assert_eq!((what_stays(&three), managers_of(&three)), (before, vec![third.clone()]));
+    assert_eq!(node(&three, &third).unwrap()["ManagerStatus"]["Addr"], listen.as_str());
+    drop(taken);
+}
+
+/// Longer than any certificate here lives, and than its holder may come back without more.
+const ASLEEP: Duration = Duration::from_secs(400 * 24 * 60 * 60);
+
+#[test]
+fn c359_a_manager_whose_certificate_has_ended_is_made_anew_and_renews_it() {
+    require_or_skip!("swarmpki", "docker", "openssl", "faketime");
+    let (net, clock) = (Loopback::claim(), Clock::right());
+    let daemon = |name: &str| Daemon::start_with(name, Vec::new(), clock.env());
+    let [mut one, mut two, mut three] = ["manager1", "manager2", "manager3"].map(daemon);
+    let (host, listen) = (net.host(1).to_string(), net.swarm(1));
+    one.docker(&["swarm", "init", "--cert-expiry", "1h", "--advertise-addr", &host, "--listen-addr", &listen]).ok();
+    let by = token(&one, "manager");
+    join_as_manager(&two, &net, 2, &by, 1);
+    let third = join_as_manager(&three, &net, 3, &by, 1);
+    let mut worker = daemon("worker1");
+    let ours = join(&worker, net.host(4), &token(&one, "worker"), &net.swarm(3));
+    all_ready(&three, &[&third, &ours]);
+    let before = what_stays(&three);
+    let serials = [&three, &worker].map(|node| openssl::serial(&node.certificates().chain()));
+    one.kill();
+    two.kill();
+    three.stop();
+    worker.stop();
+    clock.set(ASLEEP);
+    three.restart();
+    let without = three.api("GET", "/nodes", None);
+    assert_ne!(without.status, 200, "{without:?}");
+    assert_eq!(openssl::serial(&three.certificates().chain()), serials[0]);
+
+    let said = force(&three, &net, 3);
+    assert!(said.starts_with(&format!("Swarm initialized: current node ({third}) is now a manager.")), "{said}");
+    all_ready(&three, &[&third]);
+    assert_eq!((what_stays(&three), managers_of(&three)), (before, vec![third.clone()]));
+    worker.restart();
+    all_ready(&three, &[&third, &ours]);
+    for (node, before) in [&three, &worker].into_iter().zip(&serials) {
+        wait::until_true("it has another certificate", Duration::from_secs(30), || {
+            openssl::serial(&node.certificates().chain()) != *before
+        });
+    }
 }
 
 /// The same with nobody to ask, not even by the key's own manager: the stock command unlocks, then makes anew.

@@ -1,8 +1,10 @@
 //! Several managers of ours with real engines and nodes of ours as workers (issue 5, done when 1; conformance J, N, O).
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
-use std::time::Duration;
+use std::collections::BTreeSet;
+use std::time::{Duration, Instant};
 
+use serde_json::Value;
 use swarmpki_conformance::group::{self, Group, SETTLED_WITHIN, Seen, listed, set_role};
 use swarmpki_conformance::rotation::{Marks, Witness, all_follow, judge, rotated, waits_for};
 use swarmpki_conformance::storm::{Received, Storm};
@@ -271,9 +273,35 @@ fn c301_c302_a_rotation_with_a_manager_and_two_workers_down_ends_when_they_are_b
 const NO_LEADER: &str = "rpc error: code = Unknown desc = The swarm does not have a leader. It's possible that too few managers are online. \
                          Make sure more than half of the managers are online.";
 
+/// Who is lost is named: by what is ours, and the same everywhere.
+fn names_the_dead(group: &Group, last: usize, dead: &[usize]) {
+    let manager = &group.managers[last];
+    let seen = manager.api("GET", "/swarmpki/v1/status", None).json()["group"].clone();
+    assert_eq!((&seen["managers"], &seen["majority"], &seen["leader"]), (&3.into(), &2.into(), &Value::Null), "{seen}");
+    let away = seen["out_of_reach"].as_array().expect("a list").clone();
+    let ids: BTreeSet<_> = away.iter().map(|away| away["node_id"].as_str().unwrap()).collect();
+    assert_eq!(ids, dead.iter().map(|n| group.ids[*n].as_str()).collect(), "{seen}");
+    let (info, list) = (manager.swarmpki(&["info"]).ok(), manager.swarmpki(&["node", "ls"]).refused());
+    assert!(info.contains("Managers Out Of Reach: 2 of 3, 2 make a majority"), "{info}");
+    assert!(list.contains("1 of these has to be there again"), "{list}");
+    for n in dead {
+        let row = away.iter().find(|away| away["node_id"] == group.ids[*n].as_str()).unwrap();
+        assert_eq!(row["addr"], group.swarm(*n));
+        // To the second: noughts at the end may be left out.
+        let since = &row["since"].as_str().expect("since when")[.."2026-11-21T12:00:00".len()];
+        for text in [&info, &list] {
+            let line = text.lines().find(|line| line.contains(&group.ids[*n])).unwrap_or_else(|| panic!("{n}: {text}"));
+            for part in [row["hostname"].as_str().unwrap(), &group.swarm(*n), since, "Connection refused"] {
+                assert!(!part.is_empty() && line.contains(part), "{part}: {line}");
+            }
+        }
+        assert!(!list.contains(&group.ids[last]), "it is here: {list}");
+    }
+}
+
 #[test]
 fn done_when_1_without_a_quorum_requests_are_refused_in_dockers_words_and_work_again_by_themselves() {
-    require_or_skip!("swarmpki", "docker", "openssl");
+    require_or_skip!("swarmpki", "docker", "dockerd", "openssl");
     let net = Loopback::claim();
     let mut group = Group::start(&net, 3);
     let worker = Daemon::start("worker1");
@@ -287,6 +315,10 @@ fn done_when_1_without_a_quorum_requests_are_refused_in_dockers_words_and_work_a
         group.managers[*n].kill();
     }
     let manager = &group.managers[last];
+    // Also the first command is answered as soon as the manager knows.
+    let (lost, first) = (Instant::now(), manager.api("GET", "/nodes", None));
+    assert_ne!(first.status, 200, "{first:?}");
+    assert!(lost.elapsed() < Duration::from_millis(4500), "{:?}", lost.elapsed());
     // Reads and writes; a leader that is not given up yet has the other text, of which there is an end.
     wait::until("reads are refused for want of a leader", Duration::from_secs(30), || {
         let answer = manager.api("GET", "/nodes", None);
@@ -320,10 +352,29 @@ fn done_when_1_without_a_quorum_requests_are_refused_in_dockers_words_and_work_a
     assert_eq!((info.get("Nodes"), info.get("Managers")), (None, None), "{info}");
     let zero = &info["Cluster"];
     assert_eq!((&zero["ID"], &zero["CreatedAt"]), (&"".into(), &"0001-01-01T00:00:00Z".into()), "{info}");
-    // Nobody gets a certificate.
+    names_the_dead(&group, last, &dead);
+    // Nobody gets a certificate: an engine is told what its own managers would say, before its command's time is over, and so is ours.
     let late = Daemon::start("worker2");
     let refused = group::try_join(&late, net.host(12), &marks.worker, &[&group.swarm(last)]);
-    assert_ne!(refused.status, 200, "{refused:?}");
+    assert_eq!((refused.status, refused.json()["message"].as_str()), (500, Some(NO_LEADER)), "{refused:?}");
+    let refused = late
+        .swarmpki(&[
+            "join",
+            "--advertise-addr",
+            &net.host(12).to_string(),
+            "--token",
+            &marks.worker,
+            &group.swarm(last),
+        ])
+        .refused();
+    assert!(
+        refused.contains("The swarm does not have a leader.")
+            && refused.contains("Hint: the manager that was asked finds no majority"),
+        "{refused}"
+    );
+    let engine = Engine::start("engine1");
+    let refused = try_join(&engine, net.host(14), &marks.worker, &group.swarm(last)).refused();
+    assert_eq!(refused, said);
     let left = manager.docker(&["swarm", "leave"]).refused();
     assert!(left.starts_with("Error response from daemon: You are attempting to leave the swarm on a node that is participating as a manager."), "{left}");
 
@@ -374,7 +425,7 @@ fn c372_c373_a_manager_that_is_cut_off_lets_its_nodes_go() {
         for n in others {
             group.managers[n].go_on();
         }
-        let started = std::time::Instant::now();
+        let started = Instant::now();
         let again = loop {
             match caller.session("").await {
                 Ok((message, _stream)) => break message,

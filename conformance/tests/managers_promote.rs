@@ -47,7 +47,7 @@ fn becomes(group: &Group, by: usize, n: usize, role: &str) -> Duration {
 }
 
 #[test]
-fn done_when_2_c330_c331_c332_c340_two_workers_are_promoted_and_demoted_live() {
+fn c330_c331_c332_c340_done_when_2_two_workers_are_promoted_and_demoted_live() {
     require_or_skip!("swarmpki", "docker", "openssl");
     let net = Loopback::claim();
     let group = one_and_two_workers(&net);

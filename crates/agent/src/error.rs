@@ -1,6 +1,7 @@
 //! What can go wrong, what to do about it, and whether trying again helps.
 
 use pki::digest::Digest;
+use wire::status::Refusal;
 
 use crate::clock::ClockOffset;
 use crate::keystore::KeystoreError;
@@ -94,6 +95,9 @@ impl JoinError {
             JoinError::Refused { code, .. } if *code == 3 => {
                 "the token may have been rotated: copy it again (`swarmpki join-token worker` on a manager)"
             }
+            JoinError::Refused { text, .. } if is_leaderless(text) => {
+                "that manager was reached, and finds no majority of the managers: start those that are down, then join again"
+            }
             JoinError::Refused { .. } => "ask the cluster's operator; trying again will not help",
             JoinError::NoManager { .. } => {
                 "check the address, that the manager runs, and that port 2377 is open to this machine"
@@ -108,12 +112,18 @@ impl JoinError {
 
     /// Whether trying again helps.
     #[must_use]
-    pub const fn retry(&self) -> Retry {
+    pub fn retry(&self) -> Retry {
         match self {
+            JoinError::Refused { text, .. } if is_leaderless(text) => Retry::Later,
             JoinError::NoManager { .. } | JoinError::NotIssued(_) => Retry::Later,
             _ => Retry::Never,
         }
     }
+}
+
+/// Whether a manager refused because it finds no majority of the managers.
+fn is_leaderless(text: &str) -> bool {
+    text == Refusal::NoLeader.to_string()
 }
 
 /// Why a node could not start, or stopped.
@@ -165,7 +175,7 @@ impl NodeError {
 
     /// Whether trying again helps.
     #[must_use]
-    pub const fn retry(&self) -> Retry {
+    pub fn retry(&self) -> Retry {
         match self {
             NodeError::Join(error) => error.retry(),
             _ => Retry::Never,

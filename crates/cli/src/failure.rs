@@ -15,8 +15,11 @@ pub(crate) const TIMED_OUT: u8 = 124;
 /// Exit code of a wait that was interrupted: 128 + SIGINT, as a shell reports it.
 pub(crate) const INTERRUPTED: u8 = 130;
 
+/// Beginning of a manager's refusal while it finds no majority. Source: engine-api.md 2.1.
+const NO_LEADER: &str = "The swarm does not have a leader.";
+
 /// What a daemon's refusals say, as an engine says it too, and what to do about them. The first that fits; a `*` stands for anything.
-const NEXT_STEPS: [(&str, &str); 29] = [
+const NEXT_STEPS: [(&str, &str); 30] = [
     (
         "participating as a manager*--force-new-cluster",
         "demote this node first, on any manager of a swarm that works: 'swarmpki node demote NODE'; then leave. With --force it goes on to be counted as a manager until it is demoted",
@@ -99,8 +102,15 @@ const NEXT_STEPS: [(&str, &str); 29] = [
         "CSR *",
         "make the request anew: openssl req -new -newkey ec -pkeyopt ec_paramgen_curve:P-256 -nodes -keyout key.pem -subj / -out NAME.csr",
     ),
+    (
+        NO_LEADER,
+        "the manager that was asked finds no majority of the managers: start those that are down, then give the command again",
+    ),
     ("Timeout was reached before node joined", "'swarmpki info' shows how it goes on; 'swarmpki leave' gives it up"),
 ];
+
+/// What docker's command prints before a daemon's refusal.
+const REFUSED: &str = "Error response from daemon: ";
 
 /// A command's failure, printed once by `main`.
 #[derive(Debug)]
@@ -122,7 +132,7 @@ impl Failure {
     pub(crate) fn refused(text: &str) -> Self {
         let text = without_code(text);
         let hint = NEXT_STEPS.iter().find(|(words, _)| holds(text, words)).map(|(_, step)| format!("Hint: {step}"));
-        Self { text: format!("Error response from daemon: {}", shown::field(text)), hint, code: FAILED }
+        Self { text: format!("{REFUSED}{}", shown::field(text)), hint, code: FAILED }
     }
 
     /// A flag's value that does not parse: exit code 125.
@@ -163,9 +173,20 @@ impl Failure {
         self.code
     }
 
+    /// Whether a daemon refused because its managers have no leader, or did not say in time who leads.
+    pub(crate) fn wants_leader(&self) -> bool {
+        let refusals = [NO_LEADER, "context deadline exceeded"];
+        self.text.strip_prefix(REFUSED).is_some_and(|text| refusals.iter().any(|refusal| text.starts_with(refusal)))
+    }
+
     /// Whether there is anything to print.
     pub(crate) fn is_quiet(&self) -> bool {
         self.text.is_empty()
+    }
+
+    /// What to do about it.
+    pub(crate) fn next_step(&self) -> Option<&str> {
+        self.hint.as_deref()
     }
 
     /// What happened, without the next step.

@@ -7,7 +7,9 @@ mod api;
 mod args;
 mod client;
 mod failure;
+mod go_bool;
 mod go_duration;
+mod leaderless;
 mod logging;
 mod notify;
 mod output;
@@ -33,7 +35,7 @@ use daemon::config::default_socket;
 use args::{Cli, Command};
 use client::Endpoint;
 use failure::Failure;
-use output::{Output, complain};
+use output::{Output, complain, fail};
 use verb::Context;
 
 /// Smaller and faster than the C library's: docs/performance.md.
@@ -53,7 +55,7 @@ fn main() -> ExitCode {
         Ok(()) => ExitCode::SUCCESS,
         Err(failure) => {
             if !failure.is_quiet() {
-                complain(&failure);
+                fail(failure.text(), failure.next_step(), cli.global.json);
             }
             ExitCode::from(failure.code())
         }
@@ -68,6 +70,9 @@ fn refuse(error: &clap::Error) -> ExitCode {
     if refusal.asked {
         // A reader that went away has seen enough of the help.
         let _ = Output::new(false).line(text);
+    } else if refusal.code != 0 && arguments.iter().any(|argument| argument == "--json") {
+        let line = text.lines().next().unwrap_or_default();
+        fail(line, text.lines().last().filter(|last| *last != line), true);
     } else {
         complain(text);
     }
@@ -115,7 +120,12 @@ fn dispatch(cli: &Cli) -> Result<(), Failure> {
                 command.mend()?;
             }
             let mut context = Context { endpoint: cli.global.endpoint()?, out };
-            on_one_thread(ask(command, &mut context))
+            on_one_thread(async {
+                match ask(command, &mut context).await {
+                    Err(failure) => Err(leaderless::explained(failure, &context).await),
+                    Ok(()) => Ok(()),
+                }
+            })
         }
     }
 }

@@ -76,9 +76,47 @@ pub(crate) fn complain(text: impl Display) {
     let _ = writeln!(io::stderr().lock(), "{}", shown::lines(&text.to_string()));
 }
 
+/// Prints why a command failed to standard error: for people the next step on lines of its own, as JSON one object in a line.
+pub(crate) fn fail(error: &str, hint: Option<&str>, json: bool) {
+    if json {
+        complain(shown::json(as_json(error, hint)));
+    } else {
+        complain(hint.map_or_else(|| error.to_owned(), |hint| format!("{error}\n{hint}")));
+    }
+}
+
+fn as_json(error: &str, hint: Option<&str>) -> String {
+    let hint = hint.map(|hint| hint.strip_prefix("Hint: ").unwrap_or(hint));
+    serde_json::json!({ "error": error, "hint": hint }).to_string()
+}
+
+/// Says on standard error what is being done, where a person waits for it.
+pub(crate) fn working(text: &str) {
+    if io::stderr().is_terminal() {
+        complain(text);
+    }
+}
+
 fn told(result: io::Result<()>) -> Result<(), Failure> {
     result.map_err(|error| match error.kind() {
         io::ErrorKind::BrokenPipe => Failure::quiet(),
         _ => Failure::new(format!("cannot write to standard output: {error}")),
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn failures_as_json() {
+        let rows = [
+            ("no", Some("Hint: look"), r#"{"error":"no","hint":"look"}"#),
+            ("a \"b\"\nc", Some("two\nlines"), r#"{"error":"a \"b\"\nc","hint":"two\nlines"}"#),
+            ("no", None, r#"{"error":"no","hint":null}"#),
+        ];
+        for (error, hint, expected) in rows {
+            assert_eq!(as_json(error, hint), expected);
+        }
+    }
 }

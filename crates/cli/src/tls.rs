@@ -18,6 +18,7 @@ use rustls::pki_types::{CertificateDer, InvalidDnsNameError, PrivateKeyDer, Serv
 use rustls::{AlertDescription, CertificateError, ClientConfig, RootCertStore};
 
 use crate::failure::Failure;
+use crate::go_bool;
 
 /// Holds the files where no flag names them.
 const CERT_DIR_VARIABLE: &str = "SWARMPKI_CERT_PATH";
@@ -40,10 +41,12 @@ impl FromStr for Wanted {
 
     fn from_str(text: &str) -> Result<Self, Self::Err> {
         match text {
-            "true" => Ok(Self::Files),
-            "false" => Ok(Self::Nothing),
             "operators" => Ok(Self::Operators),
-            _ => Err("must be one of true, false, operators"),
+            text => match go_bool::parse(text) {
+                Ok(true) => Ok(Self::Files),
+                Ok(false) => Ok(Self::Nothing),
+                Err(_) => Err("must be one of true, false, operators"),
+            },
         }
     }
 }
@@ -59,7 +62,7 @@ pub(crate) struct TlsFlags {
     tls: Option<Wanted>,
     /// As --tls; a daemon with =false takes clients without
     #[arg(long, value_name = "BOOL", global = true, num_args = 0..=1, require_equals = true,
-          default_missing_value = "true", action = ArgAction::Set, hide_possible_values = true)]
+          default_missing_value = "true", action = ArgAction::Set, value_parser = go_bool::parse)]
     tlsverify: Option<bool>,
     /// CA of the other side's certificate
     #[arg(long, value_name = "FILE", global = true)]

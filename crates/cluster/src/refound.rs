@@ -3,6 +3,8 @@
 //! - cluster id, roots, nodes and settings stay: nodes go on with the certificates they have;
 //! - the one manager has the only place in the group; every other is let in no more: what it holds is another cluster's truth, and whether
 //!   to give that up is not ours to say. It leaves and joins again, as another node;
+//! - who was only to be a manager, and had no place in the group yet, goes on as the worker that it was: it holds nothing but its certificate.
+//!   After a restore nobody knows what became of it meanwhile: it is let in no more, too;
 //! - tokens with limits are closed: what was used of them elsewhere is not known;
 //! - after a restore the secrets are fresh, and a leaf that was issued after the backup lets its holder come back, no more.
 //!
@@ -38,7 +40,7 @@ pub struct Refounded {
     pub at: Time,
     /// The time of the backup that it was made from; none: it was forced.
     pub backup: Option<Time>,
-    /// The managers of before that are none any more, and those that were to be one.
+    /// The managers of before that are none any more, and those that were about to be one.
     pub outlived: OrdSet<NodeId>,
 }
 
@@ -76,6 +78,8 @@ impl State {
                 node.updated = entry.now;
             });
         }
+        let placed = |id: &NodeId| backup.is_some() || self.members.rows.contains_key(id);
+        let outlived = others.into_iter().filter(placed).collect();
         if let Founder::Restored(restored) = &refound.founder {
             self.take_founder(entry, restored);
         } else {
@@ -92,7 +96,7 @@ impl State {
         self.members.key_holders.insert(id.clone());
         self.epoch = refound.epoch;
         entry.tell(Event::Refounded { epoch: refound.epoch, backup });
-        self.refounded = Some(Refounded { at: entry.now, backup, outlived: others.into_iter().collect() });
+        self.refounded = Some(Refounded { at: entry.now, backup, outlived });
         self.cluster_version = entry.index;
         self.cluster_updated = entry.now;
         Ok(Outcome::Enlisted { raft_id })

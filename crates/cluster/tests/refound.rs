@@ -8,7 +8,7 @@ extern crate swarmpki_cluster as cluster;
 use std::sync::Arc;
 use std::time::Duration;
 
-use cluster::authorize::{Caller, Denial, Method, Presented, Quarantine, Standing};
+use cluster::authorize::{Caller, Denial, Grant, Method, Presented, Quarantine, Standing};
 use cluster::command::{Command, Founder, Refound};
 use cluster::node::Leaf;
 use cluster::outcome::{Outcome, Rejection};
@@ -53,7 +53,7 @@ fn one_manager_goes_on_alone_with_everything_there_was() {
     let after = &cluster.state;
     assert_eq!(
         (after.epoch(), after.refounded.clone()),
-        (1, Some(Refounded { at: cluster.now, backup: None, outlived: [0, 2, 4, 5].map(id).into_iter().collect() }))
+        (1, Some(Refounded { at: cluster.now, backup: None, outlived: [0, 2, 4].map(id).into_iter().collect() }))
     );
     assert_eq!(after.members().keys().collect::<Vec<_>>(), [&id(1)]);
     assert_eq!(after.members.next_raft_id, before.members.next_raft_id);
@@ -87,6 +87,29 @@ fn one_manager_goes_on_alone_with_everything_there_was() {
     }
     cluster.refused(forced, Rejection::Epoch);
     assert_eq!(cluster.promote(3), 5, "numbers are never given again");
+}
+
+#[test]
+fn who_was_to_be_a_manager_and_had_no_place_yet_goes_on_as_a_worker() {
+    let mut cluster = managed();
+    let worker = cluster.node(5).current.clone().unwrap();
+    // It has its manager's certificate already, and shows it.
+    let manager = cluster.renew(5).leaf.clone();
+    cluster.run(cluster.force(1));
+    let after = &cluster.state;
+    for (leaf, role) in [(&worker, Role::Worker), (&manager, Role::Manager)] {
+        let leaf = presented(5, leaf);
+        assert_eq!(leaf.role, role);
+        let standing = after.standing(&leaf, cluster.now);
+        let may = |method| after.authorize(Caller::Identified(&leaf, &standing), method, cluster.now);
+        assert_eq!(may(Method::Session), Ok(Grant::Node(Role::Worker)), "{role:?}");
+        assert!(may(Method::Enlist).is_err() && may(Method::GetUnlockKey).is_err(), "{role:?}");
+        assert!(!after.was_manager(&leaf, cluster.now), "nobody tells it to leave");
+        let before = Standing::Admitted { cut: cluster.node(5).cut - 1, unproven: false };
+        let old = after.authorize(Caller::Identified(&leaf, &before), Method::Session, cluster.now);
+        assert_eq!(old, Err(Denial::Cut(id(5))), "what it was connected as is over");
+    }
+    assert_eq!(after.node(&id(5)).unwrap().signed_role(), Role::Worker, "that is what it is renewed as");
 }
 
 #[test]

@@ -359,6 +359,36 @@ fn c331_c340_a_demotion_step_by_step() {
 }
 
 #[test]
+fn c333_a_demotion_from_before_anybody_led_is_carried_out() {
+    let mut cluster = managed(3);
+    cluster.run(cluster.wish(2, Role::Worker));
+    // Who leads now has seen nothing of it: it looks at the state that there is.
+    let restored = State::decode_snapshot(&cluster.state.encode_snapshot()).unwrap();
+    cluster.state = restored;
+    assert_eq!(only(&next(&cluster, &[1, 2, 3], &[], &[], 1)), Some(Change::Remove(3)));
+    let steps = next(&cluster, &[1, 2], &[], &[], 1);
+    assert!(matches!(&steps[..], [SeatStep::Propose(Command::Unseat { raft_id: Some(3), .. })]), "{steps:?}");
+    assert!(done(&cluster.unseat(2)));
+    assert!(next(&cluster, &[1, 2], &[], &[], 1).is_empty());
+}
+
+#[test]
+fn c334_a_member_that_is_no_node_any_more_is_taken_out() {
+    let mut cluster = managed(3);
+    // A manager is not removed while it is one; what the group has beyond the state is none of its members.
+    let force = Command::RemoveNode { node: id(2), force: true, ready: false };
+    cluster.refused(force.clone(), Rejection::Manager);
+    cluster.run(cluster.wish(2, Role::Worker));
+    assert!(done(&cluster.unseat(2)));
+    assert!(done(&cluster.run(force)));
+    for own in [1, 2] {
+        assert_eq!(only(&next(&cluster, &[1, 2, 3], &[], &[], own)), Some(Change::Remove(3)), "while {own} leads");
+    }
+    assert_eq!(only(&next(&cluster, &[1, 2], &[3], &[], 1)), Some(Change::Remove(3)), "one that only follows, too");
+    assert!(next(&cluster, &[1, 2], &[], &[], 1).is_empty());
+}
+
+#[test]
 fn c328_c329_no_voter_is_taken_out_that_the_others_need() {
     let rows: [(&[u64], &[u64], u64, bool); 7] = [
         (&[1, 2, 3], &[], 3, true),

@@ -34,7 +34,8 @@ use crate::rotate::{self, CaStatus, Certify, Decision, Reach, Rehearsal, Signers
 use crate::sessions::Row;
 use crate::shared::{Shared, cores};
 use crate::view::{
-    ClusterSpec, ClusterView, ControlError, ExternalCa, ForkSeen, NodeSpec, NodeState, NodeView, Rotate,
+    ClusterSpec, ClusterView, ControlError, ExternalCa, ForkSeen, GroupView, NodeSpec, NodeState, NodeView, OutOfReach,
+    Rotate,
 };
 
 /// How long the removal of a node waits for its demotion, which takes a moment.
@@ -62,15 +63,31 @@ impl<H: Handle> Control<H> {
     /// Without a leader, or if leadership cannot be confirmed (engine-api.md 2.1).
     pub async fn fresh(&self) -> Result<(), ControlError> {
         // Known already: nobody has to wait to be told. A leader that hears no majority is none.
-        if self.0.admits().is_err() {
+        if self.0.is_cut_off() {
             return Err(Refusal::NoLeader.into());
         }
-        self.0.handle.read().await.map_err(unread)?;
+        tokio::select! {
+            biased;
+            () = self.lost() => return Err(Refusal::NoLeader.into()),
+            read = self.0.handle.read() => drop(read.map_err(unread)?),
+        }
         if self.0.is_one_of_several(&self.0.handle.state()) {
             // What sessions there are is shown as it was known last if the leader does not say.
             let _ = self.0.sharer.lock().await.exchange(&self.0).await;
         }
         Ok(())
+    }
+
+    /// Waits until this manager hears nobody, and finds no majority either: while it finds one, that will soon have a leader.
+    async fn lost(&self) {
+        let mut cut_off = self.0.cut_off.subscribe();
+        // The sender is here.
+        let _ = cut_off.wait_for(|cut_off| *cut_off).await;
+        let state = self.0.handle.state();
+        let all = state.members.rows.len();
+        if all.saturating_sub(self.0.unreachable(&state).len()) > all / 2 {
+            std::future::pending().await
+        }
     }
 
     /// The cluster.
@@ -110,6 +127,32 @@ impl<H: Handle> Control<H> {
     pub fn nodes(&self) -> Vec<NodeView> {
         let state = self.0.handle.state();
         state.nodes.values().map(|node| self.view(&state, node)).collect()
+    }
+
+    /// How the group of managers stands, by what is known here at this moment. Nobody is asked: it is for who finds no leader.
+    pub fn group(&self) -> GroupView {
+        let shared = &self.0;
+        let state = shared.handle.state();
+        let leader = shared.handle.leadership().borrow().leader.filter(|_| !shared.is_cut_off());
+        let rows = &state.members.rows;
+        let away = rows.iter().filter(|(_, row)| !shared.is_reachable(row.raft_id)).map(|(id, row)| {
+            let missed = shared.peers.misses(row.raft_id);
+            OutOfReach {
+                node: id.clone(),
+                hostname: state
+                    .node(id)
+                    .and_then(|node| Some(node.report.as_deref()?.hostname.clone()))
+                    .unwrap_or_default(),
+                addr: row.addr.clone(),
+                since: missed.as_ref().map(|missed| missed.since),
+                why: missed.map(|missed| missed.why),
+            }
+        });
+        GroupView {
+            managers: rows.len(),
+            leader: rows.iter().find(|(_, row)| Some(row.raft_id) == leader).map(|(id, _)| id.clone()),
+            out_of_reach: away.collect(),
+        }
     }
 
     /// One node.

@@ -89,6 +89,8 @@ struct Inner {
     lines: Mutex<BTreeMap<(u64, bool), Line>>,
     /// Where members were found that are not where the state says.
     found: Mutex<BTreeMap<NodeId, Found>>,
+    /// Members that could not be reached when they were last tried.
+    missed: Mutex<BTreeMap<u64, Missed>>,
     /// Counts them.
     dialled: AtomicU64,
     /// What another manager said of a cluster that was made anew without this one.
@@ -99,6 +101,16 @@ struct Inner {
 struct Found {
     here: String,
     there: String,
+}
+
+/// A member that could not be reached when it was last tried.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Missed {
+    /// When it was first tried in vain.
+    pub(crate) since: Time,
+    /// Why the last try was in vain.
+    pub(crate) why: String,
+    last: Instant,
 }
 
 /// One connection, or one that is being made: for everybody who wants it, and whether or not they wait for it so long. Whoever has less time than it
@@ -125,6 +137,7 @@ impl Peers {
             heard: Mutex::default(),
             lines: Mutex::new(BTreeMap::new()),
             found: Mutex::default(),
+            missed: Mutex::default(),
             dialled: AtomicU64::new(0),
             outlived: watch::Sender::new(None),
         }))
@@ -259,6 +272,33 @@ impl Peers {
         roots.into_iter().any(|root| IssuerHash::of(&root.issuer_id()) == *anchor)
     }
 
+    /// The member answered.
+    fn reached(&self, to: u64) {
+        self.missed().remove(&to);
+    }
+
+    /// The member could not be reached.
+    fn miss(&self, to: u64, why: &CarryError) {
+        let (CarryError::Unreachable(why) | CarryError::Lost(why) | CarryError::Refused(why)) = why;
+        let at = self.address(to).map(|(_, addr)| format!("{addr}: ")).unwrap_or_default();
+        let why = why.strip_prefix(&at).unwrap_or(why).to_owned();
+        let (now, last) = ((self.0.clock)(), Instant::now());
+        let mut missed = self.missed();
+        // What was long ago is another story: it was not tried since.
+        let since = missed.get(&to).filter(|before| before.is_fresh()).map_or(now, |before| before.since);
+        missed.insert(to, Missed { since, why, last });
+    }
+
+    /// Since when the member cannot be reached from here, and why: known of those that were tried a moment ago. Who follows a leader tries it alone,
+    /// who looks for one tries everybody.
+    pub(crate) fn misses(&self, to: u64) -> Option<Missed> {
+        self.missed().get(&to).filter(|missed| missed.is_fresh()).cloned()
+    }
+
+    fn missed(&self) -> MutexGuard<'_, BTreeMap<u64, Missed>> {
+        self.0.missed.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
     /// Waits until another member says that the cluster was made anew without this one; what is to be done then.
     pub async fn outlived(&self) -> String {
         let mut told = self.0.outlived.subscribe();
@@ -312,22 +352,27 @@ impl Peers {
     fn dial(&self, to: u64, node: NodeId, addr: String) -> Shared<BoxFuture<'static, Result<Channel, CarryError>>> {
         let peers = self.clone();
         let dialling = tokio::spawn(async move {
-            let now = (peers.0.clock)();
-            let (channel, leaf, anchor) =
-                dial::manager(&peers.0.identity, &addr, &mtls::Expect::member(node), now, MEMBER_WITHIN)
-                    .await
-                    .map_err(|error| CarryError::Unreachable(format!("{addr}: {error}")))?;
-            if peers.raft_id_of(&leaf, now) != Some(to) {
-                if peers.newer_leaf_of(&leaf, &anchor, now) == Some(to) {
-                    peers.ask_epoch(channel).await;
-                }
-                return Err(CarryError::Unreachable(format!("{addr}: it is not member {to} of the group")));
-            }
-            Ok(channel)
+            let dialled = peers.connect(to, node, &addr).await;
+            dialled.inspect_err(|error| peers.miss(to, error))
         });
         async move { dialling.await.unwrap_or_else(|error| Err(CarryError::Unreachable(error.to_string()))) }
             .boxed()
             .shared()
+    }
+
+    async fn connect(&self, to: u64, node: NodeId, addr: &str) -> Result<Channel, CarryError> {
+        let now = (self.0.clock)();
+        let (channel, leaf, anchor) =
+            dial::manager(&self.0.identity, addr, &mtls::Expect::member(node), now, MEMBER_WITHIN)
+                .await
+                .map_err(|error| CarryError::Unreachable(format!("{addr}: {error}")))?;
+        if self.raft_id_of(&leaf, now) != Some(to) {
+            if self.newer_leaf_of(&leaf, &anchor, now) == Some(to) {
+                self.ask_epoch(channel).await;
+            }
+            return Err(CarryError::Unreachable(format!("{addr}: it is not member {to} of the group")));
+        }
+        Ok(channel)
     }
 
     /// The connection to the member broke: the next call makes another. One that is still being made is not broken.
@@ -443,17 +488,32 @@ impl Carrier for Peers {
         Box::pin(async move {
             let deadline = Instant::now() + within;
             let asked = peers.clone().carry(to, question, bulk, deadline);
-            match tokio::time::timeout_at(deadline, asked).await {
+            let answer = match tokio::time::timeout_at(deadline, asked).await {
                 Ok(answer) => answer,
                 Err(_) => {
                     // A connection that says nothing may be dead without a word.
                     peers.hang_up(to, bulk);
                     Err(CarryError::Lost(format!("no answer within {} ms", within.as_millis())))
                 }
+            };
+            match &answer {
+                Ok(_) | Err(CarryError::Refused(_)) => peers.reached(to),
+                Err(error @ (CarryError::Unreachable(_) | CarryError::Lost(_))) => peers.miss(to, error),
             }
+            answer
         })
     }
 }
+
+impl Missed {
+    /// Whether it was tried a moment ago.
+    fn is_fresh(&self) -> bool {
+        self.last.elapsed() < MISSED_FOR
+    }
+}
+
+/// How long a try in vain says something. Elections, and a leader's heartbeats, try again sooner.
+const MISSED_FOR: Duration = Duration::from_secs(10);
 
 /// In a refusal: the epoch of the cluster that was made anew without the caller.
 const EPOCH_KEY: &str = "swarmpki-epoch";

@@ -28,6 +28,8 @@ const ANSWER_WITHIN: Duration = roster::WAY_MAX;
 const MISSED_AFTER: Duration = Duration::from_secs(30);
 /// A manager that has not heard the leader (or, leading, a majority) for so long admits no session. Source: design.md 7.
 const CUT_OFF_AFTER: Duration = Duration::from_secs(3);
+/// A look for that moment comes so much after it.
+const SOON: Duration = Duration::from_millis(10);
 
 /// Tells the leader of this manager's sessions.
 #[derive(Default)]
@@ -298,7 +300,7 @@ pub(crate) async fn follow<H: Handle>(shared: Arc<Shared<H>>, shutdown: Cancella
         let alone = states.borrow_and_update().members.rows.len() <= 1;
         if alone {
             (heard, leaderless) = (Instant::now(), false);
-            shared.cut_off.store(false, Ordering::Relaxed);
+            shared.cut_off.send_replace(false);
             tokio::select! {
                 () = shutdown.cancelled() => return,
                 changed = states.changed() => if changed.is_err() { return },
@@ -322,9 +324,12 @@ pub(crate) async fn follow<H: Handle>(shared: Arc<Shared<H>>, shutdown: Cancella
             let lets_go = hears(&shared, leaderless || heard.elapsed() > CUT_OFF_AFTER);
             begin_anew(&shared, lets_go).await;
         }
+        // Who is refused meanwhile for want of a leader waits until it is known that there is none.
+        let silent = heard.elapsed();
+        let pause = if silent > CUT_OFF_AFTER { PERIOD } else { PERIOD.min(CUT_OFF_AFTER - silent + SOON) };
         tokio::select! {
             () = shutdown.cancelled() => return,
-            () = tokio::time::sleep(PERIOD) => {}
+            () = tokio::time::sleep(pause) => {}
             () = shared.shares.news.notified() => tokio::select! {
                 // Those that come together are told together.
                 () = shutdown.cancelled() => return,
@@ -343,7 +348,7 @@ async fn begin_anew<H: Handle>(shared: &Shared<H>, lets_go: bool) {
 
 /// Looks whether this manager hears the others; one that does not lets its nodes go. Whether it did that now.
 fn hears<H: Handle>(shared: &Shared<H>, cut_off: bool) -> bool {
-    let before = shared.cut_off.swap(cut_off, Ordering::Relaxed);
+    let before = shared.cut_off.send_replace(cut_off);
     if cut_off && !before {
         tracing::warn!("this manager does not hear the others: its nodes are told to look for one that does");
         shared.sessions().send_away();

@@ -76,7 +76,7 @@ pub(crate) struct Shared<H> {
     looks: Looks,
     looking: tokio::sync::Semaphore,
     /// Whether this manager does not hear the others: it admits nobody then.
-    pub(crate) cut_off: std::sync::atomic::AtomicBool,
+    pub(crate) cut_off: watch::Sender<bool>,
     roster: Mutex<Roster>,
     sessions: Mutex<Sessions>,
     pacer: Mutex<Pacer>,
@@ -121,7 +121,7 @@ impl<H: Handle> Shared<H> {
             whereabouts: Whereabouts::default(),
             looks: Looks::default(),
             looking: tokio::sync::Semaphore::new(LOOKING_MAX),
-            cut_off: std::sync::atomic::AtomicBool::new(false),
+            cut_off: watch::Sender::new(false),
             roster: Mutex::default(),
             sessions: Mutex::new(Sessions::numbered_from(orders)),
             pacer: Mutex::new(Pacer::new(cores())),
@@ -160,11 +160,16 @@ impl<H: Handle> Shared<H> {
         self.roster.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    /// Whether a member of the group is in reach: as the leader says; without one, as this manager finds it.
     pub(crate) fn is_reachable(&self, raft_id: u64) -> bool {
         if raft_id == self.handle.raft_id() {
             return true;
         }
-        if !self.leads() {
+        let leadership = *self.handle.leadership().borrow();
+        if !leadership.here && (leadership.leader.is_none() || self.is_cut_off()) {
+            return self.peers.misses(raft_id).is_none();
+        }
+        if !leadership.here {
             return !self.roster().is_unreachable(raft_id);
         }
         let group = self.handle.group();
@@ -352,9 +357,14 @@ impl<H: Handle> Shared<H> {
         seen.then(|| self.handle.state())
     }
 
+    /// Whether this manager has heard neither a leader nor a majority for a while.
+    pub(crate) fn is_cut_off(&self) -> bool {
+        *self.cut_off.borrow()
+    }
+
     /// Refuses to have sessions while this manager does not hear the others: nodes look for one that does.
     pub(crate) fn admits(&self) -> Result<(), Refusal> {
-        if self.cut_off.load(std::sync::atomic::Ordering::Relaxed) { Err(Refusal::DispatcherStopped) } else { Ok(()) }
+        if self.is_cut_off() { Err(Refusal::DispatcherStopped) } else { Ok(()) }
     }
 
     /// Whether a node that is to be called down is in session with another manager.

@@ -190,6 +190,32 @@ pub struct ManagerStatus {
     pub addr: String,
 }
 
+/// How the group of managers stands, as one of them finds it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct GroupView {
+    /// How many there are.
+    pub managers: usize,
+    /// Who leads; none: nobody, as far as is known.
+    pub leader: Option<NodeId>,
+    /// Those that are out of reach.
+    pub out_of_reach: Vec<OutOfReach>,
+}
+
+/// A manager that is out of reach.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct OutOfReach {
+    /// Its node.
+    pub node: NodeId,
+    /// Its host name, as it last reported; empty if it never did.
+    pub hostname: String,
+    /// Its advertised `host:port`.
+    pub addr: String,
+    /// Since when; none: another manager says so, and has not told that.
+    pub since: Option<Time>,
+    /// What became of the last try to reach it from here.
+    pub why: Option<String>,
+}
+
 /// A refusal of the operator's side; the Engine API prints it as `rpc error: code = <code> desc = <message>`.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("{message}")]

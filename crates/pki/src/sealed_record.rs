@@ -185,6 +185,46 @@ mod tests {
     }
 
     #[test]
+    fn c226_a_record_in_clear_and_a_sealed_one_go_there_and_back() {
+        let (plain, key) = (SecretBytes::copy_of(b"data"), SecretBytes::copy_of(&KEK));
+        let (clear, sealed) = (in_clear(&plain), seal(&plain, &key, [1; 24]).unwrap());
+        assert_eq!(opened(clear.expose(), None), Ok((crate::digest::hex(b"data"), false)));
+        assert_eq!(opened(sealed.expose(), Some(&KEK)), Ok((crate::digest::hex(b"data"), true)));
+        assert!(!sealed.expose().windows(4).any(|window| window == b"data"));
+        let unread = opened(sealed.expose(), None).unwrap_err().to_string();
+        assert_eq!(unread, "no decryption key for record encrypted with NACL secretbox");
+    }
+
+    #[test]
+    fn c228_bytes_that_are_no_record() {
+        for bytes in [&b"\xff"[..], b"\x12\xff\x01", b"just this", b"\x0a\x01\x00"] {
+            for key in [None, Some(&KEK[..])] {
+                assert_eq!(opened(bytes, key), Err(RecordError::Malformed), "{bytes:?}");
+            }
+        }
+    }
+
+    #[test]
+    fn c230_the_same_twice_is_two_records() {
+        let (plain, key) = (SecretBytes::copy_of(b"data"), SecretBytes::copy_of(&KEK));
+        let records = [1, 2].map(|nonce| seal(&plain, &key, [nonce; 24]).unwrap());
+        let parts = [0, 1].map(|n: usize| Record::decode(records[n].expose()).unwrap());
+        assert!(parts[0].data != parts[1].data && parts[0].nonce != parts[1].nonce);
+        for record in &records {
+            assert_eq!(opened(record.expose(), Some(&KEK)).unwrap().0, crate::digest::hex(b"data"));
+        }
+    }
+
+    #[test]
+    fn c232_a_nonce_of_another_length() {
+        for length in [0, 20, 23, 25] {
+            let record = Record { algorithm: SECRETBOX, data: vec![0; 32], nonce: vec![0; length] };
+            let refused = opened(&record.encode_to_vec(), Some(&KEK)).unwrap_err().to_string();
+            assert_eq!(refused, format!("invalid nonce size for NACL secretbox: require 24, got {length}"));
+        }
+    }
+
+    #[test]
     fn keys_of_other_lengths() {
         let plain = SecretBytes::copy_of(b"data");
         for length in [0, 1, 31, 33, 64] {
@@ -214,7 +254,7 @@ mod tests {
     }
 
     #[test]
-    fn c195_a_fernet_record() {
+    fn c195_c229_c235_a_fernet_record_and_a_sealed_one_under_their_keys_and_no_other() {
         // The example of the Fernet specification.
         let key = URL_SAFE.decode("cw_0x689RpI-jtRR7oE8h_eQsKImvJapLeSbXpwF4e4=").unwrap();
         let token =
@@ -223,5 +263,9 @@ mod tests {
         assert_eq!(opened(&record(token), Some(&key)), Ok((crate::digest::hex(b"hello"), true)));
         assert_eq!(opened(&record(token), Some(&KEK)), Err(RecordError::NotAuthentic("Fernet")));
         assert_eq!(opened(&record(&token[..40]), Some(&key)), Err(RecordError::NotAuthentic("Fernet")));
+        assert_eq!(opened(&record(token), None), Err(RecordError::NoKey("Fernet")));
+        let sealed = STANDARD.decode(SEALED).unwrap();
+        assert_eq!(opened(&sealed, Some(&KEK)), Ok((DEK.to_owned(), true)));
+        assert_eq!(opened(&sealed, Some(&key)), Err(RecordError::NotAuthentic("NACL secretbox")));
     }
 }

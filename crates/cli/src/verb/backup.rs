@@ -13,6 +13,7 @@ use serde_json::json;
 use super::Context;
 use super::unlock::typed;
 use crate::failure::Failure;
+use crate::output::working;
 
 /// Write an encrypted backup of the swarm to a file
 #[derive(Args, Clone, Debug)]
@@ -26,6 +27,12 @@ pub(crate) struct BackupArgs {
     /// The file; one that is there is replaced
     file: PathBuf,
 }
+
+/// Said while it is made.
+const GATHERING: &str = "Everything that the managers share is read and encrypted...";
+/// Said while it is made with a passphrase, which is made hard to guess.
+const STRETCHING: &str =
+    "Everything that the managers share is read and encrypted: with a passphrase that takes a few seconds...";
 
 #[derive(Serialize)]
 #[serde(rename_all = "PascalCase")]
@@ -47,6 +54,9 @@ pub(crate) async fn run(args: &BackupArgs, context: &mut Context) -> Result<(), 
     }
     let mut client = context.client().await?;
     let request = BackupRequest { recipients: &args.recipients, passphrase };
+    if !context.out.json() {
+        working(if passphrase.is_empty() { GATHERING } else { STRETCHING });
+    }
     let bytes = client.own_file("/backup", &request).await?;
     write_whole(&args.file, &bytes)
         .map_err(|error| Failure::new(format!("cannot write {}: {error}", args.file.display())))?;

@@ -3,7 +3,7 @@
 use std::fmt::Write as _;
 use std::time::Duration;
 
-use daemon::engine_api::extra::StatusReport;
+use daemon::engine_api::extra::{GroupReport, StatusReport};
 use daemon::engine_api::rotation::{StatusReport as CaReport, UrlReport};
 use jiff::Timestamp;
 use serde_json::Value;
@@ -11,6 +11,7 @@ use serde_json::Value;
 use super::Context;
 use crate::api::{Info, Swarm, moment};
 use crate::failure::Failure;
+use crate::leaderless;
 use crate::output::complain;
 use crate::shown;
 use crate::span;
@@ -72,10 +73,23 @@ fn page(info: &Info, own: Option<&StatusReport>, urls: &[UrlReport], now: Timest
         line(1, "Manager Addresses:".to_owned());
         managers.iter().for_each(|addr| line(2, (*addr).to_owned()));
     }
+    if let Some(group) = own.and_then(|own| own.group.as_ref()) {
+        out_of_reach(group, now, &mut line);
+    }
     if let Some(own) = own {
         certificate(own, &swarm.error, now, &mut line);
     }
     page
+}
+
+/// The managers that `node ls` calls unreachable; without a leader those that this one does not reach.
+fn out_of_reach(group: &GroupReport, now: Timestamp, line: &mut impl FnMut(usize, String)) {
+    let away = &group.out_of_reach;
+    if away.is_empty() {
+        return;
+    }
+    line(1, format!("Managers Out Of Reach: {} of {}, {} make a majority", away.len(), group.managers, group.majority));
+    away.iter().for_each(|manager| line(2, leaderless::line(manager, now)));
 }
 
 fn settings(cluster: &Swarm, urls: &[UrlReport], line: &mut impl FnMut(usize, String)) {
@@ -192,6 +206,29 @@ mod tests {
         let shown = page(&info, Some(&failed), &[], Timestamp::UNIX_EPOCH);
         assert_eq!(shown.matches("this node was removed").count(), 1, "{shown}");
         assert!(shown.contains("Session: failed") && shown.contains("  leave the cluster"), "{shown}");
+    }
+
+    #[test]
+    fn managers_that_are_away_are_named() {
+        let mut info = Info::default();
+        info.swarm.local_node_state = "active".into();
+        let away = daemon::engine_api::extra::OutOfReachReport {
+            node_id: "id2".into(),
+            hostname: "m2".into(),
+            addr: "10.0.0.2:2377".into(),
+            ..Default::default()
+        };
+        let group = GroupReport { managers: 3, majority: 2, leader: Some("id1".into()), out_of_reach: vec![away] };
+        let status = |group| StatusReport { group, ..StatusReport::default() };
+        let shown = page(&info, Some(&status(Some(group.clone()))), &[], Timestamp::UNIX_EPOCH);
+        assert!(
+            shown.contains(" Managers Out Of Reach: 1 of 3, 2 make a majority\n  id2  m2  10.0.0.2:2377\n"),
+            "{shown}"
+        );
+        for all_there in [None, Some(GroupReport { out_of_reach: Vec::new(), ..group })] {
+            let shown = page(&info, Some(&status(all_there)), &[], Timestamp::UNIX_EPOCH);
+            assert!(!shown.contains("Out Of Reach"), "{shown}");
+        }
     }
 
     #[test]

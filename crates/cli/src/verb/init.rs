@@ -11,6 +11,7 @@ use super::{join_token, unlock_key};
 use crate::api::{Info, InitRequest, Node, Swarm};
 use crate::client::{Client, escape};
 use crate::failure::Failure;
+use crate::go_bool;
 use crate::root_files::RootFiles;
 use crate::spec::{self, SpecFlags};
 
@@ -21,6 +22,7 @@ const SUBNET_MASK: u32 = 24;
 
 /// Initialize a swarm: make this machine its first manager
 #[derive(Args, Clone, Debug)]
+#[command(mut_args(go_bool::flags(&["autolock", "force_new_cluster"])))]
 pub(crate) struct InitArgs {
     /// Address that other nodes reach this one at, <ip|interface>[:port]; found out if the machine has only one
     #[arg(long, value_name = "STRING")]

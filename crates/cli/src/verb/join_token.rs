@@ -7,6 +7,7 @@ use super::Context;
 use crate::api::{Info, Node, Swarm};
 use crate::client::escape;
 use crate::failure::Failure;
+use crate::go_bool;
 use crate::shown;
 
 /// How join tokens begin. Source: pki.md 6.
@@ -14,6 +15,7 @@ const TOKEN_BEGINS: &str = "SWMTKN-";
 
 /// Show or rotate the token that lets nodes join
 #[derive(Args, Clone, Debug)]
+#[command(mut_args(go_bool::flags(&["rotate", "quiet"])))]
 pub(crate) struct JoinTokenArgs {
     /// Replace the token; the old one lets nobody in any more
     #[arg(long)]

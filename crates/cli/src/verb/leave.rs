@@ -5,9 +5,11 @@ use serde_json::json;
 
 use super::Context;
 use crate::failure::Failure;
+use crate::go_bool;
 
 /// Leave the swarm
 #[derive(Args, Clone, Debug)]
+#[command(mut_args(go_bool::flags(&["force"])))]
 pub(crate) struct LeaveArgs {
     /// Leave although the node is a manager; the last one takes the swarm with it
     #[arg(short, long)]

@@ -7,9 +7,11 @@ use super::{Context, join_token};
 use crate::api::{Swarm, UnlockKey};
 use crate::client::Client;
 use crate::failure::Failure;
+use crate::go_bool;
 
 /// Show or rotate the key that unlocks managers
 #[derive(Args, Clone, Debug)]
+#[command(mut_args(go_bool::flags(&["rotate", "quiet"])))]
 pub(crate) struct UnlockKeyArgs {
     /// Replace the key; managers that are stopped now are still opened with the old one
     #[arg(long)]

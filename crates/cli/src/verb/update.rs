@@ -11,6 +11,7 @@ use super::{join_token, unlock_key};
 use crate::api::Swarm;
 use crate::client::Client;
 use crate::failure::Failure;
+use crate::go_bool;
 use crate::spec::{self, SpecFlags};
 
 /// How long a session may take to come about.
@@ -26,7 +27,7 @@ pub(crate) struct UpdateArgs {
     advertise_addr: Option<String>,
     /// Whether managers are locked at rest (true|false)
     #[arg(long, value_name = "BOOL", num_args = 0..=1, require_equals = true, default_missing_value = "true",
-          action = ArgAction::Set)]
+          action = ArgAction::Set, value_parser = go_bool::parse)]
     autolock: Option<bool>,
     /// With --advertise-addr: where this node listens as a manager now; else that follows if it was the address told
     #[arg(long, value_name = "ADDR")]

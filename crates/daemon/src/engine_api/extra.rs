@@ -2,7 +2,7 @@
 //!
 //! Times are RFC 3339 or null. Fields may be added; readers ignore those they do not know.
 
-use manager::view::NodeView;
+use manager::view::{GroupView, NodeView};
 use pki::digest::{Digest, hex};
 use pki::time::Time;
 use serde::{Deserialize, Serialize};
@@ -64,6 +64,38 @@ pub struct StatusReport {
     pub log: Option<LogKept>,
     /// What is wrong with the issuance log: what contradicts the head that this node keeps, and what nodes showed this manager.
     pub log_alarms: Vec<String>,
+    /// How the managers stand, as this one finds it; null where there is none.
+    pub group: Option<GroupReport>,
+}
+
+/// The managers, as one of them finds it at this moment, also without a leader.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct GroupReport {
+    /// How many there are.
+    pub managers: u64,
+    /// How many of them have to be there.
+    pub majority: u64,
+    /// Who leads; null: nobody.
+    pub leader: Option<String>,
+    /// Those that are out of reach: the leader's view, or without one that of the manager that answers.
+    pub out_of_reach: Vec<OutOfReachReport>,
+}
+
+/// A manager that is out of reach.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct OutOfReachReport {
+    /// Node id.
+    pub node_id: String,
+    /// Host name as reported.
+    pub hostname: String,
+    /// `host:port`.
+    pub addr: String,
+    /// Since when it is tried in vain; null: the leader, which is another one, says so.
+    pub since: Option<String>,
+    /// What became of the last try.
+    pub why: Option<String>,
 }
 
 /// The newest head of the issuance log that a manager signed for this node.
@@ -215,11 +247,28 @@ pub(super) fn status(backend: &Backend) -> Answer {
     }
     if let Present::Manager(_, control, _) = &*present {
         report.log_alarms.extend(control.log_forks().iter().map(heads::shown));
+        report.group = Some(group_report(control.group()));
     }
     if let Present::Error(_, failure) = &*present {
         report.error = Some(failure.text.clone());
     }
     json(&report)
+}
+
+fn group_report(group: GroupView) -> GroupReport {
+    let away = group.out_of_reach.into_iter().map(|manager| OutOfReachReport {
+        node_id: manager.node.to_string(),
+        hostname: manager.hostname,
+        addr: manager.addr,
+        since: text(manager.since),
+        why: manager.why,
+    });
+    GroupReport {
+        managers: group.managers as u64,
+        majority: (group.managers / 2 + 1) as u64,
+        leader: group.leader.map(|node| node.to_string()),
+        out_of_reach: away.collect(),
+    }
 }
 
 /// `POST /swarmpki/v1/renew`: this machine's node renews its certificate now. Answers at once; `installed` of the status

@@ -103,6 +103,10 @@ impl<H: Handle> Shared<H> {
             Begun::Answered(issued) => return Ok(Accepted::of(&issued)),
             Begun::Admitted(issuing) => issuing,
         };
+        // Nothing can be committed. A node waits five seconds for an answer: it is to hear this one.
+        if self.is_cut_off() {
+            return Err(Refusal::NoLeader);
+        }
         loop {
             let draw = self.draw().map_err(|_| Refusal::SignerStopped)?;
             let command = match self.at_hand(&state)? {

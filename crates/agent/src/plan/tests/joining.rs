@@ -2,6 +2,8 @@
 
 use tonic::Code;
 
+use wire::status::Refusal;
+
 use super::*;
 use crate::testing::CLUSTER;
 
@@ -214,6 +216,25 @@ fn c78_another_manager_goes_on_with_the_same_node() {
     let effects = bench.feed(Input::Answered { request: 1, result: Err(lost()) });
     assert_eq!(words(&effects), ["start Poll"]);
     assert_eq!(words(&bench.timer(Timer::Poll)), ["poll#1 m2:1 node1"]);
+}
+
+#[test]
+fn a_manager_without_a_majority_was_reached_and_says_what_is_wrong() {
+    let mut bench = asking(&["m1:1"]);
+    let refusal = Refusal::NoLeader.to_string();
+    for attempt in 1..=5 {
+        let result = Err(super::refusal(Code::Unknown, &refusal));
+        let effects = bench.feed(Input::Issued { request: 1, result });
+        let trouble = bench.plan.status().last_error.clone().unwrap();
+        assert_eq!(trouble.text, refusal);
+        assert!(trouble.hint.contains("was reached") && trouble.hint.contains("majority"), "{}", trouble.hint);
+        if attempt == 5 {
+            assert_eq!(words(&effects).last().unwrap(), &format!("failed: {refusal}"));
+            return;
+        }
+        assert_eq!(delay(&effects, Timer::Attempt), Some(Duration::from_secs(2)), "{attempt}");
+        bench.timer(Timer::Attempt);
+    }
 }
 
 #[test]

@@ -19,9 +19,11 @@ use super::Context;
 use crate::api::Swarm;
 use crate::client::Client;
 use crate::failure::Failure;
+use crate::go_bool;
 
 /// Show or rotate the root CA, list what it signed, or serve a CA to a Docker swarm
 #[derive(Args, Clone, Debug)]
+#[command(mut_args(go_bool::flags(&["rotate"])))]
 #[command(args_conflicts_with_subcommands = true, subcommand_value_name = "COMMAND")]
 pub(crate) struct CaArgs {
     #[command(subcommand)]

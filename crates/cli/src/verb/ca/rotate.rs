@@ -10,6 +10,7 @@ use super::follow::{self, Wait};
 use super::{docker, outcome, words};
 use crate::client::Client;
 use crate::failure::Failure;
+use crate::go_bool;
 use crate::go_duration;
 use crate::output::complain;
 use crate::root_files::RootFiles;
@@ -25,6 +26,7 @@ const BOUND: Duration = Duration::from_secs(60);
 /// Waits for the end and shows how far it is. Exit code 0: done; 3: it was aborted or replaced; 130: interrupted, and the
 /// rotation goes on.
 #[derive(Args, Clone, Debug, Default)]
+#[command(mut_args(go_bool::flags(&["detach", "quiet"])))]
 pub(crate) struct RotateArgs {
     #[command(flatten)]
     pub(crate) root: RootFiles,

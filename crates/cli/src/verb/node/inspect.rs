@@ -13,11 +13,13 @@ use super::resolve;
 use crate::api::Node;
 use crate::client::escape;
 use crate::failure::Failure;
+use crate::go_bool;
 use crate::shown;
 use crate::verb::Context;
 
 /// Show all that is known of one or more nodes
 #[derive(Args, Clone, Debug)]
+#[command(mut_args(go_bool::flags(&["pretty"])))]
 pub(crate) struct InspectArgs {
     /// Print for people instead of JSON
     #[arg(long, conflicts_with = "json")]

@@ -12,12 +12,14 @@ use serde_json::{Value, json};
 use crate::api::{Info, Node, moment};
 use crate::client::{Client, escape};
 use crate::failure::Failure;
+use crate::go_bool;
 use crate::span;
 use crate::table::Table;
 use crate::verb::Context;
 
 /// List the nodes with their certificates
 #[derive(Args, Clone, Debug)]
+#[command(mut_args(go_bool::flags(&["quiet"])))]
 pub(crate) struct LsArgs {
     /// Only nodes that match, key=value: id, name, label, node.label, role, membership; may be repeated
     #[arg(short, long, value_name = "FILTER")]

@@ -9,11 +9,13 @@ use serde_json::json;
 use crate::api::{Node, Swarm};
 use crate::client::{Client, escape};
 use crate::failure::Failure;
+use crate::go_bool;
 use crate::verb::Context;
 use crate::verb::join_token;
 
 /// Remove one or more nodes; their certificates are refused at once
 #[derive(Args, Clone, Debug)]
+#[command(mut_args(go_bool::flags(&["force"])))]
 pub(crate) struct RmArgs {
     /// Remove a node that is up and in session, too
     #[arg(short, long)]
