@@ -213,6 +213,13 @@ async fn done_when_3_a_forged_leaf_is_told_from_an_issued_one() {
         assert_eq!(output.code, 3, "{output:?}");
         assert!(output.stdout.contains("FORGED") && output.stdout.contains(": issued as entry "), "{output:?}");
     }
+
+    // A root that was given up, and whose leaves nobody takes any more, is known still.
+    cluster.manager.swarmpki(&["ca", "rotate", "--emergency", "--bound", "2s", "--yes", "--quiet"]).ok();
+    let path = folder.path().join("forged0.crt");
+    let output = cluster.manager.swarmpki(&["log", "audit", path.to_str().unwrap(), &issued[0]]);
+    assert_eq!(output.code, 3, "{output:?}");
+    assert!(output.stdout.contains("FORGED") && output.stdout.contains(": issued as entry "), "{output:?}");
 }
 
 /// How long anything may take that is waited for: heads are told every ten seconds.
