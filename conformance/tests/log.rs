@@ -213,6 +213,13 @@ async fn done_when_3_a_forged_leaf_is_told_from_an_issued_one() {
         assert_eq!(output.code, 3, "{output:?}");
         assert!(output.stdout.contains("FORGED") && output.stdout.contains(": issued as entry "), "{output:?}");
     }
+
+    // A root that was given up, and whose leaves nobody takes any more, is known still.
+    cluster.manager.swarmpki(&["ca", "rotate", "--emergency", "--bound", "2s", "--yes", "--quiet"]).ok();
+    let path = folder.path().join("forged0.crt");
+    let output = cluster.manager.swarmpki(&["log", "audit", path.to_str().unwrap(), &issued[0]]);
+    assert_eq!(output.code, 3, "{output:?}");
+    assert!(output.stdout.contains("FORGED") && output.stdout.contains(": issued as entry "), "{output:?}");
 }
 
 /// How long anything may take that is waited for: heads are told every ten seconds.
@@ -368,4 +375,87 @@ fn a_restored_cluster_begins_as_a_witness_of_its_backup() {
     let (_, anew) = signed(&new, "anew.json");
     let refused = manager.swarmpki(&["log", "verify", "--head", &anew]).refused();
     assert!(refused.contains("of a later epoch"), "{refused}");
+}
+
+#[test]
+fn a_manager_that_shows_each_node_another_history_is_caught_by_either() {
+    require_or_skip!("swarmpki");
+    let mut cluster = Cluster::start();
+    let manager_id = node_id(&cluster.manager);
+    let address = cluster.address().to_string();
+    let mut early = Daemon::start("worker2");
+    let early_id = group::join(&early, cluster.net.host(2), &cluster.token("Worker"), &address);
+    all_ready(&cluster.manager, &[&early_id]);
+    assert!(cluster.manager.stop().success());
+    let (state, before, truth) =
+        (cluster.manager.state(), cluster.manager.folder().join("before"), cluster.manager.folder().join("truth"));
+    copy(&state, &before);
+    cluster.manager.restart();
+    cluster.manager_is_back();
+
+    // One history, that the first node is a witness of; then that node is away.
+    grow(&cluster.manager, 2);
+    let (head, _) = signed(&cluster.manager, "true.json");
+    let known = keeps(&early, size(&head));
+    let of_early = kept_file(&early, &cluster.manager);
+    assert!(early.stop().success());
+    assert!(cluster.manager.stop().success());
+    std::fs::rename(&state, &truth).unwrap();
+    copy(&before, &state);
+    cluster.manager.restart();
+    cluster.manager_is_back();
+
+    // Another one in its place, which has grown beyond it before anybody looks, and whoever joins knows no other.
+    grow(&cluster.manager, 6);
+    let (lie, _) = signed(&cluster.manager, "lie.json");
+    assert!(size(&lie) > size(&known), "{lie}");
+    let mut late = Daemon::start("worker3");
+    let late_id = group::join(&late, cluster.net.host(3), &cluster.token("Worker"), &address);
+    all_ready(&cluster.manager, &[&late_id]);
+    keeps(&late, size(&lie));
+    let of_late = kept_file(&late, &cluster.manager);
+    verified(&cluster.manager);
+    for node in [&cluster.manager, &late] {
+        let info = node.swarmpki(&["info"]).ok();
+        assert!(!info.contains("ALARM"), "nobody knows yet: {info}");
+    }
+    let verify = |file: &str| cluster.manager.swarmpki(&["log", "verify", "--head", file]);
+    let said = verify(&of_late).ok();
+    assert!(said.contains("The head that was given") && said.contains("the log begins with these entries"), "{said}");
+    let refused = verify(&of_early).refused();
+    let changed = format!("the log was changed: its first {} entries are not those that were signed", size(&known));
+    assert!(refused.contains(&changed) && refused.contains(&format!("signed by manager {manager_id}")), "{refused}");
+
+    // The witness is back, and is told of a log that is longer, as if nothing were.
+    early.restart();
+    let info = alarmed(&early);
+    let told = format!("told of {} entries", size(&known));
+    let why = format!("by {manager_id}: the log does not begin with the entries of before");
+    assert!(info.contains(&told) && info.contains(&why), "{info}");
+    let info = alarmed(&cluster.manager);
+    let shown = format!("node {early_id} showed a head of {} entries", size(&known));
+    assert!(info.contains(&shown) && info.contains(&format!("signed by {manager_id}")), "{info}");
+    assert_eq!(kept(&early)["root_hash"], known["root_hash"], "what was kept stays");
+
+    // Back to the first one: now the other node has what shows it.
+    assert!(late.stop().success() && cluster.manager.stop().success());
+    std::fs::remove_dir_all(&state).unwrap();
+    copy(&truth, &state);
+    cluster.manager.restart();
+    cluster.manager_is_back();
+    let verify = |file: &str| cluster.manager.swarmpki(&["log", "verify", "--head", file]);
+    let said = verify(&of_early).ok();
+    assert!(said.contains("the log begins with these entries"), "{said}");
+    let refused = verify(&of_late).refused();
+    assert!(refused.contains("the log lost entries"), "{refused}");
+    grow(&cluster.manager, 12);
+    let refused = verify(&of_late).refused();
+    assert!(refused.contains("the log was changed"), "{refused}");
+}
+
+/// The head that a node keeps, in a file beside the manager.
+fn kept_file(node: &Daemon, manager: &Daemon) -> String {
+    let file = manager.folder().join(format!("kept-by-{}.json", node.name()));
+    std::fs::write(&file, node.swarmpki(&["log", "head", "--kept", "--json"]).ok()).unwrap();
+    file.to_str().unwrap().to_owned()
 }

@@ -30,6 +30,8 @@ pub const TARGETS: &[Target] = &[
     Target { name: "external_answer", run: external_answer, seeds: certificate_seeds },
     Target { name: "external_request", run: external_request, seeds: external_request_seeds },
     Target { name: "token_uri", run: token_uri, seeds: token_uri_seeds },
+    Target { name: "kept_head", run: kept_head, seeds: kept_head_seeds },
+    Target { name: "log_fork", run: log_fork, seeds: log_fork_seeds },
 ];
 
 /// Some moment within the life of the certificates below.
@@ -279,4 +281,53 @@ fn token_uri_seeds() -> Vec<Vec<u8>> {
         b"pkcs11:slot-id=7;id=%01%ff;type=private?module-path=/usr/lib/x.so&pin-source=file:/run/pin".to_vec(),
     ]
     .into()
+}
+
+/// A signed head of the issuance log: what a manager says, what a node keeps, and what an operator gives.
+pub fn kept_head(input: &[u8]) {
+    if let Some(kept) = swarmpki::KeptHead::read(input) {
+        assert!(
+            swarmpki::KeptHead::read(&kept.bytes()).is_some_and(|again| again == kept),
+            "a head that was kept can be read"
+        );
+        let _ = kept.statement.signed_by(wire::limits::NEWS_LOG_HEAD);
+    }
+}
+
+/// Heads that contradict each other, as a node keeps them.
+pub fn log_fork(input: &[u8]) {
+    if let Some(forks) = swarmpki::Fork::read(input) {
+        assert!(!forks.is_empty() && forks.len() <= wire::limits::NEWS_FORKS_MAX, "some, and no more than are kept");
+        let written = swarmpki::Fork::write(&forks);
+        assert!(
+            swarmpki::Fork::read(&written).is_some_and(|again| again == forks),
+            "evidence that was kept can be read"
+        );
+        for fork in &forks {
+            let _ = fork.why();
+        }
+    }
+}
+
+fn signed_head(size: u64, root: u8) -> Option<swarmpki::KeptHead> {
+    use pki::Signer;
+    let cluster = pki::ClusterId::generate([3; 17]);
+    let head = pki::witness::Head { cluster, epoch: 1, size, root: [root; 32], at: NOW };
+    let content = wire::convert::log_head::encode(&head);
+    let leaf = pki::issue::root(&key(2)?, pki::Serial::from_random([2; 20]), NOW).ok()?;
+    // ecdsa_secp256r1_sha256. Source: RFC 8446, 4.2.3.
+    let (scheme, signature) = (0x0403, key(2)?.sign(&content).ok()?);
+    swarmpki::KeptHead::new(swarmpki::Statement { chain: vec![leaf.der().to_vec()], scheme, content, signature })
+}
+
+fn kept_head_seeds() -> Vec<Vec<u8>> {
+    signed_head(7, 1).into_iter().map(|kept| kept.bytes()).collect()
+}
+
+fn log_fork_seeds() -> Vec<Vec<u8>> {
+    let both = signed_head(7, 1).zip(signed_head(9, 2));
+    let Some(fork) = both.map(|(kept, said)| swarmpki::Fork { kept, said, proof: vec![[4; 32]; 3], at: NOW }) else {
+        return Vec::new();
+    };
+    [1, 2].map(|many| swarmpki::Fork::write(&vec![fork.clone(); many])).into()
 }

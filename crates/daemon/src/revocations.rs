@@ -9,7 +9,7 @@ use std::time::Duration;
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use bytes::Bytes;
-use http::header::{ALLOW, CACHE_CONTROL, CONTENT_TYPE, HeaderName, HeaderValue};
+use http::header::{ALLOW, CACHE_CONTROL, CONTENT_TYPE, HeaderName, HeaderValue, LAST_MODIFIED};
 use http::{Method, Request, Response, StatusCode};
 use http_body_util::{BodyExt as _, Full, Limited};
 use hyper::body::Body;
@@ -17,6 +17,7 @@ use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use manager::server::bounded::{Bounded, Source};
 use pki::revocation::REQUEST_BYTES_MAX;
+use pki::time::Time;
 use tokio::net::{TcpListener, TcpStream};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
@@ -167,7 +168,12 @@ async fn list(backend: &Backend, query: &Query) -> Found {
     let control = backend.control().map_err(refused)?;
     let made = control.crl(wanted.issuer.as_deref(), wanted.since).await;
     let made = made.map_err(|error| refused(crate::backend::refusal(error)))?;
-    Ok(typed(Bytes::from_owner(made.der), CRL_TYPE, HeaderValue::from_static(LIST_KEPT)))
+    let mut answer = typed(Bytes::from_owner(made.der), CRL_TYPE, HeaderValue::from_static(LIST_KEPT));
+    // How old it is, also for who does not read lists.
+    if let Ok(signed) = HeaderValue::from_str(&http_date(made.this_update)) {
+        answer.headers_mut().insert(LAST_MODIFIED, signed);
+    }
+    Ok(answer)
 }
 
 async fn ocsp(backend: &Backend, request: &[u8]) -> Found {
@@ -184,6 +190,11 @@ fn typed(body: Bytes, kind: &'static str, kept: HeaderValue) -> Response<Full<By
     answer
 }
 
+/// Source: RFC 9110, 5.6.7.
+fn http_date(at: Time) -> String {
+    at.rfc1123().replace("UTC", "GMT")
+}
+
 fn refused(error: ApiError) -> Response<Full<Bytes>> {
     status(error.status, &error.message)
 }
@@ -198,6 +209,11 @@ fn status(status: StatusCode, text: &str) -> Response<Full<Bytes>> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn dates_as_http_writes_them() {
+        assert_eq!(http_date(Time::from_unix_secs(784_111_777)), "Sun, 06 Nov 1994 08:49:37 GMT");
+    }
 
     #[test]
     fn paths() {

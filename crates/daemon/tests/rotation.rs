@@ -430,3 +430,58 @@ async fn a_root_of_before_is_known_by_what_its_key_signed() {
     assert_eq!(audited(other.pem()).await, ("foreign".to_owned(), false), "the same name, another key");
     manager.stop().await;
 }
+
+#[tokio::test]
+async fn what_a_former_key_signed_is_told_from_what_a_stranger_signed() {
+    let dir = tempfile::tempdir().unwrap();
+    let manager = Running::start(dir.path()).await;
+    let (first, second, third, stranger) = (root("own-1"), root("own-2"), root("own-3"), root("own-2"));
+    let given = |ca: &Ca| (ca.pem(), ca.key().serialize_pem());
+    let (pem, key) = given(&first);
+    let ca = json!({"SigningCACert": pem, "SigningCAKey": key});
+    let body = json!({"ListenAddr": "127.0.0.1:0", "AdvertiseAddr": "127.0.0.1", "Spec": {"CAConfig": ca}});
+    assert_eq!(manager.post("/swarm/init", &body).await.status, 200);
+    let issued = std::fs::read_to_string(dir.path().join("state/certificates/swarm-node.crt")).unwrap();
+    let audited = async |pems: &[String]| -> Vec<String> {
+        let answer = manager.post("/swarmpki/v1/log/audit", &json!({"Certificates": pems})).await.json();
+        answer.as_array().unwrap().iter().map(|one| one["verdict"].as_str().unwrap().to_owned()).collect()
+    };
+    let rotated = async |body: Value| {
+        let started = manager.post("/swarmpki/v1/ca/rotate", &body).await;
+        assert!(started.status.is_success(), "{:?}", started.body);
+        let over = |status: &Value| status["rotation"].is_null();
+        manager.until("the rotation is over", "/swarmpki/v1/ca/status", over).await;
+    };
+    let emergency = json!({"kind": "emergency", "bound_ms": 10_000});
+    // The second is certified by the first, and stands in the log so; of the others there are only leaves.
+    let (pem, key) = given(&second);
+    rotated(json!({"certificate": pem, "key": key})).await;
+    let (pem, key) = given(&third);
+    rotated(json!({"certificate": pem, "key": key, "policy": emergency})).await;
+    rotated(json!({"policy": emergency})).await;
+
+    let leaf = |ca: &Ca, names_key: bool| {
+        let mut params = CertificateParams::default();
+        params.distinguished_name.push(DnType::CommonName, "forged");
+        params.use_authority_key_identifier_extension = names_key;
+        params.signed_by(&KeyPair::generate().unwrap(), ca).unwrap().pem()
+    };
+    let (of_first, of_second, of_third) = (leaf(&first, true), leaf(&second, true), leaf(&third, true));
+    let rows: [(&[String], &[&str]); 8] = [
+        (std::slice::from_ref(&of_second), &["forged"]),
+        (&[leaf(&second, false)], &["forged"]),
+        (&[leaf(&stranger, true)], &["foreign"]),
+        (&[of_first.clone(), of_third.clone()], &["unproven", "unproven"]),
+        (&[of_first, first.pem(), of_third.clone()], &["forged", "former", "unproven"]),
+        (&[third.pem(), of_third.clone(), leaf(&third, false)], &["former", "forged", "forged"]),
+        // Whoever gives a CA of their own proves nothing with it.
+        (&[leaf(&stranger, true), stranger.pem(), of_third], &["foreign", "foreign", "unproven"]),
+        (&[second.pem()], &["former"]),
+    ];
+    for (n, (pems, expected)) in rows.iter().enumerate() {
+        assert_eq!(audited(pems).await, *expected, "row {n}");
+    }
+    let own = audited(&[issued]).await;
+    assert_eq!(own[0], "issued");
+    manager.stop().await;
+}

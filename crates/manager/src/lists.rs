@@ -78,6 +78,8 @@ type Answer = (Held, Time, Arc<[u8]>);
 /// What was signed and is kept.
 pub(crate) struct Lists {
     lists: Mutex<BTreeMap<ListKey, (Held, SignedList)>>,
+    /// The last whole list of each root, whatever changed since: for while its key cannot be reached.
+    last: Mutex<BTreeMap<IssuerHash, Last>>,
     answers: Mutex<BTreeMap<Vec<u8>, Answer>>,
     /// The leaves on record, as of the nodes beside them.
     on_record: Mutex<(OrdMap<NodeId, Arc<Node>>, Leaves)>,
@@ -87,6 +89,12 @@ pub(crate) struct Lists {
     signing: tokio::sync::Semaphore,
     known: Rate,
     rare: Rate,
+}
+
+/// A whole list, and whether it was said that it is served although it is not of now.
+struct Last {
+    list: SignedList,
+    told: bool,
 }
 
 /// So many a second for long.
@@ -127,6 +135,7 @@ impl Default for Lists {
     fn default() -> Self {
         Self {
             lists: Mutex::default(),
+            last: Mutex::default(),
             answers: Mutex::default(),
             on_record: Mutex::default(),
             listing: tokio::sync::Semaphore::new(1),
@@ -144,8 +153,26 @@ impl Lists {
         (*of == held && is_fresh(list.this_update, CRL_FRESH, now)).then(|| list.clone())
     }
 
+    /// The last whole list of a root that can be served while none can be signed; and whether it is the first time since it was signed. It is one
+    /// whose time is not over (RFC 5280, 5.1.2.5), of the present epoch, and not older than what the caller has.
+    fn last(&self, root: &IssuerHash, since: Option<CrlNumber>, epoch: u64, now: Time) -> Option<(SignedList, bool)> {
+        let mut last = lock(&self.last);
+        let Last { list, told } = last.get_mut(root)?;
+        let holds = now >= list.this_update && now < list.next_update;
+        let newer = since.is_none_or(|since| list.number.version() >= since.version());
+        if !holds || !newer || list.number.epoch() != epoch {
+            return None;
+        }
+        Some((list.clone(), !std::mem::replace(told, true)))
+    }
+
     /// Strangers choose which deltas are made: the whole lists stay, whatever they ask for.
     fn keep(&self, key: ListKey, held: Held, list: SignedList, now: Time) {
+        if key.1.is_none() {
+            let mut last = lock(&self.last);
+            last.retain(|_, last| now < last.list.next_update);
+            last.insert(key.0, Last { list: list.clone(), told: false });
+        }
         let mut kept = lock(&self.lists);
         kept.retain(|_, (of, list)| *of == held && is_fresh(list.this_update, CRL_FRESH, now));
         if key.1.is_some() {
@@ -272,8 +299,12 @@ impl<H: Handle> Control<H> {
     /// The list of revoked certificates of the root that signs, or of the one with this key identifier. `since`: only what came after the list
     /// with that number; the whole one, if it is of another epoch, none of ours, or has nothing on it.
     ///
+    /// While the root's token is away it is the last whole list, as long as that holds: who asks would otherwise go on with an older one, or
+    /// with none. When it was signed stands in it.
+    ///
     /// # Errors
-    /// NOT_FOUND if no root has this key identifier; FAILED_PRECONDITION if its key is with an external CA; UNAVAILABLE if its token is away.
+    /// NOT_FOUND if no root has this key identifier; FAILED_PRECONDITION if its key is with an external CA; UNAVAILABLE if its token is away,
+    /// and no list signed before holds.
     pub async fn crl(&self, issuer: Option<&[u8]>, since: Option<CrlNumber>) -> Result<SignedList, ControlError> {
         let state = self.0.handle.state();
         let root = match issuer {
@@ -296,7 +327,8 @@ impl<H: Handle> Control<H> {
             });
         }
         let held = Held::of(&state);
-        let since = since.and_then(|since| base(since, held));
+        let asked = since.filter(|since| base(*since, held).is_some());
+        let since = asked.and_then(|since| base(since, held));
         let key = (root.issuer, since);
         let lists = &self.0.lists;
         if let Some(list) = lists.list(&key, held, self.0.now()) {
@@ -310,7 +342,18 @@ impl<H: Handle> Control<H> {
         }
         let (keys, root) = (self.0.outside.keys.clone(), Arc::clone(root));
         let work = tokio::task::spawn_blocking(move || sign(&state, &root, since, &keys, now));
-        let list = work.await.unwrap_or_else(|error| Err(failed(Code::Internal, &error)))?;
+        let list = match work.await.unwrap_or_else(|error| Err(failed(Code::Internal, &error))) {
+            Ok(list) => list,
+            Err(error) if error.code == Code::Unavailable => {
+                let (last, first) = lists.last(&key.0, asked, held.epoch, self.0.now()).ok_or_else(|| error.clone())?;
+                if first {
+                    tracing::warn!(error = %error.message, signed = %last.this_update.rfc3339(), until = %last.next_update.rfc3339(),
+                        "the last list of revoked certificates is served: none can be signed");
+                }
+                return Ok(last);
+            }
+            Err(error) => return Err(error),
+        };
         lists.keep(key, held, list.clone(), now);
         Ok(list)
     }
@@ -464,5 +507,41 @@ mod tests {
         let later = Held { version: 1001, ..held };
         lists.keep((old, None), later, list, now);
         assert_eq!(lock(&lists.lists).len(), 1, "of another state");
+    }
+    #[test]
+    fn while_none_can_be_signed_the_last_whole_list_is_served_as_long_as_it_holds() {
+        let (held, now) = (Held { epoch: 3, version: 7 }, Time::from_unix_secs(1_700_000_000));
+        let number = |version| CrlNumber::new(3, version, now);
+        let next_update = now.saturating_add(CRL_LIFE);
+        let list = SignedList { der: Arc::from([7]), number: number(7), delta: false, this_update: now, next_update };
+        let (root, other) = (IssuerHash([1; 32]), IssuerHash([2; 32]));
+        let lists = Lists::default();
+        let delta = SignedList { delta: true, number: number(8), ..list.clone() };
+        lists.keep((other, Some(number(6))), held, delta, now);
+        lists.keep((root, None), held, list.clone(), now);
+        // Of another state, and by the other root: what is kept to be served at once is let go.
+        let later = Held { version: 8, ..held };
+        lists.keep((other, Some(number(7))), later, SignedList { delta: true, ..list.clone() }, now);
+        assert_eq!(lists.list(&(root, None), held, now), None);
+
+        let after = |secs| now.saturating_add(Duration::from_secs(secs));
+        let day = CRL_LIFE.as_secs();
+        let rows = [
+            (root, None, 3, after(0), true),
+            (root, None, 3, after(day - 1), true),
+            (root, None, 3, after(day), false),
+            (root, None, 3, now.saturating_sub(Duration::from_secs(1)), false),
+            (root, None, 4, after(1), false),
+            (root, Some(number(7)), 3, after(1), true),
+            (root, Some(number(8)), 3, after(1), false),
+            (other, None, 3, after(1), false),
+        ];
+        for (n, (root, since, epoch, at, served)) in rows.into_iter().enumerate() {
+            let last = lists.last(&root, since, epoch, at);
+            assert_eq!(last, served.then(|| (list.clone(), n == 0)), "row {n}");
+        }
+        // Said once more when another was signed.
+        lists.keep((root, None), later, list.clone(), now);
+        assert_eq!(lists.last(&root, None, 3, now), Some((list, true)));
     }
 }

@@ -1,5 +1,7 @@
 //! `/swarmpki/v1/log`: the whole account of what the CA did, proofs over it, and questions to it. Managers only.
 
+use std::collections::BTreeSet;
+
 use cluster::account::{Actor, Event, Private};
 use cluster::format::LogRecord;
 use cluster::log::leaf_hash;
@@ -142,10 +144,11 @@ pub struct Audited {
     pub serial: String,
     /// The name in it.
     pub subject: String,
-    /// `issued`, `ca` (a CA certificate of this cluster that was made elsewhere), `former` (one that it had before: its key signed an entry), `forged` (a key of this cluster's signed it, and it was
-    /// never issued), `foreign` (another key signed it), or `unknown` (the log is not whole here).
+    /// `issued`, `ca` (a CA certificate of this cluster that was made elsewhere), `former` (one that it had before: its key stands in an entry, or signed one), `forged` (a key that this cluster has
+    /// or had signed it, and it was never issued), `unproven` (never issued; it names a former key of this cluster, whose certificate is not held here any more), `foreign` (another key signed it), or
+    /// `unknown` (the log is not whole here).
     pub verdict: String,
-    /// Its entry; of a former CA certificate: the first that its key signed.
+    /// Its entry; of a former CA certificate: the first that its key signed, or that certifies its key.
     pub seq: Option<u64>,
     /// When that was made.
     pub time: Option<String>,
@@ -313,11 +316,7 @@ pub(super) async fn audit(backend: &Backend, right: Right, body: Option<Document
     let state = replica.state();
     let issuers = issuers(&state);
     let mut found: Vec<Option<(u64, LogRecord)>> = certificates.iter().map(|_| None).collect();
-    let mut signers: Vec<PastSigner<'_>> = certificates
-        .iter()
-        .filter(|certificate| certificate.may_certify() && !issuers.contains(certificate))
-        .map(PastSigner::new)
-        .collect();
+    let mut past = Past::new(&certificates, &issuers);
     let mut next = 0;
     while next < state.log_size() && found.iter().any(Option::is_none) {
         let entries = replica.log_entries(next, PAGE_MAX).await.map_err(|error| failed(&error))?;
@@ -332,17 +331,14 @@ pub(super) async fn audit(backend: &Backend, right: Right, body: Option<Document
                     *found = Some((entry.seq, record.clone()));
                 }
             }
-            signers.iter_mut().for_each(|signer| signer.look(entry.seq, &record));
+            past.look(entry.seq, &record);
         }
     }
     let whole = replica.missing().await.map_err(|error| failed(&error))?.is_none();
     let verdicts: Vec<Audited> = certificates
         .iter()
         .zip(found)
-        .map(|(certificate, found)| {
-            let signed = signers.iter().find(|signer| signer.certificate == certificate);
-            verdict(certificate, found, signed.and_then(|signer| signer.signed), &issuers, whole)
-        })
+        .map(|(certificate, found)| verdict(certificate, found, &past, &issuers, whole))
         .collect();
     for forged in verdicts.iter().filter(|audited| audited.verdict == "forged") {
         tracing::error!(alarm = "forged-or-foreign-leaf", serial = %forged.serial, fingerprint = %forged.fingerprint,
@@ -388,10 +384,65 @@ async fn first_since(replica: &Replica, state: &State, since: Time) -> Result<u6
     Ok(low)
 }
 
-/// A CA certificate that the cluster does not hold, and the first entry that its key signed.
+/// What the log tells of keys that signed for the cluster before.
+struct Past<'a> {
+    /// Whether somebody asks for a certificate that no key of now signed: else the log need not be read for keys.
+    wanted: bool,
+    /// CA certificates that stand in the log, one a key: roots that were made here, and what certified one that was given.
+    known: Vec<Certificate>,
+    /// CA certificates that are asked for, and that the cluster does not hold.
+    signers: Vec<PastSigner<'a>>,
+    /// Who signed entries, by name and key identifier.
+    named: BTreeSet<(Vec<u8>, Option<Vec<u8>>)>,
+}
+
+impl<'a> Past<'a> {
+    fn new(certificates: &'a [Certificate], issuers: &[Certificate]) -> Self {
+        let ours = |certificate| issuers.iter().any(|issuer| signed_by(certificate, issuer).is_ok());
+        let signers = certificates.iter().filter(|one| one.may_certify() && !issuers.contains(one));
+        Self {
+            wanted: certificates.iter().any(|certificate| !ours(certificate)),
+            known: Vec::new(),
+            signers: signers.map(PastSigner::new).collect(),
+            named: BTreeSet::new(),
+        }
+    }
+
+    fn look(&mut self, seq: u64, record: &LogRecord) {
+        if !self.wanted || record.event != Event::Issued {
+            return;
+        }
+        let Ok(issued) = Certificate::from_der(record.certificate.clone()) else { return };
+        self.signers.iter_mut().for_each(|signer| signer.look((seq, record.time), &issued));
+        self.named.insert((issued.issuer_der().to_vec(), issued.aki()));
+        if issued.may_certify() && self.known.iter().all(|known| known.spki_der() != issued.spki_der()) {
+            self.known.push(issued);
+        }
+    }
+
+    /// The entry that shows that this CA certificate was the cluster's.
+    fn entry_of(&self, certificate: &Certificate) -> Option<(u64, Time)> {
+        self.signers.iter().find(|signer| signer.certificate == certificate)?.entry
+    }
+
+    /// CA certificates of before: from the log, and those that are asked for and that it proves.
+    fn certificates(&self) -> impl Iterator<Item = &Certificate> {
+        let proven = self.signers.iter().filter(|signer| signer.entry.is_some());
+        self.known.iter().chain(proven.map(|signer| signer.certificate))
+    }
+
+    /// Whether it names a signer of this log whose key nobody here has, so that the signature cannot be looked at.
+    fn names_unseen(&self, certificate: &Certificate, issuers: &[Certificate]) -> bool {
+        let name = (certificate.issuer_der().to_vec(), certificate.aki());
+        let is_it = |ca: &Certificate| ca.subject_der() == name.0 && (ca.ski() == name.1 || name.1.is_none());
+        self.named.contains(&name) && !issuers.iter().chain(self.certificates()).any(is_it)
+    }
+}
+
+/// A CA certificate that the cluster does not hold, and the first entry that its key signed, or that certifies that key.
 struct PastSigner<'a> {
     certificate: &'a Certificate,
-    signed: Option<(u64, Time)>,
+    entry: Option<(u64, Time)>,
     /// Signatures that were looked at: whoever asks chooses name and key identifier.
     looked: u32,
 }
@@ -401,22 +452,24 @@ const LOOKED_MAX: u32 = 16;
 
 impl<'a> PastSigner<'a> {
     fn new(certificate: &'a Certificate) -> Self {
-        Self { certificate, signed: None, looked: 0 }
+        Self { certificate, entry: None, looked: 0 }
     }
 
-    fn look(&mut self, seq: u64, record: &LogRecord) {
-        if self.signed.is_some() || self.looked >= LOOKED_MAX || record.event != Event::Issued {
+    fn look(&mut self, entry: (u64, Time), issued: &Certificate) {
+        if self.entry.is_some() {
             return;
         }
-        let Ok(issued) = Certificate::from_der(record.certificate.clone()) else { return };
+        if issued.may_certify() && issued.issuer_id() == self.certificate.issuer_id() {
+            self.entry = Some(entry);
+            return;
+        }
         let named = match (issued.aki(), self.certificate.ski()) {
             (Some(wanted), Some(key)) => wanted == key,
             _ => true,
         };
-        if named && issued.issuer_der() == self.certificate.subject_der() {
+        if named && issued.issuer_der() == self.certificate.subject_der() && self.looked < LOOKED_MAX {
             self.looked += 1;
-            let signed = signed_by(&issued, self.certificate).is_ok();
-            self.signed = signed.then_some((seq, record.time));
+            self.entry = signed_by(issued, self.certificate).is_ok().then_some(entry);
         }
     }
 }
@@ -424,24 +477,28 @@ impl<'a> PastSigner<'a> {
 fn verdict(
     certificate: &Certificate,
     found: Option<(u64, LogRecord)>,
-    signed: Option<(u64, Time)>,
+    past: &Past<'_>,
     issuers: &[Certificate],
     whole: bool,
 ) -> Audited {
-    let ours = || issuers.iter().any(|issuer| signed_by(certificate, issuer).is_ok());
+    let by_now = || issuers.iter().any(|issuer| signed_by(certificate, issuer).is_ok());
+    let by_past = || past.certificates().any(|issuer| signed_by(certificate, issuer).is_ok());
+    let former = past.entry_of(certificate);
     let verdict = match &found {
         Some(_) => "issued",
         // A root that was given to the cluster was issued elsewhere.
         None if issuers.iter().any(|issuer| issuer.der() == certificate.der()) => "ca",
-        None if !ours() && signed.is_some() => "former",
-        None if !ours() => "foreign",
-        None if whole => "forged",
-        None => "unknown",
+        None if former.is_some() && !by_now() => "former",
+        // What is missing may be its entry, or that of the key that signed it.
+        None if !whole => "unknown",
+        None if by_now() || by_past() => "forged",
+        None if past.names_unseen(certificate, issuers) => "unproven",
+        None => "foreign",
     };
     let node = found.as_ref().and_then(|(_, record)| record.node.as_ref());
     let entry = match &found {
         Some((seq, record)) => Some((*seq, record.time)),
-        None => signed.filter(|_| verdict == "former"),
+        None => former.filter(|_| verdict == "former"),
     };
     Audited {
         fingerprint: hex(&certificate.fingerprint()),

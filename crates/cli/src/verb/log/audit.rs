@@ -38,8 +38,9 @@ pub(super) async fn run(args: &AuditArgs, context: &mut Context) -> Result<(), F
             context.out.line(words(one))?;
         }
     }
-    let bad = audited.iter().filter(|one| one.verdict == "forged" || one.verdict == "foreign").count();
-    let unknown = audited.iter().filter(|one| one.verdict == "unknown").count();
+    let is = |one: &Audited, verdicts: &[&str]| verdicts.contains(&one.verdict.as_str());
+    let bad = audited.iter().filter(|one| is(one, &["forged", "unproven", "foreign"])).count();
+    let unknown = audited.iter().filter(|one| is(one, &["unknown"])).count();
     if bad == 0 && unknown == 0 {
         return Ok(());
     }
@@ -48,11 +49,15 @@ pub(super) async fn run(args: &AuditArgs, context: &mut Context) -> Result<(), F
             format!("of {unknown} of {} certificates this manager cannot say it: its log is not whole", audited.len());
         return Err(Failure::new(text).hint("Ask another manager, or this one again in a while."));
     }
-    let forged = audited.iter().any(|one| one.verdict == "forged");
+    let any = |verdict| audited.iter().any(|one| is(one, &[verdict]));
     let failure = Failure::new(format!("{bad} of {} certificates were not issued by this cluster", audited.len()));
-    let failure = if forged {
+    let failure = if any("forged") {
         failure.hint(
             "A forged one means that somebody else has the root's key: docs/operations/rotate.md, the key is stolen.",
+        )
+    } else if any("unproven") {
+        failure.hint(
+            "Give the CA certificate of that former key along with it: swarmpki log audit CERT CA; see docs/operations/audit.md.",
         )
     } else {
         failure
@@ -71,11 +76,16 @@ fn words(one: &Audited) -> String {
         ),
         "ca" => "a CA certificate of this cluster".to_owned(),
         "former" => format!(
-            "a CA certificate that this cluster had before: its key signed entry {} at {}",
+            "a CA certificate that this cluster had before: its key stands in entry {} at {}, or signed it",
             one.seq.unwrap_or_default(),
             one.time.as_deref().unwrap_or("?")
         ),
-        "forged" => "FORGED: signed with a key of this cluster, and never issued by it".to_owned(),
+        "forged" => "FORGED: signed with a key that this cluster has or had, and never issued by it".to_owned(),
+        "unproven" => {
+            "never issued: it names a former key of this cluster as its signer, whose certificate is not held here; \
+                       whether that key signed it cannot be told"
+                .to_owned()
+        }
         "foreign" => "never issued: signed by another CA".to_owned(),
         _ => "not found, but the log is not whole on this manager: ask another one".to_owned(),
     };
