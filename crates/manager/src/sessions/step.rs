@@ -82,6 +82,8 @@ impl Sessions {
         // One that may only come back fetches its certificate wherever it asked for it.
         for node in &change.issued {
             self.fetched(now, node);
+            // So does one that obeys an order: else it is told once more when its next session is here.
+            self.renewed(node);
         }
         for (node, reason) in &change.cut {
             self.excuse(node);
@@ -279,5 +281,15 @@ mod tests {
         assert_eq!(words(&table.step(at(1), Input::Renewed(&node))), ["wake"]);
         let everybody = Change { everybody: true, ..Change::default() };
         assert_eq!(words(&table.step(at(1), Input::Changed(&everybody))), ["wake all"]);
+    }
+
+    #[test]
+    fn an_order_obeyed_by_way_of_another_manager_is_not_given_again() {
+        let (mut table, node) = table(false);
+        table.order_renewal(&node).unwrap();
+        let issued = Change { issued: [node.clone()].into(), changed: [node.clone()].into(), ..Change::default() };
+        assert_eq!(words(&table.step(at(1), Input::Changed(&issued))), ["wake"]);
+        table.register(at(2), &node, "", "b".to_owned(), PERIOD, false).unwrap();
+        assert_eq!(table.ordered(&node), None);
     }
 }
