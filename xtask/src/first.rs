@@ -1,8 +1,9 @@
-//! `cargo xtask first`: which functions an idle manager has run since its start, as a script for the linker that places them side by side
-//! (`crates/cli/first.ld`; what it is good for: `crates/cli/build.rs`).
+//! `cargo xtask first`: which functions managers run, as a script for the linker that places them side by side (`crates/cli/first.ld`; what it
+//! is good for: `crates/cli/build.rs`).
 //!
-//! A release build tells by its map which function is where, and valgrind which instructions were run while a manager started, founded a
-//! cluster and idled.
+//! - A release build tells by its map which function is where, and valgrind which instructions were run.
+//! - First stands what was run while a manager started, founded a cluster and idled; then what others add that nodes join and whose root is
+//!   rotated.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
@@ -17,8 +18,11 @@ use crate::step::cargo;
 use crate::workspace;
 
 const SCRIPT: &str = "crates/cli/first.ld";
+/// Nodes that join and are rotated.
+const NODES: &str = "12";
 /// How long the manager idles: some heartbeats of its own node.
 const IDLE: Duration = Duration::from_secs(12);
+const ADDRESS: &str = "127.0.0.97:2377";
 /// How long it may take to start; valgrind is some fifty times slower.
 const START_MAX: Duration = Duration::from_secs(60);
 /// What other processors run in place of what valgrind shows, which knows neither AVX-512 nor ADX.
@@ -40,24 +44,61 @@ pub(crate) fn run() -> anyhow::Result<()> {
     fs::create_dir_all(&folder)?;
     let map = folder.join("map");
     // Valgrind knows a program's code by its section `.text` alone.
-    fs::write(root.join(SCRIPT), script(&Sections::new()))?;
+    fs::write(root.join(SCRIPT), script(&Sections::new(), &Sections::new()))?;
     let link = format!("link-arg=-Wl,-Map={}", map.display());
     cargo(&["rustc", "--release", "--locked", "-p", "swarmpki-cli", "--bin", "swarmpki", "--", "-C", &link])?;
-    let trace = folder.join("trace");
-    idle(&target.join("release/swarmpki"), &trace)?;
-    let ran = addresses(&fs::read_to_string(&trace)?, "/release/swarmpki");
-    ensure!(!ran.is_empty(), "valgrind told of no instruction of the program");
-    let mut sections = sections_of(&fs::read_to_string(&map)?, &ran);
+    let map = fs::read_to_string(map)?;
+    let program = target.join("release/swarmpki");
+    let ran = |name: &str, work: &Work<'_>| {
+        let trace = folder.join(name);
+        under_valgrind(&program, &trace, work)?;
+        let ran = addresses(&fs::read_to_string(&trace)?, "/release/swarmpki");
+        ensure!(!ran.is_empty(), "valgrind told of no instruction of the program");
+        anyhow::Ok(sections_of(&map, &ran))
+    };
+    let mut idle = ran("idle", &|_| {
+        sleep(IDLE);
+        Ok(())
+    })?;
     for object in OTHER_PROCESSORS {
-        sections.entry(format!("*-{object}")).or_default().insert(".text".to_owned());
+        idle.entry(format!("*-{object}")).or_default().insert(".text".to_owned());
     }
-    fs::write(root.join(SCRIPT), script(&sections))?;
-    println!("{SCRIPT}: {} patterns", sections.values().map(BTreeSet::len).sum::<usize>());
+    let mut busy = ran("busy", &|host| serve(&program, host))?;
+    for (file, names) in &mut busy {
+        names.retain(|name| !idle.get(file).is_some_and(|idle| idle.contains(name)));
+    }
+    busy.retain(|_, names| !names.is_empty());
+    let count = |sections: &Sections| sections.values().map(BTreeSet::len).sum::<usize>();
+    fs::write(root.join(SCRIPT), script(&idle, &busy))?;
+    println!("{SCRIPT}: {} patterns, and {} more", count(&idle), count(&busy));
     Ok(())
 }
 
-/// Starts a manager under valgrind, founds a cluster, and ends it after a while.
-fn idle(program: &Path, trace: &Path) -> anyhow::Result<()> {
+/// What is done with a manager, whose host is told.
+type Work<'a> = dyn Fn(&str) -> anyhow::Result<()> + 'a;
+
+/// Lets nodes join, stay, and follow a rotation.
+fn serve(program: &Path, host: &str) -> anyhow::Result<()> {
+    let ours = |args: &[&str]| {
+        let mut command = Command::new(program);
+        command.args(["-H", host]).args(args).stderr(Stdio::null());
+        command
+    };
+    let token = || anyhow::Ok(String::from_utf8(ours(&["join-token", "-q", "worker"]).output()?.stdout)?);
+    let rotate = format!("{} -H {host} ca rotate --detach", program.display());
+    for bench in [
+        // First: nodes that went would hold a rotation up.
+        &["bench", "rotate", ADDRESS, "--nodes", NODES, "--settle", "2", "--rest", "2", "--start", &rotate][..],
+        &["bench", "fleet", ADDRESS, "--nodes", NODES, "--hold", "6"],
+    ] {
+        let status = ours(bench).env("SWARMPKI_TOKEN", token()?.trim()).stdout(Stdio::null()).status()?;
+        ensure!(status.success(), "{bench:?} failed under valgrind");
+    }
+    Ok(())
+}
+
+/// Starts a manager under valgrind, founds a cluster, and ends it after some work.
+fn under_valgrind(program: &Path, trace: &Path, work: &Work<'_>) -> anyhow::Result<()> {
     let folder = trace.with_file_name("state");
     let _ = fs::remove_dir_all(&folder);
     fs::create_dir_all(&folder)?;
@@ -71,10 +112,7 @@ fn idle(program: &Path, trace: &Path) -> anyhow::Result<()> {
         .stderr(Stdio::null())
         .spawn();
     let mut daemon = daemon.context("valgrind (apt-get install valgrind)")?;
-    let outcome = found(program, &host, &mut daemon);
-    if outcome.is_ok() {
-        sleep(IDLE);
-    }
+    let outcome = found(program, &host, &mut daemon).and_then(|()| work(&host));
     let ended = Command::new("kill").arg(daemon.id().to_string()).status();
     daemon.wait()?;
     ensure!(ended?.success(), "the manager could not be ended");
@@ -83,7 +121,7 @@ fn idle(program: &Path, trace: &Path) -> anyhow::Result<()> {
 
 fn found(program: &Path, host: &str, daemon: &mut Child) -> anyhow::Result<()> {
     let start = Instant::now();
-    let init = ["-H", host, "init", "--advertise-addr", "127.0.0.97:2377", "--listen-addr", "127.0.0.97:2377"];
+    let init = ["-H", host, "init", "--advertise-addr", ADDRESS, "--listen-addr", ADDRESS];
     while !Command::new(program).args(init).stdout(Stdio::null()).stderr(Stdio::null()).status()?.success() {
         if start.elapsed() > START_MAX || daemon.try_wait()?.is_some() {
             bail!("the manager under valgrind founds no cluster");
@@ -186,16 +224,20 @@ fn section_pattern(section: &str) -> String {
     }
 }
 
-fn script(sections: &Sections) -> String {
-    let mut text = "/* Written by `cargo xtask first`; do not edit. */\nSECTIONS {\n  .text.first : {\n".to_owned();
-    for (file, names) in sections {
-        text.push_str(&format!("    {file}(\n"));
-        for name in names {
-            text.push_str(&format!("{name}\n"));
+fn script(first: &Sections, second: &Sections) -> String {
+    let mut text = "/* Written by `cargo xtask first`; do not edit. */\nSECTIONS {\n".to_owned();
+    for (name, sections) in [("first", first), ("second", second)] {
+        text.push_str(&format!("  .text.{name} : {{\n"));
+        for (file, names) in sections {
+            text.push_str(&format!("    {file}(\n"));
+            for name in names {
+                text.push_str(&format!("{name}\n"));
+            }
+            text.push_str("    )\n");
         }
-        text.push_str("    )\n");
+        text.push_str("  }\n");
     }
-    text.push_str("  }\n}\nINSERT BEFORE .text;\n");
+    text.push_str("}\nINSERT BEFORE .text;\n");
     text
 }
 
