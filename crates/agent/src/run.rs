@@ -324,8 +324,8 @@ impl Runner {
                     );
                     let bytes = Fork::write(&witness.forks);
                     if !self.on_disk("evidence", move |keystore| keystore.save_log_fork(&bytes)).await {
-                        // It stays what it was until that can be written.
-                        witness.head.clone_from(&self.witness.head);
+                        // All stays what it was until that can be written: the next head that contradicts tries again.
+                        witness = Witness::clone(&self.witness);
                     }
                 }
                 if instead && witness.head != self.witness.head {

@@ -230,8 +230,13 @@ impl Witness {
             self.head = Some(said);
             return Ok(Heard::Kept);
         };
+        // Of a manager that contradicts itself once is enough: it shall not fill the evidence by renewing.
+        let by_one = |one: &KeptHead, other: &KeptHead| one.manager.is_some() && one.manager == other.manager;
         let known = self.forks.iter().any(|fork| match given_up {
-            true => fork.kept == kept,
+            true => {
+                let again = by_one(&kept, &said) && by_one(&fork.kept, &said) && by_one(&fork.said, &said);
+                fork.kept == kept || fork.said == kept || again
+            }
             false => fork.said.manager == said.manager,
         });
         let new = !known && self.forks.len() < NEWS_FORKS_MAX;
@@ -463,7 +468,8 @@ mod tests {
             let kept = witness.head.clone().unwrap();
             revoke(&publisher, &manager);
             hear(&mut witness, &liar, &lie(6).head(1, size + 1), &[]);
-            let is_kept = witness.head.as_ref() == Some(&kept) || witness.forks.iter().any(|fork| fork.kept == kept);
+            let is_evidence = |fork: &Fork| fork.kept == kept || fork.said == kept;
+            let is_kept = witness.head.as_ref() == Some(&kept) || witness.forks.iter().any(is_evidence);
             assert!(is_kept, "{round}: it is the head, or evidence");
             assert!(witness.forks.len() <= NEWS_FORKS_MAX);
             if witness.head.as_ref() == Some(&kept) {
@@ -475,6 +481,32 @@ mod tests {
             hear(&mut witness, &manager, &ONE.head(1, size + 2), &ONE.proof(kept.head.size, size + 2));
         }
         assert_eq!(witness.forks[0].said.manager.as_ref().unwrap().as_str(), "m2", "the first stays");
+    }
+
+    #[test]
+    fn a_thief_who_renews_and_contradicts_himself_does_not_fill_the_evidence() {
+        let ca = Ca::new(1, NOW);
+        let (_m, manager) = live(&ca, "m1", Role::Manager, 2);
+        let (publisher, worker) = live(&ca, "w1", Role::Worker, 4);
+        let mut witness = Witness::default();
+        witness.hear(&worker, said(&manager, &ONE.head(1, 5)), &[], NOW).unwrap();
+        let certificates: Vec<_> =
+            (0..2 * NEWS_FORKS_MAX as u8).map(|n| live(&ca, "m2", Role::Manager, 10 + n)).collect();
+        let mut before = &manager;
+        for (n, (_, thief)) in (0_u8..).zip(&certificates) {
+            publisher.revoke(RevokedSet::default());
+            revoke(&publisher, before);
+            let lie = Log { branch: 1 + n, fork: 2 };
+            let heard = witness.hear(&worker, said(thief, &lie.head(1, 9)), &[], NOW).unwrap();
+            assert!(matches!(heard, Heard::Contradicts { instead: true, .. }), "{n}: {heard:?}");
+            before = thief;
+        }
+        assert!(witness.forks.len() < NEWS_FORKS_MAX, "{}", witness.forks.len());
+        publisher.revoke(RevokedSet::default());
+        revoke(&publisher, before);
+        let heard = witness.hear(&worker, said(&manager, &ONE.head(1, 12)), &ONE.proof(5, 12), NOW).unwrap();
+        assert!(matches!(heard, Heard::Contradicts { instead: true, .. }), "{heard:?}");
+        assert_eq!(witness.head.as_ref().unwrap().manager.as_ref().unwrap().as_str(), "m1", "it is followed again");
     }
 
     #[test]

@@ -171,7 +171,10 @@ impl Lists {
         if key.1.is_none() {
             let mut last = lock(&self.last);
             last.retain(|_, last| now < last.list.next_update);
-            last.insert(key.0, Last { list: list.clone(), told: false });
+            // Of two that were signed side by side the later one may be the older.
+            if last.get(&key.0).is_none_or(|last| last.list.number <= list.number) {
+                last.insert(key.0, Last { list: list.clone(), told: false });
+            }
         }
         let mut kept = lock(&self.lists);
         kept.retain(|_, (of, list)| *of == held && is_fresh(list.this_update, CRL_FRESH, now));

@@ -242,6 +242,9 @@ impl Signer {
     /// What the state alone says of it; none: the log has to be asked.
     fn by_state(&self, kept: &KeptHead, state: &State, now: Time) -> Option<Signed> {
         let issuer = self.issuer(kept, state)?;
+        if let Some(gone) = state.removals.get(&self.node) {
+            return Some(Signed::Withdrawn(withdrawn(&self.node, &format!("it was removed at {}", gone.at.rfc3339()))));
+        }
         if let Some(row) = state.revocations.get(&issuer, &self.leaf.serial()) {
             return Some(Signed::Withdrawn(withdrawn(
                 &self.node,
