@@ -37,14 +37,24 @@ const OTHER_PROCESSORS: [&str; 5] = [
 /// Files of objects, as the linker's patterns, with the patterns of their sections.
 type Sections = BTreeMap<String, BTreeSet<String>>;
 
+/// Writes the script. If that fails it is what it was.
 pub(crate) fn run() -> anyhow::Result<()> {
-    let root = workspace::root()?;
+    let path = workspace::root()?.join(SCRIPT);
+    let before = fs::read(&path)?;
+    let made = make(&path);
+    if made.is_err() {
+        fs::write(&path, before)?;
+    }
+    made
+}
+
+fn make(path: &Path) -> anyhow::Result<()> {
     let target = PathBuf::from(workspace::metadata()?.target_directory);
     let folder = target.join("first");
     fs::create_dir_all(&folder)?;
     let map = folder.join("map");
     // Valgrind knows a program's code by its section `.text` alone.
-    fs::write(root.join(SCRIPT), script(&Sections::new(), &Sections::new()))?;
+    fs::write(path, script(&Sections::new(), &Sections::new()))?;
     let link = format!("link-arg=-Wl,-Map={}", map.display());
     cargo(&["rustc", "--release", "--locked", "-p", "swarmpki-cli", "--bin", "swarmpki", "--", "-C", &link])?;
     let map = fs::read_to_string(map)?;
@@ -69,7 +79,7 @@ pub(crate) fn run() -> anyhow::Result<()> {
     }
     busy.retain(|_, names| !names.is_empty());
     let count = |sections: &Sections| sections.values().map(BTreeSet::len).sum::<usize>();
-    fs::write(root.join(SCRIPT), script(&idle, &busy))?;
+    fs::write(path, script(&idle, &busy))?;
     println!("{SCRIPT}: {} patterns, and {} more", count(&idle), count(&busy));
     Ok(())
 }
