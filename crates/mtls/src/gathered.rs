@@ -6,6 +6,9 @@
 //! waits for a timer: with nobody else to run, the next turn comes at once. A lone answer is written as ever, but for one that
 //! HTTP/2 flushes before its trailers: they follow before the next turn, which the task takes without leaving its thread.
 //!
+//! A connection opens likewise: what HTTP/2 says first, its word on what the peer said, and an answer that is ready at once are three flushes.
+//! They leave together if the peer's own beginning, and its first call, came with the end of the handshake.
+//!
 //! The same for a caller: what it asks is a head, a body and an end, each flushed by itself.
 
 use std::io;
@@ -79,14 +82,26 @@ pub struct Gathered<IO> {
     bytes: Vec<u8>,
     /// How many of them were written.
     written: usize,
-    /// Turns until they are written; none while no flush was asked for.
-    turns: Option<u8>,
+    due: Due,
+    /// Until the first call has begun.
+    opening: bool,
+}
+
+/// When what is gathered is written.
+#[derive(Clone, Copy)]
+enum Due {
+    /// No flush was asked for.
+    Unasked,
+    /// With the next turn that [`InWork::poll`] gives.
+    Again,
+    /// After so many turns of the task.
+    Turns(u8),
 }
 
 impl<IO: AsyncRead + AsyncWrite + Unpin> Gathered<IO> {
     /// Gathers the answers to the calls that are counted there.
     pub fn new(io: IO, in_work: InWork) -> Self {
-        Self { io, in_work, bytes: Vec::new(), written: 0, turns: None }
+        Self { io, in_work, bytes: Vec::new(), written: 0, due: Due::Unasked, opening: true }
     }
 
     /// Writes what is gathered.
@@ -101,29 +116,42 @@ impl<IO: AsyncRead + AsyncWrite + Unpin> Gathered<IO> {
         // A connection that is silent, as most are, holds no buffer.
         self.bytes = Vec::new();
         self.written = 0;
-        self.turns = None;
+        self.due = Due::Unasked;
         Poll::Ready(Ok(()))
+    }
+
+    /// Whether it is time to write; counts a turn.
+    fn is_due(&mut self, cx: &mut Context<'_>) -> bool {
+        match self.due {
+            Due::Unasked => return false,
+            Due::Turns(0) => return true,
+            Due::Turns(turns @ 1..) => self.due = Due::Turns(turns - 1),
+            // The same turn still.
+            Due::Again if self.in_work.0.again.load(Ordering::Relaxed) => return false,
+            Due::Again if self.opening && !self.in_work.is_none() => {
+                self.opening = false;
+                self.due = Due::Turns(TURNS - 1);
+            }
+            Due::Again => return true,
+        }
+        cx.waker().wake_by_ref();
+        false
     }
 }
 
 impl<IO: AsyncRead + AsyncWrite + Unpin> AsyncRead for Gathered<IO> {
     fn poll_read(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
         let this = self.get_mut();
-        match this.turns {
-            None => {}
-            Some(turns @ 1..) => {
-                this.turns = Some(turns - 1);
-                cx.waker().wake_by_ref();
-            }
+        if this.is_due(cx) {
             // What cannot be written yet wakes this task when it can.
-            Some(0) => match this.poll_drain(cx) {
+            match this.poll_drain(cx) {
                 Poll::Ready(Ok(())) => match Pin::new(&mut this.io).poll_flush(cx) {
                     Poll::Ready(Err(error)) => return Poll::Ready(Err(error)),
                     Poll::Ready(Ok(())) | Poll::Pending => {}
                 },
                 Poll::Ready(Err(error)) => return Poll::Ready(Err(error)),
                 Poll::Pending => {}
-            },
+            }
         }
         Pin::new(&mut this.io).poll_read(cx, buf)
     }
@@ -160,17 +188,18 @@ impl<IO: AsyncRead + AsyncWrite + Unpin> AsyncWrite for Gathered<IO> {
         if this.bytes.is_empty() {
             return Pin::new(&mut this.io).poll_flush(cx);
         }
-        if this.turns.is_none() {
+        if matches!(this.due, Due::Unasked) {
             let lone = this.in_work.is_none();
-            if lone && this.bytes.len() < FLUSHED_APART_BYTES_MIN {
+            if lone && !this.opening && this.bytes.len() < FLUSHED_APART_BYTES_MIN {
                 ready!(this.poll_drain(cx))?;
                 return Pin::new(&mut this.io).poll_flush(cx);
             }
             if lone {
-                this.turns = Some(0);
+                this.due = Due::Again;
                 this.in_work.0.again.store(true, Ordering::Relaxed);
             } else {
-                this.turns = Some(TURNS);
+                this.opening = false;
+                this.due = Due::Turns(TURNS);
                 cx.waker().wake_by_ref();
             }
         }
@@ -249,6 +278,14 @@ mod tests {
             Self { gathered: Gathered::new(Wire { room, ..Wire::default() }, in_work), other, wakes, waker }
         }
 
+        /// A connection whose first call was answered.
+        fn opened() -> Self {
+            let mut b = Self::new(usize::MAX);
+            b.gathered.opening = false;
+            drop(b.other.take());
+            b
+        }
+
         fn write(&mut self, bytes: &[u8]) -> Poll<usize> {
             let mut cx = Context::from_waker(&self.waker);
             Pin::new(&mut self.gathered).poll_write(&mut cx, bytes).map(Result::unwrap)
@@ -259,8 +296,13 @@ mod tests {
             assert!(Pin::new(&mut self.gathered).poll_flush(&mut cx).is_ready());
         }
 
-        /// A turn of the task; says whether it asked for another.
+        /// A turn of the task; says whether it asked for another that goes through whoever runs tasks.
         fn turn(&mut self) -> bool {
+            self.gathered.in_work.0.again.store(false, Ordering::Relaxed);
+            self.read()
+        }
+
+        fn read(&mut self) -> bool {
             let before = self.wakes.0.load(Ordering::Relaxed);
             let mut cx = Context::from_waker(&self.waker);
             assert!(Pin::new(&mut self.gathered).poll_read(&mut cx, &mut ReadBuf::new(&mut [0; 8])).is_pending());
@@ -291,8 +333,7 @@ mod tests {
 
     #[test]
     fn a_lone_answer_is_written_at_once() {
-        let mut b = Bench::new(usize::MAX);
-        drop(b.other.take());
+        let mut b = Bench::opened();
         assert_eq!(b.write(b"one"), Poll::Ready(3));
         b.flush();
         assert_eq!((b.writes(), b.wakes.0.load(Ordering::Relaxed)), (&[b"one".to_vec()][..], 0));
@@ -300,16 +341,48 @@ mod tests {
 
     #[test]
     fn a_large_lone_answer_leaves_with_its_trailers() {
-        let mut b = Bench::new(usize::MAX);
-        drop(b.other.take());
+        let mut b = Bench::opened();
         assert_eq!(b.write(&[1; FLUSHED_APART_BYTES_MIN]), Poll::Ready(FLUSHED_APART_BYTES_MIN));
         b.flush();
         assert_eq!(b.write(b"end"), Poll::Ready(3));
         b.flush();
         assert_eq!((b.writes().len(), b.wakes.0.load(Ordering::Relaxed)), (0, 0), "nobody else is woken for it");
         assert!(b.gathered.in_work.0.again.load(Ordering::Relaxed));
+        assert!(!b.read() && b.writes().is_empty(), "the trailers may still come in this turn");
         assert!(!b.turn(), "written: nothing more to ask for");
         assert_eq!((b.writes().len(), b.writes()[0].len()), (1, FLUSHED_APART_BYTES_MIN + 3));
+    }
+
+    #[test]
+    fn an_opening_leaves_with_the_answer_to_a_call_that_is_there_already() {
+        let mut b = Bench::new(usize::MAX);
+        drop(b.other.take());
+        assert_eq!(b.write(b"settings "), Poll::Ready(9));
+        b.flush();
+        assert!(!b.read() && b.writes().is_empty(), "what the peer said is read first");
+        assert_eq!(b.write(b"acknowledged "), Poll::Ready(13));
+        b.flush();
+        let call = b.gathered.in_work.begin();
+        assert!(b.turn(), "the call may be answered in no time");
+        assert!(b.turn());
+        assert_eq!(b.write(b"answer"), Poll::Ready(6));
+        drop(call);
+        b.flush();
+        assert!(b.writes().is_empty() && !b.turn());
+        assert_eq!(b.writes(), [b"settings acknowledged answer".to_vec()]);
+        assert_eq!(b.write(b"two"), Poll::Ready(3));
+        b.flush();
+        assert_eq!(b.writes().len(), 2, "from then on a lone answer is written at once");
+    }
+
+    #[test]
+    fn a_peer_that_waits_for_the_opening_gets_it() {
+        let mut b = Bench::new(usize::MAX);
+        drop(b.other.take());
+        assert_eq!(b.write(b"settings"), Poll::Ready(8));
+        b.flush();
+        assert!(b.writes().is_empty() && !b.turn());
+        assert_eq!((b.writes(), b.wakes.0.load(Ordering::Relaxed)), (&[b"settings".to_vec()][..], 0));
     }
 
     #[test]
