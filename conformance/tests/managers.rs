@@ -490,3 +490,43 @@ fn c373_when_the_leader_dies_nobody_is_down_but_who_died_with_it() {
         "the one that was away changes things too"
     );
 }
+
+/// Those that a rotation of the leader's would wait for, each with the reason.
+fn would_block(leader: &Daemon) -> Vec<(String, String)> {
+    let answer = leader.api("POST", "/swarmpki/v1/ca/rotate", Some(r#"{"dry_run":true,"policy":{"kind":"wait"}}"#));
+    assert_eq!(answer.status, 200, "{answer:?}");
+    let word = |of: &Value| of.as_str().unwrap().to_owned();
+    answer.json()["blocks"].as_array().unwrap().iter().map(|one| (word(&one["node"]), word(&one["reason"]))).collect()
+}
+
+#[test]
+fn c301_whose_session_is_with_another_manager_is_lost_when_that_one_has_lost_it() {
+    require_or_skip!("swarmpki");
+    let net = Loopback::claim();
+    let group = Group::start(&net, 3);
+    let leader = &group.managers[group.leader()];
+    let worker_token = token(leader, "worker");
+    let mut workers: Vec<_> = (0..4).map(|n| Daemon::start(&format!("worker{n}"))).collect();
+    let joined = workers.iter().zip(11..).map(|(worker, n)| join(worker, net.host(n), &worker_token, &net.swarm(1)));
+    let mut ids: Vec<_> = joined.collect();
+    group.all_ready(&ids.iter().map(String::as_str).collect::<Vec<_>>());
+    // All of them come back, to whichever manager: the connections that they had have ended.
+    let before = Marks::of(leader);
+    leader.swarmpki(&["ca", "rotate", "--quiet"]).ok();
+    rotated(leader, &before);
+    wait::until("nobody would be waited for", Duration::from_secs(5), || match would_block(leader) {
+        none if none.is_empty() => Ok(()),
+        some => Err(format!("{some:?}")),
+    });
+
+    for worker in &mut workers {
+        worker.kill();
+    }
+    ids.sort();
+    wait::until("the leader knows who is lost before any of them is down", Duration::from_secs(4), || {
+        let mut blocks = would_block(leader);
+        blocks.sort();
+        let lost: Vec<_> = ids.iter().map(|id| (id.clone(), "lost".to_owned())).collect();
+        if blocks == lost { Ok(()) } else { Err(format!("{blocks:?}")) }
+    });
+}

@@ -2,6 +2,7 @@
 
 pub mod tokens;
 
+use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -19,6 +20,7 @@ use pki::digest::Digest;
 use pki::identity::{NodeId, Role};
 use pki::join_token::JoinSecret;
 use pki::secret::SecretString;
+use pki::time::Time;
 use pki::unlock_key::UnlockKey;
 use replica::Handle;
 use tokio::sync::watch;
@@ -549,12 +551,29 @@ impl<H: Handle> Control<H> {
     /// What only this manager knows of nodes.
     fn seen<T>(&self, look: impl FnOnce(&Seen<'_>) -> T) -> T {
         let shared = &self.0;
-        let sessions = shared.sessions().with(shared.now(), shared.roster().rows());
+        // By what their managers say of those that are in session with others: what ended here once says nothing of them.
+        let (sessions, elsewhere) = {
+            let (own, roster) = (shared.sessions(), shared.roster());
+            let is_here = |node: &NodeId| own.row(node).is_some_and(|row| row.session.is_some());
+            let elsewhere = roster.rows().filter(|(node, _)| !is_here(node));
+            let elsewhere: HashMap<_, _> = elsewhere
+                .map(|(node, told)| (node.clone(), (Some(told.lost).filter(|at| *at != 0), told.refusal.clone())))
+                .collect();
+            (own.with(shared.now(), roster.rows()), elsewhere)
+        };
         let pacer = shared.pacer();
-        let stream_lost = |node: &NodeId| shared.slots.lost_at(node);
+        let stream_lost = |node: &NodeId| match elsewhere.get(node) {
+            Some((lost, _)) => lost.map(Time::from_unix_millis),
+            None => shared.slots.lost_at(node),
+        };
         let state = shared.handle.state();
         let waits = |node: &NodeId| state.pending.contains(node).then(|| shared.outside.hindrance()).flatten();
-        let last_error = |node: &NodeId| shared.last_refusal(node).or_else(|| waits(node).map(|(_, why)| why));
+        let refused_there = |node: &NodeId| {
+            elsewhere.get(node).map(|(_, refusal)| refusal).filter(|refusal| !refusal.is_empty()).cloned()
+        };
+        let last_error = |node: &NodeId| {
+            shared.last_refusal(node).or_else(|| refused_there(node)).or_else(|| waits(node).map(|(_, why)| why))
+        };
         look(&Seen { sessions: &sessions, pacer: &pacer, stream_lost: &stream_lost, last_error: &last_error })
     }
 
@@ -694,7 +713,7 @@ impl<H: Handle> Control<H> {
 }
 
 /// When one of our nodes received its leaf, as near as a manager can tell.
-fn received(leaf: &cluster::node::Leaf) -> pki::time::Time {
+fn received(leaf: &cluster::node::Leaf) -> Time {
     leaf.not_before.saturating_add(pki::issue::LEAF_BACKDATE)
 }
 

@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 
 use cluster::Command;
 use pki::identity::NodeId;
+use pki::time::Time;
 use replica::Handle;
 use tokio::sync::{Notify, watch};
 use tokio_util::sync::CancellationToken;
@@ -15,6 +16,7 @@ use wire::status::Refusal;
 
 use crate::peers;
 use crate::roster::{self, Absent, Sharer, Told};
+use crate::rotate::status::LOST_AFTER;
 use crate::sessions::Input;
 use crate::shared::Shared;
 
@@ -148,7 +150,11 @@ impl Sharing {
         };
         let leadership = *shared.handle.leadership().borrow();
         let leader = leadership.leader.ok_or_else(|| Untold::Because("nobody leads".to_owned()))?;
-        let present = shared.sessions().shared();
+        let mut present = shared.sessions().shared();
+        for (node, session) in &mut present {
+            session.refusal = shared.last_refusal(node).unwrap_or_default();
+            session.lost = lost_for_long(shared, node).map_or(0, Time::unix_millis);
+        }
         let known = shared.roster().known();
         let told_to = (leadership.term, leader);
         let mut request = sharer.request(shared.now(), told_to, shared.handle.state().epoch(), known, &present);
@@ -170,6 +176,11 @@ impl Sharing {
         }
         Ok(response.tell_all)
     }
+}
+
+/// When a node's stream ended, if it has not come back soon, as nodes do that renew.
+fn lost_for_long<H: Handle>(shared: &Shared<H>, node: &NodeId) -> Option<Time> {
+    shared.slots.lost_at(node).filter(|lost| shared.now().since(*lost) >= LOST_AFTER)
 }
 
 /// Asks the leader over the wire.
