@@ -3,6 +3,7 @@
 //! - All entries that are here count: one that was answered is among them, and one that was not may be.
 //! - The store of before is not changed. The new one is written beside it, in other files; that the header names them is the moment of the
 //!   change. A crash before leaves everything as it was.
+//! - What was erased of the issuance log stays so, also if that was decided by the last entry.
 //! - The new store is of another epoch: nothing that was sealed for the old one can be read as if it were of the new one.
 
 use crate::Fatal;
@@ -16,6 +17,7 @@ use cluster::log::LogHead;
 use cluster::{Batch, Command, LogEntry, Outcome, State};
 use std::io;
 use std::sync::{Arc, mpsc};
+use zeroize::Zeroize as _;
 
 /// Rows of the issuance log that are copied at once.
 const ROWS_AT_ONCE: usize = 4096;
@@ -111,12 +113,12 @@ pub(crate) fn refound_on<M: Medium>(
     let (member, rest) = make_anew(&mut state, config, index, command)?;
     let scope = Scope { cluster: header.cluster.clone(), epoch: state.epoch() };
     let fresh = Store::create_beside(medium, &config.dir, &header, scope, member, &key)?;
-    copy_issued(&store, &fresh)?;
+    copy_issued(&store, &fresh, state.log_erased)?;
     let known = store.last_issued()?;
     let mut rows: Vec<LogEntry> =
         issued.into_iter().filter(|entry| known.is_none_or(|known| entry.seq > known)).collect();
     rows.extend(rest);
-    fresh.store().add_issued(rows);
+    add_issued(&fresh, rows, state.log_erased);
     drop(store);
     finish(fresh, &state, member, term.saturating_add(1))
 }
@@ -135,7 +137,7 @@ pub(crate) fn restore_on<M: Medium>(
     let cluster = state.cluster_id().map(|id| id.as_str().to_owned()).unwrap_or_default();
     let scope = Scope { cluster, epoch: state.epoch() };
     let fresh = Store::create(medium, &config.dir, scope, member, &key)?;
-    fresh.store().add_issued(issued.into_iter().chain(rest).collect());
+    add_issued(&fresh, issued.into_iter().chain(rest).collect(), state.log_erased);
     finish(fresh, &state, member, 1)
 }
 
@@ -154,14 +156,24 @@ fn make_anew(
     }
 }
 
-fn copy_issued(from: &Store, to: &Unfinished) -> Result<(), OpenError> {
+fn copy_issued(from: &Store, to: &Unfinished, erased: u64) -> Result<(), OpenError> {
     let mut next = 0;
     loop {
         let rows = from.issued(next, ROWS_AT_ONCE)?;
         let Some(last) = rows.last() else { return Ok(()) };
         next = last.seq.saturating_add(1);
-        to.store().add_issued(rows);
+        add_issued(to, rows, erased);
     }
+}
+
+/// Without the private parts that the state says are erased: that may have been decided by an entry that was never applied here, and the new
+/// store has no entry that would erase them later.
+fn add_issued(to: &Unfinished, mut rows: Vec<LogEntry>, erased: u64) {
+    for row in rows.iter_mut().filter(|row| row.seq < erased) {
+        row.private.zeroize();
+        row.private = None;
+    }
+    to.store().add_issued(rows);
 }
 
 /// Writes the rest and the header.
