@@ -163,6 +163,11 @@ fn copy_issued(from: &Store, to: &Unfinished, erased: u64) -> Result<(), OpenErr
         let Some(last) = rows.last() else { return Ok(()) };
         next = last.seq.saturating_add(1);
         add_issued(to, rows, erased);
+        // It is read faster than it is written: what waited would be the whole log.
+        written(|done| {
+            to.store().settle(done);
+            Ok(())
+        })?;
     }
 }
 
@@ -178,12 +183,47 @@ fn add_issued(to: &Unfinished, mut rows: Vec<LogEntry>, erased: u64) {
 
 /// Writes the rest and the header.
 fn finish(fresh: Unfinished, state: &State, member: u64, term: u64) -> Result<(), OpenError> {
-    let (sender, receiver) = mpsc::channel();
-    let done: Done = Box::new(move |result| drop(sender.send(result)));
-    let begun = raft::begin(fresh.store(), state, member, term, done);
-    let gone = || io::Error::other("the store's writer failed");
-    let begun = begun.and_then(|()| receiver.recv().map_err(|_| gone())?);
-    begun.map_err(|error| OpenError::Fatal(Fatal::new(format!("the new store could not be written: {error}"))))?;
+    written(|done| raft::begin(fresh.store(), state, member, term, done))?;
     drop(fresh.finish()?);
     Ok(())
+}
+
+/// Asks the new store's writer for something, and waits until it is done.
+fn written(ask: impl FnOnce(Done) -> io::Result<()>) -> Result<(), OpenError> {
+    let (sender, receiver) = mpsc::channel();
+    let done: Done = Box::new(move |result| drop(sender.send(result)));
+    let gone = || io::Error::other("the store's writer failed");
+    let asked = ask(done).and_then(|()| receiver.recv().map_err(|_| gone())?);
+    asked.map_err(|error| OpenError::Fatal(Fatal::new(format!("the new store could not be written: {error}"))))
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+    use crate::seal::DataKey;
+
+    #[test]
+    fn a_copied_log_is_written_and_does_not_wait_in_memory() {
+        let (dir, key) = (tempfile::tempdir().unwrap(), DataKey::from_slice(&[1; 32]).unwrap());
+        let store = |name: &str| {
+            let scope = Scope { cluster: "c".to_owned(), epoch: 0 };
+            Store::create(&Local, &dir.path().join(name), scope, 1, &key).unwrap()
+        };
+        let (from, to) = (store("from"), store("to"));
+        // Few bytes in all: the writer would keep back such rows until it is asked for something else.
+        let last = ROWS_AT_ONCE as u64 + 10;
+        let row = |seq| LogEntry { seq, bytes: vec![7], private: Some(vec![8]) };
+        from.store().add_issued((0..=last).map(row).collect());
+        written(|done| {
+            from.store().settle(done);
+            Ok(())
+        })
+        .unwrap();
+        copy_issued(from.store(), &to, last).unwrap();
+        assert_eq!(to.store().last_issued().unwrap(), Some(last));
+        let copied = to.store().issued(0, usize::MAX).unwrap();
+        assert_eq!(copied.len() as u64, last + 1);
+        assert_eq!(copied.iter().filter(|row| row.private.is_some()).map(|row| row.seq).collect::<Vec<_>>(), [last]);
+    }
 }
