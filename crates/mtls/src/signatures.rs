@@ -106,7 +106,7 @@ mod tests {
         issue::root(&key, Serial::from_random([number; 20]), NOW).unwrap()
     }
 
-    /// Calls the algorithm would have answered otherwise show who answered.
+    /// P-256 by its identifiers, but every signature is bad. Whatever passes with it was not verified now: it was remembered.
     #[derive(Debug)]
     struct Refusing;
 

@@ -3,6 +3,7 @@
 //! - All entries that are here count: one that was answered is among them, and one that was not may be.
 //! - The store of before is not changed. The new one is written beside it, in other files; that the header names them is the moment of the
 //!   change. A crash before leaves everything as it was.
+//! - What was erased of the issuance log stays so, also if that was decided by the last entry.
 //! - The new store is of another epoch: nothing that was sealed for the old one can be read as if it were of the new one.
 
 use crate::Fatal;
@@ -16,6 +17,7 @@ use cluster::log::LogHead;
 use cluster::{Batch, Command, LogEntry, Outcome, State};
 use std::io;
 use std::sync::{Arc, mpsc};
+use zeroize::Zeroize as _;
 
 /// Rows of the issuance log that are copied at once.
 const ROWS_AT_ONCE: usize = 4096;
@@ -111,12 +113,12 @@ pub(crate) fn refound_on<M: Medium>(
     let (member, rest) = make_anew(&mut state, config, index, command)?;
     let scope = Scope { cluster: header.cluster.clone(), epoch: state.epoch() };
     let fresh = Store::create_beside(medium, &config.dir, &header, scope, member, &key)?;
-    copy_issued(&store, &fresh)?;
+    copy_issued(&store, &fresh, state.log_erased)?;
     let known = store.last_issued()?;
     let mut rows: Vec<LogEntry> =
         issued.into_iter().filter(|entry| known.is_none_or(|known| entry.seq > known)).collect();
     rows.extend(rest);
-    fresh.store().add_issued(rows);
+    add_issued(&fresh, rows, state.log_erased);
     drop(store);
     finish(fresh, &state, member, term.saturating_add(1))
 }
@@ -135,7 +137,7 @@ pub(crate) fn restore_on<M: Medium>(
     let cluster = state.cluster_id().map(|id| id.as_str().to_owned()).unwrap_or_default();
     let scope = Scope { cluster, epoch: state.epoch() };
     let fresh = Store::create(medium, &config.dir, scope, member, &key)?;
-    fresh.store().add_issued(issued.into_iter().chain(rest).collect());
+    add_issued(&fresh, issued.into_iter().chain(rest).collect(), state.log_erased);
     finish(fresh, &state, member, 1)
 }
 
@@ -154,24 +156,74 @@ fn make_anew(
     }
 }
 
-fn copy_issued(from: &Store, to: &Unfinished) -> Result<(), OpenError> {
+fn copy_issued(from: &Store, to: &Unfinished, erased: u64) -> Result<(), OpenError> {
     let mut next = 0;
     loop {
         let rows = from.issued(next, ROWS_AT_ONCE)?;
         let Some(last) = rows.last() else { return Ok(()) };
         next = last.seq.saturating_add(1);
-        to.store().add_issued(rows);
+        add_issued(to, rows, erased);
+        // It is read faster than it is written: what waited would be the whole log.
+        written(|done| {
+            to.store().settle(done);
+            Ok(())
+        })?;
     }
+}
+
+/// Without the private parts that the state says are erased: that may have been decided by an entry that was never applied here, and the new
+/// store has no entry that would erase them later.
+fn add_issued(to: &Unfinished, mut rows: Vec<LogEntry>, erased: u64) {
+    for row in rows.iter_mut().filter(|row| row.seq < erased) {
+        row.private.zeroize();
+        row.private = None;
+    }
+    to.store().add_issued(rows);
 }
 
 /// Writes the rest and the header.
 fn finish(fresh: Unfinished, state: &State, member: u64, term: u64) -> Result<(), OpenError> {
-    let (sender, receiver) = mpsc::channel();
-    let done: Done = Box::new(move |result| drop(sender.send(result)));
-    let begun = raft::begin(fresh.store(), state, member, term, done);
-    let gone = || io::Error::other("the store's writer failed");
-    let begun = begun.and_then(|()| receiver.recv().map_err(|_| gone())?);
-    begun.map_err(|error| OpenError::Fatal(Fatal::new(format!("the new store could not be written: {error}"))))?;
+    written(|done| raft::begin(fresh.store(), state, member, term, done))?;
     drop(fresh.finish()?);
     Ok(())
+}
+
+/// Asks the new store's writer for something, and waits until it is done.
+fn written(ask: impl FnOnce(Done) -> io::Result<()>) -> Result<(), OpenError> {
+    let (sender, receiver) = mpsc::channel();
+    let done: Done = Box::new(move |result| drop(sender.send(result)));
+    let gone = || io::Error::other("the store's writer failed");
+    let asked = ask(done).and_then(|()| receiver.recv().map_err(|_| gone())?);
+    asked.map_err(|error| OpenError::Fatal(Fatal::new(format!("the new store could not be written: {error}"))))
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+    use crate::seal::DataKey;
+
+    #[test]
+    fn a_copied_log_is_written_and_does_not_wait_in_memory() {
+        let (dir, key) = (tempfile::tempdir().unwrap(), DataKey::from_slice(&[1; 32]).unwrap());
+        let store = |name: &str| {
+            let scope = Scope { cluster: "c".to_owned(), epoch: 0 };
+            Store::create(&Local, &dir.path().join(name), scope, 1, &key).unwrap()
+        };
+        let (from, to) = (store("from"), store("to"));
+        // Few bytes in all: the writer would keep back such rows until it is asked for something else.
+        let last = ROWS_AT_ONCE as u64 + 10;
+        let row = |seq| LogEntry { seq, bytes: vec![7], private: Some(vec![8]) };
+        from.store().add_issued((0..=last).map(row).collect());
+        written(|done| {
+            from.store().settle(done);
+            Ok(())
+        })
+        .unwrap();
+        copy_issued(from.store(), &to, last).unwrap();
+        assert_eq!(to.store().last_issued().unwrap(), Some(last));
+        let copied = to.store().issued(0, usize::MAX).unwrap();
+        assert_eq!(copied.len() as u64, last + 1);
+        assert_eq!(copied.iter().filter(|row| row.private.is_some()).map(|row| row.seq).collect::<Vec<_>>(), [last]);
+    }
 }

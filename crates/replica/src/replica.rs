@@ -360,7 +360,8 @@ impl Replica {
     }
 
     async fn projected(&self, from: u64, max: usize) -> Result<Vec<LogEntry>, OpenError> {
-        Ok(self.settled().await?.issued(from, max)?)
+        let store = self.settled().await?;
+        off_thread(move || Ok(store.issued(from, max)?)).await
     }
 
     /// The store, when everything that was issued so far can be read from it.

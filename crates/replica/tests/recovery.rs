@@ -116,6 +116,26 @@ fn a_start_takes_no_second() {
     });
 }
 
+/// A thread that serves connections does not read the disk: pages of the log may be long.
+#[test]
+fn the_log_is_read_where_it_keeps_nobody_waiting() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut runtime = tokio::runtime::Builder::new_multi_thread();
+    let runtime = runtime.worker_threads(2).max_blocking_threads(1).enable_all().build().unwrap();
+    runtime.block_on(async {
+        let replica = Replica::create(config(dir.path(), 1), Cluster::bootstrap()).await.unwrap();
+        // The only thread for what takes long is taken, so whatever waits for one waits.
+        let (release, held) = std::sync::mpsc::channel::<()>();
+        let taken = tokio::task::spawn_blocking(move || held.recv());
+        let read = tokio::time::timeout(Duration::from_millis(500), replica.log_entries(0, 10)).await;
+        assert!(read.is_err(), "it was read by a thread that serves");
+        drop(release);
+        assert!(taken.await.unwrap().is_err());
+        assert_eq!(replica.log_entries(0, 10).await.unwrap().len() as u64, replica.state().log_size());
+        replica.shutdown().await;
+    });
+}
+
 #[test]
 fn a_wrong_data_key_or_a_taken_directory_changes_nothing() {
     let dir = tempfile::tempdir().unwrap();

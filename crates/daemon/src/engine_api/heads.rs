@@ -8,11 +8,12 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD as BASE64;
-use cluster::State;
 use cluster::account::Event;
 use cluster::format::LogRecord;
+use cluster::log::Hash;
 use cluster::node::IssuerHash;
 use cluster::revocation::SHOWN_AFTER_END;
+use cluster::{LogEntry, State};
 use manager::view::ForkSeen;
 use pki::certificate::Certificate;
 use pki::chain::{self, Usage};
@@ -143,9 +144,13 @@ enum Signed {
     Nobody(String),
 }
 
-/// What the log tells of those who signed heads.
+/// What the log tells of heads and of those who signed them.
 #[derive(Debug, Default)]
 struct Told {
+    /// Entries that were read.
+    size: u64,
+    /// When the cluster was made anew: the epoch from then on, and the entry that says so, in their order.
+    refounded: Vec<(u64, u64)>,
     /// Certificates that were issued: SHA-256 of each.
     issued: BTreeSet<[u8; 32]>,
     /// Certificates that were revoked, and when.
@@ -155,18 +160,21 @@ struct Told {
 }
 
 impl Told {
-    /// Reads the whole log for what it tells of these certificates.
-    async fn of(replica: &Replica, leaves: &[&Certificate]) -> Result<Self, String> {
+    /// Reads the whole log, once, for what it tells of these certificates.
+    async fn of<F: Future<Output = Result<Vec<LogEntry>, String>>>(
+        state: &State,
+        leaves: &[&Certificate],
+        mut page: impl FnMut(u64, usize) -> F,
+    ) -> Result<Self, String> {
         let wanted: BTreeSet<[u8; 32]> = leaves.iter().map(|leaf| leaf.fingerprint()).collect();
         let serials: BTreeSet<Serial> = leaves.iter().map(|leaf| leaf.serial()).collect();
         let nodes: BTreeSet<NodeId> =
             leaves.iter().filter_map(|leaf| leaf.node_subject().ok()).map(|subject| subject.node).collect();
         let mut told = Self::default();
-        let mut next = 0;
         loop {
-            let entries = replica.log_entries(next, PAGE).await.map_err(|error| error.to_string())?;
+            let entries = page(told.size, PAGE).await?;
             let Some(last) = entries.last() else { break };
-            next = last.seq.saturating_add(1);
+            told.size = last.seq.saturating_add(1);
             for entry in &entries {
                 let record = LogRecord::decode(&entry.bytes).map_err(|error| error.to_string())?;
                 match &record.event {
@@ -182,15 +190,20 @@ impl Told {
                     Event::Removed(node) if nodes.contains(node) => {
                         told.removed.entry(node.clone()).or_insert(record.time);
                     }
+                    Event::Refounded { epoch, .. } => told.refounded.push((*epoch, entry.seq)),
                     _ => {}
                 }
             }
         }
-        for ((_, serial), row) in replica.state().revocations.rows().filter(|((_, serial), _)| serials.contains(serial))
-        {
+        for ((_, serial), row) in state.revocations.rows().filter(|((_, serial), _)| serials.contains(serial)) {
             told.revoked.entry(*serial).or_insert(row.at);
         }
         Ok(told)
+    }
+
+    /// How many entries were there when the cluster was first made anew after this epoch.
+    fn made_anew(&self, epoch: u64) -> u64 {
+        self.refounded.iter().find(|(later, _)| *later > epoch).map_or(self.size, |(_, seq)| *seq)
     }
 
     /// Whether the holder of a certificate was taken back, in words.
@@ -280,29 +293,49 @@ pub(crate) async fn judge(
     heads: &[(bool, KeptHead)],
     now: Time,
 ) -> Result<Vec<HeadVerdict>, String> {
-    let state = replica.state();
-    let signers: Vec<Result<Signer, String>> = heads.iter().map(|(_, kept)| Signer::of(kept, &state, now)).collect();
+    let page = |from, max| async move { replica.log_entries(from, max).await.map_err(|error| error.to_string()) };
+    let root = |size| async move { replica.root_at(size).await.map_err(|error| error.to_string()) };
+    judge_by(&replica.state(), heads, now, page, root).await
+}
+
+/// The same by whoever reads the log: pages of it, and the root over its first entries. However many heads there are, it is read once at most.
+async fn judge_by<P, R>(
+    state: &State,
+    heads: &[(bool, KeptHead)],
+    now: Time,
+    page: impl FnMut(u64, usize) -> P,
+    mut root: impl FnMut(u64) -> R,
+) -> Result<Vec<HeadVerdict>, String>
+where
+    P: Future<Output = Result<Vec<LogEntry>, String>>,
+    R: Future<Output = Result<Hash, String>>,
+{
+    let signers: Vec<Result<Signer, String>> = heads.iter().map(|(_, kept)| Signer::of(kept, state, now)).collect();
     let mut signed: Vec<Option<Signed>> = signers
         .iter()
         .zip(heads)
         .map(|(signer, (_, kept))| match signer {
-            Ok(signer) => signer.by_state(kept, &state, now),
+            Ok(signer) => signer.by_state(kept, state, now),
             Err(why) => Some(Signed::Nobody(why.clone())),
         })
         .collect();
     let open = || signers.iter().zip(&signed).filter(|(_, signed)| signed.is_none());
     let leaves: Vec<&Certificate> = open().filter_map(|(signer, _)| Some(&signer.as_ref().ok()?.leaf)).collect();
-    if !leaves.is_empty() {
-        let told = Told::of(replica, &leaves).await?;
-        for ((signer, signed), (_, kept)) in signers.iter().zip(&mut signed).zip(heads) {
-            if let (Ok(signer), None) = (signer, signed.as_ref()) {
-                *signed = Some(signer.by_log(kept, &state, &told));
-            }
+    let of_before = |kept: &KeptHead| kept.head.epoch < state.epoch();
+    let told = match leaves.is_empty() && !heads.iter().any(|(_, kept)| of_before(kept)) {
+        true => Told::default(),
+        false => Told::of(state, &leaves, page).await?,
+    };
+    for ((signer, signed), (_, kept)) in signers.iter().zip(&mut signed).zip(heads) {
+        if let (Ok(signer), None) = (signer, signed.as_ref()) {
+            *signed = Some(signer.by_log(kept, state, &told));
         }
     }
     let mut verdicts = Vec::with_capacity(heads.len());
     for ((is_kept, kept), signed) in heads.iter().zip(signed) {
-        let verdict = HeadVerdict { kept: *is_kept, ..compare(replica, kept).await? };
+        let size = kept.head.size;
+        let own = if size <= state.log_size() { Some(root(size).await?) } else { None };
+        let verdict = HeadVerdict { kept: *is_kept, ..compare(state, kept, own, &told) };
         let nobody = || Signed::Nobody("it was not looked into".to_owned());
         verdicts.push(verdict.signed(&signed.unwrap_or_else(nobody)));
     }
@@ -363,10 +396,9 @@ pub(super) fn given(texts: &[String]) -> Result<Vec<KeptHead>, ApiError> {
     texts.iter().map(read).collect()
 }
 
-/// What the log says of a head; who signed it is another question.
-async fn compare(replica: &Replica, kept: &KeptHead) -> Result<HeadVerdict, String> {
-    let (state, head) = (replica.state(), &kept.head);
-    let size = state.log_size();
+/// What the log says of a head, with its own root over as many entries; who signed it is another question.
+fn compare(state: &State, kept: &KeptHead, own: Option<Hash>, told: &Told) -> HeadVerdict {
+    let (head, size) = (&kept.head, state.log_size());
     let (verdict, text) = if state.cluster_id() != Some(&head.cluster) {
         ("foreign", format!("{OTHER_CLUSTER}, {}", head.cluster))
     } else if head.epoch > state.epoch() {
@@ -378,12 +410,8 @@ async fn compare(replica: &Replica, kept: &KeptHead) -> Result<HeadVerdict, Stri
             ),
         )
     } else {
-        let own = match head.size <= size {
-            true => Some(replica.root_at(head.size).await.map_err(|error| error.to_string())?),
-            false => None,
-        };
         // Up to here this log is also that of the epoch of the head.
-        let shared = if head.epoch < state.epoch() { made_anew(replica, head.epoch).await? } else { u64::MAX };
+        let shared = if head.epoch < state.epoch() { told.made_anew(head.epoch) } else { u64::MAX };
         match own {
             Some(own) if own == head.root => ("fits", "the log begins with these entries".to_owned()),
             Some(_) if head.size <= shared => (
@@ -402,7 +430,7 @@ async fn compare(replica: &Replica, kept: &KeptHead) -> Result<HeadVerdict, Stri
             ),
         }
     };
-    Ok(HeadVerdict {
+    HeadVerdict {
         epoch: head.epoch,
         size: head.size,
         root_hash: hex(&head.root),
@@ -410,22 +438,6 @@ async fn compare(replica: &Replica, kept: &KeptHead) -> Result<HeadVerdict, Stri
         verdict: verdict.to_owned(),
         text,
         ..HeadVerdict::default()
-    })
-}
-
-/// How many entries were there when the cluster was first made anew after this epoch.
-async fn made_anew(replica: &Replica, epoch: u64) -> Result<u64, String> {
-    let mut next = 0;
-    loop {
-        let entries = replica.log_entries(next, PAGE).await.map_err(|error| error.to_string())?;
-        let Some(last) = entries.last() else { return Ok(next) };
-        next = last.seq.saturating_add(1);
-        for entry in &entries {
-            let record = LogRecord::decode(&entry.bytes).map_err(|error| error.to_string())?;
-            if matches!(record.event, Event::Refounded { epoch: later, .. } if later > epoch) {
-                return Ok(entry.seq);
-            }
-        }
     }
 }
 
@@ -457,7 +469,75 @@ pub(super) fn shown(fork: &ForkSeen) -> String {
 
 #[cfg(test)]
 mod tests {
+    #![allow(clippy::unwrap_used, clippy::panic)]
+    use std::cell::Cell;
+    use std::future::ready;
+
+    use cluster::command::{Founder, Refound};
+    use cluster::{Batch, Command};
+    use pki::witness::Head;
+    use swarmpki::Statement;
+    use wire::convert::log_head;
+
     use super::*;
+
+    /// A cluster that was made anew twice, and its log. Of the managers of the sample, one goes on.
+    fn made_anew_twice() -> (State, Vec<LogEntry>) {
+        let path = concat!(env!("CARGO_MANIFEST_DIR"), "/../cluster/testdata/state/format-1/managers.bin");
+        let mut state = State::decode_snapshot(&std::fs::read(path).unwrap()).unwrap();
+        (state.log, state.log_told) = (cluster::log::LogHead::default(), true);
+        let one = state.members().keys().find(|id| state.node(id).is_some_and(|node| node.role == Role::Manager));
+        let one = one.unwrap().clone();
+        let (index, mut log) = (state.index, Vec::new());
+        for n in 1..=2 {
+            let founder = Founder::Manager(one.clone());
+            let refound = Refound { epoch: state.epoch() + 1, addr: "192.0.2.9:2377".to_owned(), founder };
+            let batch = Batch { time: state.time, commands: vec![Command::Refound(Box::new(refound))] };
+            log.extend(state.apply(index + n, &batch).issued);
+        }
+        assert_eq!(log.iter().map(|entry| entry.seq).collect::<Vec<_>>(), [0, 1]);
+        (state, log)
+    }
+
+    #[tokio::test]
+    async fn however_many_heads_there_are_the_log_is_read_once() {
+        let (state, log) = made_anew_twice();
+        let unsigned = |before: u64, size: u64| {
+            let cluster = state.cluster_id().unwrap().clone();
+            let head = Head { cluster, epoch: state.epoch() - before, size, root: [7; 32], at: state.time };
+            let content = log_head::encode(&head);
+            KeptHead::new(Statement { chain: Vec::new(), scheme: 0x0403, content, signature: vec![1; 70] }).unwrap()
+        };
+        let read = Cell::new(0);
+        let page = |from: u64, max: usize| {
+            read.set(read.get() + usize::from(from == 0));
+            ready(Ok(log.iter().filter(|entry| entry.seq >= from).take(max).cloned().collect()))
+        };
+        let root = |_| ready(Ok([8; 32]));
+        let of_before: Vec<_> = (0..GIVEN_MAX).map(|n| (false, unsigned(1 + n as u64 % 2, 9))).collect();
+        let verdicts = judge_by(&state, &of_before, state.time, page, root).await.unwrap();
+        assert_eq!((verdicts.len(), read.get()), (GIVEN_MAX, 1));
+        // What nobody signed says nothing, so the log need not be asked who signed it.
+        judge_by(&state, &[(false, unsigned(0, 1))], state.time, page, root).await.unwrap();
+        assert_eq!(read.get(), 1);
+
+        // What is said of each: before the cluster was made anew the log is that of the epoch, and behind it that is not known.
+        let told = Told::of(&state, &[], page).await.unwrap();
+        let rows = [
+            (0, 1, "differs"),
+            (0, 9, "ahead"),
+            (1, 1, "differs"),
+            (1, 2, "bygone"),
+            (2, 1, "bygone"),
+            (2, 9, "bygone"),
+        ];
+        for (before, size, expected) in rows {
+            let own = (size <= 2).then_some([8; 32]);
+            let said = compare(&state, &unsigned(before, size), own, &told);
+            assert_eq!(said.verdict, expected, "{before} {size}: {}", said.text);
+        }
+        assert_eq!(compare(&state, &unsigned(2, 1), Some([7; 32]), &told).verdict, "fits");
+    }
 
     #[test]
     fn only_what_a_manager_signed_accuses() {

@@ -4,17 +4,21 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
 use std::collections::BTreeSet;
+use std::path::Path;
+use std::sync::{Arc, Mutex};
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use http_body_util::BodyExt;
+use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, DnType, IsCa, KeyPair, KeyUsagePurpose};
 use replica::Handle;
 use serde_json::{Value, json};
+use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
 use super::*;
 use crate::config::{DaemonConfig, Host};
-use crate::run::Daemon;
+use crate::run::{Daemon, RunError};
 
 /// One request for each route; `NODE` stands for a node that there is.
 const EVERY: &[(&str, &str)] = &[
@@ -155,19 +159,22 @@ fn traces(secret: &[u8]) -> Vec<String> {
     vec![pki::digest::hex(&secret[36..68]), base64[48..64].to_owned(), base64[64..88].to_owned()]
 }
 
-#[tokio::test]
-async fn a_viewer_sees_no_secret() {
-    let dir = tempfile::tempdir().unwrap();
+async fn start(dir: &Path) -> (Backend, CancellationToken, JoinHandle<Result<(), RunError>>) {
     let config = DaemonConfig {
-        state_dir: dir.path().join("state"),
-        hosts: vec![Host::Unix(dir.path().join("api.sock"))],
+        state_dir: dir.join("state"),
+        hosts: vec![Host::Unix(dir.join("api.sock"))],
         hostname: Some("host1".into()),
         ..DaemonConfig::default()
     };
     let shutdown = CancellationToken::new();
     let daemon = Daemon::start(config, shutdown.clone()).await.unwrap();
-    let backend = daemon.backend();
-    let task = tokio::spawn(daemon.serve());
+    (daemon.backend(), shutdown, tokio::spawn(daemon.serve()))
+}
+
+#[tokio::test]
+async fn a_viewer_sees_no_secret() {
+    let dir = tempfile::tempdir().unwrap();
+    let (backend, shutdown, task) = start(dir.path()).await;
     let admin = async |method: &str, target: &str, body: Value| {
         let (status, text) = ask(&backend, Right::Admin, method, target, &body).await;
         assert!(status.is_success(), "{target}: {text}");
@@ -240,6 +247,59 @@ async fn a_viewer_sees_no_secret() {
     assert_eq!(body(swarm)["JoinTokens"]["Worker"], "SHOWN-TO-ADMINISTRATORS-ONLY");
     // And nothing has changed.
     assert_eq!(body(admin("GET", "/swarm", Value::Null).await), shown);
+    shutdown.cancel();
+    task.await.unwrap().unwrap();
+}
+
+/// What is logged while a test runs.
+#[derive(Clone, Default)]
+struct Lines(Arc<Mutex<Vec<u8>>>);
+
+impl Lines {
+    fn with(&self, word: &str) -> usize {
+        String::from_utf8_lossy(&self.0.lock().unwrap()).lines().filter(|line| line.contains(word)).count()
+    }
+}
+
+impl std::io::Write for Lines {
+    fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
+        self.0.lock().unwrap().write(bytes)
+    }
+
+    fn flush(&mut self) -> std::io::Result<()> {
+        Ok(())
+    }
+}
+
+/// A root of one's own signs for others too: a viewer who has all that audited would fill the log with alarms.
+#[tokio::test]
+async fn a_viewers_audit_raises_no_alarm_and_an_administrators_does() {
+    let lines = Lines::default();
+    let logged = lines.clone();
+    let subscriber = tracing_subscriber::fmt().with_ansi(false).with_writer(move || logged.clone()).finish();
+    let _logged = tracing::subscriber::set_default(subscriber);
+    let dir = tempfile::tempdir().unwrap();
+    let (backend, shutdown, task) = start(dir.path()).await;
+    let mut params = CertificateParams::default();
+    params.distinguished_name.push(DnType::CommonName, "Our own root");
+    params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+    params.key_usages = vec![KeyUsagePurpose::KeyCertSign, KeyUsagePurpose::CrlSign];
+    params.not_after = rcgen::date_time_ymd(2099, 1, 1);
+    let root = CertifiedIssuer::self_signed(params, KeyPair::generate().unwrap()).unwrap();
+    let ca = json!({"SigningCACert": root.pem(), "SigningCAKey": root.key().serialize_pem()});
+    let init = json!({"ListenAddr": "127.0.0.1:0", "AdvertiseAddr": "127.0.0.1", "Spec": {"CAConfig": ca}});
+    let (status, text) = ask(&backend, Right::Admin, "POST", "/swarm/init", &init).await;
+    assert_eq!(status, 200, "{text}");
+
+    let mut params = CertificateParams::default();
+    params.distinguished_name.push(DnType::CommonName, "intranet.example");
+    let leaf = params.signed_by(&KeyPair::generate().unwrap(), &root).unwrap().pem();
+    let body = json!({"Certificates": [leaf]});
+    for (right, alarms) in [(Right::Viewer, 0), (Right::Viewer, 0), (Right::Admin, 1)] {
+        let (status, text) = ask(&backend, right, "POST", "/swarmpki/v1/log/audit", &body).await;
+        assert!(status == 200 && text.contains("\"forged\""), "whoever asks is told: {text}");
+        assert_eq!(lines.with("forged-or-foreign-leaf"), alarms, "{right:?}");
+    }
     shutdown.cancel();
     task.await.unwrap().unwrap();
 }

@@ -88,3 +88,10 @@ pub(crate) fn begin(store: &Store, state: &State, member: u64, term: u64, done: 
     store.flush(done);
     Ok(())
 }
+
+/// For tests: an entry as a store keeps it, of which its member was never told that it is committed.
+#[cfg(test)]
+pub(crate) fn told(index: u64, term: u64, leader: u64, batch: cluster::Batch) -> Vec<u8> {
+    let log_id = LogId { leader_id: LeaderId { term, node_id: leader }, index };
+    record::encode_entry(&super::Entry { log_id, payload: EntryPayload::Normal(super::Stamped::new(batch)) }, None)
+}

@@ -16,6 +16,8 @@ mod reply;
 mod view;
 mod words;
 
+#[cfg(test)]
+pub(crate) use anew::told;
 pub(crate) use anew::{Content, begin, content};
 pub(crate) use machine::Progress;
 pub(crate) use node::{Node, Start, StartError};

@@ -5,6 +5,7 @@ use super::net::{self, join};
 use super::*;
 use crate::refound::{Backup, refound_on, restore_on};
 use crate::support::{self, START, id};
+use cluster::account::Actor;
 use cluster::command::{Founder, Premises, Refound, Renew};
 use cluster::node::{Availability, Spec};
 use cluster::{Rejection, invariant};
@@ -114,6 +115,41 @@ async fn the_power_goes_while_a_cluster_is_made_anew() {
         changes += 1 + changes / 4;
     }
     assert!(epochs.iter().all(|times| *times > 0), "{epochs:?}");
+}
+
+/// A follower that was told to erase, and not that it is decided, is the one that goes on: it has the private parts still.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_the_last_entries_erase_does_not_come_back() {
+    let (cluster, one) = net::Cluster::found(Limits::default()).await;
+    for n in 1..=5 {
+        let asked = support::asked(net::admit(n.into()), Actor::Token(0), n);
+        assert!(matches!(one.propose(vec![asked]).await.as_deref(), Ok([Outcome::Issued { .. }])));
+    }
+    let with_private = |log: Vec<LogEntry>| -> Vec<u64> {
+        log.into_iter().filter(|entry| entry.private.is_some()).map(|entry| entry.seq).collect()
+    };
+    let before = with_private(one.log_entries(0, 1000).await.unwrap());
+    let [.., below, last] = before[..] else { panic!("{before:?}") };
+    let state = one.state();
+    one.shutdown().await;
+
+    let (disk, config) = (cluster.disks[&1].clone(), cluster.config(1));
+    let (store, _) = Store::open(&disk, &config.dir, &data_key(&config.dek).unwrap()).unwrap();
+    let index = store.last_entry().unwrap() + 1;
+    let batch = Batch { time: START, commands: vec![Command::EraseLog { below: last }] };
+    let (sender, receiver) = oneshot::channel();
+    store.append(vec![(index, raft::told(index, 1, 1, batch))], false, Box::new(|done| drop(sender.send(done))));
+    receiver.await.unwrap().unwrap();
+    assert_eq!(store.issued(below, 1).unwrap().iter().filter(|entry| entry.private.is_some()).count(), 1);
+    store.closed(CLOSE_WITHIN).await;
+
+    tokio::task::spawn_blocking(move || refound_on(&disk, &config, |state| forced(state, 0))).await.unwrap().unwrap();
+    let anew = cluster.reopen(1).await;
+    assert_eq!((anew.state().log_erased, anew.state().epoch()), (last, state.epoch() + 1));
+    let log = anew.log_entries(0, 1000).await.unwrap();
+    assert_eq!(log.len() as u64, anew.state().log_size());
+    assert_eq!(with_private(log).first(), Some(&last), "what is not erased is there, and nothing else");
+    anew.verify_log().await.unwrap().unwrap();
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
