@@ -360,6 +360,52 @@ fn a_manager_that_cannot_start_is_made_anew_and_one_that_cannot_start_afterwards
     drop(taken);
 }
 
+/// A node as it says itself, once it is in this state.
+fn shows(node: &Server, state: &str) -> Value {
+    let (shown, _) = wait::until(&format!("{} is {state}", node.name()), Duration::from_secs(60), || {
+        let info = info(node);
+        if info["LocalNodeState"] == state { Ok(info) } else { Err(info.to_string()) }
+    });
+    shown
+}
+
+#[test]
+fn a_store_that_is_gone_or_its_key_is_named() {
+    require_or_skip!("swarmpki", "docker");
+    let net = Loopback::claim();
+    let mut manager = Daemon::start("manager1");
+    let own = init(&manager, net.host(1));
+    let before = what_stays(&manager);
+    manager.stop();
+    let file = manager.state().join("certificates/swarm-node.key");
+    let kept = std::fs::read_to_string(&file).unwrap();
+    let without: Vec<_> = kept.lines().filter(|line| !line.starts_with("raft-dek")).collect();
+    assert!(without.len() < kept.lines().count(), "{without:?}");
+    std::fs::write(&file, without.join("\n") + "\n").unwrap();
+    manager.restart();
+    let shown = shows(&manager, "error")["Error"].clone();
+    let refused = manager.swarmpki(&["init", "--force-new-cluster"]).refused();
+    let why = "the node's key file holds no data key for the store in ";
+    assert!(shown.as_str().unwrap().starts_with(why), "{shown}");
+    assert!(refused.contains(&format!("the cluster cannot be made anew, and is as it was: {why}")), "{refused}");
+    std::fs::write(&file, kept).unwrap();
+    all_ready(&manager, &[&own]);
+    assert_eq!(what_stays(&manager), before);
+
+    // The store itself is gone: this is no worker, and is not told that it is one.
+    manager.stop();
+    let (raft, aside) = (manager.state().join("raft"), manager.state().join("raft.aside"));
+    std::fs::rename(&raft, &aside).unwrap();
+    manager.restart();
+    let shown = shows(&manager, "error")["Error"].clone();
+    let refused = manager.swarmpki(&["init", "--force-new-cluster"]).refused();
+    let why = "this node is a manager and its store (raft/ in the state directory) is lost: restore the state directory from backup";
+    assert!(shown.as_str().unwrap().starts_with(why) && refused.contains(why), "{shown}\n{refused}");
+    std::fs::rename(&aside, &raft).unwrap();
+    all_ready(&manager, &[&own]);
+    assert_eq!(what_stays(&manager), before);
+}
+
 /// Longer than any certificate here lives, and than its holder may come back without more.
 const ASLEEP: Duration = Duration::from_secs(400 * 24 * 60 * 60);
 
