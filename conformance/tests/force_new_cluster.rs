@@ -1,10 +1,14 @@
 //! One of three managers is left: `init --force-new-cluster` makes the cluster anew with it, and the others, when they come back, are told.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
+use std::fs::OpenOptions;
 use std::net::TcpListener;
+use std::sync::{Arc, Condvar, Mutex};
 use std::time::Duration;
 
-use serde_json::Value;
+use nix::sys::stat::Mode;
+use nix::unistd::mkfifo;
+use serde_json::{Value, json};
 use swarmpki_conformance::group;
 use swarmpki_conformance::{
     all_ready, in_state, info, init, join, node, node_id, nodes, swarm, token, try_join, unlock,
@@ -13,6 +17,7 @@ use testkit::clock::Clock;
 use testkit::daemon::Daemon;
 use testkit::engine::Engine;
 use testkit::loopback::Loopback;
+use testkit::proxy::{Proxy, Verdict};
 use testkit::server::Server;
 use testkit::{openssl, require_or_skip, wait};
 
@@ -358,6 +363,193 @@ fn a_manager_that_cannot_start_is_made_anew_and_one_that_cannot_start_afterwards
     assert_eq!((what_stays(&three), managers_of(&three)), (before, vec![third.clone()]));
     assert_eq!(node(&three, &third).unwrap()["ManagerStatus"]["Addr"], listen.as_str());
     drop(taken);
+}
+
+/// A node as it says itself, once it is in this state.
+fn shows(node: &Server, state: &str) -> Value {
+    let (shown, _) = wait::until(&format!("{} is {state}", node.name()), Duration::from_secs(60), || {
+        let info = info(node);
+        if info["LocalNodeState"] == state { Ok(info) } else { Err(info.to_string()) }
+    });
+    shown
+}
+
+/// Power goes, and somebody else has its port when it comes back: it does not start, and nobody tells it anything. Who has the port.
+fn restart_without_port(node: &mut Daemon, at: &str) -> TcpListener {
+    node.kill();
+    let (taken, _) = wait::until("its port is free", Duration::from_secs(30), || {
+        TcpListener::bind(at).map_err(|error| error.to_string())
+    });
+    node.restart();
+    shows(node, "error");
+    taken
+}
+
+/// One that has a place among the managers, and is none of them yet: what it holds is nothing, or not what a manager holds.
+#[test]
+fn who_was_about_to_be_a_manager_makes_nothing_anew_from_its_store() {
+    require_or_skip!("swarmpki", "docker", "openssl");
+    let net = Loopback::claim();
+    let (mut managers, ids) = three(&net);
+    // The others find it there, and are not heard until the gate is open.
+    let gate = Arc::new((Mutex::new(false), Condvar::new()));
+    let passing = Arc::clone(&gate);
+    let _proxy = Proxy::start(net.swarm(9).parse().unwrap(), net.swarm(4).parse().unwrap(), move |_| {
+        let closed = |open: &mut bool| !*open;
+        drop(passing.1.wait_while(passing.0.lock().unwrap(), closed).unwrap());
+        Verdict::Pass
+    });
+    let mut newcomer = Daemon::start("newcomer");
+    let body = json!({
+        "ListenAddr": net.swarm(4), "AdvertiseAddr": net.swarm(9), "JoinToken": token(&managers[0], "worker"), "RemoteAddrs": [net.swarm(1)],
+    });
+    assert_eq!(newcomer.api("POST", "/swarm/join", Some(&body.to_string())).status, 200);
+    let id = node_id(&newcomer);
+    all_ready(&managers[0], &[&id]);
+    let placed = |managers: &[Daemon], from: &[usize]| {
+        let line = format!("a manager has its place in the group node={id}");
+        wait::until_true("it has its place", Duration::from_secs(30), || {
+            managers.iter().zip(from).any(|(manager, from)| manager.log()[*from..].contains(&line))
+        });
+    };
+    managers[0].docker(&["node", "promote", &id]).ok();
+    placed(&managers, &[0; 3]);
+    wait::until_true("there is a store", Duration::from_secs(30), || newcomer.state().join("raft/header").exists());
+
+    let anew = ["init", "--force-new-cluster"];
+    let port = restart_without_port(&mut newcomer, &net.swarm(4));
+    let refused = newcomer.swarmpki(&anew).refused();
+    let as_it_was = "the cluster cannot be made anew, and is as it was: ";
+    assert!(refused.contains(&format!("{as_it_was}this manager was never told of the cluster's state")), "{refused}");
+
+    // It asks again who the others are, and one of them fills its store: too few are there to make it a manager.
+    let from: Vec<_> = managers.iter().map(|manager| manager.log_len()).collect();
+    drop(port);
+    placed(&managers, &from);
+    let leads = |id: &String| node(&managers[0], id).unwrap()["ManagerStatus"]["Leader"] == true;
+    let leader = ids.iter().position(leads).expect("a leader");
+    for other in (0..3).filter(|n| *n != leader) {
+        managers[other].kill();
+    }
+    *gate.0.lock().unwrap() = true;
+    gate.1.notify_all();
+    for event in ["change=Promote(4)", "this manager does not hear the others"] {
+        let log = || managers[leader].log()[from[leader]..].contains(event);
+        wait::until_true(event, Duration::from_secs(60), log);
+    }
+    managers[leader].kill();
+    let port = restart_without_port(&mut newcomer, &net.swarm(4));
+    let refused = newcomer.swarmpki(&anew).refused();
+    assert!(refused.contains(&format!("{as_it_was}by what it knows itself, this node is no manager")), "{refused}");
+
+    // The others come back, and it is made one of them.
+    drop(port);
+    for manager in &mut managers {
+        manager.restart();
+    }
+    group::manages(&managers[0], &id, true);
+}
+
+#[test]
+fn addresses_that_cannot_be_put_back_are_named() {
+    require_or_skip!("swarmpki", "docker");
+    let net = Loopback::claim();
+    let mut manager = Daemon::start("manager1");
+    let own = init(&manager, net.host(1));
+    let before = what_stays(&manager);
+    let state = manager.state();
+    let settings = || std::fs::read_to_string(state.join("daemon.json")).unwrap();
+    let written = settings();
+
+    // The certificate is waited for, and is none; meanwhile the settings cannot be written any more.
+    let leaf = manager.certificates().chain();
+    let (aside, in_the_way) = (leaf.with_extension("aside"), state.join(".tmp-daemon.json"));
+    std::fs::rename(&leaf, &aside).unwrap();
+    mkfifo(&leaf, Mode::S_IRWXU).unwrap();
+    let elsewhere = net.swarm(2);
+    let anew = ["init", "--force-new-cluster", "--advertise-addr", &elsewhere, "--listen-addr", &elsewhere];
+    let refused = std::thread::scope(|scope| {
+        let forced = scope.spawn(|| manager.swarmpki(&anew).refused());
+        // Opened once it is read.
+        let certificate = OpenOptions::new().write(true).open(&leaf).unwrap();
+        assert_ne!(settings(), written);
+        std::fs::create_dir(&in_the_way).unwrap();
+        drop(certificate);
+        forced.join().unwrap()
+    });
+    let named = format!(
+        "the cluster cannot be made anew, and is as it was, but for the addresses of this manager from its next start on: they are {elsewhere} \
+         and {elsewhere}, since those of before cannot be written: "
+    );
+    assert!(refused.contains(&named), "{refused}");
+    std::fs::rename(&aside, &leaf).unwrap();
+    std::fs::remove_dir(&in_the_way).unwrap();
+
+    // Until then it is where it was.
+    all_ready(&manager, &[&own]);
+    assert_eq!(what_stays(&manager), before);
+    let at = |manager: &Daemon| node(manager, &own).unwrap()["ManagerStatus"]["Addr"].clone();
+    assert_eq!(at(&manager), net.swarm(1).as_str());
+    manager.stop();
+    manager.restart();
+    all_ready(&manager, &[&own]);
+    wait::until_true("it is elsewhere", Duration::from_secs(30), || at(&manager) == elsewhere.as_str());
+    assert_eq!(what_stays(&manager), before);
+}
+
+#[test]
+fn a_store_that_is_gone_or_its_key_is_named() {
+    require_or_skip!("swarmpki", "docker");
+    let net = Loopback::claim();
+    let mut manager = Daemon::start("manager1");
+    let own = init(&manager, net.host(1));
+    let before = what_stays(&manager);
+    manager.stop();
+    let file = manager.state().join("certificates/swarm-node.key");
+    let kept = std::fs::read_to_string(&file).unwrap();
+    let without: Vec<_> = kept.lines().filter(|line| !line.starts_with("raft-dek")).collect();
+    assert!(without.len() < kept.lines().count(), "{without:?}");
+    std::fs::write(&file, without.join("\n") + "\n").unwrap();
+    manager.restart();
+    let shown = shows(&manager, "error")["Error"].clone();
+    let refused = manager.swarmpki(&["init", "--force-new-cluster"]).refused();
+    let why = "the node's key file holds no data key for the store in ";
+    assert!(shown.as_str().unwrap().starts_with(why), "{shown}");
+    assert!(refused.contains(&format!("the cluster cannot be made anew, and is as it was: {why}")), "{refused}");
+    std::fs::write(&file, kept).unwrap();
+    all_ready(&manager, &[&own]);
+    assert_eq!(what_stays(&manager), before);
+
+    // The store itself is gone: this is no worker, and is not told that it is one.
+    manager.stop();
+    let (raft, aside) = (manager.state().join("raft"), manager.state().join("raft.aside"));
+    std::fs::rename(&raft, &aside).unwrap();
+    manager.restart();
+    let shown = shows(&manager, "error")["Error"].clone();
+    let refused = manager.swarmpki(&["init", "--force-new-cluster"]).refused();
+    let why = "this node is a manager and its store (raft/ in the state directory) is lost: restore the state directory from backup";
+    assert!(shown.as_str().unwrap().starts_with(why) && refused.contains(why), "{shown}\n{refused}");
+    std::fs::rename(&aside, &raft).unwrap();
+    all_ready(&manager, &[&own]);
+    assert_eq!(what_stays(&manager), before);
+}
+
+/// It is made anew before they are forgotten: what is done is not reported as refused.
+#[test]
+fn a_list_of_managers_that_cannot_be_written_does_not_undo_it() {
+    require_or_skip!("swarmpki", "docker");
+    let net = Loopback::claim();
+    let ([mut one, mut two, three], [.., third]) = three(&net);
+    let before = what_stays(&three);
+    one.kill();
+    two.kill();
+    let list = three.state().join("state.json");
+    std::fs::remove_file(&list).unwrap();
+    std::fs::create_dir(&list).unwrap();
+    let said = force(&three, &net, 3);
+    assert!(said.starts_with(&format!("Swarm initialized: current node ({third}) is now a manager.")), "{said}");
+    assert!(three.log().contains("the managers of before could not be forgotten"), "{}", three.log());
+    assert_eq!((what_stays(&three), managers_of(&three)), (before, vec![third.clone()]));
 }
 
 /// Longer than any certificate here lives, and than its holder may come back without more.

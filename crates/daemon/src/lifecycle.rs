@@ -27,12 +27,12 @@ use tokio_util::sync::CancellationToken;
 use tracing::{error, info, warn};
 
 pub use leave::leave_refusal;
-pub use moved::MoveRequest;
 pub use request::{InitRequest, JoinRequest};
 pub(crate) use restore::RestoreRequest;
 
 use crate::backend::{ALREADY_MEMBER, Failure, Membership, NOT_MEMBER, Present};
 use crate::engine_api::error::ApiError;
+use crate::engine_api::extra::NodeAt;
 use crate::settings::{Resume, Settings, UnderWay};
 use crate::unlock_source::UnlockSource;
 use member::{Joined, Joining, Running};
@@ -65,7 +65,7 @@ enum Command {
     Leave(bool, oneshot::Sender<Result<(), ApiError>>),
     Unlock(SecretString, oneshot::Sender<Result<(), ApiError>>),
     Restore(Box<RestoreRequest>, oneshot::Sender<Result<NodeId, ApiError>>),
-    Move(Box<MoveRequest>, oneshot::Sender<Result<MoveRequest, ApiError>>),
+    Move(Box<NodeAt>, oneshot::Sender<Result<NodeAt, ApiError>>),
 }
 
 /// What the task needs to know of the machine.
@@ -152,7 +152,7 @@ impl Lifecycle {
     }
 
     /// Has this member found at other addresses; answers these once the others know.
-    pub async fn move_to(&self, request: MoveRequest) -> Result<MoveRequest, ApiError> {
+    pub async fn move_to(&self, request: NodeAt) -> Result<NodeAt, ApiError> {
         self.ask(|reply| Command::Move(Box::new(request), reply)).await?.await.unwrap_or_else(|_| Err(ending()))
     }
 

@@ -3,7 +3,8 @@
 //! - A peer's weight after an observation w is ceil(0.5·clip(w) + 0.5·old), clip to ±256; ours are ±10.
 //! - Choice is at random by weight; negative weights count as 0, and each peer has 0.001 besides, so none is impossible.
 //! - The manager on this machine comes first: it is reached whatever the network does, and believed when its certificate has ended, as
-//!   it has this node's own key.
+//!   it has this node's own key. While it fails, one of the others is tried in between, never two: they may all be out of reach, and each
+//!   takes its time to show that.
 //! - A list from a manager replaces what is known. An empty list is ignored: obeying it would cut the node off for ever.
 
 use std::collections::BTreeMap;
@@ -30,6 +31,8 @@ pub(crate) struct Managers {
     known: BTreeMap<String, Known>,
     seeds: Vec<String>,
     own: Option<Known>,
+    /// The manager on this machine has failed since another one was tried.
+    others_turn: bool,
 }
 
 impl Managers {
@@ -39,12 +42,18 @@ impl Managers {
             .filter(|peer| !peer.addr.is_empty())
             .map(|peer| (peer.addr.clone(), Known { peer, weight: GOOD }))
             .collect();
-        Managers { known, seeds, own: None }
+        Managers { known, seeds, own: None, others_turn: false }
     }
 
     /// The manager on this machine, or that there is none any more.
     pub(crate) fn seat(&mut self, own: Option<String>) {
         self.own = own.map(|addr| Known { peer: Peer::at(addr), weight: GOOD });
+        self.others_turn = false;
+    }
+
+    /// Whether there is a manager on this machine, and it is not the one at `addr`.
+    pub(crate) fn seated_besides(&self, addr: &str) -> bool {
+        self.own.as_ref().is_some_and(|own| own.peer.addr != addr)
     }
 
     /// Somebody says that a manager is at this address: it is tried before the others, until a session tells who the managers are.
@@ -85,7 +94,8 @@ impl Managers {
     }
 
     pub(crate) fn observe(&mut self, addr: &str, weight: i64) {
-        let own = self.own.iter_mut().filter(|own| own.peer.addr == addr);
+        let own = self.own.as_mut().filter(|own| own.peer.addr == addr);
+        self.others_turn = own.is_some() && weight < 0;
         for known in self.known.get_mut(addr).into_iter().chain(own) {
             known.weight = observed(weight, known.weight);
         }
@@ -98,17 +108,19 @@ impl Managers {
         list
     }
 
-    /// A manager to try: the one on this machine unless it failed lately, or any. The fallback addresses take part once nothing is known,
-    /// or all that is known failed lately.
+    /// A manager to try: the one on this machine, or if it failed lately it and another by turns, or any. The fallback addresses take part
+    /// once nothing is known, or all that is known failed lately.
     pub(crate) fn pick(&self, chance: &mut Chance) -> Option<Peer> {
-        if let Some(own) = self.own.as_ref().filter(|own| own.weight >= 0) {
+        let Some(own) = &self.own else { return self.pick_any(chance) };
+        if own.weight >= 0 || !self.others_turn {
             return Some(own.peer.clone());
         }
+        self.without(&own.peer.addr).pick_any(chance).or_else(|| Some(own.peer.clone()))
+    }
+
+    fn pick_any(&self, chance: &mut Chance) -> Option<Peer> {
         let mut candidates: Vec<(Peer, u64)> =
             self.known.values().map(|known| (known.peer.clone(), thousandths(known.weight))).collect();
-        if let Some(own) = self.own.as_ref().filter(|own| !self.known.contains_key(&own.peer.addr)) {
-            candidates.push((own.peer.clone(), thousandths(own.weight)));
-        }
         if self.known.values().all(|known| known.weight < 0) {
             let fresh = self.seeds.iter().filter(|seed| !self.known.contains_key(*seed));
             // Nothing is observed of them: one that is gone must not be taken before those that were only out of reach.
@@ -127,11 +139,16 @@ impl Managers {
 
     /// Another manager than the one at `addr`, if there is one.
     pub(crate) fn pick_other(&self, addr: &str, chance: &mut Chance) -> Option<Peer> {
+        self.without(addr).pick(chance).or_else(|| self.pick(chance))
+    }
+
+    /// All but the one at `addr`.
+    fn without(&self, addr: &str) -> Self {
         let mut others = self.clone();
         others.known.remove(addr);
         others.own.take_if(|own| own.peer.addr == addr);
         others.seeds.retain(|seed| seed != addr);
-        others.pick(chance).or_else(|| self.pick(chance))
+        others
     }
 }
 
@@ -183,18 +200,30 @@ mod tests {
         managers.seat(Some("a:1".to_owned()));
         assert!((0..1000).all(|_| managers.pick(&mut chance).unwrap().addr == "a:1"));
         assert_eq!(managers.pick_other("a:1", &mut chance).unwrap().addr, "b:1");
-        for _ in 0..3 {
+        managers.observe("a:1", BAD);
+        assert_eq!(managers.pick(&mut chance).unwrap().addr, "a:1", "once is nothing");
+        for _ in 0..100 {
             managers.observe("a:1", BAD);
+            assert_eq!(managers.pick(&mut chance).unwrap().addr, "b:1", "another one is tried");
+            managers.observe("b:1", BAD);
+            assert_eq!(managers.pick(&mut chance).unwrap().addr, "a:1", "it is tried in between");
         }
-        assert!((0..100).any(|_| managers.pick(&mut chance).unwrap().addr == "b:1"), "others are tried");
-        managers.observe("a:1", GOOD);
+        (0..10).for_each(|_| managers.observe("a:1", GOOD));
         assert!((0..1000).all(|_| managers.pick(&mut chance).unwrap().addr == "a:1"));
         // Its address is not one that the cluster told.
         managers.seat(Some("127.0.0.1:2377".to_owned()));
-        for addr in ["a:1", "b:1", "127.0.0.1:2377"] {
-            (0..10).for_each(|_| managers.observe(addr, BAD));
+        for _ in 0..100 {
+            (0..2).for_each(|_| managers.observe("127.0.0.1:2377", BAD));
+            let other = managers.pick(&mut chance).unwrap().addr;
+            assert_ne!(other, "127.0.0.1:2377");
+            managers.observe(&other, BAD);
+            assert_eq!(managers.pick(&mut chance).unwrap().addr, "127.0.0.1:2377", "it stays possible");
         }
-        assert!((0..100).any(|_| managers.pick(&mut chance).unwrap().addr == "127.0.0.1:2377"), "it stays possible");
+        // It is the only one that is known.
+        let mut alone = Managers::new([], vec!["127.0.0.1:2377".to_owned()]);
+        alone.seat(Some("127.0.0.1:2377".to_owned()));
+        (0..10).for_each(|_| alone.observe("127.0.0.1:2377", BAD));
+        assert_eq!(alone.pick(&mut chance).unwrap().addr, "127.0.0.1:2377");
         managers.seat(None);
         assert!((0..1000).all(|_| managers.pick(&mut chance).unwrap().addr != "127.0.0.1:2377"));
     }

@@ -134,6 +134,8 @@ impl Plan {
             return;
         }
         let peer = self.session.peer().cloned();
+        // The one on this machine costs nothing to ask, and need not wait because another one failed.
+        let at_once = peer.as_ref().is_some_and(|peer| self.managers.seated_besides(&peer.addr));
         self.close_session(out);
         if failure.says_removed() {
             return self.removed(now, &failure.text, out);
@@ -150,10 +152,16 @@ impl Plan {
             }
             _ => self.trouble(now, failure.text.clone(), hint(failure), Retry::Later),
         }
-        self.session.backoff = (BACKOFF_STEP + self.session.backoff * 2).min(BACKOFF_MAX);
         let crowded = failure.kind == FailureKind::Status(Code::Unavailable)
             && failure.text.contains("exceeded rate limit count of registrations");
-        let delay = if crowded { RATE_LIMIT_PAUSE } else { self.chance.delay(self.session.backoff) };
+        let delay = if crowded {
+            RATE_LIMIT_PAUSE
+        } else if at_once {
+            Duration::ZERO
+        } else {
+            self.session.backoff = (BACKOFF_STEP + self.session.backoff * 2).min(BACKOFF_MAX);
+            self.chance.delay(self.session.backoff)
+        };
         out.push(Effect::Start(Timer::Session, delay));
     }
 

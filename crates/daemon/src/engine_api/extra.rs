@@ -15,7 +15,6 @@ use super::json::TlsInfo;
 use super::{Answer, json};
 use crate::ENGINE_VERSION;
 use crate::backend::{Backend, Present, refusal};
-use crate::lifecycle::MoveRequest;
 
 /// `GET /swarmpki/v1/status`: this machine. Always 200.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -317,23 +316,21 @@ pub(super) fn manager_at(backend: &Backend, body: Option<Document>) -> Answer {
 pub struct NodeAt {
     /// Where other nodes reach this one, `host[:port]`.
     pub advertise_addr: String,
-    /// Where it listens as a manager; empty: as before.
+    /// Where it listens as a manager; empty: as before, or at the other address if that was the one advertised.
     #[serde(skip_serializing_if = "String::is_empty")]
     pub listen_addr: String,
-    /// Where another manager is; empty: where it was.
+    /// Where another manager is, for one that finds none; empty: where it was.
     #[serde(skip_serializing_if = "String::is_empty")]
     pub manager: String,
 }
 
 /// `POST /swarmpki/v1/address`: this member is at another address. Answered with what it has then, once the other managers know, if it is one.
 pub(super) async fn node_at(backend: &Backend, body: Option<Document>) -> Answer {
-    let NodeAt { advertise_addr, listen_addr, manager } = super::rotation::read(body)?;
-    if advertise_addr.is_empty() {
+    let wanted: NodeAt = super::rotation::read(body)?;
+    if wanted.advertise_addr.is_empty() {
         return Err(ApiError::bad_request("advertise_addr is missing"));
     }
-    let request = MoveRequest { advertise: advertise_addr, listen: listen_addr, manager };
-    let MoveRequest { advertise, listen, manager } = backend.lifecycle().move_to(request).await?;
-    json(&NodeAt { advertise_addr: advertise, listen_addr: listen, manager })
+    json(&backend.lifecycle().move_to(wanted).await?)
 }
 
 pub(super) fn nodes(backend: &Backend) -> Answer {

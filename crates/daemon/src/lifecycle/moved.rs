@@ -11,24 +11,14 @@ use super::{JOIN_ANSWER_MAX, Owner, Part, RESTART_PAUSE_MIN};
 use crate::address::{self, Interface};
 use crate::backend::NOT_MEMBER;
 use crate::engine_api::error::ApiError;
+use crate::engine_api::extra::NodeAt;
 use crate::settings::{Settings, UnderWay};
 
 const JOINING: &str = "this node is joining a swarm: its addresses are those that it was told to join with";
 
-/// The addresses asked for.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct MoveRequest {
-    /// Where the others reach it.
-    pub advertise: String,
-    /// Where it listens; empty: there, with the other address if it was the one advertised before.
-    pub listen: String,
-    /// Where another manager is, for one that finds none; empty: unknown.
-    pub manager: String,
-}
-
 impl Owner {
     /// Changes the addresses of this member; answers those that it has then.
-    pub(super) async fn move_to(&mut self, request: MoveRequest) -> Result<MoveRequest, ApiError> {
+    pub(super) async fn move_to(&mut self, request: NodeAt) -> Result<NodeAt, ApiError> {
         let old = match &self.part {
             Part::Nothing => return Err(ApiError::unavailable(NOT_MEMBER)),
             Part::Joining(_) => return Err(ApiError::unavailable(JOINING)),
@@ -44,8 +34,11 @@ impl Owner {
             "" => String::new(),
             told => address::parse_tcp("manager address", told, "127.0.0.1")?,
         };
-        let answer =
-            MoveRequest { advertise: settings.advertise_addr.clone(), listen: settings.listen_addr.clone(), manager };
+        let answer = NodeAt {
+            advertise_addr: settings.advertise_addr.clone(),
+            listen_addr: settings.listen_addr.clone(),
+            manager,
+        };
         self.keep(&settings)?;
         if matches!(self.part, Part::Locked { .. }) {
             self.part = Part::Locked { settings };
@@ -65,7 +58,7 @@ impl Owner {
             return Err(ApiError::internal(text));
         }
         self.show();
-        info!(advertise = answer.advertise, listen = answer.listen, "this node has other addresses");
+        info!(advertise = answer.advertise_addr, listen = answer.listen_addr, "this node has other addresses");
         self.told(&answer).await?;
         Ok(answer)
     }
@@ -75,33 +68,33 @@ impl Owner {
     }
 
     /// Waits until the others know where this manager is.
-    async fn told(&self, to: &MoveRequest) -> Result<(), ApiError> {
+    async fn told(&self, to: &NodeAt) -> Result<(), ApiError> {
         let Part::Member(running) = &self.part else { return Ok(()) };
         if !to.manager.is_empty() {
             running.manager_at(&to.manager);
         }
         let Some(seat) = &running.seat else { return Ok(()) };
-        if tokio::time::timeout(JOIN_ANSWER_MAX, seat.told_at(&to.advertise)).await.is_ok() {
+        if tokio::time::timeout(JOIN_ANSWER_MAX, seat.told_at(&to.advertise_addr)).await.is_ok() {
             return Ok(());
         }
         let why = seat.control().untold().unwrap_or_else(|| "none of them was reached".to_owned());
         Err(ApiError::unavailable(format!(
             "this manager is at {} now, and the others could not be told yet; it goes on trying: {why}",
-            to.advertise
+            to.advertise_addr
         )))
     }
 }
 
 /// The settings with these addresses.
-fn resolve(request: &MoveRequest, old: &Settings, interfaces: &[Interface]) -> Result<Settings, ApiError> {
+fn resolve(request: &NodeAt, old: &Settings, interfaces: &[Interface]) -> Result<Settings, ApiError> {
     let held: Option<SocketAddr> = old.listen_addr.parse().ok();
-    let listen = match (request.listen.as_str(), held) {
+    let listen = match (request.listen_addr.as_str(), held) {
         ("", Some(held)) => held,
         (told, _) => address::resolve_listen(told, interfaces)?,
     };
-    let advertise = address::resolve_advertise(&request.advertise, listen, interfaces)?;
+    let advertise = address::resolve_advertise(&request.advertise_addr, listen, interfaces)?;
     let before: Option<SocketAddr> = old.advertise_addr.parse().ok();
-    let follows = request.listen.is_empty() && before.is_some_and(|before| before.ip() == listen.ip());
+    let follows = request.listen_addr.is_empty() && before.is_some_and(|before| before.ip() == listen.ip());
     let listen = if follows { SocketAddr::new(advertise.ip(), listen.port()) } else { listen };
     Ok(Settings { listen_addr: listen.to_string(), advertise_addr: advertise.to_string(), ..old.clone() })
 }
@@ -116,7 +109,7 @@ mod tests {
         let check = |held: (&str, &str), told: (&str, &str), expected: (&str, &str)| {
             let (listen_addr, advertise_addr) = (held.0.to_owned(), held.1.to_owned());
             let old = Settings { listen_addr, advertise_addr, remote_addr: "kept".into(), ..Settings::default() };
-            let request = MoveRequest { listen: told.0.into(), advertise: told.1.into(), ..MoveRequest::default() };
+            let request = NodeAt { listen_addr: told.0.into(), advertise_addr: told.1.into(), ..NodeAt::default() };
             let found = resolve(&request, &old, &[]).unwrap();
             assert_eq!((found.listen_addr.as_str(), found.advertise_addr.as_str()), expected, "{told:?}");
             assert_eq!(found.remote_addr, "kept");
@@ -132,7 +125,7 @@ mod tests {
         check(("10.0.0.1:2377", "192.0.2.1:2377"), ("", "192.0.2.9"), ("10.0.0.1:2377", "192.0.2.9:2377"));
         let old = Settings { listen_addr: "0.0.0.0:2377".into(), ..Settings::default() };
         for wrong in ["0.0.0.0", "nowhere", "10.0.0.9:port"] {
-            let request = MoveRequest { advertise: wrong.into(), ..MoveRequest::default() };
+            let request = NodeAt { advertise_addr: wrong.into(), ..NodeAt::default() };
             assert_eq!(resolve(&request, &old, &[]).unwrap_err().status.as_u16(), 400, "{wrong}");
         }
     }

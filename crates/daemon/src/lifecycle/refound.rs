@@ -61,6 +61,10 @@ impl Owner {
             Part::Outlived { text, .. } => return Err(ApiError::unavailable(text.clone())),
             Part::Member(running) if running.seat.is_some() => running.settings.clone(),
             Part::Stopped { settings, .. } if member::is_manager(&self.setup) => settings.clone(),
+            Part::Stopped { failure, .. } if failure.text.starts_with(member::STORE_LOST) => {
+                return Err(ApiError::unavailable(member::STORE_LOST));
+            }
+            Part::Member(running) if running.store_lost => return Err(ApiError::unavailable(member::STORE_LOST)),
             _ => return Err(ApiError::unavailable(WORKER)),
         };
         let old = settings.clone();
@@ -155,7 +159,7 @@ impl Owner {
         let subject = pair.as_ref().and_then(|pair| pair.chain.first()).and_then(|leaf| leaf.node_subject().ok());
         let node = subject.ok_or_else(|| failed(&"this node has no certificate"))?.node;
         let drawn = Chance::system().bytes().map(u32::from_be_bytes).map_err(|error| failed(&error))?;
-        let mut refused = ApiError::internal(member::STORE_LOST.to_owned());
+        let mut refused = failed(&seat::SeatError::NoDataKey(self.setup.state_dir.display().to_string()));
         for key in keys {
             let config = seat::offline_config(&self.setup.state_dir, key);
             let (founder, addr) = (Founder::Manager(node.clone()), settings.advertise_addr.clone());

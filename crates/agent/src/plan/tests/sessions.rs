@@ -52,6 +52,31 @@ fn sessions_come_back_with_the_protocols_backoff() {
     assert!(delay(&effects, Timer::Session).unwrap() < Duration::from_millis(100));
 }
 
+/// All managers are elsewhere, and who has their addresses now accepts and never answers: of the old addresses it knows all, of the new ones
+/// that of the manager beside it.
+#[test]
+fn a_manager_whose_others_are_out_of_reach_comes_back_to_itself_after_each() {
+    let (mut bench, _) = Bench::running(Role::Manager);
+    let mut message = bench.message("s1");
+    message.node = Some(node(1, 3, ""));
+    message.managers = (1..4).map(|n| peer(&format!("m{n}"), &format!("m{n}:1"))).collect();
+    bench.tell(1, message);
+    bench.feed(Input::Seated(Some("own:1".to_owned())));
+    end(&mut bench, 1, lost());
+    let mut tried = Vec::new();
+    for session in 2..100 {
+        let opened = words(&bench.timer(Timer::Session)).concat();
+        let own = opened.contains("own:1");
+        tried.push(own);
+        let failure =
+            if own { refusal(Code::Unavailable, "no leader") } else { Failure::new(FailureKind::Timeout, "5 s") };
+        let pause = delay(&end(&mut bench, session, failure), Timer::Session).unwrap();
+        assert!(own || pause.is_zero(), "after {opened}: {pause:?}");
+    }
+    assert!(tried.windows(2).all(|pair| pair[0] || pair[1]), "{tried:?}");
+    assert!(tried.iter().filter(|own| !**own).count() > 40, "{tried:?}");
+}
+
 #[test]
 fn too_many_registrations_wait_for_the_managers_window() {
     let (mut bench, _) = Bench::running(Role::Worker);
