@@ -19,7 +19,7 @@ pub(crate) const INTERRUPTED: u8 = 130;
 const NO_LEADER: &str = "The swarm does not have a leader.";
 
 /// What a daemon's refusals say, as an engine says it too, and what to do about them. The first that fits; a `*` stands for anything.
-const NEXT_STEPS: [(&str, &str); 30] = [
+const NEXT_STEPS: [(&str, &str); 37] = [
     (
         "participating as a manager*--force-new-cluster",
         "demote this node first, on any manager of a swarm that works: 'swarmpki node demote NODE'; then leave. With --force it goes on to be counted as a manager until it is demoted",
@@ -56,6 +56,10 @@ const NEXT_STEPS: [(&str, &str); 30] = [
         "CA certificate expires too soon",
         "root and signer have to last for another year: openssl x509 -noout -enddate -in FILE",
     ),
+    (
+        "403 - Invalid CN",
+        "the CA does not let this manager in: have its node id ('swarmpki info') among the names that the CA takes, cfssl's -mutual-tls-cn",
+    ),
     ("certificate key mismatch", "--ca-key is the key of --ca-cert, or of --signer-cert if that is given"),
     ("signing CA cert must also be provided", "--ca-key needs --ca-cert, the certificate of that key"),
     (
@@ -74,6 +78,30 @@ const NEXT_STEPS: [(&str, &str); 30] = [
     (
         " was ever issued here",
         "give the whole serial: 'swarmpki log --node NODE' shows it. One that somebody else signed, as an alarm said: --unissued, or --certificate FILE",
+    ),
+    (
+        "not down and can't be removed",
+        "stop it, or have it leave, and wait until it is Down; or remove it as it is, with --force",
+    ),
+    (
+        "no PIN given",
+        "start the daemon with --pkcs11-pin-file FILE, or name the file in the key's URI: ?pin-source=file:FILE",
+    ),
+    (
+        "in session with the manager at",
+        "nothing has to be told: 'swarmpki info' shows the managers it knows. After they moved, give the command once it is in no session",
+    ),
+    (
+        "--force-new-cluster would shut out",
+        "'swarmpki node ls' shows the managers; --force-new-cluster is for when most of them are gone for good",
+    ),
+    (
+        "invalid key string",
+        "copy the whole key, SWMKEY-1-...; 'swarmpki unlock-key' on a manager that is unlocked shows it",
+    ),
+    (
+        "nothing was restored: of --removed",
+        "a node goes by its id, the beginning of that or its host name, as it had them when the backup was made; without --removed all of them are taken along, and 'swarmpki node ls' shows them then",
     ),
     ("node * is ambiguous", "'swarmpki node ls' shows ids: give the whole one"),
     (

@@ -192,6 +192,9 @@ fn words(error: &rustls::Error) -> String {
         rustls::Error::InvalidCertificate(CertificateError::UnknownIssuer) => {
             "tls: failed to verify certificate: x509: certificate signed by unknown authority".to_owned()
         }
+        rustls::Error::InvalidCertificate(fault) if is_a_ca(fault) => {
+            "tls: failed to verify certificate: it is a CA's, and no server's".to_owned()
+        }
         rustls::Error::InvalidCertificate(fault) => format!("tls: failed to verify certificate: {fault}"),
         rustls::Error::InvalidMessage(_) => "http: server gave HTTP response to HTTPS client".to_owned(),
         other => format!("tls: {other}"),
@@ -251,11 +254,20 @@ fn next_step(error: &rustls::Error) -> Option<&'static str> {
         rustls::Error::InvalidCertificate(
             CertificateError::NotValidForName | CertificateError::NotValidForNameContext { .. },
         ) => "The daemon does not know that name as its own: name it by another, or start it with that name in -H.",
+        rustls::Error::InvalidCertificate(fault) if is_a_ca(fault) => {
+            "Give the daemon a certificate that is no CA's: openssl req -x509 ... -addext basicConstraints=critical,CA:FALSE"
+        }
         rustls::Error::InvalidMessage(_) => {
             "The daemon has no TLS there: leave out --tls, or start it with --tls=operators."
         }
         _ => return None,
     })
+}
+
+/// Whether a certificate was refused for being a CA's: a self-signed one is, unless it says otherwise.
+fn is_a_ca(fault: &CertificateError) -> bool {
+    let CertificateError::Other(other) = fault else { return false };
+    other.0.downcast_ref::<webpki::Error>() == Some(&webpki::Error::CaUsedAsEndEntity)
 }
 
 fn environment_asks() -> bool {
@@ -351,5 +363,10 @@ mod tests {
             assert!(hint.contains(step), "{shown}");
         }
         assert!(broken(&host, &std::io::Error::other("something else")).is_none());
+        // As rustls wraps it.
+        let ca = rustls::OtherError(Arc::new(webpki::Error::CaUsedAsEndEntity));
+        let error = rustls::Error::InvalidCertificate(CertificateError::Other(ca));
+        let shown = broken(&host, &std::io::Error::other(error)).map(|failure| failure.to_string()).unwrap_or_default();
+        assert!(shown.contains("it is a CA's, and no server's\n") && shown.contains("CA:FALSE"), "{shown}");
     }
 }

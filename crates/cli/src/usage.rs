@@ -46,6 +46,9 @@ pub(crate) fn refusal(error: &clap::Error, arguments: &[String]) -> Refusal {
         ErrorKind::UnknownArgument | ErrorKind::TooManyValues if !argument.starts_with('-') => {
             (format!("swarmpki: '{command}' accepts {}", wanted(&verb, "no arguments")), FAILED)
         }
+        ErrorKind::MissingRequiredArgument if argument.starts_with('-') => {
+            (format!("swarmpki: '{command}' requires the {flag} flag"), FAILED)
+        }
         ErrorKind::MissingRequiredArgument => {
             (format!("swarmpki: '{command}' requires {}", wanted(&verb, "an argument")), FAILED)
         }

@@ -40,6 +40,10 @@ pub(crate) struct JoinArgs {
 pub(crate) async fn run(args: &JoinArgs, context: &mut Context) -> Result<(), Failure> {
     let availability = spec::check_availability(args.availability.as_deref())?;
     let token = args.token_file.token(Some(&args.token))?.unwrap_or_default();
+    if token.is_empty() {
+        return Err(Failure::new("no join token was given")
+            .hint("'swarmpki join-token worker' on a manager shows it: --token-file FILE, or SWARMPKI_TOKEN."));
+    }
     let mut client = context.client().await?;
     let info = request(args, &token, availability, &mut client).await?;
     let role = if info.swarm.control_available { "manager" } else { "worker" };

@@ -82,7 +82,7 @@ fn told(report: &RevokeReport, whole_node: bool) -> String {
     };
     if !report.issued {
         text.push_str("This swarm has no record of having issued it: somebody else may have the root's key.\n");
-        text.push_str("See: swarmpki ca rotate --help\n");
+        text.push_str("See: swarmpki ca rotate --emergency --dry-run\n");
     }
     match &report.kept {
         Some(serial) => text.push_str(&format!("The node goes on with certificate {serial}.\n")),

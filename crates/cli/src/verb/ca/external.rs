@@ -53,7 +53,12 @@ pub(super) async fn run(args: &ExternalArgs, context: &mut Context) -> Result<()
             let mut all = listed();
             // For the root of now unless another is named.
             let root = swarm.tls_info.trust_root.as_str();
-            all.push(ca.json(root));
+            let added = ca.json(root);
+            if all.iter().any(|known| known["URL"] == added["URL"] && known["CACert"] == added["CACert"]) {
+                return Err(Failure::new(format!("{} is among the external CAs already", added["URL"]))
+                    .hint("List them with swarmpki ca external ls."));
+            }
+            all.push(added);
             all
         }
         ExternalCommand::Rm { url } => {
