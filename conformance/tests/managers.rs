@@ -518,6 +518,8 @@ fn c301_whose_session_is_with_another_manager_is_lost_when_that_one_has_lost_it(
         none if none.is_empty() => Ok(()),
         some => Err(format!("{some:?}")),
     });
+    let said = leader.swarmpki(&["ca", "rotate", "--emergency", "--dry-run"]).ok();
+    assert!(said.contains("converts   7 nodes") && !said.contains("would be"), "{said}");
 
     for worker in &mut workers {
         worker.kill();

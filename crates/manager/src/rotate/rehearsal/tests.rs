@@ -82,3 +82,17 @@ fn who_can_use_what_it_is_given_converts_whatever_its_clock() {
         assert_eq!(blocks.map(|block| block.reason.word()), (!converts).then_some("clock-off"), "{what}");
     }
 }
+
+#[test]
+fn an_emergency_leaves_behind_who_is_away_and_waits_for_nobody() {
+    let mut fixture = Fixture::new();
+    let away = fixture.node(1, false);
+    let lost = fixture.node(2, true);
+    let here = fixture.node(3, true);
+    let bound = Duration::from_secs(10);
+    let rehearsal = rehearsed(&fixture, Policy::Emergency { bound }, std::slice::from_ref(&lost));
+    assert!(rehearsal.converts.iter().any(|(node, _)| *node == here), "{rehearsal:?}");
+    assert_eq!((rehearsal.ends(), &rehearsal.blocks), (true, &Vec::new()), "{rehearsal:?}");
+    assert!([&away, &lost].iter().all(|node| rehearsal.aside.contains(node)), "{rehearsal:?}");
+    assert!(rehearsal.takes.unwrap() <= 3 * bound + Duration::from_secs(5), "{rehearsal:?}");
+}
