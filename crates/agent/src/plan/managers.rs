@@ -2,12 +2,14 @@
 //!
 //! - A peer's weight after an observation w is ceil(0.5·clip(w) + 0.5·old), clip to ±256; ours are ±10.
 //! - Choice is at random by weight; negative weights count as 0, and each peer has 0.001 besides, so none is impossible.
+//! - Who has failed is tried again after the others have been: with most of them gone, chance alone could pass over the one that is left for
+//!   as long as a minute.
 //! - The manager on this machine comes first: it is reached whatever the network does, and believed when its certificate has ended, as
 //!   it has this node's own key. While it fails, one of the others is tried in between, never two: they may all be out of reach, and each
 //!   takes its time to show that.
 //! - A list from a manager replaces what is known. An empty list is ignored: obeying it would cut the node off for ever.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use super::Peer;
 use super::chance::Chance;
@@ -31,6 +33,8 @@ pub(crate) struct Managers {
     known: BTreeMap<String, Known>,
     seeds: Vec<String>,
     own: Option<Known>,
+    /// Addresses that have failed since a manager served us, or since all of them had.
+    failed: BTreeSet<String>,
     /// The manager on this machine has failed since another one was tried.
     others_turn: bool,
 }
@@ -42,7 +46,7 @@ impl Managers {
             .filter(|peer| !peer.addr.is_empty())
             .map(|peer| (peer.addr.clone(), Known { peer, weight: GOOD }))
             .collect();
-        Managers { known, seeds, own: None, others_turn: false }
+        Managers { known, seeds, own: None, failed: BTreeSet::new(), others_turn: false }
     }
 
     /// The manager on this machine, or that there is none any more.
@@ -62,6 +66,7 @@ impl Managers {
         for known in self.known.values_mut() {
             known.weight = known.weight.min(0);
         }
+        self.failed.remove(&addr);
         self.known.insert(addr, Known { peer, weight: WEIGHT_MAX });
     }
 
@@ -99,6 +104,13 @@ impl Managers {
         for known in self.known.get_mut(addr).into_iter().chain(own) {
             known.weight = observed(weight, known.weight);
         }
+        if weight >= 0 {
+            return self.failed.clear();
+        }
+        self.failed.insert(addr.to_owned());
+        if self.candidates().iter().all(|(peer, _)| self.failed.contains(&peer.addr)) {
+            self.failed = BTreeSet::from([addr.to_owned()]);
+        }
     }
 
     /// The peers by node id.
@@ -118,13 +130,22 @@ impl Managers {
         self.without(&own.peer.addr).pick_any(chance).or_else(|| Some(own.peer.clone()))
     }
 
-    fn pick_any(&self, chance: &mut Chance) -> Option<Peer> {
+    /// All that may be tried besides the one on this machine, each with its weight.
+    fn candidates(&self) -> Vec<(Peer, u64)> {
         let mut candidates: Vec<(Peer, u64)> =
             self.known.values().map(|known| (known.peer.clone(), thousandths(known.weight))).collect();
         if self.known.values().all(|known| known.weight < 0) {
             let fresh = self.seeds.iter().filter(|seed| !self.known.contains_key(*seed));
             // Nothing is observed of them: one that is gone must not be taken before those that were only out of reach.
             candidates.extend(fresh.map(|seed| (Peer::at(seed.clone()), thousandths(0))));
+        }
+        candidates
+    }
+
+    fn pick_any(&self, chance: &mut Chance) -> Option<Peer> {
+        let mut candidates = self.candidates();
+        if candidates.iter().any(|(peer, _)| !self.failed.contains(&peer.addr)) {
+            candidates.retain(|(peer, _)| !self.failed.contains(&peer.addr));
         }
         let total = candidates.iter().map(|(_, weight)| weight).sum();
         let mut drawn = chance.below(total);
@@ -166,6 +187,25 @@ fn thousandths(weight: i64) -> u64 {
 mod tests {
     #![allow(clippy::unwrap_used)]
     use super::*;
+
+    #[test]
+    fn who_failed_is_tried_after_the_others() {
+        for seed in 0..200 {
+            let mut chance = Chance::new(seed);
+            let known = ["a", "b", "c"].map(|id| peer(id, &format!("{id}:1")));
+            let mut managers = Managers::new(known, vec!["a:1".to_owned(), "seed:1".to_owned()]);
+            managers.observe("c:1", GOOD);
+            let mut tried = Vec::new();
+            for _ in 0..40 {
+                let addr = managers.pick(&mut chance).unwrap().addr;
+                managers.observe(&addr, BAD);
+                tried.push(addr);
+            }
+            assert!(tried.windows(2).all(|pair| pair[0] != pair[1]), "{seed}: {tried:?}");
+            let all = |window: &[String]| ["a:1", "b:1", "c:1"].iter().all(|addr| window.iter().any(|one| one == addr));
+            assert!(all(&tried[..3]) && tried.windows(7).all(all), "{seed}: {tried:?}");
+        }
+    }
 
     fn peer(id: &str, addr: &str) -> Peer {
         Peer { node: id.to_owned(), addr: addr.to_owned() }
@@ -251,6 +291,7 @@ mod tests {
         for _ in 0..5 {
             managers.observe("a:1", BAD);
         }
+        managers.observe("b:1", GOOD);
         let mut chance = Chance::new(1);
         let mut taken = BTreeMap::new();
         for _ in 0..200_000 {
@@ -264,7 +305,9 @@ mod tests {
         }
         let mut others = BTreeMap::new();
         for _ in 0..3_000 {
-            *others.entry(managers.pick(&mut chance).unwrap().addr).or_insert(0) += 1;
+            let addr = managers.pick(&mut chance).unwrap().addr;
+            managers.observe(&addr, BAD);
+            *others.entry(addr).or_insert(0) += 1;
         }
         assert!(others.len() == 3 && others.values().all(|times| *times > 800), "all are tried: {others:?}");
         assert_ne!(managers.pick_other("a:1", &mut Chance::new(3)).unwrap().addr, "a:1");
