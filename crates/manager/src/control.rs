@@ -31,7 +31,7 @@ use crate::issue::pipeline::refused;
 use crate::keys::Missing;
 use crate::outside::SignerView;
 use crate::report;
-use crate::rotate::status::Seen;
+use crate::rotate::status::{LOST_AFTER, Seen};
 use crate::rotate::{self, CaStatus, Certify, Decision, Reach, Rehearsal, Signers, TokenWish, Wish};
 use crate::sessions::Row;
 use crate::shared::{Shared, cores};
@@ -551,19 +551,21 @@ impl<H: Handle> Control<H> {
     /// What only this manager knows of nodes.
     fn seen<T>(&self, look: impl FnOnce(&Seen<'_>) -> T) -> T {
         let shared = &self.0;
+        // Told once it has lasted, and by the other manager's clock, which may be ahead.
+        let long_ago = shared.now().saturating_sub(LOST_AFTER);
+        let lost = |at: i64| (at != 0).then(|| Time::from_unix_millis(at).min(long_ago));
         // By what their managers say of those that are in session with others: what ended here once says nothing of them.
         let (sessions, elsewhere) = {
             let (own, roster) = (shared.sessions(), shared.roster());
             let is_here = |node: &NodeId| own.row(node).is_some_and(|row| row.session.is_some());
             let elsewhere = roster.rows().filter(|(node, _)| !is_here(node));
-            let elsewhere: HashMap<_, _> = elsewhere
-                .map(|(node, told)| (node.clone(), (Some(told.lost).filter(|at| *at != 0), told.refusal.clone())))
-                .collect();
+            let elsewhere: HashMap<_, _> =
+                elsewhere.map(|(node, told)| (node.clone(), (lost(told.lost), told.refusal.clone()))).collect();
             (own.with(shared.now(), roster.rows()), elsewhere)
         };
         let pacer = shared.pacer();
         let stream_lost = |node: &NodeId| match elsewhere.get(node) {
-            Some((lost, _)) => lost.map(Time::from_unix_millis),
+            Some((lost, _)) => *lost,
             None => shared.slots.lost_at(node),
         };
         let state = shared.handle.state();

@@ -321,7 +321,9 @@ where
         .collect();
     let open = || signers.iter().zip(&signed).filter(|(_, signed)| signed.is_none());
     let leaves: Vec<&Certificate> = open().filter_map(|(signer, _)| Some(&signer.as_ref().ok()?.leaf)).collect();
-    let of_before = |kept: &KeptHead| kept.head.epoch < state.epoch();
+    // Of the others nothing is looked up: they are foreign, or of later than anything that is known here.
+    let ours = |kept: &KeptHead| state.cluster_id() == Some(&kept.head.cluster);
+    let of_before = |kept: &KeptHead| ours(kept) && kept.head.epoch < state.epoch();
     let told = match leaves.is_empty() && !heads.iter().any(|(_, kept)| of_before(kept)) {
         true => Told::default(),
         false => Told::of(state, &leaves, page).await?,
@@ -334,7 +336,8 @@ where
     let mut verdicts = Vec::with_capacity(heads.len());
     for ((is_kept, kept), signed) in heads.iter().zip(signed) {
         let size = kept.head.size;
-        let own = if size <= state.log_size() { Some(root(size).await?) } else { None };
+        let is_known = ours(kept) && kept.head.epoch <= state.epoch() && size <= state.log_size();
+        let own = if is_known { Some(root(size).await?) } else { None };
         let verdict = HeadVerdict { kept: *is_kept, ..compare(state, kept, own, &told) };
         let nobody = || Signed::Nobody("it was not looked into".to_owned());
         verdicts.push(verdict.signed(&signed.unwrap_or_else(nobody)));
