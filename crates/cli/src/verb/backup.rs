@@ -51,7 +51,7 @@ pub(crate) async fn run(args: &BackupArgs, context: &mut Context) -> Result<(), 
     let passphrase = passphrase.as_ref().map(pki::secret::SecretString::expose).unwrap_or_default();
     if passphrase.is_empty() && args.recipients.is_empty() {
         return Err(Failure::new("the passphrase is empty")
-            .hint("Without a terminal: --passphrase-from FILE, or --recipient with an age key."));
+            .hint("Without a terminal: --passphrase-from file:PATH, or --recipient with an age key."));
     }
     let mut client = context.client().await?;
     let request = BackupRequest { recipients: &args.recipients, passphrase };

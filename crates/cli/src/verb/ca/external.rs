@@ -55,8 +55,11 @@ pub(super) async fn run(args: &ExternalArgs, context: &mut Context) -> Result<()
             let root = swarm.tls_info.trust_root.as_str();
             let added = ca.json(root);
             if all.iter().any(|known| known["URL"] == added["URL"] && known["CACert"] == added["CACert"]) {
-                return Err(Failure::new(format!("{} is among the external CAs already", added["URL"]))
-                    .hint("List them with swarmpki ca external ls."));
+                return Err(Failure::new(format!(
+                    "{} is among the external CAs already",
+                    added["URL"].as_str().unwrap_or_default()
+                ))
+                .hint("List them with swarmpki ca external ls."));
             }
             all.push(added);
             all
