@@ -205,6 +205,21 @@ impl Group {
     }
 }
 
+/// The issuance log, with the entries of all of its pages.
+fn whole_log(manager: &Server) -> Result<Value, String> {
+    let (mut from, mut entries) = (0, Vec::new());
+    loop {
+        let mut page = asked(manager, &format!("/swarmpki/v1/ca/log?from={from}&max=1000"))?;
+        let next = page["next"].as_u64().ok_or("a page that does not say where to go on")?;
+        entries.append(page["entries"].as_array_mut().ok_or("a page without entries")?);
+        if next == from {
+            page["entries"] = entries.into();
+            return Ok(page);
+        }
+        from = next;
+    }
+}
+
 /// What a manager shows of the cluster.
 #[derive(Debug, Clone)]
 pub struct Seen {
@@ -224,10 +239,7 @@ impl Seen {
     pub fn by(manager: &Server) -> Result<Self, String> {
         let nodes = listed(manager)?.into_iter().map(|node| (node["ID"].as_str().unwrap_or_default().to_owned(), node));
         let (nodes, swarm) = (nodes.collect(), asked(manager, "/swarm")?);
-        let log = asked(manager, "/swarmpki/v1/ca/log?max=1000")?;
-        let told = log["entries"].as_array().map_or(0, Vec::len);
-        // Beside certificates the log counts what else was done: one that lacks entries shows other certificates than the rest.
-        if told < 1000 { Ok(Self { nodes, swarm, log }) } else { Err(format!("{told} entries, and perhaps more")) }
+        Ok(Self { nodes, swarm, log: whole_log(manager)? })
     }
 
     /// # Errors

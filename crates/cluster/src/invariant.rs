@@ -340,7 +340,7 @@ fn leaves_are_of_the_plan(before: &State, after: &State) -> Result<(), Broken> {
 }
 
 /// Design 4: a node has a place in the raft group if it is a manager, or is becoming one; who has a place holds the root's key;
-/// a cluster has a manager.
+/// a cluster has a manager, and not all are to leave.
 fn members_are_managers(state: &State) -> Result<(), Broken> {
     let rows = &state.members.rows;
     for node in state.nodes.values() {
@@ -361,8 +361,15 @@ fn members_are_managers(state: &State) -> Result<(), Broken> {
             return broken("whoever has a place is a key holder", id.to_string());
         }
     }
-    let managers = state.nodes.values().any(|node| node.role == Role::Manager);
-    if state.cluster.is_some() && !managers { broken("a cluster has a manager", String::new()) } else { Ok(()) }
+    if state.cluster.is_none() {
+        Ok(())
+    } else if !state.nodes.values().any(|node| node.role == Role::Manager) {
+        broken("a cluster has a manager", String::new())
+    } else if !state.nodes.values().any(|node| node.is_lasting()) {
+        broken("somebody is to stay a manager, or to become one", String::new())
+    } else {
+        Ok(())
+    }
 }
 
 /// pki.md 10.1: whoever is locked can be unlocked.

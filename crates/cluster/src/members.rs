@@ -2,7 +2,8 @@
 //! - a place in the group has a number that is never given again: not to another node, not to the same;
 //! - whoever is given a place is given the root's key with it, and is remembered for that;
 //! - a node is a manager from when it votes until it is out of the group; until then, and afterwards, it is a worker;
-//! - somebody is a manager at any time.
+//! - somebody is a manager at any time;
+//! - a manager is wished away only while another is to stay, or to come: if that one fails, whoever is there stays.
 
 use imbl::{OrdMap, OrdSet};
 use pki::identity::{NodeId, Role};
@@ -78,7 +79,7 @@ impl State {
 
     /// Whether a node is a manager and is to stay one.
     pub(crate) fn stays_manager(&self, id: &NodeId) -> bool {
-        self.nodes.get(id).is_some_and(|node| node.role == Role::Manager && node.spec.role == Role::Manager)
+        self.nodes.get(id).is_some_and(|node| node.role == Role::Manager && node.is_lasting())
     }
 
     /// Whether anybody else is a manager now.
@@ -190,6 +191,25 @@ impl State {
             node.version = entry.index;
             node.updated = entry.now;
         });
+        self.keep_managers(entry);
         Ok(Outcome::Done { version: entry.index })
+    }
+
+    /// Takes back the wishes that the managers leave, if nobody is left to stay in their stead.
+    pub(crate) fn keep_managers(&mut self, entry: &mut Entry<'_>) {
+        if self.members.rows.keys().any(|id| self.stays_manager(id))
+            || self.nodes.values().any(|node| node.is_lasting())
+        {
+            return;
+        }
+        let managers: Vec<_> = self.managers().map(|(id, _)| id.clone()).collect();
+        for id in managers {
+            entry.tell(Event::NodeUpdated { node: id.clone(), wish: Role::Manager.word().to_owned() });
+            self.change(&id, |node| {
+                node.spec.role = Role::Manager;
+                node.version = entry.index;
+                node.updated = entry.now;
+            });
+        }
     }
 }

@@ -90,6 +90,11 @@ impl Node {
         self.role == Role::Manager || self.spec.role == Role::Manager || self.promoting.is_some()
     }
 
+    /// Whether it is a manager that is to stay one, or is on its way to be one.
+    pub(crate) fn is_lasting(&self) -> bool {
+        self.spec.role == Role::Manager && (self.role == Role::Manager || self.promoting.is_some())
+    }
+
     /// The registered leaf with this serial and key, and in what standing.
     pub fn registered(&self, serial: &Serial, spki: &SpkiHash, now: Time) -> Option<(Registered, &Leaf)> {
         let same = |leaf: &&Leaf| leaf.serial == *serial && leaf.spki == *spki;

@@ -41,6 +41,7 @@ impl State {
         self.revoke_removed(entry, id);
         self.let_go(id);
         self.removals.insert(id.clone(), Removal { at: entry.now, until });
+        self.keep_managers(entry);
         Ok(Outcome::Done { version: entry.index })
     }
 

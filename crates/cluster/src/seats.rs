@@ -139,11 +139,13 @@ impl Seats<'_> {
                 Role::Worker => over && !voter,
             };
             if leaves {
-                let last = node.role == Role::Manager && !self.manager_beside(row);
+                let worker = node.role == Role::Worker;
                 match row.filter(|_| member) {
-                    _ if last => {}
-                    Some(id) => changes.extend(self.remove(id)),
-                    None => proposals.push(Command::Unseat { node: node.id.clone(), raft_id: row }),
+                    Some(id) if worker || self.beside(row, |node| node.is_lasting()) => changes.extend(self.remove(id)),
+                    None if worker || self.beside(row, |_| true) => {
+                        proposals.push(Command::Unseat { node: node.id.clone(), raft_id: row });
+                    }
+                    _ => {}
                 }
                 continue;
             }
@@ -160,10 +162,11 @@ impl Seats<'_> {
         proposals.into_iter().map(SeatStep::Propose).chain(changes).collect()
     }
 
-    /// Whether a voter other than this one is a manager and is to stay one.
-    fn manager_beside(&self, row: Option<u64>) -> bool {
+    /// Whether a voter other than this one is a manager, and such a one.
+    fn beside(&self, row: Option<u64>, such: impl Fn(&Node) -> bool) -> bool {
         self.state.members.rows.iter().any(|(node, other)| {
-            Some(other.raft_id) != row && self.voters.contains(&other.raft_id) && self.state.stays_manager(node)
+            let node = self.state.node(node).filter(|node| node.role == Role::Manager && such(node));
+            Some(other.raft_id) != row && self.voters.contains(&other.raft_id) && node.is_some()
         })
     }
 

@@ -446,6 +446,12 @@ fn states_that_cannot_be_are_told() {
     edit(&mut nobody, 0, |node| node.role = Role::Worker);
     let broken = invariant::check(&nobody.state).expect_err("no manager");
     assert_eq!(broken.property, "a cluster has a manager");
+    let mut leaving = managed(2);
+    for n in [0, 1] {
+        edit(&mut leaving, n, |node| node.spec.role = Role::Worker);
+    }
+    let broken = invariant::check(&leaving.state).expect_err("all are to leave");
+    assert_eq!(broken.property, "somebody is to stay a manager, or to become one");
 
     let before = managed(2);
     let mut again = before.clone();
@@ -728,6 +734,41 @@ proptest! {
     #[test]
     fn record_and_group_come_to_the_same(acts in vec(any::<(u8, u8)>(), 0..200)) {
         prop_assert_eq!(Group::walk(&acts, Breach::None).err(), None);
+    }
+}
+
+/// One that is to leave stays while the one that comes in its stead is out of the group, and for good if that one never comes.
+#[test]
+fn a_manager_leaves_only_for_one_that_stays() {
+    for comes in [true, false] {
+        let mut group = Group::new(Breach::None);
+        let settled = |group: &mut Group| {
+            while group.work(0).unwrap() {
+                group.behind.clear()
+            }
+        };
+        let wish = |group: &mut Group, n, role| group.propose(group.cluster.wish(n, role)).unwrap();
+        wish(&mut group, 2, Role::Manager);
+        group.enlist(2, 0).unwrap();
+        settled(&mut group);
+        // It is out of the group, and not a worker yet, when it is wanted again; and then the other is not.
+        wish(&mut group, 2, Role::Worker);
+        group.work(0).unwrap();
+        assert_eq!((group.voters.len(), group.cluster.node(2).role), (1, Role::Manager));
+        wish(&mut group, 2, Role::Manager);
+        wish(&mut group, 0, Role::Worker);
+        settled(&mut group);
+        assert!(group.cluster.node(2).promoting.is_some(), "it is promoted anew");
+        assert_eq!(group.cluster.node(0).spec.role, Role::Worker, "it may come yet");
+        if comes {
+            group.settle().unwrap();
+            assert_eq!(group.cluster.node(0).role, Role::Worker);
+        } else {
+            group.cluster.later(Duration::from_secs(601));
+            settled(&mut group);
+            assert_eq!(group.cluster.node(2).spec.role, Role::Worker);
+            assert_eq!(group.cluster.node(0).spec.role, Role::Manager, "nobody came");
+        }
     }
 }
 
