@@ -123,7 +123,7 @@ fn settings(cluster: &Swarm, urls: &[UrlReport], line: &mut impl FnMut(usize, St
             let known = urls.iter().find(|known| known.url == text("URL"));
             let state = known.map(|known| match (&known.last_error, known.state.as_str()) {
                 (Some(why), state @ ("down" | "invalid" | "trying")) => format!(" ({state}: {why})"),
-                (_, state) => format!(" ({state})"),
+                _ => format!(" ({})", known.shown()),
             });
             line(3, format!("{}: {}{}", text("Protocol"), text("URL"), state.unwrap_or_default()));
         }

@@ -122,6 +122,14 @@ pub struct UrlReport {
     pub hostile: u64,
 }
 
+impl UrlReport {
+    /// Its state for people: that of one which nobody asked is not known yet.
+    pub fn shown(&self) -> &str {
+        let asked = self.last_success.is_some() || self.last_failure.is_some();
+        if self.state == "up" && !asked { "not asked yet" } else { &self.state }
+    }
+}
+
 /// A root.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default)]

@@ -97,7 +97,7 @@ fn list(listed: &[Value], status: &StatusReport, context: &mut Context) -> Resul
         };
         table.row(vec![
             url.to_owned(),
-            known.map_or("not asked", |known| known.state.as_str()).to_owned(),
+            known.map_or("not asked", UrlReport::shown).to_owned(),
             known.and_then(ago).unwrap_or_default(),
             known.map(|known| known.granted.to_string()).unwrap_or_default(),
             known.and_then(|known| known.last_error.clone()).unwrap_or_default(),

@@ -110,7 +110,7 @@ fn signer(signer: &SignerState) -> Vec<String> {
     for ca in &signer.urls {
         let why = ca.last_error.as_ref().filter(|_| ca.state != "up" && ca.state != "reachable");
         let why = why.map(|why| format!(": {why}")).unwrap_or_default();
-        lines.push(format!("    {} {}{why}", ca.state, ca.url));
+        lines.push(format!("    {} {}{why}", ca.shown(), ca.url));
     }
     if let Some(trouble) = &signer.trouble {
         lines.push(format!("  trouble    {trouble}"));

@@ -30,7 +30,7 @@ const LOOK_EVERY: Duration = Duration::from_millis(500);
 /// Characters of a node's id.
 const ID_CHARS: usize = 25;
 /// Headings and widths of the columns.
-const COLUMNS: [(&str, usize); 5] = [("SEQ", 10), ("TIME", 27), ("EVENT", 22), ("NODE", 28), ("BY", 28)];
+const COLUMNS: [(&str, usize); 5] = [("SEQ", 10), ("TIME", 27), ("EVENT", 22), ("NODE", 28), ("BY", 29)];
 
 /// Show everything that the CA did; verify it, prove it, audit certificates
 #[derive(Args, Clone, Debug)]

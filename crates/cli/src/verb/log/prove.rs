@@ -60,7 +60,9 @@ async fn since(
     context: &mut Context,
 ) -> Result<(), Failure> {
     let known = match root {
-        Some(text) => Some(hash(text).ok_or_else(|| Failure::flag("--root", text, "not 64 hex digits"))?),
+        Some(text) => Some(hash(text).ok_or_else(|| {
+            Failure::flag("--root", text, "not 64 hex digits").hint("Give the whole root, as swarmpki log head printed it then: N entries, root HASH")
+        })?),
         None => None,
     };
     let proof: Option<Consistency> = client.own(&format!("/log/consistency?before={before}{size}")).await?;
