@@ -573,8 +573,9 @@ impl<H: Handle> Control<H> {
         let refused_there = |node: &NodeId| {
             elsewhere.get(node).map(|(_, refusal)| refusal).filter(|refusal| !refusal.is_empty()).cloned()
         };
+        // Who is in session elsewhere asks there since: what it was refused here is older.
         let last_error = |node: &NodeId| {
-            shared.last_refusal(node).or_else(|| refused_there(node)).or_else(|| waits(node).map(|(_, why)| why))
+            refused_there(node).or_else(|| shared.last_refusal(node)).or_else(|| waits(node).map(|(_, why)| why))
         };
         look(&Seen { sessions: &sessions, pacer: &pacer, stream_lost: &stream_lost, last_error: &last_error })
     }

@@ -318,7 +318,7 @@ pub(super) fn between(from: &str, to: &str) -> Duration {
 mod tests {
     #![allow(clippy::unwrap_used)]
     use super::*;
-    use daemon::engine_api::rotation::PolicyReport;
+    use daemon::engine_api::rotation::{PolicyReport, UrlReport};
 
     #[test]
     fn phases_are_counted() {
@@ -349,6 +349,16 @@ mod tests {
         assert_eq!(lines.join(" ").split_whitespace().count(), 200);
         let long = "x".repeat(COLUMNS_MAX);
         assert_eq!(wrapped(2, &format!("a {long} b")), ["  a".to_owned(), format!("    {long}"), "    b".to_owned()]);
+    }
+
+    #[test]
+    fn an_external_ca_is_not_called_up_before_it_was_asked() {
+        let ca = UrlReport { url: "https://ca.example".into(), state: "up".into(), ..UrlReport::default() };
+        let failed = UrlReport { state: "down".into(), last_error: Some("refused".into()), ..ca.clone() };
+        let asked = UrlReport { last_success: Some("2026-11-22T12:00:00Z".into()), ..ca.clone() };
+        let all = SignerState { kind: "external".into(), urls: vec![ca, asked, failed], ..SignerState::default() };
+        let states = ["not asked yet https://ca.example", "up https://ca.example", "down https://ca.example: refused"];
+        assert_eq!(signer(&all)[1..], states.map(|line| format!("    {line}")));
     }
 
     #[test]

@@ -61,7 +61,8 @@ async fn since(
 ) -> Result<(), Failure> {
     let known = match root {
         Some(text) => Some(hash(text).ok_or_else(|| {
-            Failure::flag("--root", text, "not 64 hex digits").hint("Give the whole root, as swarmpki log head printed it then: N entries, root HASH")
+            Failure::flag("--root", text, "not 64 hex digits")
+                .hint("Give the whole root, as swarmpki log head printed it then: N entries, root HASH")
         })?),
         None => None,
     };
