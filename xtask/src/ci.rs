@@ -153,7 +153,7 @@ fn tests(list: &SkippedTests, count: &mut Count) -> anyhow::Result<()> {
         ])?
     };
     command.env("SWARMPKI_SKIPPED", &list.file);
-    // The same drawn cases each time, unless others are asked for: `PROPTEST_RNG_SEED=N`, and more of them by `PROPTEST_CASES=N`.
+    // The same drawn cases each time, unless others are asked for (ARCHITECTURE.md).
     if std::env::var_os("PROPTEST_RNG_SEED").is_none() {
         command.env("PROPTEST_RNG_SEED", "1");
     }

@@ -195,7 +195,8 @@ impl State {
         Ok(Outcome::Done { version: entry.index })
     }
 
-    /// Takes back the wishes that the managers leave, if nobody is left to stay in their stead.
+    /// Takes back the wishes that the managers leave, if nobody is left to stay in their stead. Nearly always a manager stays: then the
+    /// other nodes are not looked at.
     pub(crate) fn keep_managers(&mut self, entry: &mut Entry<'_>) {
         if self.members.rows.keys().any(|id| self.stays_manager(id))
             || self.nodes.values().any(|node| node.is_lasting())

@@ -90,9 +90,11 @@ impl Node {
         self.role == Role::Manager || self.spec.role == Role::Manager || self.promoting.is_some()
     }
 
-    /// Whether it is a manager that is to stay one, or is on its way to be one.
+    /// Whether it is a manager that is to stay one, or is on its way to be one. A join that was not finished is not counted on: it may
+    /// go at any time.
     pub(crate) fn is_lasting(&self) -> bool {
-        self.spec.role == Role::Manager && (self.role == Role::Manager || self.promoting.is_some())
+        let comes = self.promoting.is_some() && self.unfinished.is_none();
+        self.spec.role == Role::Manager && (self.role == Role::Manager || comes)
     }
 
     /// The registered leaf with this serial and key, and in what standing.

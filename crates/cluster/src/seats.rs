@@ -162,7 +162,7 @@ impl Seats<'_> {
         proposals.into_iter().map(SeatStep::Propose).chain(changes).collect()
     }
 
-    /// Whether a voter other than this one is a manager, and such a one.
+    /// Whether a voter other than this one is a manager of which `such` holds.
     fn beside(&self, row: Option<u64>, such: impl Fn(&Node) -> bool) -> bool {
         self.state.members.rows.iter().any(|(node, other)| {
             let node = self.state.node(node).filter(|node| node.role == Role::Manager && such(node));
