@@ -20,6 +20,7 @@ use testkit::loopback::Loopback;
 use testkit::{require_or_skip, wait};
 
 const URI: &str = "pkcs11:token=swarm;object=root";
+const NEXT: &str = "pkcs11:token=swarm;object=next";
 /// A token that is away is looked for again after at most half a minute.
 const FOUND_WITHIN: Duration = Duration::from_secs(60);
 
@@ -135,7 +136,7 @@ fn rotations_lead_into_a_token_out_of_it_and_within_it() {
     let mut fleet = Fleet::around(Cluster::of(manager, net), 1, 1);
     for (kind, line) in [
         ("token", vec!["ca", "rotate", "--quiet", "--pkcs11", URI]),
-        ("token", vec!["ca", "rotate", "--quiet", "--pkcs11", "pkcs11:token=swarm;object=next"]),
+        ("token", vec!["ca", "rotate", "--quiet", "--pkcs11", NEXT]),
         ("key", vec!["ca", "rotate", "--quiet"]),
     ] {
         let before = Marks::of(fleet.manager());
@@ -145,6 +146,12 @@ fn rotations_lead_into_a_token_out_of_it_and_within_it() {
         witness.nobody_was_down();
         let signer = signer(fleet.manager());
         assert_eq!((&signer["kind"], signs(&signer)), (&json!(kind), true), "{signer}");
+        if line.contains(&NEXT) {
+            // Another name of the same key is taken, and rotates nothing.
+            let also = format!("{NEXT};type=private");
+            let said = fleet.manager().swarmpki(&["ca", "rotate", "--pkcs11", &also]).ok();
+            assert!(said.contains(&format!("The root stays; its key is the token's {also} from now on.")), "{said}");
+        }
         let n = u8::try_from(30 + fleet.engines.len()).unwrap();
         let engine = Engine::start(&format!("engine{n}"));
         let (host, worker) = (fleet.cluster.net.host(n), token(fleet.manager(), "worker"));

@@ -167,13 +167,8 @@ pub(super) async fn run(args: &RotateArgs, client: &mut Client, context: &mut Co
         _ if silent => Ok(()),
         Some(ended) => outcome::report(&ended, context),
         None if context.out.json() => context.out.document(&begun),
-        None if begun.served.digest == before.served.digest && begun.served.custody != before.served.custody => {
-            let place = match begun.served.custody.as_str() {
-                "token" => "in its token",
-                "outside" => "with its external CA",
-                _ => "with the managers",
-            };
-            context.out.line(format!("The root stays; its key is {place} from now on."))
+        None if begun.served.digest == before.served.digest && place(&begun) != place(&before) => {
+            context.out.line(format!("The root stays; its key is {} from now on.", place(&begun)))
         }
         None if begun.served.digest == before.served.digest => {
             context.out.line("Nothing to do: that is the root already.")
@@ -182,6 +177,16 @@ pub(super) async fn run(args: &RotateArgs, client: &mut Client, context: &mut Co
             context.out.line("The root was replaced.")?;
             context.out.line(words::root("root", &begun.served, words::now(&begun)).join("\n"))
         }
+    }
+}
+
+/// Where the key of the root in use is.
+fn place(report: &StatusReport) -> String {
+    match (report.served.custody.as_str(), &report.served.token) {
+        ("token", Some(uri)) => format!("the token's {uri}"),
+        ("token", None) => "in its token".to_owned(),
+        ("outside", _) => "with its external CA".to_owned(),
+        _ => "with the managers".to_owned(),
     }
 }
 
