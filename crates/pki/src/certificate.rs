@@ -119,7 +119,7 @@ impl Certificate {
             if block.tag() != TAG {
                 return Err(CertificateError(format!("PEM block of type {}", block.tag())));
             }
-            certificates.push(Self::from_der(block.der())?);
+            certificates.push(Self::from_der(block.into_public_der())?);
         }
         if blocks.rest().trim_ascii().is_empty() {
             Ok(certificates)
@@ -439,7 +439,7 @@ impl Known {
 
 /// The PEM block of a certificate given as DER, which is not looked at: for certificates that were parsed before they were stored.
 pub fn pem_of_der(der: &[u8]) -> String {
-    pem_block::encode_plain(TAG, der).as_str().to_owned()
+    pem_block::encode_public(TAG, der)
 }
 
 /// PEM blocks one after the other.

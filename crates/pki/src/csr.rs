@@ -72,7 +72,7 @@ impl Csr {
         if !TAGS.contains(&block.tag()) {
             return Err(CsrError::WrongType);
         }
-        Self::from_der(block.der().to_vec())
+        Self::from_der(block.into_public_der())
     }
 
     /// Reads a request's DER. No public-key operation.
@@ -144,7 +144,7 @@ pub fn named_request(subject_der: &[u8], signer: &dyn Signer) -> Result<String, 
     );
     let signature = signer.sign(&info)?;
     let der = asn1::tlv(asn1::SEQUENCE, &[&info, signer.algorithm().identifier_der(), &asn1::bit_string(&signature)]);
-    Ok(pem_block::encode_plain(TAGS[0], &der).as_str().to_owned())
+    Ok(pem_block::encode_public(TAGS[0], &der))
 }
 
 struct Parts<'a> {

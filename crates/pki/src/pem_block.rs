@@ -16,6 +16,9 @@ const COLUMNS: usize = 64;
 /// Types of blocks that hold a private key.
 const KEY_TAGS: [&str; 4] = ["PRIVATE KEY", "EC PRIVATE KEY", "RSA PRIVATE KEY", "ENCRYPTED PRIVATE KEY"];
 
+/// Types of blocks that hold nothing secret.
+const PUBLIC_TAGS: [&str; 4] = ["CERTIFICATE", "CERTIFICATE REQUEST", "NEW CERTIFICATE REQUEST", "PKCS7"];
+
 /// One block.
 pub(crate) struct Block {
     tag: String,
@@ -37,6 +40,11 @@ impl Block {
     /// The body.
     pub(crate) fn der(&self) -> &[u8] {
         &self.der
+    }
+
+    /// The body of a block that holds nothing secret, without another copy of it.
+    pub(crate) fn into_public_der(mut self) -> Vec<u8> {
+        std::mem::take(&mut *self.der)
     }
 
     /// Whether this is a private key.
@@ -66,6 +74,10 @@ impl Block {
                 let der = Zeroizing::new(STANDARD.decode(body.as_slice()).ok()?);
                 let whole = end.strip_suffix(DASHES)? == tag;
                 let tag = std::str::from_utf8(tag).ok()?.to_owned();
+                if PUBLIC_TAGS.contains(&tag.as_str()) {
+                    // Wiping takes longer than reading.
+                    drop(std::mem::take(&mut *body));
+                }
                 return whole.then_some(Block { tag, headers, der });
             }
             in_headers = in_headers && line.contains(&b':');
@@ -137,29 +149,43 @@ fn line_len(text: &[u8]) -> usize {
     text.iter().position(|byte| *byte == b'\n').map_or(text.len(), |line| line + 1)
 }
 
-/// Writes one block; the headers in the order given, each on one line.
+/// Writes one block that may be secret; the headers in the order given, each on one line.
 pub(crate) fn encode<'h>(
     tag: &str,
     headers: impl IntoIterator<Item = (&'h str, &'h str)>,
     der: &[u8],
 ) -> Zeroizing<String> {
     let body = Zeroizing::new(STANDARD.encode(der));
+    Zeroizing::new(write(tag, headers, &body))
+}
+
+/// Writes one block that may be secret, without headers.
+pub(crate) fn encode_plain(tag: &str, der: &[u8]) -> Zeroizing<String> {
+    encode(tag, [], der)
+}
+
+/// Writes one block that everybody may read, without headers.
+pub(crate) fn encode_public(tag: &str, der: &[u8]) -> String {
+    write(tag, [], &STANDARD.encode(der))
+}
+
+fn write<'h>(tag: &str, headers: impl IntoIterator<Item = (&'h str, &'h str)>, body: &str) -> String {
+    let headers: Vec<(&str, &str)> = headers.into_iter().collect();
+    let heads: usize = headers.iter().map(|(name, value)| name.len() + value.len() + 3).sum();
     // Enough for all, so that no part is left behind in memory by growing.
-    let mut text = Zeroizing::new(String::with_capacity(body.len() + body.len() / COLUMNS + 2 * tag.len() + 64));
+    let mut text = String::with_capacity(body.len() + body.len() / COLUMNS + heads + 2 * tag.len() + 64);
     for part in ["-----BEGIN ", tag, "-----\n"] {
         text.push_str(part);
     }
-    let mut any = false;
-    for (name, value) in headers {
-        any = true;
+    for (name, value) in &headers {
         for part in [name, ": ", value, "\n"] {
             text.push_str(part);
         }
     }
-    if any {
+    if !headers.is_empty() {
         text.push('\n');
     }
-    let mut rest = body.as_str();
+    let mut rest = body;
     while !rest.is_empty() {
         let (line, more) = rest.split_at(rest.len().min(COLUMNS));
         text.push_str(line);
@@ -170,11 +196,6 @@ pub(crate) fn encode<'h>(
         text.push_str(part);
     }
     text
-}
-
-/// Writes one block without headers.
-pub(crate) fn encode_plain(tag: &str, der: &[u8]) -> Zeroizing<String> {
-    encode(tag, [], der)
 }
 
 #[cfg(test)]

@@ -16,7 +16,7 @@ use crate::time::Time;
 
 /// A list as PEM (RFC 7468, 6).
 pub fn crl_pem(der: &[u8]) -> String {
-    pem_block::encode_plain("X509 CRL", der).as_str().to_owned()
+    pem_block::encode_public("X509 CRL", der)
 }
 
 /// GeneralizedTime in whole seconds, as RFC 5280 (4.1.2.5.2) wants it.
